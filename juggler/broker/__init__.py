@@ -1,0 +1,201 @@
+"""The three roles of a broker, as abstract classes: caller, callee, pub-sub.
+
+A server needs a `CallerBroker` and a `PubSubBroker`, a callee needs a `CalleeBroker`. They may be one object, or use
+different servers. What happens later is told through callbacks, so that nobody has to hold a greenlet while he waits.
+
+Rules for every callback (``on_…``): it runs in the broker's own greenlet, or inside the very call that it was given to;
+it must be quick, must not block and must not raise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from juggler.errors import BrokerError
+
+Done: TypeAlias = Callable[[BrokerError | None], None]
+"""Told once whether a request succeeded (``None``) or why not."""
+
+
+class PendingCall(ABC):
+    """What a caller keeps for a call until its result has come or its time is over.
+
+    `on_stored` is told first and exactly once. After it has been told of success, exactly one of `on_result` and `on_expired`
+    follows, unless the call was forgotten.
+
+    Attributes:
+        call_id: the broker's own name for the call, set by `CallerBroker.call`.
+    """
+
+    __slots__ = ("call_id",)
+
+    call_id: str
+
+    @abstractmethod
+    def on_stored(self, error: BrokerError | None) -> None:
+        """The call is registered, or it was refused because of ``error``."""
+
+    @abstractmethod
+    def on_result(self, args: bytes) -> None:
+        """The result is here: JSON text, valid UTF-8."""
+
+    @abstractmethod
+    def on_expired(self) -> None:
+        """No result came within the timeout."""
+
+
+class CallerBroker(ABC):
+    """Registers calls and delivers their results: the server's side of RPC. Greenlets may share it."""
+
+    @abstractmethod
+    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
+        """Register a call. Returns at once; every outcome, failure included, is told to ``pending``.
+
+        Args:
+            uri: the function's URI, not empty.
+            args: JSON text.
+            timeout: how long the result is wanted, in seconds, more than 0.
+            pending: is told what becomes of the call.
+        """
+
+    @abstractmethod
+    def forget(self, pending: PendingCall) -> None:
+        """Tell ``pending`` nothing more; its result, when it comes, is dropped. Idempotent."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and greenlets. Calls that wait for `PendingCall.on_stored` fail. Idempotent."""
+
+
+class IncomingCall(Struct, frozen=True, gc=False):
+    """A call that a callee has popped.
+
+    Attributes:
+        conn_uuid: the consumer of the result; only echoed.
+        msg_uuid: the call's identifier; only echoed.
+        uri: the function's URI.
+        args: JSON text.
+        deadline: until when the result is wanted, on the clock ``time.monotonic``, in seconds.
+    """
+
+    conn_uuid: str
+    msg_uuid: str
+    uri: str
+    args: bytes
+    deadline: float
+
+
+class CallConsumer(ABC):
+    """Pops the calls to a fixed set of URIs. One greenlet at a time may pop."""
+
+    @abstractmethod
+    def pop(self, limit: int) -> list[IncomingCall]:
+        """Wait for calls and return 1 to ``limit`` of them, oldest first; expired ones are dropped and counted.
+
+        Returns an empty list from time to time (after at most the broker's blocking timeout) when there are none, and
+        always once the consumer is closed.
+
+        Raises:
+            BrokerUnavailable: the connection is lost; it is being made anew, pop again later.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Pop no more; a `pop` under way returns soon with what it has. Idempotent."""
+
+
+class CalleeBroker(ABC):
+    """Hands out calls and takes their results: the callee's side of RPC. Greenlets may share it."""
+
+    @abstractmethod
+    def calls(self, uris: Sequence[str]) -> CallConsumer:
+        """Return a consumer of the calls to these URIs.
+
+        Raises:
+            ValueError: no URI, or one that cannot be used, is given.
+        """
+
+    @abstractmethod
+    def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
+        """Store the result of a call, for as long as it is wanted. A result that comes too late is dropped (and counted).
+
+        Args:
+            call: the call, as popped.
+            args: JSON text.
+            on_done: told once the result is stored or dropped, or why it could not be stored.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and greenlets, consumers included. Idempotent."""
+
+
+class Event(Struct, gc=False):
+    """An event on its way to subscribers; all of them get the same object.
+
+    Attributes:
+        channel: the channel on which it was published.
+        pattern: the pattern that matched, empty for a subscription to the channel itself.
+        uuid: the UUID of the PUB.
+        args: JSON text, valid UTF-8.
+        frame: a place for whoever delivers it to keep what has to be built only once; ``None`` at first.
+    """
+
+    channel: str
+    pattern: str
+    uuid: str
+    args: bytes
+    frame: Any = None
+
+
+class Subscriber(ABC):
+    """Receives events. Is told apart by identity."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def on_event(self, event: Event) -> None:
+        """An event on a channel, or matching a pattern, that this subscriber has subscribed to."""
+
+
+class PubSubBroker(ABC):
+    """Publishes events and delivers them to subscribers. Greenlets may share it."""
+
+    @abstractmethod
+    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
+        """Publish an event.
+
+        Args:
+            channel: the channel, not empty.
+            uuid: UUID of the PUB.
+            args: JSON text.
+            on_done: told once it is published.
+        """
+
+    @abstractmethod
+    def subscribe(
+        self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done
+    ) -> None:
+        """Subscribe to a channel, or with ``pattern`` to all channels that match this Redis glob. Idempotent.
+
+        ``on_done`` is told once the broker has confirmed it: each later publication is delivered. When it fails, the
+        subscriber is not subscribed.
+        """
+
+    @abstractmethod
+    def unsubscribe(
+        self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done
+    ) -> None:
+        """End a subscription; one that does not exist is no error. No event of it is delivered from now on."""
+
+    @abstractmethod
+    def forget(self, subscriber: Subscriber) -> None:
+        """End all subscriptions of a subscriber that is gone. Idempotent."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and greenlets; all subscriptions end. Idempotent."""
