@@ -101,9 +101,7 @@ class HandshakeRefused(JugglerError):
         headers: additional response headers.
     """
 
-    def __init__(
-        self, status: str, reason: str, headers: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, status: str, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason

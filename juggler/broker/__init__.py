@@ -24,8 +24,8 @@ Done: TypeAlias = Callable[[BrokerError | None], None]
 class PendingCall(ABC):
     """What a caller keeps for a call until its result has come or its time is over.
 
-    `on_stored` is told first and exactly once. After it has been told of success, exactly one of `on_result` and `on_expired`
-    follows, unless the call was forgotten.
+    `on_stored` is told first and exactly once. After it has been told of success, exactly one of `on_result` and
+    `on_expired` follows, unless the call was forgotten.
 
     Attributes:
         call_id: the broker's own name for the call, set by `CallerBroker.call`.
@@ -121,7 +121,7 @@ class CalleeBroker(ABC):
 
     @abstractmethod
     def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
-        """Store the result of a call, for as long as it is wanted. A result that comes too late is dropped (and counted).
+        """Store the result of a call, for as long as it is wanted. One that comes too late is dropped and counted.
 
         Args:
             call: the call, as popped.
@@ -177,9 +177,7 @@ class PubSubBroker(ABC):
         """
 
     @abstractmethod
-    def subscribe(
-        self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done
-    ) -> None:
+    def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         """Subscribe to a channel, or with ``pattern`` to all channels that match this Redis glob. Idempotent.
 
         ``on_done`` is told once the broker has confirmed it: each later publication is delivered. When it fails, the
@@ -187,9 +185,7 @@ class PubSubBroker(ABC):
         """
 
     @abstractmethod
-    def unsubscribe(
-        self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done
-    ) -> None:
+    def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         """End a subscription; one that does not exist is no error. No event of it is delivered from now on."""
 
     @abstractmethod
