@@ -1,0 +1,197 @@
+"""Decides whether an HTTP request becomes a juggler connection: RFC 6455 §4.2.1, subprotocol, Origin, allowed messages.
+
+PURE: strings and a WSGI environ in, a value or `HandshakeRefused` out. Who asks decides what to do about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import reprlib
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from juggler.errors import ConfigError, HandshakeRefused
+from juggler.message import REQUEST_TYPES, MessageType
+
+SUBPROTOCOLS = ("juggler.0",)
+"""The subprotocols that this package speaks, best first."""
+
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+_IS_KEY = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch  # 16 bytes in base64
+_UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))  # goes with each 426, RFC 9110 §15.5.22
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<any>\*\.)?(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+)
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_REQUEST_NAMES = {type.name.lower(): type for type in REQUEST_TYPES}
+
+_short = reprlib.Repr()
+_short.maxstring = 80
+
+
+def _refused(status: str, what: str, expected: str, got: object, headers: Sequence[tuple[str, str]] = ()) -> Exception:
+    shown = "none" if got is None or got == "" else _short.repr(got)
+    return HandshakeRefused(status, f"{what}: expected {expected}, got {shown}", headers)
+
+
+def _tokens(value: str | None) -> list[str]:
+    """Return the non-empty elements of a comma-separated header; several headers arrive joined with commas."""
+    return [token for part in (value or "").split(",") if (token := part.strip(" \t"))]
+
+
+def accept_token(key: str) -> str:
+    """Return the ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
+    return b64encode(hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
+
+
+def websocket_key(environ: Mapping[str, Any]) -> str:
+    """Return the key of a valid request for a websocket (RFC 6455 §4.2.1).
+
+    Args:
+        environ: the WSGI environ of the request.
+
+    Raises:
+        HandshakeRefused: it is a request for something else (405, 426) or malformed (400).
+    """
+    method = environ.get("REQUEST_METHOD")
+    if method != "GET":
+        raise _refused("405 Method Not Allowed", "method", "GET", method, [("Allow", "GET")])
+    _check_upgrade(environ)
+    _check_no_body(environ)
+    key = str(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")).strip(" \t")
+    if not _IS_KEY(key):
+        raise _refused("400 Bad Request", "Sec-WebSocket-Key", "16 bytes in base64, once", key)
+    return key
+
+
+def _check_upgrade(environ: Mapping[str, Any]) -> None:
+    for name, expected in (("Upgrade", "websocket"), ("Connection", "upgrade")):
+        value = environ.get(f"HTTP_{name.upper()}")
+        if expected not in map(str.lower, _tokens(value)):
+            raise _refused("426 Upgrade Required", name, expected, value, _UPGRADE)
+    protocol = environ.get("SERVER_PROTOCOL")
+    if protocol != "HTTP/1.1":  # a proxy that speaks 1.0, say; nothing older can upgrade, nothing newer does it so
+        raise _refused("426 Upgrade Required", "protocol", "HTTP/1.1", protocol, _UPGRADE)
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip(" \t")
+    if version != "13":
+        headers = (*_UPGRADE, ("Sec-WebSocket-Version", "13"))
+        raise _refused("426 Upgrade Required", "Sec-WebSocket-Version", "13", version, headers)
+
+
+def _check_no_body(environ: Mapping[str, Any]) -> None:
+    # Its bytes would be taken for frames.
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length != "0":
+        raise _refused("400 Bad Request", "Content-Length", "no body", length)
+    encoding = environ.get("HTTP_TRANSFER_ENCODING")
+    if encoding:
+        raise _refused("400 Bad Request", "Transfer-Encoding", "no body", encoding)
+
+
+def choose_subprotocol(
+    offered: str | None, supported: Sequence[str] = SUBPROTOCOLS, allow_empty: bool = False
+) -> str | None:
+    """Return the first of our subprotocols that the client offers.
+
+    Args:
+        offered: header ``Sec-WebSocket-Protocol``.
+        supported: our subprotocols, best first.
+        allow_empty: lets a client in that offers none at all; it gets ``None``.
+
+    Raises:
+        HandshakeRefused: none of the offered is supported.
+    """
+    names = _tokens(offered)
+    for name in supported:
+        if name in names:
+            return name
+    if allow_empty and not names:
+        return None
+    raise _refused("400 Bad Request", "Sec-WebSocket-Protocol", " or ".join(supported), offered)
+
+
+def allowed_messages(value: str | None) -> frozenset[MessageType]:
+    """Return the requests that a connection announces to restrict itself to.
+
+    Args:
+        value: header ``Juggler-Allowed-Messages``: names of requests, case and unknown names ignored. ``None``, empty
+            or ``*`` allows all.
+
+    Raises:
+        HandshakeRefused: it names no request that exists.
+    """
+    names = {token.lower() for token in _tokens(value)}
+    if not names or names == {"*"}:
+        return REQUEST_TYPES
+    types = frozenset(_REQUEST_NAMES[name] for name in names & _REQUEST_NAMES.keys())
+    if not types:
+        raise _refused("400 Bad Request", "Juggler-Allowed-Messages", "some of call, pub, sub, unsb", value)
+    return types
+
+
+class _Origin(NamedTuple):
+    scheme: str
+    any_subdomain: bool
+    host: str
+    port: int | None
+
+    def covers(self, origin: _Origin) -> bool:
+        if not self.any_subdomain:
+            return self == origin
+        same_rest = self.scheme == origin.scheme and self.port == origin.port
+        return same_rest and not origin.any_subdomain and origin.host.endswith("." + self.host)
+
+
+def _parse_origin(text: str) -> _Origin | None:
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        return None
+    scheme = _HTTP_SCHEMES.get(match["scheme"], match["scheme"])
+    port = int(match["port"]) if match["port"] else _DEFAULT_PORTS.get(scheme)
+    return _Origin(scheme, match["any"] is not None, match["host"], port)
+
+
+def check_origin(origin: str | None, host: str, scheme: str, allowed: Sequence[str] = ()) -> None:
+    """Refuse a web page of another origin: its requests carry its visitor's cookies (RFC 6455 §10.2).
+
+    Origins are equal when scheme, host and port are; ``ws`` counts as ``http``, ``wss`` as ``https``.
+
+    Args:
+        origin: header ``Origin``; ``None`` for a client that is no browser, which passes.
+        host: header ``Host``.
+        scheme: scheme of the request, as the client sees it: ``http`` or ``https``.
+        allowed: origins allowed beside the server's own: ``https://app.example.com``, ``https://*.example.com`` for
+            all subdomains of any depth, or ``*`` for every origin, ``null`` included.
+
+    Raises:
+        HandshakeRefused: 403.
+    """
+    if origin is None or "*" in allowed:
+        return
+    parsed = _parse_origin(origin.strip(" \t"))
+    own = f"{scheme}://{host}"
+    if parsed is not None and not parsed.any_subdomain:
+        for entry in (own, *allowed):
+            known = _parse_origin(entry)
+            if known is not None and known.covers(parsed):
+                return
+    raise _refused("403 Forbidden", "Origin", f"{_short.repr(own)} or one of the allowed origins", origin)
+
+
+def check_allowed_origins(entries: Iterable[str]) -> None:
+    """Check a setting that is to be `check_origin`'s ``allowed``.
+
+    Raises:
+        ConfigError: an entry could never match.
+    """
+    if isinstance(entries, str):
+        raise ConfigError(f"allowed origins: expected a list, got {entries!r}")
+    for entry in entries:
+        if entry != "*" and (not isinstance(entry, str) or _parse_origin(entry) is None):
+            expected = "'https://app.example.com', 'https://*.example.com' or '*'"
+            raise ConfigError(f"allowed origins: expected {expected}, got {entry!r}")
