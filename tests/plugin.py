@@ -1,0 +1,60 @@
+"""Loaded by pytest before anything else (``-p tests.plugin``): gevent's monkey-patching, profiles, timeouts.
+
+The library never patches; the test runner does, as a command would, before sockets and locks are made.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import signal  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+import greenlet  # noqa: E402
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+# A shared machine is slow at times: a deadline for each example would fail good code.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "leaves_keys(*patterns): Redis keys that may be left behind when the test has ended"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: Any, settings: Any) -> bool:
+    """Interrupt a test after its time, whether it computes or waits for gevent's loop.
+
+    pytest-timeout's own way raises from the signal's handler: while the test waits, that is in gevent's hub, which
+    prints the exception and goes on.
+    """
+    handler = _interrupter(greenlet.getcurrent(), settings.timeout)
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    item.cancel_timeout = cancel
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+    return True
+
+
+def _interrupter(test: greenlet.greenlet, timeout: float) -> Callable[[int, Any], None]:
+    def interrupt(signum: int, frame: Any) -> None:
+        current = greenlet.getcurrent()
+        failure = pytest.fail.Exception(f"timeout: the test took longer than {timeout:g} s")
+        if current is not test:
+            gevent.get_hub().loop.run_callback_threadsafe(test.throw, failure)
+        if current is not gevent.get_hub():
+            raise failure
+
+    return interrupt
