@@ -12,15 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 from juggler.errors import ConfigError
 
 SERVER_NAMES = ("redis-server", "valkey-server")
 HOST = "127.0.0.1"
 START_ATTEMPTS = 3
-Self = TypeVar("Self", bound="EmbeddedRedis")
-
 POLL_INTERVAL = 0.005
 ANSWER_TIMEOUT = 0.1
 LOG_LINES = 10
@@ -113,7 +110,7 @@ class EmbeddedRedis:
         self._end_processes()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self) -> EmbeddedRedis:  # noqa: PYI034 (typing.Self is of Python 3.11)
         return self
 
     def __exit__(
