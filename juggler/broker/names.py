@@ -1,0 +1,58 @@
+"""Which URIs and channels can be used, whatever the broker. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from juggler.errors import BrokerError, NackCode
+
+
+def check_uri(uri: str) -> None:
+    """Check the URI of a function.
+
+    A URI stands in braces in the names of its Redis keys, as their hash tag. A tag that is empty, or ends at once with
+    ``}``, is none: the keys would fall into different slots of a cluster.
+
+    Raises:
+        BrokerError: it is empty, starts with ``}``, or is not valid Unicode; code 400.
+    """
+    if not uri or uri[0] == "}":
+        raise BrokerError(f"invalid URI {uri!r}: must not be empty or start with '}}'", NackCode.BAD_REQUEST)
+    _check_encodable("URI", uri)
+
+
+def check_uris(uris: Iterable[str]) -> tuple[str, ...]:
+    """Return the URIs that a callee is to serve, each once, in their order.
+
+    Raises:
+        ValueError: there is none, or one cannot be used.
+    """
+    distinct = tuple(dict.fromkeys(uris))
+    if not distinct:
+        raise ValueError("expected at least one URI")
+    for uri in distinct:
+        try:
+            check_uri(uri)
+        except BrokerError as error:
+            raise ValueError(error.reason) from None
+    return distinct
+
+
+def check_channel(channel: str) -> None:
+    """Check the name of a channel, or a pattern of such names.
+
+    Raises:
+        BrokerError: it is empty or not valid Unicode; code 400.
+    """
+    if not channel:
+        raise BrokerError("invalid channel '': must not be empty", NackCode.BAD_REQUEST)
+    _check_encodable("channel", channel)
+
+
+def _check_encodable(what: str, name: str) -> None:
+    if name.isascii():
+        return
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise BrokerError(f"invalid {what} {name!r}: must be valid Unicode", NackCode.BAD_REQUEST) from None
