@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -44,7 +44,8 @@ _NS = 1_000_000_000
 _MAX_TIMEOUT_NS = int(MAX_TIMEOUT) * _NS
 _MAX_ERROR = 200
 
-_is_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
+_X = "[0-9a-fA-F]"
+_is_uuid = re.compile(f"{_X}{{8}}-{_X}{{4}}-{_X}{{4}}-{_X}{{4}}-{_X}{{12}}").fullmatch
 _has_surrogate_escape = re.compile(r"\\u[dD]").search
 
 _repr = reprlib.Repr()
@@ -170,7 +171,7 @@ def _with_surrogates(type: type[T], decode: Callable[[str], T], text: str) -> T:
 def _invalid(error: Exception, where: str) -> InvalidMessage:
     if isinstance(error, RecursionError):
         return InvalidMessage(f"{where}: nested too deep")
-    what = str(error).replace("`", "")
+    what = str(error).replace("`", "").replace(" | null", "")
     if not isinstance(error, msgspec.ValidationError):
         return InvalidMessage(f"{where}: invalid JSON: {what.removeprefix('JSON is malformed: ')}"[:_MAX_ERROR])
     what, _, path = what.partition(" - at $")
@@ -225,10 +226,10 @@ def _for(payload: _Ack | _Nack | _Res | _Evnt) -> str:
     return payload.for_
 
 
-def _for_type(payload: _Ack | _Nack) -> MessageType:
+def _for_type(payload: _Ack | _Nack) -> int:
     if payload.for_type not in REQUEST_TYPES:
         raise _wrong("$.payload.for_type", "the type of a request", payload.for_type)
-    return MessageType(payload.for_type)
+    return payload.for_type
 
 
 def _decode_ack(uuid: str, text: Raw) -> Ack:
@@ -292,10 +293,15 @@ def _envelope(text: str) -> _Envelope:
     return envelope
 
 
-def _refuse_type(type: int, expected: str) -> NoReturn:
+def _refuse_type(type: int, allowed: Iterable[int]) -> NoReturn:
+    expected = " or ".join(_type_name(number) for number in sorted(allowed))
     if type not in _REQUESTS and type not in _RESPONSES:
         raise _wrong("$.meta.type", expected, type)
-    raise MessageNotAllowed(f"$.meta.type: expected {expected}, got {type} ({MessageType(type).name})")
+    raise MessageNotAllowed(f"$.meta.type: only {expected} may be sent here, got {_type_name(type)}")
+
+
+def _type_name(number: int) -> str:
+    return f"{number} ({MessageType(number).name})"
 
 
 def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -> Request:
@@ -312,8 +318,7 @@ def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -
     envelope = _envelope(text)
     type = envelope.meta.type
     if type not in allowed:
-        names = ", ".join(f"{t} ({t.name})" for t in sorted(allowed))
-        _refuse_type(type, f"a request that is allowed here, {names}" if allowed else "nothing")
+        _refuse_type(type, allowed)
     return _REQUESTS[type](envelope.meta.uuid, envelope.payload)
 
 
@@ -330,7 +335,7 @@ def decode_response(text: str) -> Response:
     envelope = _envelope(text)
     type = envelope.meta.type
     if type not in _RESPONSES:
-        _refuse_type(type, "the type of a response")
+        _refuse_type(type, _RESPONSES)
     return _RESPONSES[type](envelope.meta.uuid, envelope.payload)
 
 
@@ -409,7 +414,7 @@ def encode(message: Message) -> bytes:
     """Return a message as JSON text in UTF-8. Its ``args`` are not checked.
 
     Raises:
-        InvalidValue: a URI, channel or UUID cannot be written as UTF-8.
+        InvalidValue: a URI or channel that UTF-8 cannot carry, or a timeout that is no number.
         TypeError: it is none of the eight messages.
     """
     encoder = _ENCODERS.get(type(message))
@@ -417,8 +422,8 @@ def encode(message: Message) -> bytes:
         raise TypeError(f"expected one of the eight messages, got {type(message).__name__}")
     try:
         return encoder(message)
-    except UnicodeEncodeError as error:
-        raise InvalidValue(f"not UTF-8: {_repr.repr(error.object)}") from None
+    except (ValueError, OverflowError) as error:
+        raise InvalidValue(f"{type(message).__name__} cannot be written: {error}") from None
 
 
 # What brokers store.
