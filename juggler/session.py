@@ -1,0 +1,244 @@
+"""What a client knows of its connection: the requests under way, its subscriptions, what each incoming message means.
+
+PURE: no I/O, no clock, no locks. `juggler.client` puts threads around it; it takes care that one thread at a time
+enters, and that SUB and UNSB are sent in the order in which they were registered here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from juggler.codec import decode_args, decode_response
+from juggler.errors import CallFailed, ConnectionClosed, Expired, JugglerError, Nacked
+from juggler.message import NULL, Ack, Call, Evnt, Message, MessageType, Nack, Pub, Res, Response, Sub, Unsb
+
+Outcome: TypeAlias = bytes | JugglerError | None
+"""What becomes of a request: a call's result as JSON text, ``None`` for an ACK, or why it failed."""
+
+_FEW = 64
+
+
+class Waiter(Protocol):
+    """Is told, exactly once, what became of a request."""
+
+    def settle(self, outcome: Outcome) -> None: ...
+
+
+class Sink(Protocol):
+    """Receives the events of a subscription. Is told apart by identity."""
+
+    def on_event(self, event: Evnt) -> None: ...
+
+    def on_end(self, error: ConnectionClosed) -> None:
+        """No more events come."""
+
+
+class Exp(Message, frozen=True, gc=False):
+    """No result came in time for the CALL ``for_``. Local to the client: it never travels.
+
+    Attributes:
+        uri: of the call.
+        args: of the call, as JSON text.
+    """
+
+    type: ClassVar[MessageType] = MessageType.CUSTOM
+
+    for_: str
+    uri: str
+    args: bytes = NULL
+
+
+class _Channel:
+    """All subscriptions of this client to one channel or pattern: one subscription for the server."""
+
+    __slots__ = ("_channels", "confirmed", "key", "sinks", "waiters")
+
+    def __init__(self, channels: dict[tuple[str, bool], _Channel], key: tuple[str, bool]) -> None:
+        self._channels = channels
+        self.key = key
+        self.sinks: list[Sink] = []
+        self.waiters: list[Waiter] = []
+        self.confirmed = False
+
+    def join(self, sink: Sink, waiter: Waiter) -> None:
+        self.sinks.append(sink)
+        if self.confirmed:
+            waiter.settle(None)
+        else:
+            self.waiters.append(waiter)
+
+    def settle(self, outcome: Outcome) -> None:
+        """The server answered the SUB: tell all who wait for it."""
+        self.confirmed = outcome is None
+        if not self.confirmed and self._channels.get(self.key) is self:
+            del self._channels[self.key]
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.settle(outcome)
+
+
+class Session:
+    """The state of one connection, on the client's side.
+
+    Requests are registered here before they are sent. Each waiter is settled once: by the answer, by `expire`, or by
+    `end`; never when its request was forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._replies: dict[str, Waiter] = {}
+        self._calls: dict[str, tuple[Call, Waiter]] = {}
+        self._deadlines: list[tuple[float, str]] = []
+        self._channels: dict[tuple[str, bool], _Channel] = {}
+        self.ended: ConnectionClosed | None = None
+
+    # Requests
+
+    def call(self, message: Call, deadline: float, waiter: Waiter) -> None:
+        """Register a call, to be settled with its result, or with `Expired` once ``deadline`` is over."""
+        self._check_open()
+        self._calls[message.uuid] = (message, waiter)
+        heapq.heappush(self._deadlines, (deadline, message.uuid))
+        if len(self._deadlines) > 2 * len(self._calls) + _FEW:
+            # Mostly calls that were answered long before their deadline.
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._calls]
+            heapq.heapify(self._deadlines)
+
+    def publish(self, message: Pub, waiter: Waiter) -> None:
+        """Register a publication, to be settled by its ACK or NACK."""
+        self._check_open()
+        self._replies[message.uuid] = waiter
+
+    def subscribe(self, message: Sub, sink: Sink, waiter: Waiter) -> bool:
+        """Add a subscription. Returns whether the message is to be sent: not when another one covers it already."""
+        self._check_open()
+        key = (message.channel, message.pattern)
+        channel = self._channels.get(key)
+        is_first = channel is None
+        if channel is None:
+            channel = self._channels[key] = _Channel(self._channels, key)
+            self._replies[message.uuid] = channel
+        channel.join(sink, waiter)
+        return is_first
+
+    def unsubscribe(self, message: Unsb, sink: Sink | None, waiter: Waiter) -> bool:
+        """End the subscription of ``sink``, or of all sinks with ``None``; one that does not exist is no error.
+
+        Returns whether the message is to be sent: only when the last one ends.
+        """
+        self._check_open()
+        channel = self._channels.get((message.channel, message.pattern))
+        leaving = [] if channel is None else [s for s in channel.sinks if sink is None or s is sink]
+        if channel is None or not leaving:
+            waiter.settle(None)
+            return False
+        for each in leaving:
+            channel.sinks.remove(each)
+            each.on_end(ConnectionClosed(1000, "unsubscribed"))
+        if channel.sinks:
+            waiter.settle(None)
+            return False
+        del self._channels[channel.key]
+        self._replies[message.uuid] = waiter
+        return True
+
+    def forget(self, uuid: str) -> None:
+        """Nobody waits for the ACK of this request any more. Idempotent."""
+        self._replies.pop(uuid, None)
+
+    # What happens to them
+
+    def receive(self, text: str) -> Response:
+        """Process a message from the server, and return it. One that answers nothing here is no error.
+
+        Raises:
+            InvalidMessage: the text is not one of a server's messages.
+        """
+        message = decode_response(text)
+        self._processors[type(message)](self, message)
+        return message
+
+    def expire(self, now: float) -> list[Exp]:
+        """Settle the calls whose deadline is over, and return what tells of them."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, uuid = heapq.heappop(self._deadlines)
+            if uuid in self._calls:
+                call, waiter = self._calls.pop(uuid)
+                waiter.settle(Expired(f"no result of {call.uri} within {call.timeout:g} s"))
+                expired.append(Exp(for_=uuid, uri=call.uri, args=call.args))
+        return expired
+
+    def next_deadline(self) -> float | None:
+        """Return when `expire` is to be called next, ``None`` when no call is under way."""
+        while self._deadlines and self._deadlines[0][1] not in self._calls:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def end(self, error: ConnectionClosed) -> None:
+        """The connection is over: settle all requests and end all subscriptions. Later calls change nothing."""
+        if self.ended is not None:
+            return
+        self.ended = error
+        sinks = [sink for channel in self._channels.values() for sink in channel.sinks]
+        waiters = [*self._replies.values(), *(waiter for _, waiter in self._calls.values())]
+        for table in (self._channels, self._replies, self._calls):
+            table.clear()
+        self._deadlines.clear()
+        # An exception object of his own for each, since each may raise it in a thread of his own.
+        for waiter in waiters:
+            waiter.settle(ConnectionClosed(error.code, error.reason))
+        for sink in sinks:
+            sink.on_end(ConnectionClosed(error.code, error.reason))
+
+    def _check_open(self) -> None:
+        if self.ended is not None:
+            raise ConnectionClosed(self.ended.code, self.ended.reason)
+
+    def _on_ack(self, ack: Ack) -> None:
+        waiter = self._replies.pop(ack.for_, None)
+        if waiter is not None:
+            waiter.settle(None)
+
+    def _on_nack(self, nack: Nack) -> None:
+        waiter = self._replies.pop(nack.for_, None) or self._pop_call(nack.for_)
+        if waiter is not None:
+            waiter.settle(Nacked(nack.code, nack.message))
+
+    def _on_res(self, res: Res) -> None:
+        waiter = self._pop_call(res.for_)
+        if waiter is not None:
+            waiter.settle(res.args)
+
+    def _on_evnt(self, event: Evnt) -> None:
+        channel = self._channels.get((event.pattern, True) if event.pattern else (event.channel, False))
+        if channel is not None:
+            for sink in channel.sinks:
+                sink.on_event(event)
+
+    def _pop_call(self, uuid: str) -> Waiter | None:
+        _, waiter = self._calls.pop(uuid, (None, None))
+        return waiter
+
+    _processors: ClassVar[dict[type, Callable[[Session, Any], None]]] = {
+        Ack: _on_ack,
+        Nack: _on_nack,
+        Res: _on_res,
+        Evnt: _on_evnt,
+    }
+
+
+def result_value(args: bytes) -> Any:
+    """Decode a result.
+
+    Raises:
+        CallFailed: it is ``{"error": {"message": …}}``, as callees answer when the function failed.
+        InvalidValue: it has no Python value.
+    """
+    value = decode_args(args)
+    if isinstance(value, dict) and value.keys() == {"error"}:
+        error = value["error"]
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
+            raise CallFailed(error["message"], str(error.get("type", "")))
+    return value
