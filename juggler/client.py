@@ -478,8 +478,9 @@ def _open(url: str, **options: Any) -> ClientConnection:
     try:
         # Entered by hand: some versions of websockets return a connection, others what makes one.
         websocket: ClientConnection = connect(url, subprotocols=[SUBPROTOCOL], compression=None, **options).__enter__()
-    except InvalidURI as error:
-        raise ConfigError(f"url: expected ws://host:port/path or wss://…, got {shown}") from error
+    except (InvalidURI, ValueError) as error:
+        why = getattr(error, "msg", error)
+        raise ConfigError(f"url: expected ws://host:port/path or wss://…, got {shown!r}: {why}") from error
     except InvalidStatus as error:
         status = f"{error.response.status_code} {error.response.reason_phrase}"
         reason = (error.response.body or b"").decode(errors="replace").strip()

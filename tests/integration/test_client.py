@@ -1,0 +1,606 @@
+"""The client against a server that follows a script and speaks literal JSON.
+
+The tests run twice: here with greenlets, and unpatched, with threads, in a process of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from gevent import monkey
+from websockets.exceptions import ConnectionClosed as WebsocketClosed
+from websockets.sync.server import ServerConnection, serve
+from websockets.utils import accept_key
+
+from juggler.client import Client, Event
+from juggler.errors import (
+    CallFailed,
+    ConfigError,
+    ConnectionClosed,
+    Expired,
+    HandshakeRefused,
+    InvalidValue,
+    Nacked,
+)
+from juggler.message import Ack, Res, new_uuid
+from juggler.session import Exp
+from tests.support import eventually
+
+CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
+UNPATCHED = "JUGGLER_TEST_UNPATCHED"
+
+
+class Peer:
+    """The server's end of a connection."""
+
+    def __init__(self, websocket: ServerConnection):
+        self.websocket = websocket
+        self.headers = websocket.request.headers
+
+    def receive(self, *types: int) -> dict:
+        message = json.loads(self.websocket.recv())
+        assert message["meta"]["type"] in types or not types, message
+        return message
+
+    def send(self, type: int, **payload) -> None:
+        payload = {key.removesuffix("_"): value for key, value in payload.items()}
+        self.websocket.send(json.dumps({"meta": {"type": type, "uuid": new_uuid()}, "payload": payload}))
+
+    def ack(self, request: dict) -> None:
+        meta, payload = request["meta"], request["payload"]
+        names = {name: payload[name] for name in ("uri", "channel") if name in payload}
+        self.send(ACK, for_=meta["uuid"], for_type=meta["type"], **names)
+
+    def nack(self, request: dict, code: int, message: str) -> None:
+        self.send(NACK, for_=request["meta"]["uuid"], for_type=request["meta"]["type"], code=code, message=message)
+
+    def res(self, call: dict, args) -> None:
+        self.send(RES, for_=call["meta"]["uuid"], uri=call["payload"]["uri"], args=args)
+
+    def event(self, channel: str, args, **payload) -> None:
+        self.send(EVNT, for_=new_uuid(), channel=channel, args=args, **payload)
+
+    def acknowledge(self, *types: int) -> dict:
+        request = self.receive(*types)
+        self.ack(request)
+        return request
+
+    def wait_closed(self) -> None:
+        with pytest.raises(WebsocketClosed):
+            self.websocket.recv()
+
+
+@contextmanager
+def serving(script: Callable[[Peer], None], subprotocols=("juggler.0",), **options) -> Iterator[str]:
+    """Run the script for each connection. It fails the test when it fails; the connection ends when it does."""
+    failures = []
+
+    def run(websocket):
+        try:
+            script(Peer(websocket))
+        except BaseException as failure:
+            failures.append(failure)
+            raise
+
+    with serve(run, "127.0.0.1", 0, subprotocols=list(subprotocols), close_timeout=1, **options) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws"
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not failures
+
+
+@contextmanager
+def raw_server(serve_one: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Accept one connection, answer its upgrade, and leave the rest to ``serve_one``."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run():
+            connection, _ = listener.accept()
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(65536)
+                key = re.search(rb"(?i)sec-websocket-key: (\S+)", head).group(1).decode()
+                connection.sendall(
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Protocol: juggler.0\r\n"
+                    b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n"
+                )
+                serve_one(connection)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
+        finally:
+            thread.join()
+
+
+def echo(peer: Peer) -> None:
+    try:
+        while True:
+            call = peer.acknowledge(CALL)
+            peer.res(call, call["payload"]["args"])
+    except WebsocketClosed:
+        pass
+
+
+# Connecting
+
+
+def test_it_asks_for_the_subprotocol_and_sends_headers():
+    seen = []
+
+    def script(peer):
+        seen.append({name: peer.headers.get(name) for name in ("Sec-WebSocket-Protocol", "Authorization")})
+        seen.append(peer.headers.get("Juggler-Allowed-Messages"))
+        peer.wait_closed()
+
+    with serving(script) as url:
+        with Client(url, headers={"Authorization": "Bearer x"}, allowed_messages="call, pub"):
+            pass
+        with Client(url):
+            pass
+    assert seen == [
+        {"Sec-WebSocket-Protocol": "juggler.0", "Authorization": "Bearer x"},
+        "call, pub",
+        {"Sec-WebSocket-Protocol": "juggler.0", "Authorization": None},
+        None,
+    ]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/ws", "127.0.0.1:9000", "", "ws://", "ws://127.0.0.1:99999/"])
+def test_a_url_that_is_none_is_named(url):
+    with pytest.raises(ConfigError, match="url: expected ws://"):
+        Client(url)
+
+
+def test_nobody_listens():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        where = rf"ws://\*\*\*@127.0.0.1:{port}/ws"
+        with pytest.raises(ConnectionClosed, match=f"1006 cannot connect to {where}: .*refused"):
+            Client(f"ws://user:secret@127.0.0.1:{port}/ws")
+
+
+def test_a_server_that_does_not_answer_the_upgrade():
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(ConnectionClosed, match=r"1006 .*timed out"):
+        Client(f"ws://127.0.0.1:{mute.getsockname()[1]}", timeout=0.05)
+
+
+def test_a_refused_upgrade_says_why():
+    def refuse(websocket, request):
+        return websocket.respond(403, "not you\n")
+
+    with serving(echo, process_request=refuse) as url, pytest.raises(HandshakeRefused, match="403 Forbidden: not you"):
+        Client(url)
+
+
+def test_a_server_of_something_else():
+    other = {"subprotocols": ["other"], "select_subprotocol": lambda *_: None}
+    with serving(Peer.wait_closed, **other) as url, pytest.raises(ConnectionClosed, match=r"1002 .*does not speak"):
+        Client(url)
+
+
+# Calls
+
+
+def test_a_call_carries_uri_args_and_timeout_in_nanoseconds():
+    def script(peer):
+        call = peer.acknowledge(CALL)
+        peer.res(call, call["payload"])
+        call = peer.acknowledge(CALL)
+        peer.res(call, call["payload"]["timeout"])
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url, call_timeout=1.5) as client:
+        args = {"big": 2**70, "text": "é\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")}
+        payload = client.call("test.echo", args, timeout=2.5)
+        assert payload == {"uri": "test.echo", "args": args, "timeout": 2_500_000_000}
+        assert client.call("test.echo") == 1_500_000_000
+
+
+def test_a_result_before_the_ack():
+    def script(peer):
+        call = peer.receive(CALL)
+        peer.res(call, "quick")
+        peer.ack(call)
+        call = peer.receive(CALL)
+        peer.res(call, "again")
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        assert client.call("test.echo") == "quick"
+        assert client.call("test.echo") == "again"
+
+
+def test_many_callers_share_a_connection():
+    def script(peer):
+        calls = [peer.acknowledge(CALL) for _ in range(50)]
+        for call in reversed(calls):
+            peer.res(call, call["payload"]["args"])
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client, ThreadPoolExecutor(50) as pool:
+        assert list(pool.map(lambda n: client.call("test.echo", n), range(50))) == list(range(50))
+
+
+def test_errors_of_a_call():
+    def script(peer):
+        peer.nack(peer.receive(CALL), 503, "list capacity exceeded")
+        call = peer.acknowledge(CALL)
+        peer.res(call, {"error": {"message": "no such user", "type": "LookupError"}})
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        with pytest.raises(Nacked) as refused:
+            client.call("test.echo")
+        assert (refused.value.code, refused.value.message) == (503, "list capacity exceeded")
+        with pytest.raises(CallFailed) as failed:
+            client.call("test.echo")
+        assert (failed.value.message, failed.value.type) == ("no such user", "LookupError")
+
+
+def test_what_cannot_be_sent_fails_its_own_caller_only():
+    with serving(echo) as url, Client(url) as client:
+        for args in (float("nan"), b"bytes", {1, 2}):
+            with pytest.raises(InvalidValue):
+                client.call("test.echo", args)
+        with pytest.raises(InvalidValue):
+            client.call("\ud800")
+        with pytest.raises(ValueError, match="timeout: expected more than 0 seconds"):
+            client.call("test.echo", timeout=0)
+        assert client.call("test.echo", "fine") == "fine"
+
+
+def test_a_call_expires_and_its_late_result_is_dropped():
+    late = threading.Event()
+
+    def script(peer):
+        call = peer.acknowledge(CALL)
+        late.wait(5)
+        peer.res(call, "late")
+        call = peer.acknowledge(CALL)
+        peer.res(call, "in time")
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        with pytest.raises(Expired, match=r"no result of test\.delay within 0\.05 s"):
+            client.call("test.delay", timeout=0.05)
+        late.set()
+        assert client.call("test.delay") == "in time"
+
+
+def test_a_pending_call_can_be_asked_again():
+    answer = threading.Event()
+
+    def script(peer):
+        call = peer.acknowledge(CALL)
+        answer.wait(5)
+        peer.res(call, [1])
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        pending = client.start_call("test.delay")
+        with pytest.raises(TimeoutError, match="yet"):
+            pending.result(timeout=0.01)
+        assert not pending.done
+        answer.set()
+        assert pending.result() == [1]
+        assert pending.done
+        assert (pending.result(), pending.result_json()) == ([1], b"[1]")
+
+
+def test_an_expired_call_is_done():
+    with serving(lambda peer: (peer.acknowledge(CALL), peer.wait_closed())) as url, Client(url) as client:
+        pending = client.start_call("test.delay", timeout=0.02)
+        eventually(lambda: pending.done)
+        for _ in range(2):
+            with pytest.raises(Expired):
+                pending.result()
+
+
+def test_on_message_sees_everything_and_expired_calls():
+    seen = []
+
+    def script(peer):
+        peer.acknowledge(CALL)
+        call = peer.acknowledge(CALL)
+        peer.res(call, 1)
+        peer.wait_closed()
+
+    def on_message(message):
+        seen.append(message)
+        raise RuntimeError("is logged, and harms nobody")
+
+    with serving(script) as url, Client(url, on_message=on_message) as client:
+        client.start_call("test.delay", {"ms": 1}, timeout=0.02)
+        assert client.call("test.echo") == 1
+        eventually(lambda: len(seen) == 4)
+    assert sorted(type(message).__name__ for message in seen) == ["Ack", "Ack", "Exp", "Res"]
+    (exp,) = [message for message in seen if isinstance(message, Exp)]
+    acks = [message for message in seen if isinstance(message, Ack)]
+    assert (exp.for_, exp.uri, exp.args, exp.type) == (acks[0].for_, "test.delay", b'{"ms":1}', 256)
+    assert [message.for_ for message in seen if isinstance(message, Res)] == [acks[1].for_]
+
+
+# Publications and subscriptions
+
+
+def test_publish_waits_for_its_answer():
+    def script(peer):
+        assert peer.acknowledge(PUB)["payload"] == {"channel": "news", "args": [1]}
+        peer.nack(peer.receive(PUB), 403, "read only")
+        peer.receive(PUB)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url, timeout=0.2) as client:
+        client.publish("news", [1])
+        with pytest.raises(Nacked, match="403 read only"):
+            client.publish("news")
+        with pytest.raises(Expired, match=r"no acknowledgement of PUB within 0\.2 s"):
+            client.publish("news")
+
+
+def test_events_from_the_ack_to_the_end():
+    def script(peer):
+        sub = peer.receive(SUB)
+        assert sub["payload"] == {"channel": "news", "pattern": False}
+        peer.event("news", 1)
+        peer.ack(sub)
+        peer.event("news", {"two": 2})
+        peer.event("elsewhere", 3)
+        unsb = peer.receive(UNSB)
+        assert unsb["payload"] == {"channel": "news", "pattern": False}
+        peer.event("news", "too late")
+        peer.ack(unsb)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        with client.subscribe("news") as news:
+            assert news.get().args == 1
+            event = news.get(timeout=5)
+            assert (event.channel, event.pattern, event.args, json.loads(event.json)) == (
+                "news",
+                "",
+                {"two": 2},
+                {"two": 2},
+            )
+            with pytest.raises(TimeoutError, match=r"no event of news within 0\.01 s"):
+                news.get(timeout=0.01)
+        assert list(news) == []
+        with pytest.raises(ConnectionClosed, match="1000 unsubscribed"):
+            news.get()
+        news.close()
+
+
+def test_a_pattern_is_a_subscription_of_its_own():
+    def script(peer):
+        assert peer.acknowledge(SUB)["payload"] == {"channel": "news.*", "pattern": True}
+        peer.acknowledge(SUB)
+        peer.event("news.a", 1, pattern="news.*")
+        peer.event("news.*", 2)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        by_pattern = client.subscribe("news.*", pattern=True)
+        by_name = client.subscribe("news.*")
+        event = by_pattern.get()
+        assert (event.channel, event.pattern, event.args) == ("news.a", "news.*", 1)
+        assert by_name.get().args == 2
+
+
+def test_two_subscriptions_to_one_channel():
+    def script(peer):
+        peer.acknowledge(SUB)
+        peer.acknowledge(PUB)
+        peer.event("news", 1)
+        peer.acknowledge(UNSB)
+        peer.acknowledge(PUB)
+        peer.acknowledge(SUB)
+        peer.acknowledge(UNSB)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        with client.subscribe("news") as first, client.subscribe("news") as second:
+            client.publish("news")
+            assert (first.get().args, second.get().args) == (1, 1)
+            first.close()
+        client.publish("news")
+        third, fourth = client.subscribe("news"), client.subscribe("news")
+        client.unsubscribe("news")
+        client.unsubscribe("news")
+        assert list(third) == list(fourth) == []
+
+
+def test_a_refused_subscription():
+    def script(peer):
+        peer.nack(peer.receive(SUB), 403, "not yours")
+        peer.acknowledge(PUB)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        with pytest.raises(Nacked, match="403 not yours"):
+            client.subscribe("secret")
+        client.publish("news")
+
+
+def test_a_subscription_that_is_not_acknowledged_is_undone():
+    def script(peer):
+        peer.receive(SUB)
+        peer.acknowledge(UNSB)
+        peer.acknowledge(SUB)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url, timeout=0.2) as client:
+        with pytest.raises(Expired, match="no acknowledgement of SUB"):
+            client.subscribe("news")
+        client.subscribe("news")
+
+
+def test_a_full_queue_drops_the_oldest_and_counts():
+    def script(peer):
+        peer.acknowledge(SUB)
+        for n in range(10):
+            peer.event("news", n)
+        peer.acknowledge(PUB)
+        peer.websocket.close()
+
+    with serving(script) as url, Client(url, max_events=3) as client:
+        news = client.subscribe("news")
+        client.publish("sync")
+        assert news.dropped == 7
+        assert [event.args for event in news] == [7, 8, 9]
+
+
+def test_a_subscription_hears_of_a_lost_connection():
+    def script(peer):
+        peer.acknowledge(SUB)
+        peer.event("news", 1)
+        peer.websocket.close(1001, "shutting down")
+
+    with serving(script) as url, Client(url) as client, client.subscribe("news") as news:
+        events = iter(news)
+        assert isinstance(next(events), Event)
+        with pytest.raises(ConnectionClosed, match="1001 shutting down"):
+            next(events)
+
+
+# The end
+
+
+def test_close_from_elsewhere_releases_all_who_wait():
+    with serving(lambda peer: (peer.acknowledge(SUB), peer.receive(CALL), peer.wait_closed())) as url:
+        client = Client(url)
+        news = client.subscribe("news")
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(client.start_call("test.delay").result), pool.submit(news.get)]
+            client.close()
+            for each in waiting:
+                with pytest.raises(ConnectionClosed, match="1000 closed by this client"):
+                    each.result(5)
+        assert client.closed.code == 1000
+        client.close()
+        for request in (lambda: client.call("test.echo"), lambda: client.publish("a"), lambda: client.subscribe("a")):
+            with pytest.raises(ConnectionClosed, match="1000 closed by this client"):
+                request()
+
+
+def test_close_ends_though_the_server_does_not_answer():
+    over = threading.Event()
+
+    def mute(connection):
+        connection.recv(65536)
+        over.wait(5)
+
+    with raw_server(mute) as url:
+        client = Client(url, timeout=0.2)
+        begin = time.monotonic()
+        client.close()
+        assert time.monotonic() - begin < 2
+        over.set()
+
+
+def test_a_server_that_reads_nothing_holds_nobody_for_ever():
+    over = threading.Event()
+
+    with raw_server(lambda connection: over.wait(5)) as url:
+        client = Client(url, timeout=0.2)
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(client.call, "test.echo", "x" * 10_000_000, 3) for _ in range(4)]
+            for call in calls:
+                with pytest.raises(ConnectionClosed, match="1006"):
+                    call.result(3)
+        client.close()
+        over.set()
+
+
+@pytest.mark.parametrize(
+    ("garbage", "reason"),
+    [
+        ("nonsense", "4400 the server sent an invalid message: .*JSON"),
+        ('{"meta":{"type":1,"uuid":"00000000-0000-4000-8000-000000000001"},"payload":{"uri":"x"}}', "4403 .*CALL"),
+        (b"{}", "4400 .*expected a text message, got a binary one"),
+        ("x" * 2000, "1006 .*too big|1006 .*exceed"),
+    ],
+    ids=["no JSON", "a request", "binary", "too long"],
+)
+def test_garbage_from_the_server_ends_the_connection(garbage, reason):
+    def script(peer):
+        peer.receive(CALL)
+        peer.websocket.send(garbage)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url, max_size=1000) as client:
+        with pytest.raises(ConnectionClosed, match=reason):
+            client.call("test.echo")
+        eventually(lambda: client.closed)
+
+
+def test_a_lost_connection_fails_all_who_wait_once():
+    def script(peer):
+        for _ in range(3):
+            peer.receive(CALL, PUB)
+        peer.websocket.socket.shutdown(socket.SHUT_RDWR)
+
+    with serving(script) as url, Client(url) as client, ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(client.call, "test.echo"), pool.submit(client.call, "test.echo")]
+        waiting.append(pool.submit(client.publish, "news"))
+        failures = [each.exception(5) for each in waiting]
+        assert {str(failure) for failure in failures} == {str(client.closed)}
+        assert client.closed.code == 1006
+        assert len({id(failure) for failure in failures}) == 3
+        with pytest.raises(ConnectionClosed, match="1006"):
+            client.publish("news")
+
+
+def test_the_servers_close_code_and_reason_are_told():
+    def script(peer):
+        peer.receive(CALL)
+        peer.websocket.close(4429, "too slow")
+
+    with serving(script) as url, Client(url) as client:
+        with pytest.raises(ConnectionClosed, match="4429 too slow") as caught:
+            client.call("test.echo")
+        assert caught.value.code == 4429
+
+
+def test_a_silent_server_is_noticed_by_pings():
+    over = threading.Event()
+
+    with raw_server(lambda connection: over.wait(5)) as url:
+        client = Client(url, timeout=0.2, ping_interval=0.05, ping_timeout=0.05)
+        with pytest.raises(ConnectionClosed, match="1006"):
+            client.call("test.echo", timeout=5)
+        client.close()
+        over.set()
+
+
+# With threads
+
+
+def test_this_process_is_patched_or_is_not():
+    assert monkey.is_module_patched("threading") == (not os.environ.get(UNPATCHED))
+
+
+def test_all_of_this_works_with_threads():
+    others = ["-k", f"not {test_all_of_this_works_with_threads.__name__}", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *others]
+    done = subprocess.run(command, env={**os.environ, UNPATCHED: "1"}, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
