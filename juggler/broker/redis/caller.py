@@ -1,0 +1,145 @@
+"""The caller's role: pushes calls, and pops results from the one list of this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from juggler import codec
+from juggler.broker import CallerBroker, PendingCall
+from juggler.broker.names import check_uri
+from juggler.broker.redis import keys
+from juggler.broker.redis.results import ResultsLink
+from juggler.broker.redis.store import Store
+from juggler.broker.redis.watchdog import Watchdog
+from juggler.errors import BrokerError, InvalidMessage
+from juggler.message import CallPayload, new_uuid
+
+MakeResultsLink: TypeAlias = Callable[[bytes, Callable[[list[bytes]], None]], ResultsLink]
+"""Makes the link that pops from a key, and gives each batch to a function."""
+
+
+class _Entry:
+    """A call in the table, from before it is pushed until it has ended; ``pending`` is None once it has."""
+
+    __slots__ = ("deadline", "early_result", "pending", "stored")
+
+    def __init__(self, pending: PendingCall, deadline: float) -> None:
+        self.pending: PendingCall | None = pending
+        self.deadline = deadline
+        self.stored = False
+        self.early_result: bytes | None = None
+
+
+class RedisCaller(CallerBroker):
+    """See `juggler.broker.CallerBroker`.
+
+    Results of all calls of this process go through one list, under an identifier that is made here, so that clients can
+    neither collide with nor receive each other's.
+
+    Attributes:
+        expired: calls whose time was over before a result came.
+        dropped: results for which nobody waits any more.
+    """
+
+    def __init__(self, store: Store, watchdog: Watchdog, make_results_link: MakeResultsLink) -> None:
+        self.expired = 0
+        self.dropped = 0
+        self._store = store
+        self._watchdog = watchdog
+        self._make_results_link = make_results_link
+        self._table: dict[str, _Entry] = {}
+        self._results: ResultsLink | None = None
+        self._conn_uuid = ""
+        self._prefix = ""
+        self._count = 0
+
+    def start(self) -> None:
+        """Begin to wait for results. Idempotent.
+
+        This is not in the constructor because forked processes must not share the list of results.
+        """
+        if not self._conn_uuid:
+            self._conn_uuid = new_uuid()
+            self._prefix = new_uuid()[:24]
+            self._results = self._make_results_link(keys.results(self._conn_uuid), self._on_results)
+            self._results.start()
+            self._watchdog.add(self._expire)
+
+    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
+        self.start()
+        self._count += 1
+        call_id = f"{self._prefix}{self._count:012x}"
+        pending.call_id = call_id
+        entry = self._table[call_id] = _Entry(pending, time.monotonic() + timeout)
+        try:
+            check_uri(uri)
+            self._store.push(
+                keys.call_timeout(uri, call_id),
+                keys.calls(uri),
+                codec.encode_call(CallPayload(self._conn_uuid, call_id, uri, args)),
+                timeout,
+                lambda error: self._on_stored(entry, error),
+            )
+        except BrokerError as error:
+            self._on_stored(entry, error)
+
+    def forget(self, pending: PendingCall) -> None:
+        entry = self._table.pop(pending.call_id, None)
+        if entry is not None:
+            entry.pending = None
+
+    def close(self) -> None:
+        if self._results is not None:
+            self._results.close()
+        self._table.clear()
+
+    def _on_stored(self, entry: _Entry, error: BrokerError | None) -> None:
+        pending = entry.pending
+        if pending is None:
+            return
+        entry.stored = True
+        if error is not None:
+            self.forget(pending)
+            pending.on_stored(error)
+            return
+        pending.on_stored(None)
+        if entry.early_result is not None:
+            self._deliver(entry, entry.early_result)
+
+    def _on_results(self, batch: list[bytes]) -> None:
+        names: list[bytes] = []
+        now = time.monotonic()
+        for data in batch:
+            try:
+                result = codec.decode_result(data)
+            except InvalidMessage:
+                self.dropped += 1
+                continue
+            names.append(keys.result_timeout(self._conn_uuid, result.msg_uuid))
+            entry = self._table.get(result.msg_uuid)
+            if entry is None or entry.deadline <= now:
+                self.dropped += 1
+            elif entry.stored:
+                self._deliver(entry, result.args)
+            else:
+                # The result has overtaken the reply to the push, which comes on another connection.
+                entry.early_result = result.args
+        self._store.delete(names)
+
+    def _deliver(self, entry: _Entry, args: bytes) -> None:
+        pending = entry.pending
+        if pending is not None:
+            self.forget(pending)
+            pending.on_result(args)
+
+    def _expire(self, _: float) -> None:
+        now = time.monotonic()
+        over = [entry for entry in self._table.values() if entry.stored and entry.deadline <= now]
+        for entry in over:
+            pending = entry.pending
+            if pending is not None:
+                self.expired += 1
+                self.forget(pending)
+                pending.on_expired()

@@ -1,0 +1,62 @@
+"""Stores payloads in lists, and deletes the timeout keys that nobody needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hiredis
+
+from juggler.broker import Done
+from juggler.broker.redis import push
+from juggler.broker.redis.link import Link, Reply, as_error, ignore
+from juggler.broker.redis.resp import pack
+from juggler.errors import BrokerUnavailable, CapacityExceeded
+
+_NO_SCRIPT = "NOSCRIPT"
+
+
+class Store:
+    """Pushes payloads into lists that hold at most ``capacity`` entries (0: as many as come)."""
+
+    def __init__(self, link: Link, capacity: int) -> None:
+        self._link = link
+        self._capacity = capacity
+
+    def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, on_done: Done) -> None:
+        """Store ``payload`` for ``timeout`` seconds; ``on_done`` is told when Redis has it, or why it has not.
+
+        Raises:
+            BrokerUnavailable: there is no connection; ``on_done`` is told nothing then.
+        """
+        ttl_ms = max(1, int(timeout * 1000))
+        if self._capacity == 0 and self._link.modern:
+
+            def on_length(reply: Reply) -> None:
+                on_done(None if type(reply) is int else as_error(reply))
+
+            packed = push.plain(timeout_key, list_key, payload, ttl_ms)
+            self._link.send(packed, (ignore, on_length, ignore, ignore))
+        else:
+            self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_done)
+
+    def _push_by_script(
+        self, timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, on_done: Done, known: bool = True
+    ) -> None:
+        def on_length(reply: Reply) -> None:
+            if known and isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_NO_SCRIPT):
+                try:
+                    self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_done, known=False)
+                except BrokerUnavailable as error:
+                    on_done(error)
+            elif reply == push.OVER_CAPACITY:
+                on_done(CapacityExceeded())
+            else:
+                on_done(None if type(reply) is int else as_error(reply))
+
+        packed = push.script(timeout_key, list_key, payload, ttl_ms, self._capacity, known=known)
+        self._link.send(packed, (on_length,))
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """Delete keys of one slot without waiting. When that fails, they end by themselves."""
+        if keys and self._link.up:
+            self._link.send(pack(b"DEL", *keys), (ignore,))
