@@ -1,0 +1,28 @@
+"""A websocket server's side of RFC 6455 for gevent: fast, bounded, and fair to its neighbours.
+
+It knows nothing of juggler's messages. From a WSGI application under `WebSocketHandler`::
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=WebSocketOptions(read_limit=65536))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                websocket.send(websocket.receive().encode())
+        return []
+"""
+
+from juggler.websocket.frames import text_frame
+from juggler.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
+from juggler.websocket.stream import WebSocket
+from juggler.websocket.sweeper import Sweeper
+from juggler.websocket.upgrade import UPGRADE, WebSocketHandler
+
+__all__ = [
+    "DEFAULT",
+    "UPGRADE",
+    "DeflateOptions",
+    "Sweeper",
+    "WebSocket",
+    "WebSocketHandler",
+    "WebSocketOptions",
+    "text_frame",
+]
