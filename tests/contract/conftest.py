@@ -1,0 +1,163 @@
+"""Every test here runs against every broker: what it shows is the contract of the roles, not of one broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from juggler.broker.memory import MemoryBroker
+from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
+from tests.support import eventually
+
+try:
+    from juggler.broker.redis import RedisBroker
+except ImportError:
+    RedisBroker = None
+
+BROKERS = ["memory"] if RedisBroker is None else ["memory", "redis"]
+BLOCKING_TIMEOUT = 0.1
+
+
+class Memory:
+    """All brokers of a test are the same object: that is what one process has."""
+
+    def __init__(self) -> None:
+        self._broker: MemoryBroker | None = None
+
+    def make(self, **options: Any) -> MemoryBroker:
+        if self._broker is None:
+            self._broker = MemoryBroker(**{"blocking_timeout": BLOCKING_TIMEOUT, **options})
+        return self._broker
+
+    def close(self) -> None:
+        if self._broker is not None:
+            self._broker.close()
+            assert self._broker.is_empty()
+
+    def has_calls_or_results(self) -> bool:
+        return not self._broker.is_empty()
+
+
+class Redis:
+    """Each broker is one more process's, as far as Redis can tell."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._brokers: list[Any] = []
+
+    def make(self, **options: Any) -> Any:
+        broker = RedisBroker(self._url, **{"blocking_timeout": BLOCKING_TIMEOUT, **options})
+        self._brokers.append(broker)
+        return broker
+
+    def close(self) -> None:
+        for broker in self._brokers:
+            broker.close()
+
+    def has_calls_or_results(self) -> bool:
+        import redis
+
+        with redis.Redis.from_url(self._url, protocol=2) as client:
+            return bool(client.keys("*"))
+
+
+@pytest.fixture(params=BROKERS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Memory | Redis]:
+    """What makes brokers that share one store, and closes them after the test."""
+    if request.param == "memory":
+        made: Memory | Redis = Memory()
+    else:
+        made = Redis(request.getfixturevalue("redis_url"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_broker(backend):
+    return backend.make
+
+
+@pytest.fixture
+def caller(make_broker):
+    return make_broker()
+
+
+@pytest.fixture
+def callee(make_broker, caller):
+    return make_broker()
+
+
+@pytest.fixture
+def pubsub(make_broker):
+    return make_broker()
+
+
+@pytest.fixture
+def peer(make_broker, pubsub):
+    """Another broker on the same store."""
+    return make_broker()
+
+
+@pytest.fixture
+def nothing_is_kept(backend) -> Callable[[], None]:
+    """A check that neither calls nor results are left in the store, now or soon."""
+    return lambda: eventually(lambda: not backend.has_calls_or_results(), message="something is left in the store")
+
+
+@pytest.fixture
+def call() -> Callable[..., RecordedCall]:
+    """Make a call and wait until it is stored: ``call(broker, uri, args, timeout)``."""
+
+    def call(broker: Any, uri: str = "test.uri", args: bytes = b"null", timeout: float = 5.0) -> RecordedCall:
+        pending = RecordedCall()
+        broker.call(uri, args, timeout, pending)
+        pending.wait(1)
+        return pending
+
+    return call
+
+
+@pytest.fixture
+def round_trip(caller, callee, call) -> Callable[..., RecordedCall]:
+    """Call, pop, answer and wait for the result. What was under way before has arrived by then."""
+
+    def round_trip(uri: str = "test.barrier", args: bytes = b"null", result: bytes = b"null") -> RecordedCall:
+        pending = call(caller, uri, args)
+        consumer = callee.calls([uri])
+        (incoming,) = pop_all(consumer, 1)
+        consumer.close()
+        callee.result(incoming, result, Outcome())
+        pending.wait(2)
+        return pending
+
+    return round_trip
+
+
+@pytest.fixture
+def subscribe() -> Callable[..., RecordedSubscriber]:
+    """Subscribe a new or the given subscriber, and wait until that is confirmed."""
+
+    def subscribe(
+        broker: Any, channel: str, pattern: bool = False, subscriber: RecordedSubscriber | None = None
+    ) -> RecordedSubscriber:
+        subscriber = subscriber or RecordedSubscriber()
+        done = Outcome()
+        broker.subscribe(channel, pattern, subscriber, done)
+        assert done.wait() is None
+        return subscriber
+
+    return subscribe
+
+
+@pytest.fixture
+def publish() -> Callable[..., None]:
+    """Publish and wait until it is done."""
+
+    def publish(broker: Any, channel: str, args: bytes = b"null", uuid: str = "pub-uuid") -> None:
+        done = Outcome()
+        broker.publish(channel, uuid, args, done)
+        assert done.wait() is None
+
+    return publish

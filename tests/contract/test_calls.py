@@ -1,0 +1,203 @@
+"""A call travels to a callee and its result back, once, unchanged and in order."""
+
+from __future__ import annotations
+
+import gc
+import time
+import uuid
+import weakref
+
+import gevent
+import pytest
+
+from juggler.errors import BrokerError, NackCode
+from tests.recorders import Outcome, RecordedCall, pop_all
+
+TEXTS = [
+    b"null",
+    b'""',
+    b'{"a": 1,  "a": 2,\n "b" : [1e400, 0.1000000000000000055511151231257827, 123456789012345678901234567890]}',
+    rb'"\ud800 \u0000 \r\n"',
+    '"ünï ☃ 𝄞"'.encode(),
+    b'"' + b"x" * 200_000 + b'"',
+]
+ODD_URIS = ["a b", " ", "ünï.☃", "{x}", "a{b}c", "a}b", "*", "[a]", "line\nbreak", "juggler:calls:{x}", "u" * 5000]
+REFUSED_URIS = ["", "}", "}x", "\ud800"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_args_and_result_arrive_byte_for_byte(caller, callee, call, text):
+    pending = call(caller, "test.uri", text)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    assert (incoming.uri, incoming.args, incoming.msg_uuid) == ("test.uri", text, pending.call_id)
+    done = Outcome()
+    callee.result(incoming, text, done)
+    assert done.wait() is None
+    assert pending.wait(2) == [("stored", None), ("result", text)]
+
+
+def test_identifiers_are_uuids_and_differ(caller, callee, call, round_trip):
+    for _ in range(3):
+        call(caller)
+    popped = pop_all(callee.calls(["test.uri"]), 3)
+    assert len({uuid.UUID(incoming.msg_uuid) for incoming in popped}) == 3
+    assert len({uuid.UUID(incoming.conn_uuid) for incoming in popped}) == 1
+
+
+def test_deadline_is_the_remaining_time_on_the_monotonic_clock(caller, callee, call):
+    before = time.monotonic()
+    call(caller, timeout=20.0)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    assert before + 19 < incoming.deadline <= time.monotonic() + 20
+
+
+@pytest.mark.parametrize("uri", ODD_URIS)
+def test_odd_uris_work(round_trip, uri):
+    assert round_trip(uri, b"1", b"2").told == [("stored", None), ("result", b"2")]
+
+
+@pytest.mark.parametrize("uri", REFUSED_URIS)
+def test_uris_that_cannot_be_used_are_refused(caller, callee, uri):
+    pending = RecordedCall()
+    caller.call(uri, b"null", 1.0, pending)
+    ((_, error),) = pending.wait(1)
+    assert isinstance(error, BrokerError)
+    assert error.code == NackCode.BAD_REQUEST
+    with pytest.raises(ValueError, match="URI"):
+        callee.calls(["test.good", uri])
+
+
+def test_a_consumer_needs_a_uri(callee):
+    with pytest.raises(ValueError, match="at least one URI"):
+        callee.calls([])
+
+
+def test_calls_are_popped_first_in_first_out_and_no_more_than_the_limit(caller, callee, call):
+    for number in range(20):
+        call(caller, args=b"%d" % number)
+    consumer = callee.calls(["test.uri"])
+    popped = []
+    while len(popped) < 20:
+        batch = consumer.pop(3)
+        assert len(batch) <= 3
+        popped += [incoming.args for incoming in batch]
+    assert popped == [b"%d" % number for number in range(20)]
+
+
+def test_pop_returns_an_empty_list_when_there_is_no_call(callee):
+    assert callee.calls(["test.uri"]).pop(10) == []
+
+
+def test_pop_waits_for_a_call_and_leaves_others_alone(caller, callee, call):
+    consumer = callee.calls(["test.uri"])
+    popping = gevent.spawn(pop_all, consumer, 1)
+    call(caller, "test.other", timeout=0.2)
+    call(caller, "test.uri", b"7")
+    (incoming,) = popping.get(timeout=5)
+    assert incoming.args == b"7"
+    assert consumer.pop(10) == []
+
+
+def test_no_call_is_delivered_twice(caller, callee, make_broker, call):
+    calls = [call(caller, args=b"%d" % number) for number in range(60)]
+    consumers = [callee.calls(["test.uri"]), callee.calls(["test.uri"]), make_broker().calls(["test.uri"])]
+    popped = []
+
+    def consume(consumer):
+        while len(popped) < 60:
+            popped.extend(incoming.msg_uuid for incoming in consumer.pop(4))
+
+    gevent.joinall([gevent.spawn(consume, consumer) for consumer in consumers], timeout=5, raise_error=True)
+    assert sorted(popped) == sorted(pending.call_id for pending in calls)
+
+
+def test_a_consumer_takes_no_call_before_it_asks(caller, callee, make_broker, call):
+    busy, free = callee.calls(["test.uri"]), make_broker().calls(["test.uri"])
+    for args in (b"1", b"2", b"3"):
+        call(caller, args=args)
+    assert [incoming.args for incoming in pop_all(busy, 1, limit=1)] == [b"1"]
+    assert [incoming.args for incoming in pop_all(free, 2)] == [b"2", b"3"]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_no_uri_of_a_consumer_starves(caller, callee, call, limit):
+    for _ in range(30):
+        call(caller, "test.busy")
+    for uri in ("test.a", "test.b", "test.c"):
+        call(caller, uri)
+    consumer = callee.calls(["test.busy", "test.a", "test.b", "test.c"])
+    first = [incoming.uri for _ in range(8) for incoming in consumer.pop(limit)]
+    assert {"test.a", "test.b", "test.c"} <= set(first)
+    pop_all(consumer, 33 - len(first))
+
+
+def test_results_reach_their_own_call_in_any_order(caller, callee, call):
+    calls = [call(caller) for _ in range(10)]
+    for incoming in reversed(pop_all(callee.calls(["test.uri"]), 10)):
+        callee.result(incoming, f'"{incoming.msg_uuid}"'.encode(), Outcome())
+    for pending in calls:
+        assert pending.wait(2)[1] == ("result", f'"{pending.call_id}"'.encode())
+
+
+def test_results_reach_the_caller_that_asked(make_broker, call):
+    callers = [make_broker(), make_broker()]
+    calls = [call(each, args=b"%d" % n) for n, each in enumerate(callers)]
+    callee = make_broker()
+    for incoming in pop_all(callee.calls(["test.uri"]), 2):
+        callee.result(incoming, incoming.args, Outcome())
+    assert [pending.wait(2)[1] for pending in calls] == [("result", b"0"), ("result", b"1")]
+
+
+def test_a_result_that_comes_at_once_is_told_after_stored(caller, callee):
+    consumer = callee.calls(["test.uri"])
+
+    def answer():
+        for incoming in pop_all(consumer, 30):
+            callee.result(incoming, b"1", Outcome())
+
+    answering = gevent.spawn(answer)
+    calls = [RecordedCall() for _ in range(30)]
+    for pending in calls:
+        caller.call("test.uri", b"null", 5.0, pending)
+    for pending in calls:
+        assert pending.wait(2) == [("stored", None), ("result", b"1")]
+    answering.join()
+
+
+def test_a_forgotten_call_is_told_nothing_more(caller, callee, call, round_trip):
+    pending = call(caller)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    caller.forget(pending)
+    caller.forget(pending)
+    done = Outcome()
+    callee.result(incoming, b"1", done)
+    assert done.wait() is None
+    round_trip()
+    assert pending.told == [("stored", None)]
+
+
+def test_a_second_result_is_dropped(caller, callee, call, round_trip):
+    pending = call(caller)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    for args in (b"1", b"2"):
+        callee.result(incoming, args, Outcome())
+    round_trip()
+    assert pending.told == [("stored", None), ("result", b"1")]
+
+
+def test_nothing_is_kept_of_a_call_that_has_ended(round_trip, nothing_is_kept):
+    reference = weakref.ref(round_trip())
+    gc.collect()
+    assert reference() is None
+    nothing_is_kept()
+
+
+def test_nothing_is_kept_of_a_call_that_was_forgotten(caller, callee, call, nothing_is_kept):
+    pending = call(caller)
+    pop_all(callee.calls(["test.uri"]), 1)
+    caller.forget(pending)
+    reference = weakref.ref(pending)
+    del pending
+    gc.collect()
+    assert reference() is None
+    nothing_is_kept()

@@ -1,0 +1,76 @@
+"""Objects that write down what a broker tells them, for tests to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+
+from juggler.broker import CallConsumer, Event, IncomingCall, PendingCall, Subscriber
+from juggler.errors import BrokerError
+from tests.support import eventually
+
+
+class RecordedCall(PendingCall):
+    """``told`` holds ``("stored", error)``, ``("result", args)`` and ``("expired",)``, in their order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        self.told.append(("stored", error))
+
+    def on_result(self, args: bytes) -> None:
+        self.told.append(("result", args))
+
+    def on_expired(self) -> None:
+        self.told.append(("expired",))
+
+    def wait(self, count: int) -> list[tuple[Any, ...]]:
+        """Return what was told, once it is ``count`` things or more."""
+        eventually(lambda: len(self.told) >= count, message=f"{count} of {self.told}")
+        return self.told
+
+
+class Outcome:
+    """An ``on_done`` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[BrokerError | None] = []
+
+    def __call__(self, error: BrokerError | None) -> None:
+        self.told.append(error)
+
+    def wait(self) -> BrokerError | None:
+        """Return what was told, once it was; more than once fails."""
+        eventually(lambda: self.told, message="on_done")
+        (error,) = self.told
+        return error
+
+
+class RecordedSubscriber(Subscriber):
+    """``events`` holds all that came, in their order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def seen(self) -> list[tuple[str, str, bytes]]:
+        return [(event.channel, event.pattern, event.args) for event in self.events]
+
+    def wait(self, count: int) -> list[tuple[str, str, bytes]]:
+        """Return ``(channel, pattern, args)`` of each event, once ``count`` have come."""
+        eventually(lambda: len(self.events) >= count, message=f"{count} of {self.events}")
+        return self.seen
+
+
+def pop_all(consumer: CallConsumer, count: int, limit: int = 100) -> list[IncomingCall]:
+    """Pop until there are ``count`` calls."""
+    popped: list[IncomingCall] = []
+    with gevent.Timeout(5):
+        while len(popped) < count:
+            popped += consumer.pop(limit)
+    return popped
