@@ -1,0 +1,268 @@
+"""One websocket on the server: what it may do, what it waits for, the greenlets that serve it, and its end."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.event import Event as Signal
+
+from juggler import codec
+from juggler.broker import Event, PendingCall, Subscriber
+from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
+from juggler.handler import Context
+from juggler.message import Ack, Evnt, Message, MessageType, Nack, Response, nack, new_uuid
+from juggler.websocket import WebSocket, text_frame
+
+if TYPE_CHECKING:
+    from juggler.server import Server
+
+log = logging.getLogger("juggler.connection")
+
+
+class Connection(Subscriber):
+    """A client's connection.
+
+    The greenlet that the WSGI server gave it reads requests. With the standard handler alone, what a broker has to tell
+    goes straight from the broker's greenlet to the websocket. With a handler of the user's, which may block, it goes
+    through two greenlets of the connection's own, one for results and one for events, each started when first needed.
+
+    Attributes:
+        uuid: the connection's name, in logs for example.
+        server: the server that it belongs to.
+        subprotocol: the negotiated subprotocol, or None where the server lets clients come without.
+        allowed: the types of requests that it may send.
+        address: the peer's address, as the WSGI server gave it; empty for a UNIX socket.
+        attrs: a place for the application's own values.
+    """
+
+    __slots__ = (
+        "_attrs",
+        "_calls",
+        "_events",
+        "_results",
+        "_room",
+        "_subscriptions",
+        "_unanswered",
+        "address",
+        "allowed",
+        "server",
+        "subprotocol",
+        "uuid",
+        "websocket",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        websocket: WebSocket,
+        subprotocol: str | None,
+        allowed: frozenset[MessageType],
+        address: str,
+    ) -> None:
+        self.uuid = new_uuid()
+        self.server = server
+        self.websocket = websocket
+        self.subprotocol = subprotocol
+        self.allowed = allowed
+        self.address = address
+        self._attrs: SimpleNamespace | None = None
+        self._unanswered = 0
+        self._room: Signal | None = None
+        # All of these are made when they are first needed: most connections are idle.
+        self._calls: set[PendingCall] | None = None
+        self._subscriptions: set[tuple[str, bool]] | None = None
+        self._results: _Outbox | None = None
+        self._events: _Outbox | None = None
+
+    @property
+    def attrs(self) -> SimpleNamespace:
+        if self._attrs is None:
+            self._attrs = SimpleNamespace()
+        return self._attrs
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Number of calls whose result is still awaited."""
+        return len(self._calls) if self._calls else 0
+
+    def send(self, message: Response) -> None:
+        """Send a response through the server's handler."""
+        self._handle(message)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Begin to close; does not block. The first code and reason count.
+
+        Args:
+            code: close code, see `juggler.errors.CloseCode`.
+            reason: for people; what is over 123 bytes of UTF-8 is cut off.
+        """
+        self.websocket.close(code, reason)
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the websocket is closed, for at most ``timeout`` seconds. Return whether it is."""
+        return self.websocket.wait_closed(timeout)
+
+    # Requests, in the reading greenlet
+
+    def serve(self) -> None:
+        """Read and process requests until the connection has ended."""
+        try:
+            while True:
+                text = self.websocket.receive()
+                try:
+                    message = codec.decode_request(text, self.allowed)  # type: ignore[arg-type]  # binary is not allowed
+                except InvalidMessage as error:
+                    log.info("connection %s: %s", self.uuid, error)
+                    self.close(error.close_code, str(error))
+                    continue
+                self._handle(message)
+                if self._unanswered >= self.server.max_unanswered:
+                    self._wait_for_room()
+        except ConnectionClosed as end:
+            log.debug("connection %s: closed: %s", self.uuid, end)
+        finally:
+            self._end()
+
+    def _handle(self, message: Message) -> None:
+        """Give a message to the handler; the one place where a refusal becomes a NACK."""
+        try:
+            self.server.handler(Context(), self, message)
+        except Refused as refusal:
+            if isinstance(message, Nack):
+                log.warning("connection %s: a NACK was refused: %s", self.uuid, refusal)
+            else:
+                self._handle(nack(message, refusal.code, refusal.reason))
+        except Exception:
+            log.exception("connection %s: the handler failed on %s %s", self.uuid, message.type.name, message.uuid)
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _wait_for_room(self) -> None:
+        self._room = Signal()
+        self._room.wait()
+        self._room = None
+
+    def _end(self) -> None:
+        for pending in self._calls or ():
+            self.server.caller_broker.forget(pending)
+        if self._subscriptions:
+            self.server.pubsub_broker.forget(self)
+        for outbox in (self._results, self._events):
+            if outbox is not None:
+                outbox.close()
+
+    # What the standard processing keeps here
+
+    def begin_call(self, pending: PendingCall) -> None:
+        """Note a call whose result is awaited.
+
+        Raises:
+            Refused: there are too many of them.
+        """
+        if self._calls is None:
+            self._calls = set()
+        elif len(self._calls) >= self.server.max_calls:
+            raise Refused(NackCode.TOO_MANY_REQUESTS, f"{len(self._calls)} calls are in flight already")
+        self._calls.add(pending)
+
+    def end_call(self, pending: PendingCall) -> None:
+        """Forget a call that has ended."""
+        if self._calls is not None:
+            self._calls.discard(pending)
+
+    def begin_subscription(self, channel: str, pattern: bool) -> None:
+        """Note a subscription.
+
+        Raises:
+            Refused: there are too many of them.
+        """
+        if self._subscriptions is None:
+            self._subscriptions = set()
+        if len(self._subscriptions) >= self.server.max_subscriptions and (channel, pattern) not in self._subscriptions:
+            raise Refused(NackCode.TOO_MANY_REQUESTS, f"{len(self._subscriptions)} subscriptions exist already")
+        self._subscriptions.add((channel, pattern))
+
+    def end_subscription(self, channel: str, pattern: bool) -> None:
+        """Forget a subscription that has ended, or that was refused."""
+        if self._subscriptions is not None:
+            self._subscriptions.discard((channel, pattern))
+
+    # Responses. All but `write` are called by brokers and do not block.
+
+    def expect_answer(self) -> None:
+        """A request has gone to the broker: its ACK or NACK will come through `answer`."""
+        self._unanswered += 1
+
+    def answer(self, response: Ack | Nack) -> None:
+        """Send the ACK or NACK of a request that the broker has confirmed or refused."""
+        self._unanswered -= 1
+        if self._room is not None:
+            self._room.set()
+        self.respond(response)
+
+    def respond(self, response: Response) -> None:
+        """Send a response: at once, or through the handler in the greenlet for responses of its kind."""
+        if self.server.direct:
+            self.write(response)
+        elif self.websocket.close_code is not None:
+            return
+        elif response.type is MessageType.RES or getattr(response, "for_type", None) == MessageType.CALL:
+            if self._results is None:
+                self._results = _Outbox(self, "results")
+            self._results.put(response)
+        else:
+            if self._events is None:
+                self._events = _Outbox(self, "events")
+            self._events.put(response)
+
+    def on_event(self, event: Event) -> None:
+        if not self.server.direct:
+            self.respond(Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args))
+            return
+        frame = event.frame
+        if frame is None:
+            message = Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
+            frame = event.frame = text_frame(codec.encode(message))
+        self.websocket.send_frame(frame)
+
+    def write(self, response: Response) -> None:
+        """Put a response on the websocket; where it is too large, a NACK that refers to the original request."""
+        text = codec.encode(response)
+        limit = self.server.write_limit
+        if limit is not None and len(text) > limit:
+            reason = f"the {response.type.name} has {len(text)} bytes, the limit is {limit}"
+            text = codec.encode(nack(response, NackCode.TOO_LARGE, reason))
+        self.websocket.send(text)
+
+
+class _Outbox:
+    """Responses that wait for the handler, and the greenlet that gives them to it."""
+
+    __slots__ = ("_connection", "_greenlet", "_signal", "_waiting")
+
+    def __init__(self, connection: Connection, kind: str) -> None:
+        self._connection = connection
+        self._waiting: deque[Response] = deque()
+        self._signal = Signal()
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = f"juggler-{kind}-{connection.uuid}"
+
+    def put(self, response: Response) -> None:
+        if len(self._waiting) >= self._connection.server.max_waiting:
+            self._connection.close(CloseCode.PEER_TOO_SLOW, f"{len(self._waiting)} responses wait for the handler")
+            return
+        self._waiting.append(response)
+        self._signal.set()
+
+    def close(self) -> None:
+        self._greenlet.kill(block=False)
+
+    def _run(self) -> None:
+        while True:
+            self._signal.wait()
+            self._signal.clear()
+            while self._waiting:
+                self._connection.send(self._waiting.popleft())

@@ -1,0 +1,136 @@
+"""What happens to a message: the signature of handlers, how they are chained, and the standard processing at the end.
+
+Every message passes the server's handler, those that come in and those that go out. A middleware wraps the next
+handler, and stops a message by not calling it; raising `juggler.errors.Refused` stops it with a NACK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from juggler.broker import Done, PendingCall
+from juggler.errors import BrokerError
+from juggler.message import Ack, Call, Evnt, Message, Nack, Pub, Request, Res, Response, Sub, Unsb, ack, nack
+
+if TYPE_CHECKING:
+    from juggler.connection import Connection
+
+
+class Context(SimpleNamespace):
+    """Values that handlers keep for the duration of one message; each message has a new one."""
+
+
+Handler: TypeAlias = "Callable[[Context, Connection, Message], None]"
+"""``handler(ctx, connection, message)``. It may block; it then holds up its own connection only."""
+
+Middleware: TypeAlias = Callable[[Handler], Handler]
+"""Makes a handler out of the next one."""
+
+
+def process_message(ctx: Context, connection: Connection, message: Message) -> None:
+    """Do what a message asks for: the standard behaviour, and the last handler of a chain.
+
+    A request goes to the broker, and this returns at once: its ACK or NACK follows when the broker has confirmed it. A
+    response goes out on the websocket.
+
+    Args:
+        ctx: not used.
+        connection: the connection that the message came from, or is for.
+        message: any of the eight.
+
+    Raises:
+        Refused: a limit of the connection is reached.
+    """
+    _PROCESS[type(message)](connection, message)
+
+
+def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
+    """Return one handler out of middlewares, the first one outermost, with ``last`` at the end."""
+    handler = last
+    for middleware in reversed(middlewares):
+        handler = middleware(handler)
+    return handler
+
+
+class _ServerCall(PendingCall):
+    """A CALL whose result the connection waits for."""
+
+    __slots__ = ("_connection", "_request")
+
+    def __init__(self, connection: Connection, request: Call) -> None:
+        self._connection = connection
+        # Without its arguments, which may be large: they are on their way to the callee.
+        self._request = Call(uuid=request.uuid, uri=request.uri)
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        if error is None:
+            self._connection.answer(ack(self._request))
+        else:
+            self._connection.end_call(self)
+            self._connection.answer(nack(self._request, error.code, error.reason))
+
+    def on_result(self, args: bytes) -> None:
+        self._connection.end_call(self)
+        self._connection.respond(Res(for_=self._request.uuid, uri=self._request.uri, args=args))
+
+    def on_expired(self) -> None:
+        self._connection.end_call(self)
+
+
+def _process_call(connection: Connection, message: Call) -> None:
+    pending = _ServerCall(connection, message)
+    connection.begin_call(pending)
+    connection.expect_answer()
+    server = connection.server
+    server.caller_broker.call(message.uri, message.args, message.timeout or server.call_timeout, pending)
+
+
+def _process_pub(connection: Connection, message: Pub) -> None:
+    connection.expect_answer()
+    connection.server.pubsub_broker.publish(message.channel, message.uuid, message.args, _answers(connection, message))
+
+
+def _process_sub(connection: Connection, message: Sub) -> None:
+    connection.begin_subscription(message.channel, message.pattern)
+    connection.expect_answer()
+
+    def on_done(error: BrokerError | None) -> None:
+        if error is not None:
+            connection.end_subscription(message.channel, message.pattern)
+        answer(error)
+
+    answer = _answers(connection, message)
+    connection.server.pubsub_broker.subscribe(message.channel, message.pattern, connection, on_done)
+
+
+def _process_unsb(connection: Connection, message: Unsb) -> None:
+    connection.end_subscription(message.channel, message.pattern)
+    connection.expect_answer()
+    connection.server.pubsub_broker.unsubscribe(
+        message.channel, message.pattern, connection, _answers(connection, message)
+    )
+
+
+def _answers(connection: Connection, request: Request) -> Done:
+    def on_done(error: BrokerError | None) -> None:
+        connection.answer(ack(request) if error is None else nack(request, error.code, error.reason))
+
+    return on_done
+
+
+def _process_response(connection: Connection, message: Response) -> None:
+    connection.write(message)
+
+
+_PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
+    Call: _process_call,
+    Pub: _process_pub,
+    Sub: _process_sub,
+    Unsb: _process_unsb,
+    Nack: _process_response,
+    Ack: _process_response,
+    Res: _process_response,
+    Evnt: _process_response,
+}

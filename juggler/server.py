@@ -1,0 +1,164 @@
+"""The server: its options, its live connections, and how it begins and ends to serve them. No HTTP here."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import weakref
+
+import gevent
+
+from juggler.broker import CallerBroker, PubSubBroker
+from juggler.codec import MAX_TIMEOUT
+from juggler.connection import Connection
+from juggler.errors import CloseCode, HandshakeRefused
+from juggler.handler import Handler, process_message
+from juggler.message import MessageType
+from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
+
+log = logging.getLogger("juggler.server")
+
+_live: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+class Server:
+    """Serves websocket connections: RPC through one broker, pub-sub through the same or another one.
+
+    Servers keep nothing that others need: run as many as you like. Greenlets of one thread may share it.
+    """
+
+    def __init__(
+        self,
+        *,
+        caller_broker: CallerBroker,
+        pubsub_broker: PubSubBroker,
+        handler: Handler = process_message,
+        websocket: WebSocketOptions | None = None,
+        call_timeout: float = 60.0,
+        max_connections: int | None = 10_000,
+        max_calls: int = 1000,
+        max_subscriptions: int = 1000,
+        max_unanswered: int = 256,
+        max_waiting: int = 1000,
+        write_limit: int | None = 16 * 1024 * 1024,
+    ) -> None:
+        """Make a server. It starts to use its brokers with the first request.
+
+        Args:
+            caller_broker: takes the calls.
+            pubsub_broker: takes subscriptions and publications.
+            handler: sees every message, in both directions; see `juggler.handler`.
+            websocket: limits of each websocket; None means the defaults of `WebSocketOptions`.
+            call_timeout: seconds for which the result of a CALL is wanted that does not say it; at most 24 hours.
+            max_connections: connections at a time; more are refused with 503. None means no limit.
+            max_calls: calls in flight on one connection; more are refused with NACK 429.
+            max_subscriptions: subscriptions of one connection; more are refused with NACK 429.
+            max_unanswered: requests of one connection that await their ACK; it is not read from meanwhile.
+            max_waiting: responses that wait for a handler, of each kind; beyond, the connection is closed with 4429.
+            write_limit: size of an outgoing message in bytes; a larger one becomes NACK 413. None means no limit.
+
+        Raises:
+            ValueError: an option is out of its range.
+        """
+        if not 0 < call_timeout <= MAX_TIMEOUT:
+            raise ValueError(
+                f"call_timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} s, got {call_timeout!r}"
+            )
+        self.caller_broker = caller_broker
+        self.pubsub_broker = pubsub_broker
+        self.handler = handler
+        self.websocket_options = websocket or WebSocketOptions()
+        self.call_timeout = call_timeout
+        self.max_connections = _positive("max_connections", max_connections)
+        self.max_calls: int = _positive("max_calls", max_calls) or 0
+        self.max_subscriptions: int = _positive("max_subscriptions", max_subscriptions) or 0
+        self.max_unanswered: int = _positive("max_unanswered", max_unanswered) or 0
+        self.max_waiting: int = _positive("max_waiting", max_waiting) or 0
+        self.write_limit = _positive("write_limit", write_limit)
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._sweeper: Sweeper | None = None
+        _live.add(self)
+
+    @property
+    def direct(self) -> bool:
+        """Whether responses need no handler of the user's and go straight to the websocket."""
+        return self.handler is process_message
+
+    def check_admission(self) -> None:
+        """See that one more connection may come.
+
+        Raises:
+            HandshakeRefused: 503, with the time after which to try again.
+        """
+        if self.draining:
+            raise HandshakeRefused("503 Service Unavailable", "the server is shutting down", [("Retry-After", "1")])
+        if self.max_connections is not None and len(self.connections) >= self.max_connections:
+            reason = f"the server has its {self.max_connections} connections"
+            raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")])
+
+    def serve(
+        self, websocket: WebSocket, *, subprotocol: str | None, allowed: frozenset[MessageType], address: str = ""
+    ) -> None:
+        """Serve a connection until it has ended, in the calling greenlet.
+
+        Args:
+            websocket: the upgraded connection.
+            subprotocol: what was negotiated.
+            allowed: the types of requests that it may send.
+            address: the peer's address.
+        """
+        connection = Connection(self, websocket, subprotocol, allowed, address)
+        if self._sweeper is None:
+            self._sweeper = Sweeper()
+        self.connections.add(connection)
+        self._sweeper.add(websocket)
+        try:
+            connection.serve()
+        finally:
+            self.connections.discard(connection)
+            self._sweeper.discard(websocket)
+
+    def shut_down(self, grace: float = 10.0, spread: float = 2.0) -> None:
+        """Take no new connections, let calls in flight get their results, then close all connections with 1001.
+
+        Args:
+            grace: seconds until all connections are to be closed.
+            spread: seconds of them over which the closing is spread, so that clients do not return all at once.
+        """
+        self.draining = True
+        deadline = time.monotonic() + grace
+        spread = min(spread, grace / 2)
+        while any(c.calls_in_flight for c in self.connections) and time.monotonic() < deadline - spread:
+            gevent.sleep(0.05)
+        waiting = list(self.connections)
+        random.shuffle(waiting)
+        pause = min(spread / max(len(waiting), 1), 0.02)
+        for connection in waiting:
+            connection.close(CloseCode.GOING_AWAY, "the server is shutting down")
+            gevent.sleep(pause)
+        for connection in waiting:
+            if not connection.wait_closed(max(0.0, deadline - time.monotonic())):
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Begin to close what is left, and release the greenlet that watches over connections. Brokers stay open."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close(CloseCode.GOING_AWAY, "the server is shutting down")
+        if self._sweeper is not None:
+            self._sweeper.close()
+            self._sweeper = None
+
+
+def live_servers() -> list[Server]:
+    """Return the servers of this process, for whoever has to shut it down."""
+    return list(_live)
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is not None and value <= 0:
+        raise ValueError(f"{name}: expected a number over 0, got {value!r}")
+    return value

@@ -1,0 +1,90 @@
+"""The WSGI application: everything about HTTP. It upgrades requests to websockets and gives them to the server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from juggler import handshake
+from juggler.errors import HandshakeRefused
+from juggler.server import Server
+from juggler.websocket import WebSocket
+
+log = logging.getLogger("juggler.wsgi")
+
+StartResponse: TypeAlias = Callable[..., Any]
+
+UPGRADE = "juggler.upgrade"
+"""Where the HTTP server leaves the function that upgrades a request, see `juggler.websocket.WebSocketHandler`."""
+
+
+class Application:
+    """A WSGI application that serves websockets of a `Server`, alone or mounted beside another application."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        path: str = "/ws",
+        allowed_origins: Sequence[str] = (),
+        allow_empty_subprotocol: bool = False,
+    ) -> None:
+        """Make the application.
+
+        Args:
+            server: serves the connections.
+            path: where websockets are served.
+            allowed_origins: origins of web pages that may connect, besides the server's own: ``https://example.com``,
+                ``https://*.example.com``, or ``*`` for all.
+            allow_empty_subprotocol: whether clients may come without offering a subprotocol.
+
+        Raises:
+            ConfigError: an origin cannot be understood.
+        """
+        handshake.check_allowed_origins(allowed_origins)
+        self.server = server
+        self.path = path
+        self.allowed_origins = tuple(allowed_origins)
+        self.allow_empty_subprotocol = allow_empty_subprotocol
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            if environ.get("PATH_INFO") != self.path:
+                raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {self.path}")
+            self._serve(environ)
+        except HandshakeRefused as refusal:
+            log.info("refused %s: %s", environ.get("REMOTE_ADDR", "-"), refusal)
+            return _answer(start_response, refusal)
+        return []
+
+    def _serve(self, environ: dict[str, Any]) -> None:
+        handshake.websocket_key(environ)
+        handshake.check_origin(
+            environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"], self.allowed_origins
+        )
+        subprotocol = handshake.choose_subprotocol(
+            environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self.allow_empty_subprotocol
+        )
+        allowed = handshake.allowed_messages(environ.get("HTTP_JUGGLER_ALLOWED_MESSAGES"))
+        self.server.check_admission()
+        # The environ is emptied by the upgrade: whatever is needed of it has to be taken before.
+        address = environ.get("REMOTE_ADDR", "")
+        websocket = self._upgrade(environ, subprotocol)
+        self.server.serve(websocket, subprotocol=subprotocol, allowed=allowed, address=address)
+
+    def _upgrade(self, environ: dict[str, Any], subprotocol: str | None) -> WebSocket:
+        upgrade = environ.get(UPGRADE)
+        if upgrade is None:
+            reason = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
+            raise HandshakeRefused("501 Not Implemented", reason)
+        headers = [("Sec-WebSocket-Protocol", subprotocol)] if subprotocol else []
+        websocket: WebSocket = upgrade(headers, self.server.websocket_options)
+        return websocket
+
+
+def _answer(start_response: StartResponse, refusal: HandshakeRefused) -> list[bytes]:
+    body = f"{refusal.reason}\n".encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *refusal.headers]
+    start_response(refusal.status, headers)
+    return [body]
