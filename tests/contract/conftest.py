@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from juggler.broker.memory import MemoryBroker
+from juggler.message import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
 from tests.support import eventually
 
@@ -155,9 +156,9 @@ def subscribe() -> Callable[..., RecordedSubscriber]:
 def publish() -> Callable[..., None]:
     """Publish and wait until it is done."""
 
-    def publish(broker: Any, channel: str, args: bytes = b"null", uuid: str = "pub-uuid") -> None:
+    def publish(broker: Any, channel: str, args: bytes = b"null", uuid: str | None = None) -> None:
         done = Outcome()
-        broker.publish(channel, uuid, args, done)
+        broker.publish(channel, uuid or new_uuid(), args, done)
         assert done.wait() is None
 
     return publish

@@ -28,7 +28,7 @@ def test_requests_to_a_closed_broker_fail(make_broker):
     broker.close()
     pending, published, subscribed, answered = RecordedCall(), Outcome(), Outcome(), Outcome()
     broker.call("test.uri", b"null", 5.0, pending)
-    broker.publish("news", "uuid", b"null", published)
+    broker.publish("news", new_uuid(), b"null", published)
     broker.subscribe("news", False, RecordedSubscriber(), subscribed)
     broker.result(IncomingCall(new_uuid(), new_uuid(), "test.uri", b"null", monotonic() + 5), b"1", answered)
     for outcome in (published, subscribed, answered):
@@ -43,7 +43,7 @@ def test_what_is_in_flight_is_told_once(make_broker):
     outcomes = [Outcome() for _ in range(5)]
     for pending, done in zip(calls, outcomes, strict=True):
         broker.call("test.uri", b"null", 0.2, pending)
-        broker.publish("news", "uuid", b"null", done)
+        broker.publish("news", new_uuid(), b"null", done)
     broker.close()
     for pending, done in zip(calls, outcomes, strict=True):
         ((name, error),) = pending.wait(1)
@@ -60,8 +60,8 @@ def test_a_closed_consumer_pops_nothing_and_takes_no_call(caller, callee, call, 
     assert round_trip("test.uri").told[1] == ("result", b"null")
 
 
-def test_closing_a_consumer_ends_its_pop(make_broker):
-    consumer = make_broker(blocking_timeout=60.0).calls(["test.uri"])
+def test_closing_a_consumer_ends_its_pop_within_the_blocking_timeout(callee):
+    consumer = callee.calls(["test.uri"])
     popping = gevent.spawn(consumer.pop, 10)
     gevent.sleep(0)
     consumer.close()
