@@ -85,15 +85,22 @@ class RedisConsumer(CallConsumer):
         self._keys.rotate(-1)
         self._popping = True
         try:
-            popped: AsyncResult = AsyncResult()
-            self._link.pop(self._keys, limit, popped.set)
-            batch = popped.get()
-            if isinstance(batch, Exception):
-                raise as_error(batch)
-            return self._still_wanted(batch) if batch else []
+            return self._pop(limit)
+        except BrokerError:
+            if self._closed:
+                return []  # type: ignore[unreachable]  # another greenlet may have closed it
+            raise
         finally:
             self._popping = False
             self._close_if_done()
+
+    def _pop(self, limit: int) -> list[IncomingCall]:
+        popped: AsyncResult = AsyncResult()
+        self._link.pop(self._keys, limit, popped.set)
+        batch = popped.get()
+        if isinstance(batch, Exception):
+            raise as_error(batch)
+        return self._still_wanted(batch) if batch else []
 
     def close(self) -> None:
         self._closed = True
