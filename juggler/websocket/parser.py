@@ -36,6 +36,9 @@ _DATA_OPCODES = (CONTINUATION, TEXT, BINARY)
 _CONTROL_OPCODES = (CLOSE, PING, PONG)
 _FINAL_TEXT = FIN | TEXT
 _MASKED = 0x80
+_MAX_HEAD = 14
+_MIN_READ = 16 * 1024
+_MAX_READ = 128 * 1024  # from here on each buffer would be a memory mapping of its own
 _NO_LIMIT = 1 << 63  # more than any length that a frame can declare
 
 
@@ -63,6 +66,7 @@ class Parser:
     """Parses what one peer sends.
 
     Attributes:
+        read_size: how many bytes to ask the socket for: as many as the last frame had that was not small.
         pending: whether bytes are left that `parse` has not looked at.
         replies: frames that answer the peer's pings, to be sent and cleared by whoever calls `parse`.
         end: set once nothing more will be parsed; the messages returned before still count.
@@ -81,6 +85,7 @@ class Parser:
         "_read_limit",
         "end",
         "pending",
+        "read_size",
         "replies",
     )
 
@@ -96,14 +101,10 @@ class Parser:
         self._left = 0
         self._mask = b""
         self._final = 0
+        self.read_size = _MIN_READ
         self.pending = False
         self.replies: list[bytes] = []
         self.end: End | None = None
-
-    @property
-    def missing(self) -> int:
-        """Bytes that the data frame at hand still lacks; 0 between frames."""
-        return self._left
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer. To be called when nothing is `pending`: what is kept then is less than a frame."""
@@ -224,6 +225,8 @@ class Parser:
             assembly = self._assembly = Assembly(opcode == TEXT, self._inflater if first & RSV1 else None)
         assembly.size += length
         assembly.frames += 1
+        if length > _MIN_READ:
+            self.read_size = min(length + _MAX_HEAD, _MAX_READ)
         self._left = length
         self._mask = mask
         self._final = first & FIN

@@ -20,8 +20,7 @@ from juggler.websocket.parser import Parser
 from juggler.websocket.tls import TlsSocket
 
 FRAMES_PER_TURN = 64
-_READ_BYTES = 65536
-_MAX_READ_BYTES = 131072  # from here on each read would cost a memory mapping of its own
+_DISCARD_BYTES = 65536
 _LINGER_BYTES = 4 * 1024 * 1024
 _NEXT_TURN = 1e-9  # sleep(0) may let greenlets alternate for long before gevent looks at sockets again
 
@@ -153,7 +152,7 @@ class WebSocket:
         parser = self._parser
         try:
             self._hub.wait(self._sock._read_event)
-            data = self._raw.recv(min(max(parser.missing, _READ_BYTES), _MAX_READ_BYTES))
+            data = self._raw.recv(parser.read_size)
         except (_Woken, BlockingIOError):
             return 0
         except OSError as error:
@@ -363,7 +362,7 @@ class WebSocket:
         """Wait for bytes and drop them. Return their number, or more than enough at the end of the connection."""
         try:
             self._hub.wait(self._sock._read_event)
-            return len(self._raw.recv(_READ_BYTES)) or _LINGER_BYTES
+            return len(self._raw.recv(_DISCARD_BYTES)) or _LINGER_BYTES
         except (_Woken, BlockingIOError):
             return 0
 

@@ -1,0 +1,273 @@
+"""What the websocket layer costs, beside stock gevent-websocket: ``python -m loadtest.bench.websocket``.
+
+Times are of the server's side alone: what its peer does is done outside of the measured time. Each is the median of
+many rounds. Memory is resident memory of a server process, per idle connection over TCP.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import contextlib  # noqa: E402
+import os  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+from gevent import socket  # noqa: E402
+from gevent.pywsgi import WSGIServer  # noqa: E402
+from geventwebsocket.handler import WebSocketHandler as StockHandler  # noqa: E402
+from geventwebsocket.websocket import MSG_ALREADY_CLOSED, Stream  # noqa: E402
+from geventwebsocket.websocket import WebSocket as StockWebSocket  # noqa: E402
+from websockets.frames import Frame, Opcode  # noqa: E402
+
+from juggler.errors import ConnectionClosed  # noqa: E402
+from juggler.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
+
+SMALL = b"x" * 150
+LARGE = b"x" * 65536
+PEERS = 500
+IDLE = 2000
+NEXT_TURN = 1e-9
+
+
+def client_frame(payload: bytes) -> bytes:
+    return Frame(Opcode.TEXT, payload).serialize(mask=True)
+
+
+def unix_pair() -> tuple[Any, Any]:
+    return _widened(*socket.socketpair())
+
+
+def tcp_pair() -> tuple[Any, Any]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    for sock in (server, client):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return _widened(server, client)
+
+
+def _widened(*sockets: Any) -> Any:
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    return sockets
+
+
+class Ours:
+    """Our websocket on one end of a pair of sockets."""
+
+    name = "juggler"
+
+    def __init__(self, sock: Any) -> None:
+        self._websocket = WebSocket(sock)
+        self.receive = self._websocket.receive
+        self.send = self._websocket.send
+        self.send_frame = self._websocket.send_frame
+        self.end = self._websocket.abort
+
+
+class Stock:
+    """gevent-websocket's on one end of a pair of sockets."""
+
+    name = "gevent-websocket"
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        handler = SimpleNamespace(rfile=sock.makefile("rb", -1), socket=sock, logger=SimpleNamespace(debug=str))
+        self._websocket = StockWebSocket({}, Stream(handler), handler)
+        self.receive = self._websocket.receive
+        self.send = self._send
+
+    def _send(self, payload: bytes) -> None:
+        self._websocket.send(payload, binary=False)
+
+    # It has no frames to be built once.
+    def send_frame(self, frame: bytes) -> None:
+        self._websocket.send(SMALL, binary=False)
+
+    def end(self) -> None:
+        with contextlib.suppress(Exception):
+            self._websocket.close()
+        self._sock.close()
+
+
+Kind = type[Ours] | type[Stock]
+
+
+@contextlib.contextmanager
+def connected(kind: Kind, pair: Callable[[], tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    server, client = pair()
+    end = kind(server)
+    try:
+        yield end, client
+    finally:
+        end.end()
+        client.close()
+
+
+def timed(rounds: int, count: int, prepare: Callable[[], object], run: Callable[[], object]) -> float:
+    """Return the median of ``rounds`` of ``run``, in microseconds for each of ``count``."""
+    times = []
+    for _ in range(rounds):
+        prepare()
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) / count * 1e6
+
+
+def receiving(kind: Kind, pair: Callable[[], tuple[Any, Any]], payload: bytes, count: int, rounds: int) -> float:
+    """Receive texts that are there already, ``count`` at a time."""
+    with connected(kind, pair) as (end, client):
+        frames = client_frame(payload) * count
+        receive = end.receive
+
+        def run() -> None:
+            for _ in range(count):
+                receive()
+
+        return timed(rounds, count, lambda: client.sendall(frames), run)
+
+
+def sending(kind: Kind, pair: Callable[[], tuple[Any, Any]], count: int, rounds: int) -> float:
+    """Send ``count`` small texts in one turn of the loop, and let them out."""
+    with connected(kind, pair) as (end, client):
+        send = end.send
+
+        def run() -> None:
+            for _ in range(count):
+                send(SMALL)
+            if count > 1:
+                gevent.sleep(NEXT_TURN)
+
+        def prepare() -> None:
+            gevent.sleep(NEXT_TURN)
+            _read_available(client)
+
+        return timed(rounds, count, prepare, run)
+
+
+def _read_available(client: Any) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while client._sock.recv(1 << 20):
+            pass
+
+
+def delivering(kind: Kind, pair: Callable[[], tuple[Any, Any]], rounds: int) -> float:
+    """Send one text to many peers."""
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(connected(kind, pair)) for _ in range(PEERS)]
+
+        def prepare() -> None:
+            gevent.sleep(NEXT_TURN)
+            for _, client in peers:
+                _read_available(client)
+
+        def run() -> None:
+            frame = text_frame(SMALL)
+            for end, _ in peers:
+                end.send_frame(frame)
+
+        return timed(rounds, PEERS, prepare, run)
+
+
+def idle_kilobytes(kind: Kind) -> float:
+    """Return the resident memory that an idle connection over TCP costs a server process."""
+    command = [sys.executable, "-m", "loadtest.bench.websocket", "--serve", kind.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        clients: list[Any] = []
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            # What is only needed once is not a connection's.
+            clients.extend(_handshake(port) for _ in range(100))
+            before = _resident(server.pid)
+            clients.extend(_handshake(port) for _ in range(IDLE))
+            return (_resident(server.pid) - before) / IDLE / 1024
+        finally:
+            server.terminate()
+            for client in clients:
+                client.close()
+
+
+def _handshake(port: int) -> Any:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0\r\n"
+        b"Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nOrigin: http://localhost\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += client.recv(4096)
+    client.sendall(client_frame(SMALL))
+    assert client.recv(4096).endswith(SMALL)
+    return client
+
+
+def _resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def serve(name: str) -> None:
+    """Run a server that echoes, until it is terminated."""
+    if name == Ours.name:
+        server = WSGIServer(("127.0.0.1", 0), echo, log=None, handler_class=WebSocketHandler)
+    else:
+        server = WSGIServer(("127.0.0.1", 0), stock_echo, log=None, handler_class=StockHandler)
+    server.start()
+    print(server.server_port, flush=True)
+    gevent.wait()
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    websocket = environ["juggler.upgrade"]()
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            websocket.send(websocket.receive().encode())
+    return []
+
+
+def stock_echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    websocket = environ["wsgi.websocket"]
+    while (message := websocket.receive()) is not None and message is not MSG_ALREADY_CLOSED:
+        websocket.send(message)
+    return []
+
+
+def measurements(kind: Kind) -> Iterator[tuple[str, float]]:
+    slow = 1 if kind is Ours else 10
+    for where, pair in (("socketpair", unix_pair), ("TCP", tcp_pair)):
+        yield f"receive 150 B, alone, {where}: µs", receiving(kind, pair, SMALL, 1, 5000 // slow)
+        yield f"receive 150 B, 300 at once, {where}: µs", receiving(kind, pair, SMALL, 300, 300 // slow)
+        yield f"receive 64 KB, {where}: µs", receiving(kind, pair, LARGE, 2, 300 // slow)
+        yield f"send 150 B, alone, {where}: µs", sending(kind, pair, 1, 5000 // slow)
+        yield f"send 150 B, 10 in a turn, {where}: µs", sending(kind, pair, 10, 1000 // slow)
+        yield f"deliver 150 B to {PEERS} peers, each, {where}: µs", delivering(kind, pair, 30 // slow)
+    yield f"idle connection ({IDLE:,} of them), TCP: KB", idle_kilobytes(kind)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2])
+        return
+    print(f"{'':<50}{Ours.name:>12}{Stock.name:>20}")
+    for (label, ours), (_, stock) in zip(measurements(Ours), measurements(Stock), strict=True):
+        print(f"{label:<50}{ours:>12.2f}{stock:>20.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
