@@ -150,7 +150,11 @@ def _reader(type: type[T], where: str) -> Callable[[str | Raw], T]:
     def read_slowly(text: str) -> T:
         try:
             return _with_surrogates(type, decode, text)
-        except (ValueError, RecursionError) as error:
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise _invalid(error, where) from None
+        except msgspec.DecodeError:
+            raise InvalidMessage(f"{where}: lone surrogate outside of args") from None
+        except ValueError as error:
             raise _invalid(error, where) from None
 
     return read
