@@ -144,7 +144,7 @@ class _Origin(NamedTuple):
         if not self.any_subdomain:
             return self == origin
         same_rest = self.scheme == origin.scheme and self.port == origin.port
-        return same_rest and not origin.any_subdomain and origin.host.endswith("." + self.host)
+        return same_rest and origin.host.endswith("." + self.host)
 
 
 def _parse_origin(text: str) -> _Origin | None:
