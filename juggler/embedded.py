@@ -102,6 +102,10 @@ class EmbeddedRedis:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
+    def wait(self) -> None:
+        """Wait until the server has ended, by itself or by `stop`. Any thread may wait."""
+        self._server.wait()
+
     def stop(self) -> None:
         """End the server and remove what it left. Idempotent."""
         if self._stopped:

@@ -1,0 +1,192 @@
+"""``juggler demo``: Redis, a server and a callee, each a process of its own, and a first call. All end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from juggler.cli.options import bind_option, shown_address, verbose_option
+from juggler.client import Client
+from juggler.embedded import EmbeddedRedis
+
+FIRST_CALL = ("test.reverse", "olleh")
+FIRST_CALL_TIMEOUT = 15.0
+STOP_TIMEOUT = 12.0
+POLL_INTERVAL = 0.1
+
+SERVER = ("-m", "juggler.cli.main", "server")
+CALLEE = ("-m", "callee.cli", "callee.demo:rpc")
+
+# Its standard input is a pipe that only we hold open, and on which it reads our children's process ids. They end with
+# us, however that comes about.
+GUARD = 'pids=; while read -r pid; do pids="$pids $pid"; done; kill -9 $pids'
+
+
+@click.command()
+@bind_option
+@click.option(
+    "--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: one of our own."
+)
+@verbose_option
+def command(bind: tuple[str, int], redis_url: str | None) -> None:
+    """Run everything that juggler consists of, make a first call, and serve until Ctrl-C or SIGTERM.
+
+    \b
+    Exit codes:
+      0    ended by Ctrl-C or SIGTERM
+      1    a part of it ended by itself
+      2    a wrong option, a port in use, no Redis
+    """
+    with _stop_signals() as stop, ExitStack() as stack:
+        # On the way out the server and the callee end before the Redis that they use.
+        redis = None if redis_url else stack.enter_context(EmbeddedRedis())
+        parts = _Parts(on_end=stop.set)
+        stack.callback(parts.stop)
+        if redis is not None:
+            redis_url = redis.url
+            parts.watch("redis", redis.wait)
+        assert redis_url is not None
+        _say("redis", _host(redis_url) + (" (embedded)" if redis else ""))
+        url = _start(parts, bind, redis_url)
+        if _first_call(url, stop):
+            _introduce(url)
+            stop.wait()
+        parts.check()
+
+
+def _start(parts: _Parts, bind: tuple[str, int], redis_url: str) -> str:
+    """Start server and callee, and return the server's URL."""
+    url = parts.start("server", [*SERVER, "--bind", shown_address(bind)], redis_url).rpartition(" ")[2]
+    _say("server", url)
+    parts.start("callee", [*CALLEE], redis_url)
+    _say("callee", CALLEE[-1])
+    return url
+
+
+def _first_call(url: str, stop: threading.Event) -> bool:
+    """Return whether the call was answered before we had to stop."""
+    uri, args = FIRST_CALL
+    with Client(url, proxy=None) as client:
+        call = client.start_call(uri, args, FIRST_CALL_TIMEOUT)
+        while not (call.done or stop.wait(POLL_INTERVAL)):
+            pass
+        if not call.done:
+            return False
+        _say("call", f"{uri} {args!r} -> {call.result()!r}")
+    return True
+
+
+def _introduce(url: str) -> None:
+    option = "" if url == "ws://127.0.0.1:9000/ws" else f" --url {url}"
+    click.echo(
+        f"\nConnect to {url} with subprotocol juggler.0, or try in another terminal:\n"
+        f"  juggler call test.echo '\"hello\"'{option}\n"
+        f"  juggler sub news{option}\n"
+        f'  juggler pub news \'{{"text": "hello"}}\'{option}\n'
+        "Ctrl-C ends it all."
+    )
+
+
+def _say(name: str, text: str) -> None:
+    click.echo(f"{name:8}{text}")
+
+
+def _host(redis_url: str) -> str:
+    parts = urlsplit(redis_url)
+    return parts.netloc.rpartition("@")[2] or parts.path
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class _Parts:
+    """The processes that make up the demo. When one ends by itself, ``on_end`` is told."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+        self._processes: list[subprocess.Popen[str]] = []
+        self._ended: list[str] = []
+        self._guard = subprocess.Popen(  # noqa: S603
+            ["/bin/sh", "-c", GUARD],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def start(self, name: str, arguments: list[str], redis_url: str) -> str:
+        """Start a process, and return the line that it prints when it is ready.
+
+        Raises:
+            Exit: it ended; on standard error it has said why.
+        """
+        # A session of its own: a Ctrl-C in the terminal is for us, and we end our parts in order.
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, *arguments],
+            env={**os.environ, "REDIS_URL": redis_url},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        assert self._guard.stdin is not None
+        assert process.stdout is not None
+        self._guard.stdin.write(f"{process.pid}\n")
+        self._guard.stdin.flush()
+        line = process.stdout.readline().strip()
+        if not line:
+            raise click.exceptions.Exit(process.wait())
+        self.watch(name, process.wait)
+        return line
+
+    def watch(self, name: str, wait: Callable[[], Any]) -> None:
+        """Notice when ``wait`` returns."""
+
+        def run() -> None:
+            wait()
+            self._ended.append(name)
+            self._on_end()
+
+        threading.Thread(target=run, name=f"juggler-demo-{name}", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise when a part has ended by itself."""
+        if self._ended:
+            raise click.ClickException(f"the {self._ended[0]} ended by itself")
+
+    def stop(self) -> None:
+        """End all processes, those started last first."""
+        # The guard first: it must not kill a process id that is no longer our child's.
+        _kill(self._guard)
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in reversed(self._processes):
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+        self._processes.clear()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()

@@ -1,0 +1,76 @@
+"""The command ``juggler``: finds its subcommands, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+import juggler
+from juggler.cli.options import VERBOSE
+from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
+
+COMMANDS = ("call", "demo", "pub", "server", "sub")
+
+USAGE = 2
+INTERRUPTED = 130
+EXIT_CODES: dict[type[JugglerError], int] = {
+    CallFailed: 1,
+    Nacked: 3,
+    Expired: 4,
+    ConnectionClosed: 5,
+    HandshakeRefused: 5,
+}
+
+
+class Commands(click.Group):
+    """Imports a subcommand only when it is needed: one that runs a server patches modules first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"juggler.cli.{name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except JugglerError as error:
+            if ctx.meta.get(VERBOSE):
+                traceback.print_exc()
+            click.echo(f"juggler {ctx.invoked_subcommand}: {error}", err=True)
+            ctx.exit(EXIT_CODES.get(type(error), USAGE))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(juggler.__version__, prog_name="juggler")
+def main() -> None:
+    """RPC and pub-sub over websockets, backed by Redis.
+
+    \b
+    juggler demo                        everything at once, to look at
+    juggler server                      the server; callees run with juggler-callee
+    juggler call test.echo '[1, 2]'     a call
+    juggler sub news & juggler pub news '"hello"'
+
+    \b
+    Exit codes:
+      0    done
+      1    the function that was called failed
+      2    a wrong option, argument or setting
+      3    the server refused the request
+      4    no answer in time
+      5    no connection, or the connection was lost
+      130  interrupted with Ctrl-C
+    """
+
+
+if __name__ == "__main__":
+    main()

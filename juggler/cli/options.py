@@ -1,0 +1,77 @@
+"""Options, arguments and texts that several commands have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+VERBOSE = "juggler.cli.verbose"
+SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+def _parse(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    text = sys.stdin.read() if value == "-" else value
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not usable as JSON: {error}") from None
+
+
+def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter(f"expected HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000, got {value!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not value.startswith("/"):
+        raise click.BadParameter(f"expected a path that begins with /, got {value!r}")
+    return value
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[VERBOSE] = value
+
+
+json_argument = click.argument("args", metavar="[JSON]", required=False, callback=_parse)
+url_option = click.option(
+    "--url",
+    envvar="JUGGLER_URL",
+    show_envvar=True,
+    default="ws://127.0.0.1:9000/ws",
+    show_default=True,
+    help="The server.",
+)
+bind_option = click.option(
+    "--bind",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9000",
+    show_default=True,
+    callback=_address,
+    help="Where to listen; port 0 takes a free one.",
+)
+path_option = click.option(
+    "--path", default="/ws", show_default=True, callback=_path, help="The path that serves websockets."
+)
+verbose_option = click.option(
+    "--verbose", is_flag=True, expose_value=False, callback=_remember, help="Print the traceback of an error."
+)
+
+
+def shown_address(address: tuple[str, int]) -> str:
+    """Return an address as ``--bind`` takes it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def one_line(text: bytes) -> str:
+    """Return a JSON text without line breaks, which can only stand between its tokens."""
+    return text.decode().replace("\r", " ").replace("\n", " ")

@@ -1,0 +1,35 @@
+"""``juggler pub``: publish one event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from juggler.cli.options import SECONDS, json_argument, url_option, verbose_option
+from juggler.client import Client
+
+
+@click.command()
+@click.argument("channel")
+@json_argument
+@url_option
+@click.option(
+    "--timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to connect, and to wait for the server."
+)
+@verbose_option
+def command(channel: str, args: Any, url: str, timeout: float) -> None:
+    """Publish JSON on CHANNEL, and wait until the server has taken it.
+
+    JSON is null when absent; - reads it from standard input. One that begins with a minus goes after --.
+
+    \b
+    Exit codes:
+      0    published
+      2    a wrong option or argument
+      3    the server refused it
+      4    the server did not acknowledge it in time
+      5    no connection, or the connection was lost
+    """
+    with Client(url, timeout=timeout) as client:
+        client.publish(channel, args)

@@ -1,0 +1,200 @@
+"""The commands call, pub and sub, as processes, against a server that follows a script."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from tests.integration.scripted import CALL, PUB, SUB, Peer, echo, serving
+from tests.support import eventually
+
+TIMEOUT = 20
+
+
+def command(*args: str, url: str) -> list[str]:
+    name, *others = args
+    return [sys.executable, "-m", "juggler.cli.main", name, "--url", url, *others]
+
+
+def run(*args: str, url: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args, url=url), input=stdin, capture_output=True, text=True, timeout=TIMEOUT)
+
+
+@contextmanager
+def running(*args: str, url: str):
+    process = subprocess.Popen(
+        command(*args, url=url), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "expected"),
+    [
+        ([], "", "null"),
+        (['{"a": [1, "é"]}'], "", '{"a": [1, "\\u00e9"]}'),
+        (["-"], "[1,\n2]", "[1, 2]"),
+        (["--", "-1"], "", "-1"),
+    ],
+    ids=["absent", "argument", "standard input", "negative"],
+)
+def test_call_prints_the_result(args, stdin, expected):
+    with serving(echo) as url:
+        done = run("call", "test.echo", *args, url=url, stdin=stdin)
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected + "\n", "")
+
+
+def test_call_prints_the_result_as_it_came_on_one_line():
+    def script(peer):
+        uuid = peer.acknowledge(CALL)["meta"]["uuid"]
+        payload = f'{{"for":"{uuid}","uri":"x","args":[1e400,\r\n2]}}'
+        peer.websocket.send(f'{{"meta":{{"type":9,"uuid":"{uuid}"}},"payload":{payload}}}')
+        peer.wait_closed()
+
+    with serving(script) as url:
+        assert run("call", "x", url=url).stdout == "[1e400,  2]\n"
+
+
+def answers_error(peer: Peer) -> None:
+    peer.res(peer.acknowledge(CALL), {"error": {"message": "no such user"}})
+    peer.wait_closed()
+
+
+def refuses(peer: Peer) -> None:
+    peer.nack(peer.receive(), 403, "not you")
+    peer.wait_closed()
+
+
+def says_nothing(peer: Peer) -> None:
+    peer.acknowledge()
+    peer.wait_closed()
+
+
+def hangs_up(peer: Peer) -> None:
+    peer.receive()
+    peer.websocket.close(1001, "shutting down")
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "code", "line"),
+    [
+        (answers_error, ["call", "x"], 1, "juggler call: no such user"),
+        (refuses, ["call", "x"], 3, "juggler call: 403 not you"),
+        (refuses, ["pub", "x"], 3, "juggler pub: 403 not you"),
+        (refuses, ["sub", "x"], 3, "juggler sub: 403 not you"),
+        (says_nothing, ["call", "x", "--timeout", "0.05"], 4, "juggler call: no result of x within 0.05 s"),
+        (says_nothing, ["sub", "x", "--timeout", "0.05"], 4, "juggler sub: no event within 0.05 s"),
+        (hangs_up, ["call", "x"], 5, "juggler call: 1001 shutting down"),
+        (hangs_up, ["pub", "x"], 5, "juggler pub: 1001 shutting down"),
+        (hangs_up, ["sub", "x"], 5, "juggler sub: 1001 shutting down"),
+    ],
+)
+def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code, line):
+    with serving(script) as url:
+        done = run(*args, url=url)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (code, line)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["call", "x", '{"a": }'], "not JSON at line 1, column 7: Expecting value"),
+        (["call", "x", "NaN"], "NaN and Infinity are not JSON"),
+        (["call"], "Missing argument 'URI'"),
+        (["call", "x", "--timeout", "0"], "0.0 is not in the range x>0"),
+        (["sub"], "Missing argument 'CHANNEL...'"),
+        (["pubb"], "No such command 'pubb'"),
+    ],
+)
+def test_wrong_usage_is_named(args, expected):
+    with serving(echo) as url:
+        done = run(*args, url=url)
+    assert done.returncode == 2, done
+    assert expected in done.stderr
+
+
+def test_a_wrong_url_and_a_server_that_is_not_there():
+    done = run("call", "x", url="http://127.0.0.1:1/")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "juggler call: url: expected ws://host:port/path or wss://…, got 'http://127.0.0.1:1/'"
+    )
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        done = run("call", "x", url=f"ws://127.0.0.1:{bound.getsockname()[1]}/ws")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert "cannot connect to ws://127.0.0.1" in done.stderr
+
+
+def test_verbose_prints_the_traceback():
+    done = run("call", "x", "--verbose", url="nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("juggler call: url: expected")
+
+
+def test_pub_publishes_what_it_is_given():
+    payloads = []
+
+    def script(peer):
+        payloads.append(peer.acknowledge(PUB)["payload"])
+        peer.wait_closed()
+
+    with serving(script) as url:
+        assert run("pub", "news", '["hello"]', url=url).returncode == 0
+    assert payloads == [{"channel": "news", "args": ["hello"]}]
+
+
+def test_sub_prints_events_until_it_has_enough():
+    def script(peer):
+        subscribed = [peer.acknowledge(SUB)["payload"] for _ in range(2)]
+        assert subscribed == [{"channel": name, "pattern": True} for name in ("news.*", "log.*")]
+        peer.event("news.a", 0.1, pattern="news.*")
+        peer.event("log.é", {"n": 2}, pattern="log.*")
+        peer.wait_closed()
+
+    with serving(script) as url:
+        done = run("sub", "news.*", "log.*", "--pattern", "--count", "2", url=url)
+    assert (done.returncode, done.stderr) == (0, "subscribed to news.*, log.*\n")
+    events = sorted(done.stdout.splitlines(), reverse=True)
+    assert events[0] == '{"channel": "news.a", "pattern": "news.*", "args": 0.1}'
+    assert json.loads(events[1]) == {"channel": "log.é", "pattern": "log.*", "args": {"n": 2}}
+
+
+def test_sub_flushes_each_line_and_ends_well_on_ctrl_c():
+    def script(peer):
+        peer.acknowledge(SUB)
+        peer.event("news", 1)
+        peer.wait_closed()
+
+    with serving(script) as url, running("sub", "news", url=url) as process:
+        assert process.stdout.readline() == '{"channel": "news", "args": 1}\n'
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, "subscribed to news\n")
+
+
+def test_ctrl_c_ends_a_call():
+    called = []
+
+    def script(peer):
+        called.append(peer.receive(CALL))
+        peer.wait_closed()
+
+    with serving(script) as url, running("call", "x", url=url) as process:
+        eventually(lambda: called)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (130, "")

@@ -1,0 +1,209 @@
+"""The commands server and demo, as processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from juggler.client import Client
+from juggler.errors import ConnectionClosed
+from tests.support import eventually
+
+TIMEOUT = 30
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "JUGGLER_URL")}
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "juggler.cli.main", *args]
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args), env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT)
+
+
+@contextmanager
+def running(*args: str, **environment: str):
+    process = subprocess.Popen(
+        command(*args),
+        env={**ENVIRONMENT, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def url_in(line: str) -> str:
+    return re.search(r"ws://\S+", line).group()
+
+
+def descendants(pid: int) -> set[int]:
+    children = {
+        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+    }
+    return children.union(*(descendants(child) for child in children))
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in state(pid)}
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+# server
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_serves_and_ends_in_order(redis_url, number):
+    with running("server", "--bind", "127.0.0.1:0", "--path", "/rpc", REDIS_URL=redis_url) as process:
+        url = url_in(process.stdout.readline())
+        assert url.endswith("/rpc")
+        with Client(url) as client, client.subscribe("news") as news:
+            client.publish("news", 1)
+            assert news.get(5).args == 1
+            process.send_signal(number)
+            with pytest.raises(ConnectionClosed, match="1001 the server is shutting down"):
+                news.get(5)
+        output, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output, errors) == (0, "", "")
+
+
+def test_the_redis_option_wins_over_the_environment(redis_url):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url)
+    with (
+        running(*args, REDIS_URL="redis://127.0.0.1:1") as process,
+        Client(url_in(process.stdout.readline())) as client,
+    ):
+        client.publish("news")
+
+
+def test_a_port_in_use_names_the_option(redis_url):
+    with taken_port() as bind:
+        done = run("server", "--bind", bind, "--redis", redis_url)
+    assert done.returncode == 2
+    reason = f"cannot listen on {bind}: Address already in use; choose another with --bind"
+    assert done.stderr == f"juggler server: {reason}\n"
+
+
+def test_no_redis_names_the_ways_out():
+    with free_port() as port:
+        done = run("server", "--redis", f"redis://:secret@127.0.0.1:{port}", "--wait", "0.2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    for word in ("no Redis at redis://", f"127.0.0.1:{port}", "start Redis", "--redis", "REDIS_URL", "juggler demo"):
+        assert word in done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--redis", "http://127.0.0.1"], "juggler server: "),
+        (["--bind", "9000"], "expected HOST:PORT"),
+        (["--bind", "127.0.0.1:70000"], "expected HOST:PORT"),
+        (["--path", "ws"], "expected a path that begins with /"),
+    ],
+)
+def test_wrong_options_are_named(args, expected):
+    done = run("server", *args)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# demo
+
+
+def lines_until_ready(process: subprocess.Popen[str]) -> list[str]:
+    lines = []
+    while not lines or not lines[-1].startswith("Ctrl-C"):
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        lines.append(line)
+    return lines
+
+
+def test_the_demo_answers_and_leaves_nothing_behind():
+    with running("demo", "--bind", "127.0.0.1:0") as process:
+        lines = lines_until_ready(process)
+        assert [line.split()[0] for line in lines[:4]] == ["redis", "server", "callee", "call"]
+        assert lines[3].endswith("'olleh' -> 'hello'\n")
+        url = url_in(lines[1])
+        with Client(url) as client:
+            assert client.call("test.echo", [1]) == [1]
+        children = descendants(process.pid)
+        assert len(children) >= 5
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, errors
+        assert not alive(children)
+        with pytest.raises(ConnectionClosed, match="cannot connect"):
+            Client(url)
+
+
+def test_the_demos_parts_do_not_outlive_it():
+    with running("demo", "--bind", "127.0.0.1:0") as process:
+        lines_until_ready(process)
+        children = descendants(process.pid)
+        process.kill()
+        process.wait()
+        eventually(lambda: not alive(children), message="a part is still alive")
+
+
+@pytest.mark.parametrize("part", ["callee.cli", "juggler.cli.main", "-server 127.0.0.1:"])
+def test_the_demo_ends_when_a_part_does(part):
+    with running("demo", "--bind", "127.0.0.1:0") as process:
+        lines_until_ready(process)
+        children = descendants(process.pid)
+        (victim,) = [pid for pid in children if is_running(pid, part)]
+        os.kill(victim, signal.SIGKILL)
+        _, errors = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 1
+        assert "ended by itself" in errors
+        assert not alive(children)
+
+
+def is_running(pid: int, part: str) -> bool:
+    return part in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_the_demo_uses_a_redis_that_it_is_given(redis_url):
+    with running("demo", "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
+        assert lines_until_ready(process)[0].split() == ["redis", redis_url.partition("//")[2]]
+
+
+def test_the_demo_says_what_to_do_about_a_port_in_use():
+    with taken_port() as bind:
+        done = run("demo", "--bind", bind)
+    assert done.returncode == 2
+    assert "Address already in use; choose another with --bind" in done.stderr
