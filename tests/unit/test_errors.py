@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from juggler import errors
 from juggler.errors import BrokerUnavailable, CapacityExceeded, CloseCode, JugglerError, NackCode
 
+PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 DRAWN = re.compile(r"^    (?P<indent>[│├└─ ]*)(?P<name>[A-Z]\w+)", re.MULTILINE)
 
 
@@ -40,3 +42,8 @@ def test_a_broker_error_becomes_a_nack_that_says_try_later() -> None:
 @pytest.mark.parametrize("code", CloseCode)
 def test_close_codes_are_registered_or_private(code: CloseCode) -> None:
     assert 1000 <= code <= 1014 or 4000 <= code <= 4999  # RFC 6455 §7.4.2
+
+
+@pytest.mark.parametrize("code", [*NackCode, *CloseCode])
+def test_codes_are_documented(code: NackCode | CloseCode) -> None:
+    assert f"| {code.value} | {code.name} |" in PROTOCOL
