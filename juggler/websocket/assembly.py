@@ -16,6 +16,10 @@ from juggler.websocket.frames import Violation
 _SMALL = 4096
 
 
+def _not_utf8() -> Violation:
+    return Violation(CloseCode.INVALID_UTF8, "text is not UTF-8")
+
+
 class Inflater(Protocol):
     """Decompresses messages, one after the other."""
 
@@ -60,8 +64,10 @@ class Assembly:
         try:
             text, used = utf_8_decode(data, "strict", final)
         except UnicodeDecodeError:
-            raise Violation(CloseCode.INVALID_UTF8, "text is not UTF-8") from None
+            raise _not_utf8() from None
         self._tail = data[used:]
+        if self._tail[:1] == b"\xed" and self._tail[1:] >= b"\xa0":
+            raise _not_utf8()  # a surrogate: alone among all that is invalid, Python waits for its third byte
         return text
 
     def _append(self, piece: Any) -> None:

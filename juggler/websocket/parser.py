@@ -108,6 +108,8 @@ class Parser:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer. To be called when nothing is `pending`: what is kept then is less than a frame."""
+        if self.end is not None:
+            return
         kept = self._buffer[self._position :]
         self._buffer = kept + data if kept else data
         self._position = 0
