@@ -57,7 +57,7 @@ def main(name: str, concurrency: int, url: str, grace: float, verbose: bool) -> 
     """
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        sys.exit(1 if _serve(name, concurrency, url, grace) else 0)
+        sys.exit(1 if _serve(name, concurrency, url, grace, verbose) else 0)
     except ConfigError as error:
         if verbose:
             traceback.print_exc()
@@ -65,11 +65,11 @@ def main(name: str, concurrency: int, url: str, grace: float, verbose: bool) -> 
         sys.exit(2)
 
 
-def _serve(name: str, concurrency: int, url: str, grace: float) -> int:
+def _serve(name: str, concurrency: int, url: str, grace: float, verbose: bool) -> int:
     callee = load(name)
     broker = RedisBroker(url)
     try:
-        _connect(broker, url)
+        _connect(broker, url, verbose)
         worker = Worker(callee, broker, concurrency=concurrency, grace=grace)
         _stop_on_signals(worker)
         click.echo(f"serving {_shortened(list(callee))}, {concurrency} calls at a time, from {masked(url)}")
@@ -80,13 +80,18 @@ def _serve(name: str, concurrency: int, url: str, grace: float) -> int:
         broker.close()
 
 
-def _connect(broker: RedisBroker, url: str) -> None:
+def _connect(broker: RedisBroker, url: str, verbose: bool) -> None:
+    broker_log = logging.getLogger("juggler.redis")
+    # What goes wrong here is said once, in the line that ends the command.
+    broker_log.disabled = not verbose
     try:
         broker.connect()
     except BrokerUnavailable as error:
         raise ConfigError(
             f"no Redis at {masked(url)} ({error}): start one, or name another with --redis or REDIS_URL"
         ) from error
+    finally:
+        broker_log.disabled = False
 
 
 def _stop_on_signals(worker: Worker) -> None:

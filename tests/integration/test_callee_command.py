@@ -1,0 +1,184 @@
+"""``juggler-callee`` as people run it: a process of its own, and Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import EmbeddedRedis, bundled_server, free_port
+from tests.recorders import RecordedCall
+from tests.support import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*args):
+    return [sys.executable, "-m", "callee.cli", *args]
+
+
+def environment(**more):
+    inherited = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+
+
+@contextmanager
+def running(*args, cwd=ROOT, **more) -> Iterator[subprocess.Popen]:
+    """The command, once it serves; ``process.said`` is its first line."""
+    with subprocess.Popen(
+        command(*args), cwd=cwd, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            process.said = process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def run(*args, **more):
+    return subprocess.run(
+        command(*args), cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def end(process, *signals):
+    """Send the signals and return the exit code and what was printed since."""
+    for each in signals:
+        process.send_signal(each)
+    out, err = process.communicate(timeout=10)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def ask(redis_url):
+    """Call a function through Redis and return the result, decoded: ``ask(uri, value)``."""
+    broker = RedisBroker(redis_url)
+
+    def ask(uri, value, wait=True):
+        pending = RecordedCall()
+        broker.call(uri, json.dumps(value).encode(), 10.0, pending)
+        if not wait:
+            return pending
+        (_, error), (kind, args) = pending.wait(2)
+        assert (error, kind) == (None, "result")
+        return json.loads(args)
+
+    yield ask
+    broker.close()
+
+
+def test_serves_the_demo_and_stops_in_order(redis_url, ask):
+    with running("callee.demo:rpc", "-c", "7", REDIS_URL=redis_url) as process:
+        assert process.said == (f"serving test.echo, test.reverse, test.delay, 7 calls at a time, from {redis_url}\n")
+        assert ask("test.echo", {"a": [1]}) == {"a": [1]}
+        assert ask("test.reverse", "abc") == "cba"
+        assert ask("test.delay", "5") == 5
+        assert ask("test.reverse", 1) == {"error": {"message": "expected a string, got 1", "type": "ValueError"}}
+        assert end(process, signal.SIGTERM)[:2] == (
+            0,
+            "stopped: 4 requests, 3 successes, 1 failures, 0 expiries\n",
+        )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_calls_end(redis_url, ask, signum):
+    with running("callee.demo:rpc", "--redis", redis_url, "--verbose") as process:
+        pending = ask("test.delay", "500", wait=False)
+        assert ask("test.echo", 1) == 1
+        code, out, _ = end(process, signum)
+    assert (code, out) == (0, "stopped: 2 requests, 2 successes, 0 failures, 0 expiries\n")
+    assert pending.wait(2)[1] == ("result", b"500")
+
+
+def test_calls_that_do_not_end_in_time_are_given_up(redis_url, ask):
+    with running("callee.demo:rpc", "--redis", redis_url, "--grace", "0.1") as process:
+        pending = ask("test.delay", "60000", wait=False)
+        assert ask("test.echo", 1) == 1
+        code, _, err = end(process, signal.SIGTERM)
+    assert code == 1
+    assert "gave up on 1 calls that did not end within 0.1 s: test.delay (1)" in err
+    assert b"the callee was stopped" in pending.wait(2)[1][1]
+
+
+@pytest.mark.leaves_keys("juggler:results:*")
+def test_a_second_signal_ends_at_once(redis_url, ask):
+    with running("callee.demo:rpc", "--redis", redis_url) as process:
+        ask("test.delay", "60000", wait=False)
+        assert ask("test.echo", 1) == 1
+        process.send_signal(signal.SIGINT)
+        eventually(lambda: ignores_no_more(process))
+        assert end(process, signal.SIGINT)[0] == -signal.SIGINT
+
+
+def ignores_no_more(process):
+    """Whether the process no longer catches SIGINT: its first one has been handled."""
+    (caught,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "SigCgt" in line]
+    return not int(caught.split()[1], 16) & (1 << (signal.SIGINT - 1))
+
+
+def test_the_users_module_is_found_in_the_current_directory_and_patched(redis_url, ask, tmp_path):
+    (tmp_path / "shop.py").write_text(
+        "from callee import Callee\n"
+        "from gevent import monkey\n"
+        "class app: rpc = Callee()\n"
+        "patched = monkey.is_module_patched('socket')\n"
+        "app.rpc.register('shop.patched', lambda _: patched)\n"
+    )
+    with running("shop:app.rpc", "--redis", redis_url, cwd=tmp_path, REDIS_URL="redis://127.0.0.1:1"):
+        assert ask("shop.patched", None) is True
+
+
+def test_many_delays_are_named_shortly(redis_url):
+    with running("callee.demo:rpc", "--redis", redis_url, JUGGLER_DEMO_DELAYS="20") as process:
+        assert "test.delay.6 and 13 more, 100 calls" in process.said
+
+
+def test_a_password_is_not_shown():
+    with EmbeddedRedis(bundled_server()) as server, redis.Redis.from_url(server.url, protocol=2) as client:
+        client.config_set("requirepass", "secret")
+        with running("callee.demo:rpc", "--redis", server.url.replace("//", "//:secret@")) as process:
+            assert process.said.endswith(f" from redis://:***@127.0.0.1:{server.port}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nothing"], "'nothing': expected MODULE:OBJECT, for example callee.demo:rpc"),
+        (["no_such_module:rpc"], "cannot import 'no_such_module': ModuleNotFoundError: No module named"),
+        (["callee.demo:nothing"], "'callee.demo:nothing': module 'callee.demo' has no attribute 'nothing'"),
+        (["callee.demo:delay"], "'callee.demo:delay': expected a callee.Callee, got function"),
+        (["callee.demo:rpc", "--redis", "http://127.0.0.1"], "expected a scheme of"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_one_line(args, words):
+    done = run(*args)
+    assert done.returncode == 2
+    assert done.stderr.startswith("juggler-callee: ")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+    assert "Traceback" in run(*args, "--verbose").stderr
+
+
+def test_no_redis_names_the_ways_out():
+    url = f"redis://127.0.0.1:{free_port()}"
+    done = run("callee.demo:rpc", REDIS_URL=url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"juggler-callee: no Redis at {url} (")
+    assert done.stderr.endswith("): start one, or name another with --redis or REDIS_URL\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_wrong_options_are_refused():
+    assert run("callee.demo:rpc", "-c", "0").returncode == 2
+    assert run().returncode == 2
+    assert "REDIS_URL" in run("--help").stdout
