@@ -1,0 +1,283 @@
+"""What a client sees of a server, message by message, over a real websocket."""
+
+from __future__ import annotations
+
+import json
+
+import gevent
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from juggler.message import MessageType
+from juggler.websocket import WebSocketOptions
+from tests.stack import Wire, lazy_subscriber, running_server, serving
+from tests.support import eventually
+
+CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
+
+ODD_ARGS = [
+    "123456789012345678901234567890",
+    "1e400",
+    "0.1000000000000000055511151231257827",
+    '{"a":1,"a":2}',
+    r'"\ud800"',
+    r'"\u003cé"',
+    " [ 1 , 2 ] ",
+]
+
+
+def test_a_call_is_acknowledged_and_then_answered():
+    with (
+        running_server() as running,
+        serving(running.broker, ["test.echo"], lambda call: call.args),
+        Wire(running.url) as wire,
+    ):
+        uuid = wire.send(CALL, uri="test.echo", timeout=10**9, args={"x": 1})
+        ack, res = wire.receive(), wire.receive()
+    assert ack["meta"]["type"] == ACK
+    assert ack["payload"] == {"for": uuid, "for_type": 1, "uri": "test.echo"}
+    assert res["meta"]["type"] == RES
+    assert res["payload"] == {"for": uuid, "uri": "test.echo", "args": {"x": 1}}
+    assert len({uuid, ack["meta"]["uuid"], res["meta"]["uuid"]}) == 3
+
+
+@pytest.mark.parametrize("args", ODD_ARGS)
+def test_args_travel_as_they_came(args):
+    text = '{"meta":{"type":%d,"uuid":"00000000-0000-4000-8000-000000000001"},"payload":{%s,"args":%s}}'
+    with (
+        running_server() as running,
+        serving(running.broker, ["u"], lambda call: call.args),
+        Wire(running.url) as wire,
+    ):
+        wire.websocket.send(text % (CALL, '"uri":"u"', args))
+        wire.receive()
+        assert f'"args":{args.strip()}' in wire.websocket.recv(timeout=5)
+        wire.request(SUB, channel="c")
+        wire.websocket.send(text % (PUB, '"channel":"c"', args))
+        event = next(text for text in (wire.websocket.recv(timeout=5) for _ in range(2)) if '"type":10' in text)
+        assert f'"args":{args.strip()}' in event
+
+
+def test_a_result_goes_to_the_caller_only():
+    with (
+        running_server() as running,
+        serving(running.broker, ["u"], lambda call: call.args),
+        Wire(running.url) as one,
+        Wire(running.url) as other,
+    ):
+        same = "00000000-0000-4000-8000-000000000001"
+        for wire, args in ((one, 1), (other, 2)):
+            wire.websocket.send(json.dumps({"meta": {"type": 1, "uuid": same}, "payload": {"uri": "u", "args": args}}))
+        for wire, args in ((one, 1), (other, 2)):
+            assert wire.receive()["meta"]["type"] == ACK
+            assert wire.receive()["payload"] == {"for": same, "uri": "u", "args": args}
+
+
+def test_an_event_reaches_all_subscribers_of_the_channel_and_of_patterns():
+    with (
+        running_server() as running,
+        Wire(running.url) as publisher,
+        Wire(running.url) as one,
+        Wire(running.url) as two,
+    ):
+        assert one.request(SUB, channel="news.eu")["payload"]["channel"] == "news.eu"
+        one.request(SUB, channel="news.*", pattern=True)
+        two.request(SUB, channel="news.eu", pattern=False)
+        uuid = publisher.send(PUB, channel="news.eu", args=[1])
+        assert publisher.receive()["payload"] == {"for": uuid, "for_type": 2, "channel": "news.eu"}
+        events = sorted((one.receive()["payload"] for _ in range(2)), key=lambda p: "pattern" in p)
+        assert events[0] == {"for": uuid, "channel": "news.eu", "args": [1]}
+        assert events[1] == {"for": uuid, "channel": "news.eu", "pattern": "news.*", "args": [1]}
+        assert two.receive()["payload"] == events[0]
+
+
+def test_nothing_comes_after_unsubscribing():
+    with running_server() as running, Wire(running.url) as wire:
+        wire.request(SUB, channel="a")
+        wire.request(SUB, channel="b")
+        wire.request(UNSB, channel="a")
+        wire.send(PUB, channel="a", args=1)
+        wire.send(PUB, channel="b", args=2)
+        got = [wire.receive() for _ in range(3)]
+    assert [m["payload"]["channel"] for m in got if m["meta"]["type"] == EVNT] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "reason"),
+    [
+        ("garbage", 4400, "invalid JSON"),
+        ('{"meta":{"type":99,"uuid":"00000000-0000-4000-8000-000000000001"},"payload":{}}', 4400, "99"),
+        ('{"meta":{"type":8,"uuid":"00000000-0000-4000-8000-000000000001"},"payload":{}}', 4403, "8 (ACK)"),
+        ('{"meta":{"type":1,"uuid":"00000000-0000-4000-8000-000000000001"},"payload":{}}', 4400, "uri"),
+        ('{"payload":' + "[" * 100_000, 4400, "too deep"),
+    ],
+)
+def test_who_breaks_the_protocol_loses_his_connection_and_nobody_else_does(text, code, reason):
+    with running_server() as running, Wire(running.url) as good, Wire(running.url) as bad:
+        good.request(SUB, channel="c")
+        bad.websocket.send(text)
+        assert bad.closed()[0] == code
+        assert reason in bad.closed()[1]
+        good.request(PUB, channel="c")
+        assert good.receive()["meta"]["type"] == EVNT
+
+
+def test_a_binary_message_ends_the_connection():
+    with running_server() as running, Wire(running.url) as wire:
+        wire.websocket.send(b"{}")
+        assert wire.closed()[0] == 1003
+
+
+def test_a_connection_is_held_to_the_messages_that_it_announced():
+    with running_server() as running:
+        headers = {"Juggler-Allowed-Messages": "Pub, SUB"}
+        with Wire(running.url, additional_headers=headers) as wire:
+            wire.request(SUB, channel="c")
+            wire.send(CALL, uri="u")
+            code, reason = wire.closed()
+            assert code == 4403
+            assert "1 (CALL)" in reason
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "body"),
+    [
+        ({"subprotocols": None}, 400, "juggler.0"),
+        ({"subprotocols": ["juggler.1"]}, 400, "juggler.0"),
+        ({"additional_headers": {"Juggler-Allowed-Messages": "fly"}}, 400, "fly"),
+        ({"origin": "https://evil.example"}, 403, "evil.example"),
+    ],
+)
+def test_a_refusal_is_plain_http_with_a_reason(options, status, body):
+    with running_server() as running:
+        with pytest.raises(InvalidStatus) as refused:
+            Wire(running.url, **options)
+        assert refused.value.response.status_code == status
+        assert body in refused.value.response.body.decode()
+
+
+def test_other_paths_say_where_websockets_are():
+    with running_server() as running:
+        with pytest.raises(InvalidStatus) as refused:
+            Wire(running.url.replace("/ws", "/other"))
+        assert refused.value.response.status_code == 404
+        assert "/ws" in refused.value.response.body.decode()
+
+
+def test_origins_and_empty_subprotocols_can_be_allowed():
+    application = {"allowed_origins": ["https://*.example"], "allow_empty_subprotocol": True}
+    with (
+        running_server(application=application) as running,
+        Wire(running.url, origin="https://good.example", subprotocols=None) as wire,
+    ):
+        assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+
+
+def test_connections_beyond_the_limit_are_told_to_come_back():
+    with running_server(max_connections=1) as running, Wire(running.url):
+        with pytest.raises(InvalidStatus) as refused:
+            Wire(running.url)
+        assert refused.value.response.status_code == 503
+        assert "Retry-After" in refused.value.response.headers
+
+
+def test_calls_in_flight_and_subscriptions_are_bounded():
+    with running_server(max_calls=1, max_subscriptions=1) as running, Wire(running.url) as wire:
+        wire.request(CALL, uri="nobody", timeout=10**9)
+        nack = wire.request(CALL, uri="nobody", timeout=10**9)
+        assert nack["meta"]["type"] == NACK
+        assert nack["payload"]["code"] == 429
+        wire.request(SUB, channel="a")
+        assert wire.request(SUB, channel="a")["meta"]["type"] == ACK
+        assert wire.request(SUB, channel="b")["payload"]["code"] == 429
+        wire.request(UNSB, channel="a")
+        assert wire.request(SUB, channel="b")["meta"]["type"] == ACK
+
+
+def test_requests_that_await_their_ack_are_bounded_and_none_is_lost():
+    with running_server(max_unanswered=2) as running, Wire(running.url) as wire:
+        wire.request(SUB, channel="c")
+        sent = [wire.send(PUB, channel="c", args=n) for n in range(100)]
+        got = [wire.receive() for _ in range(200)]
+    assert [m["payload"]["for"] for m in got if m["meta"]["type"] == ACK] == sent
+    assert [m["payload"]["args"] for m in got if m["meta"]["type"] == EVNT] == list(range(100))
+
+
+@pytest.mark.parametrize(("type", "name"), [(CALL, "uri"), (PUB, "channel"), (SUB, "channel")])
+def test_an_empty_name_is_a_nack_and_no_end(type, name):
+    with running_server() as running, Wire(running.url) as wire:
+        nack = wire.request(type, **{name: ""})
+        assert nack["meta"]["type"] == NACK
+        assert nack["payload"]["code"] == 400
+        assert nack["payload"]["for_type"] == type
+        assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+
+
+def test_a_response_over_the_write_limit_becomes_a_nack_of_the_request():
+    with (
+        running_server(write_limit=1000) as running,
+        serving(running.broker, ["u"], lambda call: b'"%s"' % (b"x" * 1000)),
+        Wire(running.url) as wire,
+    ):
+        uuid = wire.send(CALL, uri="u", timeout=10**9)
+        assert wire.receive()["meta"]["type"] == ACK
+        nack = wire.receive()
+        assert nack["meta"]["type"] == NACK
+        assert nack["payload"]["code"] == 413
+        assert nack["payload"]["for"] == uuid
+        assert "1000" in nack["payload"]["message"]
+
+
+def test_large_results_pass():
+    with (
+        running_server() as running,
+        serving(running.broker, ["u"], lambda call: b"[%s1]" % (b"1," * 2_500_000)),
+        Wire(running.url) as wire,
+    ):
+        wire.request(CALL, uri="u", timeout=10**10)
+        assert len(wire.receive()["payload"]["args"]) == 2_500_001
+
+
+def test_a_connection_that_ends_leaves_nothing_behind():
+    with running_server() as running:
+        with Wire(running.url) as wire:
+            wire.request(CALL, uri="nobody", timeout=50 * 10**6)
+            wire.request(SUB, channel="c")
+            wire.request(SUB, channel="c*", pattern=True)
+        eventually(lambda: not running.server.connections)
+        eventually(lambda: running.broker.is_empty(), message="the broker has forgotten the connection")
+
+
+def test_shutting_down_lets_calls_finish_and_says_goodbye():
+    with running_server() as running, Wire(running.url) as wire:
+        uuid = wire.send(CALL, uri="u", timeout=5 * 10**9)
+        assert wire.receive()["meta"]["type"] == ACK
+        ending = gevent.spawn(running.server.shut_down, 5.0, 0.1)
+        eventually(lambda: running.server.draining)
+        with pytest.raises(InvalidStatus) as refused:
+            Wire(running.url)
+        assert refused.value.response.status_code == 503
+        with serving(running.broker, ["u"], lambda call: b'"done"'):
+            assert wire.receive()["payload"] == {"for": uuid, "uri": "u", "args": "done"}
+        assert wire.closed() == (1001, "the server is shutting down")
+        ending.join()
+
+
+def test_a_client_that_does_not_read_is_closed_and_holds_up_nobody():
+    options = WebSocketOptions(queue_limit=200_000, close_timeout=0.2)
+    with (
+        running_server(websocket=options) as running,
+        lazy_subscriber(running.url, "c") as lazy,
+        Wire(running.url) as eager,
+    ):
+        eager.request(SUB, channel="c")
+        published = 0
+        while len(running.server.connections) == 2:
+            eager.send(PUB, channel="c", args="x" * 20_000)
+            for _ in range(2):
+                eager.receive()
+            published += 1
+        assert published > 10
+        received = b"".join(iter(lambda: lazy.recv(65536), b""))
+        # The frame that it had begun to get is whole; then comes the close frame: 4429.
+        assert (4429).to_bytes(2, "big") in received[-125:]
