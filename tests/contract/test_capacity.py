@@ -24,11 +24,6 @@ def test_calls_over_the_capacity_are_refused(limited, call, nothing_is_kept):
     assert isinstance(error, CapacityExceeded)
     assert str(error) == "list capacity exceeded"
     assert [incoming.args for incoming in pop_all(limited.calls(["test.uri"]), 2)] == [b"1", b"2"]
-    nothing_is_kept_but_pending(limited, nothing_is_kept)
-
-
-def nothing_is_kept_but_pending(limited, nothing_is_kept):
-    limited.close()
     nothing_is_kept()
 
 
