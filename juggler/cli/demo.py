@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def command(bind: tuple[str, int], redis_url: str | None) -> None:
         _say("redis", _host(redis_url) + (" (embedded)" if redis else ""))
         url = _start(parts, bind, redis_url)
         if _first_call(url, stop):
-            _introduce(url)
+            _introduce(url, redis_url)
             stop.wait()
         parts.check()
 
@@ -85,15 +86,18 @@ def _first_call(url: str, stop: threading.Event) -> bool:
     return True
 
 
-def _introduce(url: str) -> None:
+def _introduce(url: str, redis_url: str) -> None:
     option = "" if url == "ws://127.0.0.1:9000/ws" else f" --url {url}"
-    click.echo(
-        f"\nConnect to {url} with subprotocol juggler.0, or try in another terminal:\n"
-        f"  juggler call test.echo '\"hello\"'{option}\n"
-        f"  juggler sub news{option}\n"
-        f'  juggler pub news \'{{"text": "hello"}}\'{option}\n'
-        "Ctrl-C ends it all."
-    )
+    lines = [
+        f"juggler call test.echo '\"hello\"'{option}",
+        f"juggler sub news{option}",
+        f'juggler pub news \'{{"text": "hello"}}\'{option}',
+        f"juggler-callee MODULE:OBJECT --redis {redis_url}",
+    ]
+    if shutil.which("juggler") is None:
+        lines.insert(0, f". {os.path.relpath(sys.prefix)}/bin/activate")
+    click.echo(f"\nConnect to {url} with subprotocol juggler.0, or try in another terminal:")
+    click.echo("".join(f"  {line}\n" for line in lines) + "Ctrl-C ends it all.")
 
 
 def _say(name: str, text: str) -> None:
