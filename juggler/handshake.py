@@ -156,15 +156,15 @@ def _parse_origin(text: str) -> _Origin | None:
     return _Origin(scheme, match["any"] is not None, match["host"], port)
 
 
-def check_origin(origin: str | None, host: str, scheme: str, allowed: Sequence[str] = ()) -> None:
+def check_origin(origin: str | None, host: str, allowed: Sequence[str] = ()) -> None:
     """Refuse a web page of another origin: its requests carry its visitor's cookies (RFC 6455 §10.2).
 
-    Origins are equal when scheme, host and port are; ``ws`` counts as ``http``, ``wss`` as ``https``.
+    The server's own origin is known by host and port alone: behind a proxy that ends TLS, a server does not see the
+    scheme that the page has. Allowed origins are equal when scheme, host and port are; ``ws`` counts as ``http``.
 
     Args:
         origin: header ``Origin``; ``None`` for a client that is no browser, which passes.
         host: header ``Host``.
-        scheme: scheme of the request, as the client sees it: ``http`` or ``https``.
         allowed: origins allowed beside the server's own: ``https://app.example.com``, ``https://*.example.com`` for
             all subdomains of any depth, or ``*`` for every origin, ``null`` included.
 
@@ -174,13 +174,13 @@ def check_origin(origin: str | None, host: str, scheme: str, allowed: Sequence[s
     if origin is None or "*" in allowed:
         return
     parsed = _parse_origin(origin.strip(" \t"))
-    own = f"{scheme}://{host}"
     if parsed is not None and not parsed.any_subdomain:
-        for entry in (own, *allowed):
+        for entry in (f"{parsed.scheme}://{host}", *allowed):
             known = _parse_origin(entry)
             if known is not None and known.covers(parsed):
                 return
-    raise _refused("403 Forbidden", "Origin", f"{_short.repr(own)} or one of the allowed origins", origin)
+    expected = f"a page of {_short.repr(host)} or one of the allowed origins"
+    raise _refused("403 Forbidden", "Origin", expected, origin)
 
 
 def check_allowed_origins(entries: Iterable[str]) -> None:

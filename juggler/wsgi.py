@@ -60,9 +60,7 @@ class Application:
 
     def _serve(self, environ: dict[str, Any]) -> None:
         handshake.websocket_key(environ)
-        handshake.check_origin(
-            environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), environ["wsgi.url_scheme"], self.allowed_origins
-        )
+        handshake.check_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), self.allowed_origins)
         subprotocol = handshake.choose_subprotocol(
             environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self.allow_empty_subprotocol
         )

@@ -89,7 +89,7 @@ class Wire:
 
     def closed(self) -> tuple[int, str]:
         """Wait until the server closes, and return its code and reason."""
-        with pytest.raises(WebsocketClosed) as end:
+        with pytest.raises(WebsocketClosed) as end:  # noqa: PT012
             while True:
                 self.websocket.recv(timeout=WAIT)
         assert end.value.rcvd is not None, "the connection was lost without a close frame"
