@@ -137,6 +137,21 @@ def test_the_users_module_is_found_in_the_current_directory_and_patched(redis_ur
         assert ask("shop.patched", None) is True
 
 
+def test_it_goes_on_when_redis_has_dropped_it(redis_url, ask):
+    with running("callee.demo:rpc", "--redis", redis_url) as process:
+        assert ask("test.echo", 1) == 1
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            # Those that wait in a blocking pop are the callee's, and the caller's for results: both come back.
+            for connection in client.client_list():
+                if connection["cmd"] in ("blmpop", "brpop"):
+                    client.client_kill_filter(_id=connection["id"])
+        assert ask("test.echo", 2) == 2
+        code, _, err = end(process, signal.SIGTERM)
+    assert code == 0
+    assert "no calls can be taken for now" in err
+    assert err.count("the broker is back") == 1
+
+
 def test_many_delays_are_named_shortly(redis_url):
     with running("callee.demo:rpc", "--redis", redis_url, JUGGLER_DEMO_DELAYS="20") as process:
         assert "test.delay.6 and 13 more, 100 calls" in process.said
