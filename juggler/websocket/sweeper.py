@@ -88,7 +88,11 @@ def _check_writing(websocket: WebSocket, now: float) -> None:
         websocket._progress = False
         websocket._stalled_at = now
     elif now - websocket._stalled_at >= timeout:
-        websocket.fall_behind(f"the peer did not read for {timeout:g} s")
+        websocket._stalled_at = now
+        if websocket.close_code is None:
+            websocket.fall_behind(f"the peer did not read for {timeout:g} s")
+        else:
+            websocket.abort()
 
 
 def _check_hearing(websocket: WebSocket, now: float) -> None:

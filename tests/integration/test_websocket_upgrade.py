@@ -1,0 +1,463 @@
+"""Requests that become websockets, under pywsgi and under gunicorn's handler, over TCP, TLS and unix sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gunicorn.config
+import gunicorn.glogging
+import pytest
+from gevent import socket
+from gevent.pywsgi import WSGIServer
+from gunicorn.workers.ggevent import PyWSGIHandler
+from websockets.sync.client import connect as connect_client
+
+from juggler.errors import ConnectionClosed, HandshakeRefused
+from juggler.websocket import WebSocketHandler, WebSocketOptions
+from tests.rawframes import CLOSE, TEXT, client, close, close_of, parse, texts
+from tests.support import eventually
+
+REQUEST = (
+    b"GET /chat?room=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nUser-Agent: test\r\n"
+    b"Cookie: secret\r\n\r\n"
+)
+ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 §1.3
+PLAIN = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+OPTIONS = WebSocketOptions(close_timeout=0.5)
+
+Application = Callable[[dict[str, Any], Any], list[bytes]]
+Serve = Callable[..., Any]
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    websocket = environ["juggler.upgrade"](options=OPTIONS)
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            websocket.send(websocket.receive().encode())
+    return []
+
+
+class Running:
+    """A server, and what it logged."""
+
+    def __init__(self, listener: Any, application: Application, **options: Any) -> None:
+        self.log = io.StringIO()
+        self.errors = io.StringIO()
+        options = {"handler_class": WebSocketHandler, "log": self.log, "error_log": self.errors, **options}
+        self.server = WSGIServer(listener, application, **options)
+        self.server.start()
+
+    def connect(self) -> Any:
+        return socket.create_connection(("127.0.0.1", self.server.server_port), timeout=5)
+
+    def open(self) -> Any:
+        """Return a connected client that has read the 101."""
+        sock = self.connect()
+        sock.sendall(REQUEST)
+        assert read_head(sock).startswith(b"HTTP/1.1 101 ")
+        return sock
+
+    def logged(self) -> list[str]:
+        eventually(self.log.getvalue)
+        return self.log.getvalue().splitlines()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with contextlib.ExitStack() as stack:
+
+        def serve(application: Application = echo, listener: Any = ("127.0.0.1", 0), **options: Any) -> Running:
+            running = Running(listener, application, **options)
+            stack.callback(running.server.stop, 0.2)
+            return running
+
+        yield serve
+
+
+def read_head(sock: Any) -> bytes:
+    """Read an answer up to its body, and not a byte further."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        assert byte, f"the connection ended after {head!r}"
+        head += byte
+    return head
+
+
+def read_all(sock: Any) -> bytes:
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
+
+
+# The answer
+
+
+def test_the_request_is_answered_with_101(serve):
+    def application(environ, start_response):
+        headers = [("Sec-WebSocket-Protocol", "juggler.0"), ("X-More", "than one")]
+        environ["juggler.upgrade"](headers, OPTIONS).close(4000)
+        return []
+
+    with serve(application).connect() as sock:
+        sock.sendall(REQUEST)
+        status, *headers = read_head(sock).split(b"\r\n")[:-2]
+        assert status == b"HTTP/1.1 101 Switching Protocols"
+        assert headers == [
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + ACCEPT,
+            b"Sec-WebSocket-Protocol: juggler.0",
+            b"X-More: than one",
+        ]
+        sock.sendall(close(4000))
+        assert close_of(parse(read_all(sock))) == (4000, "")
+
+
+def test_an_application_may_answer_otherwise(serve):
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/chat":
+            assert callable(environ["juggler.upgrade"])
+            start_response("403 Forbidden", [("Content-Length", "2")])
+            return [b"no"]
+        assert "juggler.upgrade" not in environ
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    running = serve(application)
+    with running.connect() as sock:
+        for request, status, body in [(PLAIN, b"200", b"ok"), (REQUEST, b"403", b"no"), (PLAIN, b"200", b"ok")]:
+            sock.sendall(request)
+            assert read_head(sock).startswith(b"HTTP/1.1 " + status)
+            assert sock.recv(2) == body
+    assert [line.split('" ')[1].split()[0] for line in running.logged()] == ["200", "403", "200"]
+
+
+def test_a_connection_that_was_kept_alive_can_be_upgraded(serve):
+    def application(environ, start_response):
+        if "juggler.upgrade" in environ:
+            return echo(environ, start_response)
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    with serve(application).connect() as sock:
+        sock.sendall(PLAIN)
+        read_head(sock)
+        sock.sendall(REQUEST)
+        assert ACCEPT in read_head(sock)
+        sock.sendall(client(TEXT, b"hi") + close(1000))
+        assert texts(parse(read_all(sock))) == ["hi"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        (b"GET", b"POST", "405"),
+        (b"HTTP/1.1", b"HTTP/1.0", "426"),
+        (b"keep-alive, Upgrade", b"keep-alive", "426"),
+        (b"Version: 13", b"Version: 12", "426"),
+        (b"dGhlIHNhbXBsZSBub25jZQ==", b"short", "400"),
+        (b"Cookie: secret", b"Content-Length: 5", "400"),
+    ],
+)
+def test_a_malformed_request_is_refused(serve, old, new, status):
+    def application(environ, start_response):
+        try:
+            return environ["juggler.upgrade"]() and []
+        except HandshakeRefused as error:
+            start_response(error.status, [("Content-Length", "0"), ("Connection", "close")])
+            return []
+
+    with serve(application).connect() as sock:
+        sock.sendall(REQUEST.replace(old, new) + b"abcde")
+        assert read_head(sock).split()[1] == status.encode()
+
+
+def test_headers_cannot_be_injected(serve):
+    def application(environ, start_response):
+        with pytest.raises(ValueError, match="newline"):
+            environ["juggler.upgrade"]([("X-Name", "value\r\nX-Other: value")])
+        return echo(environ, start_response)
+
+    with serve(application).connect() as sock:
+        sock.sendall(REQUEST)
+        assert b"X-" not in read_head(sock)
+        sock.sendall(close(1000))
+        assert close_of(parse(read_all(sock))) == (1000, "")
+
+
+# What came with the request
+
+
+@pytest.mark.parametrize("size", [1, 100, 8000, 20_000, 100_000])
+def test_frames_right_behind_the_request_are_not_lost(serve, size):
+    with serve().connect() as sock:
+        sock.sendall(REQUEST + client(TEXT, b"x" * size) + client(TEXT, b"y") + close(1000))
+        read_head(sock)
+        frames = parse(read_all(sock))
+        assert texts(frames) == ["x" * size, "y"]
+        assert close_of(frames) == (1000, "")
+
+
+def test_the_upgrade_does_not_wait_for_frames(serve):
+    upgraded = []
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=OPTIONS)
+        upgraded.append(websocket)
+        websocket.send(b"welcome")
+        websocket.close()
+        return []
+
+    with serve(application).connect() as sock:
+        sock.sendall(REQUEST)
+        read_head(sock)
+        sock.sendall(close(1000))
+        assert texts(parse(read_all(sock))) == ["welcome"]
+    assert upgraded[0].wait_closed(5)
+
+
+# What is kept
+
+
+def test_an_open_websocket_keeps_little_of_its_request(serve):
+    seen = {}
+
+    def application(environ, start_response):
+        environ["mine"] = "not kept"
+        websocket = environ["juggler.upgrade"](options=OPTIONS)
+        assert environ["wsgi.websocket"] is websocket
+        seen.update(environ, handler=websocket._sock)
+        with contextlib.suppress(ConnectionClosed):
+            websocket.receive()
+        return []
+
+    with serve(application).open() as sock:
+        sock.sendall(close(1000))
+        read_all(sock)
+    assert seen["PATH_INFO"] == "/chat"
+    assert seen["HTTP_USER_AGENT"] == "test"
+    assert not {"mine", "HTTP_COOKIE", "wsgi.input", "juggler.upgrade"} & set(seen)
+
+
+def test_small_frames_are_not_delayed(serve):
+    nodelay = []
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=OPTIONS)
+        nodelay.append(websocket._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        websocket.close()
+        return []
+
+    with serve(application).open() as sock:
+        sock.sendall(close(1000))
+        read_all(sock)
+    assert nodelay[0]
+
+
+@pytest.mark.parametrize("ending", ["closed", "lost", "not upgraded"])
+def test_nothing_is_left_to_the_garbage_collector(serve, ending):
+    def application(environ, start_response):
+        if ending != "not upgraded":
+            return echo(environ, start_response)
+        start_response("403 Forbidden", [("Content-Length", "0"), ("Connection", "close")])
+        return []
+
+    running = serve(application, spawn=gevent.pool.Pool())
+
+    def connection() -> None:
+        with running.connect() as sock:
+            sock.sendall(REQUEST)
+            read_head(sock)
+            if ending == "closed":
+                sock.sendall(client(TEXT, b"hello") + close(1000))
+                read_all(sock)
+        eventually(lambda: not running.server.pool)
+
+    connection()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            connection()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+# The end
+
+
+def test_a_request_is_logged_once_when_its_websocket_has_ended(serve):
+    running = serve()
+    with running.open() as sock:
+        sock.sendall(client(TEXT, b"hello"))
+        sock.recv(100)
+        assert not running.log.getvalue()
+        sock.sendall(close(1000))
+        read_all(sock)
+    (line,) = running.logged()
+    assert '"GET /chat?room=1 HTTP/1.1" 101 ' in line
+    assert not running.errors.getvalue()
+
+
+def test_an_application_that_returns_closes_its_websocket(serve):
+    def application(environ, start_response):
+        environ["juggler.upgrade"](options=OPTIONS)
+        return []
+
+    with serve(application).open() as sock:
+        assert parse(sock.recv(100))[0].opcode == CLOSE
+        sock.sendall(close(1000))
+        assert read_all(sock) == b""
+
+
+def test_an_application_that_fails_is_an_internal_error(serve, capsys):
+    def application(environ, start_response):
+        environ["juggler.upgrade"](options=OPTIONS)
+        raise RuntimeError("oops")
+
+    running = serve(application)
+    with running.open() as sock:
+        sock.sendall(close(1000))
+        assert close_of(parse(read_all(sock))) == (1011, "")
+    assert " 101 " in running.logged()[0]
+    assert "oops" in capsys.readouterr().err
+
+
+def test_a_lost_client(serve):
+    ended = []
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=OPTIONS)
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.receive()
+        ended.append(caught.value.code)
+        return []
+
+    running = serve(application)
+    running.open().close()
+    assert eventually(lambda: ended) == [1006]
+    assert " 101 " in running.logged()[0]
+
+
+def test_a_server_that_is_stopped_says_that_it_goes_away(serve):
+    running = serve(spawn=gevent.pool.Pool())
+    with running.open() as sock:
+        running.server.stop(timeout=0.01)
+        assert close_of(parse(read_all(sock))) == (1001, "")
+
+
+# Elsewhere
+
+
+def test_a_unix_socket(serve, tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        serve(listener=listener)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            sock.sendall(REQUEST + client(TEXT, b"hello") + close(1000))
+            read_head(sock)
+            assert texts(parse(read_all(sock))) == ["hello"]
+
+
+def test_under_gunicorn_s_handler(serve, tmp_path):
+    class Handler(WebSocketHandler, PyWSGIHandler):
+        pass
+
+    config = gunicorn.config.Config()
+    config.set("accesslog", str(tmp_path / "access.log"))
+    running = serve(log=gunicorn.glogging.Logger(config), handler_class=Handler)
+    with running.open() as sock:
+        sock.sendall(client(TEXT, b"hello") + close(1000))
+        assert texts(parse(read_all(sock))) == ["hello"]
+    log = eventually((tmp_path / "access.log").read_text)
+    assert log.startswith("127.0.0.1 - - ")
+    assert '"GET /chat?room=1 HTTP/1.1" 101 ' in log
+    assert log.rstrip().endswith('"-" "test"')
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for localhost, signed with itself."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    command += f" -addext subjectAltName=DNS:localhost -keyout {path} -out {path}.crt"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+@pytest.fixture
+def secure(serve: Serve, certificate: Path) -> Running:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return serve(ssl_context=context)
+
+
+@pytest.fixture
+def client_context(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+def test_tls(secure, client_context):
+    url = f"wss://localhost:{secure.server.server_port}/"
+    with secure.connect() as sock, connect_client(url, ssl=client_context, sock=sock, max_size=None) as websocket:
+        for size in (0, 5, 16_384, 16_385, 100_000, 1_000_000):
+            websocket.send("x" * size)
+            assert websocket.recv(timeout=5) == "x" * size
+        websocket.close(4321, "enough")
+        assert websocket.close_code == 4321
+
+
+@pytest.mark.parametrize("size", [10, 9000, 15_000, 40_000])
+def test_frames_right_behind_the_request_are_not_lost_over_tls(secure, client_context, size):
+    with client_context.wrap_socket(secure.connect(), server_hostname="localhost") as sock:
+        sock.sendall(REQUEST + client(TEXT, b"x" * size) + close(1000))
+        read_head(sock)
+        frames = parse(read_all(sock))
+        assert texts(frames) == ["x" * size]
+        assert close_of(frames) == (1000, "")
+
+
+def test_writers_never_interleave_over_tls(serve, certificate, client_context):
+    count = 50
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=WebSocketOptions(queue_limit=None))
+
+        def write(number: int) -> None:
+            for _ in range(count):
+                websocket.send(f"{number}".encode() * 3000)
+                gevent.sleep(0)
+
+        gevent.joinall([gevent.spawn(write, number) for number in range(5)])
+        websocket.close()
+        return []
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    running = serve(application, ssl_context=context)
+    with client_context.wrap_socket(running.connect(), server_hostname="localhost") as sock:
+        sock.sendall(REQUEST + close(1000))
+        read_head(sock)
+        data = bytearray()
+        while piece := sock.recv(5000):
+            data += piece
+            gevent.sleep(0)
+    frames = parse(bytes(data))
+    assert close_of(frames) == (1000, "")
+    assert sorted(texts(frames)) == sorted(str(number) * 3000 for number in range(5) for _ in range(count))
