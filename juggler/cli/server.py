@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gevent.pywsgi import WSGIServer
 
     from juggler.broker.redis import RedisBroker
-    from juggler.server import Server
+    from juggler.wsgi import Application
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379"
 GRACE = 10.0
@@ -31,8 +31,15 @@ RETRY_INTERVAL = 0.1
 @click.option(
     "--wait", default=0.0, type=click.FloatRange(min=0), help="Seconds to wait for Redis when it does not answer yet."
 )
+@click.option(
+    "--allow-origin",
+    "origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Pages that may connect, besides our own: https://example.com, https://*.example.com, or * for all.",
+)
 @verbose_option
-def command(bind: tuple[str, int], path: str, redis_url: str | None, wait: float) -> None:
+def command(bind: tuple[str, int], path: str, redis_url: str | None, wait: float, origins: tuple[str, ...]) -> None:
     """Serve websockets in one process, until Ctrl-C or SIGTERM.
 
     It then takes no new connections, waits for the results of calls under way, and closes all connections with code
@@ -46,13 +53,14 @@ def command(bind: tuple[str, int], path: str, redis_url: str | None, wait: float
     from gevent import monkey
 
     monkey.patch_all()
-    _run(bind, path, redis_url, wait)
+    _run(bind, path, redis_url, wait, origins)
 
 
-def _run(bind: tuple[str, int], path: str, redis_url: str | None, wait: float) -> None:
+def _run(bind: tuple[str, int], path: str, redis_url: str | None, wait: float, origins: tuple[str, ...]) -> None:
     import logging
 
     from juggler.server import Server
+    from juggler.wsgi import Application
 
     # Until Redis has answered, the broker's warnings would only repeat what we are going to say.
     logging.disable(logging.WARNING)
@@ -61,7 +69,7 @@ def _run(bind: tuple[str, int], path: str, redis_url: str | None, wait: float) -
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     server = Server(caller_broker=broker, pubsub_broker=broker)
     try:
-        http = _listen(server, bind, path)
+        http = _listen(Application(server, path=path, allowed_origins=origins), bind)
         click.echo(f"juggler server: ws://{shown_address(http.address)}{path}")
         _wait_for_signal()
         http.close()
@@ -89,13 +97,12 @@ def _connect(url: str | None, wait: float) -> RedisBroker:
             time.sleep(RETRY_INTERVAL)
 
 
-def _listen(server: Server, bind: tuple[str, int], path: str) -> WSGIServer:
+def _listen(application: Application, bind: tuple[str, int]) -> WSGIServer:
     from gevent.pywsgi import WSGIServer
 
     from juggler.websocket import WebSocketHandler
-    from juggler.wsgi import Application
 
-    http = WSGIServer(bind, Application(server, path=path), handler_class=WebSocketHandler, log=None)
+    http = WSGIServer(bind, application, handler_class=WebSocketHandler, log=None)
     try:
         http.start()
     except OSError as error:

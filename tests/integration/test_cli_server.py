@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from juggler.client import Client
-from juggler.errors import ConnectionClosed
+from juggler.errors import ConnectionClosed, HandshakeRefused
 from tests.support import eventually
 
 TIMEOUT = 30
@@ -108,6 +108,15 @@ def test_the_redis_option_wins_over_the_environment(redis_url):
         client.publish("news")
 
 
+def test_pages_of_other_origins_are_refused_unless_allowed(redis_url):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--allow-origin", "https://*.example.com")
+    with running(*args) as process:
+        url = url_in(process.stdout.readline())
+        Client(url, headers={"Origin": "https://www.example.com"}).close()
+        with pytest.raises(HandshakeRefused, match="403"):
+            Client(url, headers={"Origin": "https://example.org"})
+
+
 def test_a_port_in_use_names_the_option(redis_url):
     with taken_port() as bind:
         done = run("server", "--bind", bind, "--redis", redis_url)
@@ -131,11 +140,12 @@ def test_no_redis_names_the_ways_out():
         (["--redis", "http://127.0.0.1"], "juggler server: "),
         (["--bind", "9000"], "expected HOST:PORT"),
         (["--bind", "127.0.0.1:70000"], "expected HOST:PORT"),
+        (["--allow-origin", "nonsense"], "juggler server: "),
         (["--path", "ws"], "expected a path that begins with /"),
     ],
 )
-def test_wrong_options_are_named(args, expected):
-    done = run("server", *args)
+def test_wrong_options_are_named(redis_url, args, expected):
+    done = run("server", "--redis", redis_url, *args)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
