@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.uri import parse_uri
 
 from juggler.broker.memory import MemoryBroker
+from juggler.errors import BrokerUnavailable
 from juggler.message import MessageType, new_uuid
 from juggler.server import Server
 from juggler.websocket import WebSocketHandler
@@ -121,8 +122,11 @@ def serving(broker: Any, uris: list[str], answer: Callable[[Any], bytes]) -> Ite
 
     def loop() -> None:
         while True:
-            for call in consumer.pop(10):
-                broker.result(call, answer(call), lambda error: None)
+            try:
+                for call in consumer.pop(10):
+                    broker.result(call, answer(call), lambda error: None)
+            except BrokerUnavailable:
+                gevent.sleep(0.02)
 
     greenlet = gevent.spawn(loop)
     try:

@@ -1,0 +1,154 @@
+"""Redis goes away and comes back: what a client sees meanwhile, and that everything works again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import bundled_server, free_port
+from juggler.errors import BrokerUnavailable
+from juggler.message import MessageType
+from tests.recorders import Outcome, RecordedCall
+from tests.stack import Wire, running_server, serving
+from tests.support import eventually
+
+CALL, PUB, SUB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 7, 8, 9, 10))
+
+
+class MortalRedis:
+    """A server that can be killed, stopped and started again on its port."""
+
+    def __init__(self, port: int, directory: str) -> None:
+        self.url = f"redis://127.0.0.1:{port}"
+        self._command = [bundled_server(), "--port", str(port), "--save", "", "--dir", directory]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url, protocol=2, retry=None) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+
+@pytest.fixture
+def mortal(tmp_path) -> Iterator[MortalRedis]:
+    server = MortalRedis(free_port(), str(tmp_path))
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.kill()
+
+
+@contextmanager
+def stack(url: str) -> Iterator[tuple[RedisBroker, str]]:
+    """A server and a callee for the URI "u", each with a broker of its own."""
+    broker, callee = RedisBroker(url), RedisBroker(url, blocking_timeout=0.1)
+    try:
+        with running_server(broker) as running, serving(callee, ["u"], lambda call: call.args):
+            yield broker, running.url
+    finally:
+        callee.close()
+
+
+def answers(wire: Wire, **request) -> bool:
+    """Whether a call is answered now; a NACK has to be 503."""
+    answer = wire.request(CALL, uri="u", args=1, timeout=10**9)
+    if answer["meta"]["type"] == NACK:
+        assert answer["payload"]["code"] == 503
+        return False
+    return wire.receive()["meta"]["type"] == RES
+
+
+def events_arrive(subscriber: Wire, publisher: Wire) -> None:
+    assert publisher.request(PUB, channel="c", args=1)["meta"]["type"] == ACK
+    assert subscriber.receive()["meta"]["type"] == EVNT
+
+
+def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
+    mortal.start()
+    with stack(mortal.url) as (broker, url), Wire(url) as wire, Wire(url) as subscriber:
+        subscriber.request(SUB, channel="c")
+        assert answers(wire)
+        mortal.kill()
+        eventually(lambda: not answers(wire), message="requests are refused while Redis is away")
+        started = time.monotonic()
+        for type, name in ((CALL, "uri"), (PUB, "channel"), (SUB, "channel")):
+            assert wire.request(type, **{name: "x"})["payload"]["code"] == 503
+        assert time.monotonic() - started < 1, "refused at once"
+        mortal.start()
+        eventually(lambda: answers(wire), timeout=10, message="calls are answered again")
+        eventually(lambda: broker.pubsub.link.up, timeout=10)
+        # The subscription is made again without the client's doing; a new one of another client shows that it is done.
+        with Wire(url) as another:
+            assert another.request(SUB, channel="c")["meta"]["type"] == ACK
+        events_arrive(subscriber, wire)
+
+
+def test_a_server_may_come_before_its_redis(mortal):
+    with stack(mortal.url) as (_, url), Wire(url) as wire:
+        assert wire.request(SUB, channel="c")["payload"]["code"] == 503
+        assert not answers(wire)
+        mortal.start()
+        eventually(lambda: answers(wire), timeout=10)
+        eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK, timeout=10)
+
+
+def test_a_silent_redis_is_noticed_and_forgiven(mortal):
+    mortal.start()
+    with stack(mortal.url) as (broker, url), Wire(url) as wire, Wire(url) as subscriber:
+        subscriber.request(SUB, channel="c")
+        assert answers(wire)
+        mortal.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        # Not answered, and then failed exactly once: when the silence is noticed.
+        nack = wire.request(CALL, uri="u", timeout=10**9)
+        assert nack["payload"]["code"] == 503
+        eventually(lambda: not broker.pubsub.link.up, message="it is noticed on the connection for events too")
+        assert time.monotonic() - started < 6
+        mortal.signal(signal.SIGCONT)
+        eventually(lambda: answers(wire), timeout=15)
+        eventually(lambda: broker.pubsub.link.up, timeout=15)
+        with Wire(url) as another:
+            assert another.request(SUB, channel="c")["meta"]["type"] == ACK
+        events_arrive(subscriber, wire)
+
+
+def test_what_is_in_flight_fails_exactly_once(mortal):
+    mortal.start()
+    broker = RedisBroker(mortal.url)
+    broker.connect()
+    mortal.signal(signal.SIGSTOP)
+    calls, publications = [RecordedCall() for _ in range(50)], [Outcome() for _ in range(50)]
+    for call, publication in zip(calls, publications, strict=True):
+        broker.call("u", b"1", 60, call)
+        broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", publication)
+    # Let them leave before Redis dies.
+    eventually(lambda: broker._commands._out_size == 0)
+    mortal.kill()
+    for call, publication in zip(calls, publications, strict=True):
+        ((kind, error),) = call.wait(1)
+        assert kind == "stored"
+        assert isinstance(error, BrokerUnavailable)
+        assert isinstance(publication.wait(), BrokerUnavailable)
+    broker.close()
+    assert all(len(call.told) == 1 for call in calls)
