@@ -11,6 +11,7 @@ from juggler.cli.options import bind_option, path_option, shown_address, verbose
 from juggler.errors import BrokerUnavailable, ConfigError
 
 if TYPE_CHECKING:
+    from gevent.event import Event
     from gevent.pywsgi import WSGIServer
 
     from juggler.broker.redis import RedisBroker
@@ -70,8 +71,9 @@ def _run(bind: tuple[str, int], path: str, redis_url: str | None, wait: float, o
     server = Server(caller_broker=broker, pubsub_broker=broker)
     try:
         http = _listen(Application(server, path=path, allowed_origins=origins), bind)
+        stop = _stop_at_signal()
         click.echo(f"juggler server: ws://{shown_address(http.address)}{path}")
-        _wait_for_signal()
+        stop.wait()
         http.close()
         server.shut_down(GRACE)
         http.stop(LAST_REQUESTS)
@@ -111,17 +113,21 @@ def _listen(application: Application, bind: tuple[str, int]) -> WSGIServer:
     return http
 
 
-def _wait_for_signal() -> None:
-    """Wait for Ctrl-C or SIGTERM. The next one does what it does by default."""
+def _stop_at_signal() -> Event:
+    """Return what is set at Ctrl-C or SIGTERM. The next of these does what it does by default."""
     import signal
 
     import gevent
     from gevent.event import Event
 
     stop = Event()
-    handlers = [gevent.signal_handler(number, stop.set) for number in (signal.SIGINT, signal.SIGTERM)]
-    stop.wait()
-    for handler in handlers:
-        handler.cancel()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_signal() -> None:
+        stop.set()
+        for watcher in watchers:
+            watcher.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    watchers = [gevent.signal_handler(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)]
+    return stop

@@ -99,6 +99,28 @@ def test_a_server_serves_and_ends_in_order(redis_url, number):
     assert (process.returncode, output, errors) == (0, "", "")
 
 
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_a_second_ctrl_c_does_not_wait_for_calls(redis_url):
+    with running("server", "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
+        url = url_in(process.stdout.readline())
+        with Client(url) as client:
+            client.start_call("nobody.serves.this", timeout=30)
+            client.publish("sync")
+            process.send_signal(signal.SIGINT)
+            eventually(lambda: is_refused(url))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(TIMEOUT) == 130
+
+
+def is_refused(url: str) -> bool:
+    """Whether the server takes no new connections any more."""
+    try:
+        Client(url).close()
+    except ConnectionClosed:
+        return True
+    return False
+
+
 def test_the_redis_option_wins_over_the_environment(redis_url):
     args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url)
     with (
