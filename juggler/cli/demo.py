@@ -59,7 +59,7 @@ def command(bind: tuple[str, int], redis_url: str | None) -> None:
         _say("redis", _host(redis_url) + (" (embedded)" if redis else ""))
         url = _start(parts, bind, redis_url)
         if _first_call(url, stop):
-            _introduce(url, redis_url)
+            _introduce(url, redis.url if redis else None)
             stop.wait()
         parts.check()
 
@@ -86,14 +86,15 @@ def _first_call(url: str, stop: threading.Event) -> bool:
     return True
 
 
-def _introduce(url: str, redis_url: str) -> None:
+def _introduce(url: str, own_redis_url: str | None) -> None:
     option = "" if url == "ws://127.0.0.1:9000/ws" else f" --url {url}"
     lines = [
         f"juggler call test.echo '\"hello\"'{option}",
         f"juggler sub news{option}",
         f'juggler pub news \'{{"text": "hello"}}\'{option}',
-        f"juggler-callee MODULE:OBJECT --redis {redis_url}",
     ]
+    if own_redis_url is not None:
+        lines.append(f"juggler-callee MODULE:OBJECT --redis {own_redis_url}")
     if shutil.which("juggler") is None:
         lines.insert(0, f". {os.path.relpath(sys.prefix)}/bin/activate")
     click.echo(f"\nConnect to {url} with subprotocol juggler.0, or try in another terminal:")
