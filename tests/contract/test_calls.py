@@ -11,6 +11,7 @@ import gevent
 import pytest
 
 from juggler.errors import BrokerError, NackCode
+from tests.contract.conftest import BLOCKING_TIMEOUT
 from tests.recorders import Outcome, RecordedCall, pop_all
 
 TEXTS = [
@@ -84,8 +85,11 @@ def test_calls_are_popped_first_in_first_out_and_no_more_than_the_limit(caller, 
     assert popped == [b"%d" % number for number in range(20)]
 
 
-def test_pop_returns_an_empty_list_when_there_is_no_call(callee):
-    assert callee.calls(["test.uri"]).pop(10) == []
+def test_pop_waits_for_the_blocking_timeout_and_returns_an_empty_list(callee):
+    consumer = callee.calls(["test.uri"])
+    before = time.monotonic()
+    assert consumer.pop(10) == []
+    assert BLOCKING_TIMEOUT * 0.9 < time.monotonic() - before < BLOCKING_TIMEOUT + 2
 
 
 def test_pop_waits_for_a_call_and_leaves_others_alone(caller, callee, call):

@@ -155,6 +155,16 @@ def test_no_event_comes_after_unsubscribe_was_called(pubsub, peer, subscribe, pu
     assert subscriber.seen == []
 
 
+def test_an_event_on_its_way_does_not_come_after_unsubscribe_was_called(pubsub, peer, subscribe, publish):
+    subscriber, last = subscribe(pubsub, "news"), subscribe(pubsub, "last")
+    publish(peer, "news")
+    pubsub.unsubscribe("news", False, subscriber, Outcome())
+    seen = list(subscriber.seen)
+    publish(peer, "last")
+    last.wait(1)
+    assert subscriber.seen == seen
+
+
 def test_each_publication_after_a_confirmed_subscription_is_delivered(pubsub, peer, subscribe, publish):
     for number in range(30):
         subscriber = subscribe(pubsub, f"news.{number % 3}")

@@ -117,16 +117,18 @@ def test_a_slow_call_does_not_hold_up_others(service):
 def test_no_more_calls_are_taken_than_may_run(service):
     gate = Gate()
     service.rpc.register("f", gate)
+    service.broker = LoggingBroker()
     service.start(concurrency=3)
     calls = [service.call(args=b"%d" % number) for number in range(8)]
     eventually(lambda: gate.inside == 3)
-    other = service.broker.calls(["f"])
+    other = MemoryBroker.calls(service.broker, ["f"])
     assert [incoming.args for incoming in other.pop(1)] == [b"3"]
     other.close()
     gate.open.set()
     del calls[3]
     assert [result(pending) for pending in calls] == [0, 1, 2, 4, 5, 6, 7]
     assert gate.most == 3
+    assert 1 <= min(service.broker.limits) <= max(service.broker.limits) == 3
 
 
 def test_greenlets_are_reused_and_no_more_than_needed(service):
@@ -199,11 +201,13 @@ def test_bad_args_never_stop_the_loop(service):
 
 
 def test_a_call_that_expired_on_the_way_is_not_run(service):
-    service.rpc.register("f", pytest.fail)
+    ran = []
+    service.rpc.register("f", ran.append)
     now = time.monotonic()
     worker = service.start(clock=lambda: now + 3600)
     service.call()
     eventually(lambda: counts(worker) == (1, 0, 0, 1))
+    assert ran == []
 
 
 def test_a_call_that_took_too_long_counts_as_expired(service):
@@ -251,6 +255,20 @@ def test_calls_that_do_not_end_are_given_up_and_told(service, caplog):
     for pending in calls:
         assert result(pending)["error"]["message"] == "the callee was stopped before the function had ended"
     assert "gave up on 2 calls that did not end within 0.05 s: f (2)" in caplog.text
+
+
+class LoggingBroker(MemoryBroker):
+    """Writes down how many calls were asked for."""
+
+    def __init__(self):
+        super().__init__(blocking_timeout=0.02)
+        self.limits = []
+
+    def calls(self, uris):
+        consumer = super().calls(uris)
+        pop = consumer.pop
+        consumer.pop = lambda limit: self.limits.append(limit) or pop(limit)
+        return consumer
 
 
 class FailingBroker(MemoryBroker):

@@ -53,6 +53,12 @@ def test_deadlines_are_on_the_clock(broker, clock):
     assert incoming.deadline == 1005.0
 
 
+def test_a_call_is_not_popped_at_its_deadline(broker, clock):
+    call(broker, timeout=5.0)
+    clock.now += 5.0
+    assert broker.calls(["f"]).pop(1) == []
+
+
 def test_a_result_at_the_deadline_is_late(broker, clock):
     pending = call(broker)
     (incoming,) = broker.calls(["f"]).pop(1)
