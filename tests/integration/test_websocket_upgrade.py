@@ -16,6 +16,7 @@ import gunicorn.config
 import gunicorn.glogging
 import pytest
 from gevent import socket
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from gunicorn.workers.ggevent import PyWSGIHandler
 from websockets.sync.client import connect as connect_client
@@ -273,7 +274,7 @@ def test_nothing_is_left_to_the_garbage_collector(serve, ending):
         start_response("403 Forbidden", [("Content-Length", "0"), ("Connection", "close")])
         return []
 
-    running = serve(application, spawn=gevent.pool.Pool())
+    running = serve(application, spawn=Pool())
 
     def connection() -> None:
         with running.connect() as sock:
@@ -352,7 +353,7 @@ def test_a_lost_client(serve):
 
 
 def test_a_server_that_is_stopped_says_that_it_goes_away(serve):
-    running = serve(spawn=gevent.pool.Pool())
+    running = serve(spawn=Pool())
     with running.open() as sock:
         running.server.stop(timeout=0.01)
         assert close_of(parse(read_all(sock))) == (1001, "")
