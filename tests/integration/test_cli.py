@@ -6,37 +6,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import pytest
 
+from tests.integration.commands import TIMEOUT, run, running
 from tests.integration.scripted import CALL, PUB, SUB, Peer, echo, serving
 from tests.support import eventually
-
-TIMEOUT = 20
-
-
-def command(*args: str, url: str) -> list[str]:
-    name, *others = args
-    return [sys.executable, "-m", "juggler.cli.main", name, "--url", url, *others]
-
-
-def run(*args: str, url: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*args, url=url), input=stdin, capture_output=True, text=True, timeout=TIMEOUT)
-
-
-@contextmanager
-def running(*args: str, url: str):
-    process = subprocess.Popen(
-        command(*args, url=url), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +26,7 @@ def running(*args: str, url: str):
 )
 def test_call_prints_the_result(args, stdin, expected):
     with serving(echo) as url:
-        done = run("call", "test.echo", *args, url=url, stdin=stdin)
+        done = run("call", "test.echo", *args, JUGGLER_URL=url, stdin=stdin)
     assert (done.returncode, done.stdout, done.stderr) == (0, expected + "\n", "")
 
 
@@ -63,7 +38,7 @@ def test_call_prints_the_result_as_it_came_on_one_line():
         peer.wait_closed()
 
     with serving(script) as url:
-        assert run("call", "x", url=url).stdout == "[1e400,  2]\n"
+        assert run("call", "x", JUGGLER_URL=url).stdout == "[1e400,  2]\n"
 
 
 def answers_error(peer: Peer) -> None:
@@ -102,7 +77,7 @@ def hangs_up(peer: Peer) -> None:
 )
 def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code, line):
     with serving(script) as url:
-        done = run(*args, url=url)
+        done = run(*args, JUGGLER_URL=url)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (code, line)
     assert "Traceback" not in done.stderr
 
@@ -120,26 +95,26 @@ def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code,
 )
 def test_wrong_usage_is_named(args, expected):
     with serving(echo) as url:
-        done = run(*args, url=url)
+        done = run(*args, JUGGLER_URL=url)
     assert done.returncode == 2, done
     assert expected in done.stderr
 
 
 def test_a_wrong_url_and_a_server_that_is_not_there():
-    done = run("call", "x", url="http://127.0.0.1:1/")
+    done = run("call", "x", JUGGLER_URL="http://127.0.0.1:1/")
     assert done.returncode == 2
     assert done.stderr.startswith(
         "juggler call: url: expected ws://host:port/path or wss://…, got 'http://127.0.0.1:1/'"
     )
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        done = run("call", "x", url=f"ws://127.0.0.1:{bound.getsockname()[1]}/ws")
+        done = run("call", "x", JUGGLER_URL=f"ws://127.0.0.1:{bound.getsockname()[1]}/ws")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
     assert "cannot connect to ws://127.0.0.1" in done.stderr
 
 
 def test_verbose_prints_the_traceback():
-    done = run("call", "x", "--verbose", url="nowhere")
+    done = run("call", "x", "--verbose", JUGGLER_URL="nowhere")
     assert done.returncode == 2
     assert done.stderr.startswith("Traceback")
     assert done.stderr.splitlines()[-1].startswith("juggler call: url: expected")
@@ -153,7 +128,7 @@ def test_pub_publishes_what_it_is_given():
         peer.wait_closed()
 
     with serving(script) as url:
-        assert run("pub", "news", '["hello"]', url=url).returncode == 0
+        assert run("pub", "news", '["hello"]', JUGGLER_URL=url).returncode == 0
     assert payloads == [{"channel": "news", "args": ["hello"]}]
 
 
@@ -166,7 +141,7 @@ def test_sub_prints_events_until_it_has_enough():
         peer.wait_closed()
 
     with serving(script) as url:
-        done = run("sub", "news.*", "log.*", "--pattern", "--count", "2", url=url)
+        done = run("sub", "news.*", "log.*", "--pattern", "--count", "2", JUGGLER_URL=url)
     assert (done.returncode, done.stderr) == (0, "subscribed to news.*, log.*\n")
     events = sorted(done.stdout.splitlines(), reverse=True)
     assert events[0] == '{"channel": "news.a", "pattern": "news.*", "args": 0.1}'
@@ -179,7 +154,7 @@ def test_sub_flushes_each_line_and_ends_well_on_ctrl_c():
         peer.event("news", 1)
         peer.wait_closed()
 
-    with serving(script) as url, running("sub", "news", url=url) as process:
+    with serving(script) as url, running("sub", "news", JUGGLER_URL=url) as process:
         assert process.stdout.readline() == '{"channel": "news", "args": 1}\n'
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)
@@ -193,7 +168,7 @@ def test_ctrl_c_ends_a_call():
         called.append(peer.receive(CALL))
         peer.wait_closed()
 
-    with serving(script) as url, running("call", "x", url=url) as process:
+    with serving(script) as url, running("call", "x", JUGGLER_URL=url) as process:
         eventually(lambda: called)
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,35 +14,8 @@ import pytest
 
 from juggler.client import Client
 from juggler.errors import ConnectionClosed, HandshakeRefused
+from tests.integration.commands import TIMEOUT, run, running
 from tests.support import eventually
-
-TIMEOUT = 30
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "JUGGLER_URL")}
-
-
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "juggler.cli.main", *args]
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*args), env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT)
-
-
-@contextmanager
-def running(*args: str, **environment: str):
-    process = subprocess.Popen(
-        command(*args),
-        env={**ENVIRONMENT, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @contextmanager
@@ -116,7 +88,7 @@ def is_refused(url: str) -> bool:
     """Whether the server takes no new connections any more."""
     try:
         Client(url).close()
-    except ConnectionClosed:
+    except (ConnectionClosed, HandshakeRefused):
         return True
     return False
 
