@@ -133,6 +133,26 @@ def test_a_silent_redis_is_noticed_and_forgiven(mortal):
         events_arrive(subscriber, wire)
 
 
+def test_a_silent_redis_with_a_full_socket_is_forgiven_too(mortal):
+    mortal.start()
+    broker = RedisBroker(mortal.url)
+    broker.connect()
+    mortal.signal(signal.SIGSTOP)
+    stuck = [Outcome() for _ in range(20)]
+    for outcome in stuck:
+        broker.publish("c", "00000000-0000-4000-8000-000000000001", b'"%b"' % (b"x" * 1_000_000), outcome)
+    assert all(isinstance(outcome.wait(), BrokerUnavailable) for outcome in stuck)
+    mortal.signal(signal.SIGCONT)
+
+    def works() -> bool:
+        outcome = Outcome()
+        broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", outcome)
+        return outcome.wait() is None
+
+    eventually(works, timeout=15)
+    broker.close()
+
+
 def test_what_is_in_flight_fails_exactly_once(mortal):
     mortal.start()
     broker = RedisBroker(mortal.url)

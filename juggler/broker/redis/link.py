@@ -13,6 +13,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import gevent
@@ -56,6 +57,10 @@ def ignore(reply: Reply) -> None:
     """Take a reply that nobody waits for; an error in it is logged."""
     if isinstance(reply, hiredis.ReplyError):
         log.warning("redis answered with an error: %s", reply)
+
+
+class _Closed(OSError):
+    """Ends the greenlet of a link. An OSError, so that redis-py closes a socket that is being connected."""
 
 
 class BaseLink(ABC):
@@ -151,7 +156,7 @@ class BaseLink(ABC):
         self._watchdog.remove(self.check)
         self._lose(BrokerUnavailable("the broker is closed"))
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
-            self._greenlet.kill()
+            self._greenlet.kill(_Closed)
 
     def check(self, elapsed: float) -> None:
         """Notice a peer that is silently dead: called every ``elapsed`` seconds by the watchdog."""
@@ -167,11 +172,17 @@ class BaseLink(ABC):
             self._lose(BrokerUnavailable(f"redis has not answered for {self._silence:.0f} s"))
 
     def _run(self) -> None:
+        with suppress(_Closed):
+            self._stay_connected()
+
+    def _stay_connected(self) -> None:
         delay = FIRST_DELAY
         while not self._closed:
             try:
                 connection, self.modern = self._connector()
             except (redis.RedisError, OSError) as error:
+                if self._closed:
+                    return  # type: ignore[unreachable]  # another greenlet may have closed it
                 self._lose(BrokerUnavailable(f"no connection to redis: {error}"))
                 pause = delay * random.uniform(0.5, 1.5)  # noqa: S311
                 log.warning("redis link %s: %s; next attempt in %.1f s", self.name, error, pause)
@@ -232,6 +243,7 @@ class BaseLink(ABC):
         connection, self._connection, self._socket = self._connection, None, None
         self._out.clear()
         self._out_size = 0
+        self._flush_scheduled = False
         if self._writable is not None:
             self._writable.close()
             self._writable = None
