@@ -10,6 +10,7 @@ It knows nothing of juggler's messages. From a WSGI application under `WebSocket
         return []
 """
 
+from juggler.websocket.deflate import SharedText
 from juggler.websocket.frames import text_frame
 from juggler.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.websocket.stream import WebSocket
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT",
     "UPGRADE",
     "DeflateOptions",
+    "SharedText",
     "Sweeper",
     "WebSocket",
     "WebSocketHandler",

@@ -14,6 +14,7 @@ from gevent.event import Event
 from gevent.ssl import SSLSocket
 
 from juggler.errors import CloseCode, ConnectionClosed
+from juggler.websocket.deflate import Agreement, MessageDeflater, MessageInflater, SharedText
 from juggler.websocket.frames import close_frame, text_frame
 from juggler.websocket.options import DEFAULT, WebSocketOptions
 from juggler.websocket.parser import Parser
@@ -38,6 +39,7 @@ class WebSocket:
         sock: a connected gevent socket, plain or TLS, which the websocket owns from now on.
         options: limits.
         initial: bytes that were already read from the socket.
+        deflate: what was agreed on about compression, `negotiate`.
 
     Attributes:
         options: limits.
@@ -50,6 +52,7 @@ class WebSocket:
         "__weakref__",
         "_block",
         "_closed_event",
+        "_deflater",
         "_flushing",
         "_heard",
         "_heard_at",
@@ -72,12 +75,16 @@ class WebSocket:
         "options",
     )
 
-    def __init__(self, sock: Any, options: WebSocketOptions = DEFAULT, initial: bytes = b"") -> None:
+    def __init__(
+        self, sock: Any, options: WebSocketOptions = DEFAULT, initial: bytes = b"", deflate: Agreement | None = None
+    ) -> None:
         self.options = options
         self._sock = sock
         self._raw = TlsSocket(sock) if isinstance(sock, SSLSocket) else sock._sock
         self._hub = sock.hub
-        self._parser = Parser(options)
+        inflater = None if deflate is None else MessageInflater(deflate.options, options.read_limit)
+        self._parser = Parser(options, inflater)
+        self._deflater = None if deflate is None else MessageDeflater(deflate.options)
         if initial:
             self._parser.feed(initial)
         self._ready: list[str | bytes] = []  # newest first
@@ -178,7 +185,13 @@ class WebSocket:
         Returns:
             False when the websocket is closing or closed; the message is then dropped.
         """
-        return self.send_frame(text_frame(payload))
+        if self._deflater is None:
+            return self.send_frame(text_frame(payload))
+        return self.close_code is None and self.send_frame(self._deflater.text_frame(payload))
+
+    def send_shared(self, text: SharedText) -> bool:
+        """Send a text that other peers get too, compressed only once for all. Otherwise as `send`."""
+        return self.close_code is None and self.send_frame(text.frame(self._deflater))
 
     def send_frame(self, frame: bytes) -> bool:
         """Send a frame made with `text_frame`, once for many peers. Otherwise as `send`."""

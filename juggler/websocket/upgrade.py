@@ -7,6 +7,7 @@ touches pywsgi and gevent-websocket must live here and only here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BufferedReader
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
 from typing import Any
@@ -17,6 +18,7 @@ from geventwebsocket.handler import WebSocketHandler as StockHandler
 
 from juggler.errors import CloseCode
 from juggler.handshake import accept_token, websocket_key
+from juggler.websocket.deflate import negotiate
 from juggler.websocket.options import DEFAULT, WebSocketOptions
 from juggler.websocket.stream import WebSocket
 
@@ -60,6 +62,10 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
 
     _websocket: WebSocket | None = None
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # from the refusal of an invalid request, when its sender is gone
+            super().handle()
+
     def run_application(self) -> None:
         if "websocket" in self.environ.get("HTTP_UPGRADE", "").lower():
             self.environ[UPGRADE] = self.upgrade
@@ -102,13 +108,18 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
             OSError: the connection is lost.
         """
         key = websocket_key(self.environ)
+        agreement = None
+        if options.deflate is not None:
+            agreement = negotiate(self.environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""), options.deflate)
+        if agreement is not None:
+            headers = [*headers, ("Sec-WebSocket-Extensions", agreement.header)]
         self._answer(key, headers)
         sock = self.socket
         if sock.family in (AF_INET, AF_INET6):
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         initial = _take_buffered(sock, self.rfile)
         self._forget_request()
-        self._websocket = WebSocket(sock, options, initial)
+        self._websocket = WebSocket(sock, options, initial, agreement)
         self.environ["wsgi.websocket"] = self._websocket
         return self._websocket
 
@@ -128,6 +139,15 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
         self.wsgi_input = _NO_INPUT
         self.__dict__.pop("headers", None)
         self.response_headers: list[tuple[bytes, bytes]] = []
+
+    def _handle_client_error(self, ex: Exception) -> tuple[str, bytes] | None:
+        # pywsgi prints a traceback for what its parser did not expect; anybody may send that.
+        if isinstance(ex, ConnectionError):
+            return None
+        if not isinstance(ex, (OSError, ValueError)):
+            ex = ValueError(str(ex))
+        answer: tuple[str, bytes] = super()._handle_client_error(ex)
+        return answer
 
     def log_request(self) -> None:
         # gevent-websocket logs to a logger of its own, and no upgrades; the access log is for all requests.

@@ -22,7 +22,7 @@ from gunicorn.workers.ggevent import PyWSGIHandler
 from websockets.sync.client import connect as connect_client
 
 from juggler.errors import ConnectionClosed, HandshakeRefused
-from juggler.websocket import WebSocketHandler, WebSocketOptions
+from juggler.websocket import DeflateOptions, SharedText, WebSocketHandler, WebSocketOptions
 from tests.rawframes import CLOSE, TEXT, client, close, close_of, parse, texts
 from tests.support import eventually
 
@@ -357,6 +357,37 @@ def test_a_server_that_is_stopped_says_that_it_goes_away(serve):
     with running.open() as sock:
         running.server.stop(timeout=0.01)
         assert close_of(parse(read_all(sock))) == (1001, "")
+
+
+# Compression
+
+
+def test_compression_is_agreed_on_where_it_is_wanted(serve):
+    shared = SharedText(b"the same for all " * 1000)
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=WebSocketOptions(deflate=DeflateOptions(), close_timeout=0.5))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                websocket.send(websocket.receive().encode())
+                websocket.send_shared(shared)
+        return []
+
+    url = f"ws://127.0.0.1:{serve(application).server.server_port}/"
+    for compression in ("deflate", None):
+        with connect_client(url, compression=compression) as websocket:
+            answer = websocket.response.headers.get("Sec-WebSocket-Extensions", "")
+            assert answer.startswith("permessage-deflate; " if compression else "")
+            assert bool(answer) == bool(compression)
+            for text in ("short", "long ☃ " * 10_000, ""):
+                websocket.send(text)
+                assert websocket.recv(timeout=5) == text
+                assert websocket.recv(timeout=5) == "the same for all " * 1000
+
+
+def test_compression_is_not_offered_by_default(serve):
+    with connect_client(f"ws://127.0.0.1:{serve().server.server_port}/") as websocket:
+        assert "Sec-WebSocket-Extensions" not in websocket.response.headers
 
 
 # Elsewhere
