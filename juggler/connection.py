@@ -85,9 +85,11 @@ class Connection(Subscriber):
         return self._attrs
 
     @property
-    def calls_in_flight(self) -> int:
-        """Number of calls whose result is still awaited."""
-        return len(self._calls) if self._calls else 0
+    def busy(self) -> bool:
+        """Whether the client still waits for something: a result, an ACK, or a response that a handler has."""
+        if self._calls or self._unanswered:
+            return True
+        return any(outbox is not None and outbox.waiting for outbox in (self._results, self._events))
 
     def send(self, message: Response) -> None:
         """Send a response through the server's handler."""
@@ -241,20 +243,20 @@ class Connection(Subscriber):
 class _Outbox:
     """Responses that wait for the handler, and the greenlet that gives them to it."""
 
-    __slots__ = ("_connection", "_greenlet", "_signal", "_waiting")
+    __slots__ = ("_connection", "_greenlet", "_signal", "waiting")
 
     def __init__(self, connection: Connection, kind: str) -> None:
         self._connection = connection
-        self._waiting: deque[Response] = deque()
+        self.waiting: deque[Response] = deque()
         self._signal = Signal()
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = f"juggler-{kind}-{connection.uuid}"
 
     def put(self, response: Response) -> None:
-        if len(self._waiting) >= self._connection.server.max_waiting:
-            self._connection.close(CloseCode.PEER_TOO_SLOW, f"{len(self._waiting)} responses wait for the handler")
+        if len(self.waiting) >= self._connection.server.max_waiting:
+            self._connection.close(CloseCode.PEER_TOO_SLOW, f"{len(self.waiting)} responses wait for the handler")
             return
-        self._waiting.append(response)
+        self.waiting.append(response)
         self._signal.set()
 
     def close(self) -> None:
@@ -264,5 +266,7 @@ class _Outbox:
         while True:
             self._signal.wait()
             self._signal.clear()
-            while self._waiting:
-                self._connection.send(self._waiting.popleft())
+            while self.waiting:
+                # One that the handler has still waits, or a server that shuts down would not let it through.
+                self._connection.send(self.waiting[0])
+                self.waiting.popleft()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 import weakref
@@ -17,7 +16,10 @@ from juggler.handler import Handler, process_message
 from juggler.message import MessageType
 from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
 
-log = logging.getLogger("juggler.server")
+_GOODBYE = "the server is shutting down"
+_HANDSHAKE = 2.0  # seconds of a shutdown's grace for the answers to close frames
+_PAUSE = 0.02  # seconds between two connections that are closed, where there are few
+_POLL = 0.05  # seconds between two looks at the connections that are busy
 
 _live: weakref.WeakSet[Server] = weakref.WeakSet()
 
@@ -93,7 +95,7 @@ class Server:
             HandshakeRefused: 503, with the time after which to try again.
         """
         if self.draining:
-            raise HandshakeRefused("503 Service Unavailable", "the server is shutting down", [("Retry-After", "1")])
+            raise HandshakeRefused("503 Service Unavailable", _GOODBYE, [("Retry-After", "1")])
         if self.max_connections is not None and len(self.connections) >= self.max_connections:
             reason = f"the server has its {self.max_connections} connections"
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")])
@@ -109,45 +111,52 @@ class Server:
             allowed: the types of requests that it may send.
             address: the peer's address.
         """
+        if self.draining:
+            # It was admitted before, and has to go like those that were here.
+            websocket.close(CloseCode.GOING_AWAY, _GOODBYE)
+            return
         connection = Connection(self, websocket, subprotocol, allowed, address)
-        if self._sweeper is None:
-            self._sweeper = Sweeper()
+        sweeper = self._sweeper = self._sweeper or Sweeper()
         self.connections.add(connection)
-        self._sweeper.add(websocket)
+        sweeper.add(websocket)
         try:
             connection.serve()
         finally:
             self.connections.discard(connection)
-            self._sweeper.discard(websocket)
+            sweeper.discard(websocket)
 
     def shut_down(self, grace: float = 10.0, spread: float = 2.0) -> None:
-        """Take no new connections, let calls in flight get their results, then close all connections with 1001.
+        """Take no new connections, close each with 1001 once nothing is under way on it, and all within ``grace``.
+
+        It may be called again, meanwhile too: all connections are gone when the first of the calls has to return.
 
         Args:
-            grace: seconds until all connections are to be closed.
-            spread: seconds of them over which the closing is spread, so that clients do not return all at once.
+            grace: seconds until all connections are closed, whatever their clients and calls do. The last 2 of them, or
+                a quarter, are for the clients' answers to the close frame.
+            spread: seconds over which closing is spread, at most a quarter of ``grace``, so that clients do not return
+                all at once. Calls have what is left of ``grace``.
         """
         self.draining = True
-        deadline = time.monotonic() + grace
-        spread = min(spread, grace / 2)
-        while any(c.calls_in_flight for c in self.connections) and time.monotonic() < deadline - spread:
-            gevent.sleep(0.05)
-        waiting = list(self.connections)
-        random.shuffle(waiting)
-        pause = min(spread / max(len(waiting), 1), 0.02)
-        for connection in waiting:
-            connection.close(CloseCode.GOING_AWAY, "the server is shutting down")
-            gevent.sleep(pause)
-        for connection in waiting:
-            if not connection.wait_closed(max(0.0, deadline - time.monotonic())):
-                break
+        end = time.monotonic() + grace
+        spread = min(spread, grace / 4)
+        patience = end - spread - min(_HANDSHAKE, grace / 4)
+        closing: list[Connection] = []
+        while waiting := [c for c in self.connections if c.websocket.close_code is None]:
+            random.shuffle(waiting)
+            closed = _close_spread(waiting, spread, patience)
+            closing += closed
+            if len(closed) < len(waiting):
+                gevent.sleep(_POLL)
+        for connection in closing:
+            if not connection.wait_closed(max(0.0, end - time.monotonic())):
+                connection.websocket.abort()
         self.close()
 
     def close(self) -> None:
         """Begin to close what is left, and release the greenlet that watches over connections. Brokers stay open."""
         self.draining = True
         for connection in list(self.connections):
-            connection.close(CloseCode.GOING_AWAY, "the server is shutting down")
+            connection.close(CloseCode.GOING_AWAY, _GOODBYE)
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None
@@ -156,6 +165,20 @@ class Server:
 def live_servers() -> list[Server]:
     """Return the servers of this process, for whoever has to shut it down."""
     return list(_live)
+
+
+def _close_spread(connections: list[Connection], spread: float, patience: float) -> list[Connection]:
+    """Close connections over ``spread`` seconds, but until the time ``patience`` no busy ones. Return the closed."""
+    pause = min(spread / len(connections), _PAUSE)
+    begin = time.monotonic()
+    closed = []
+    for connection in connections:
+        now = time.monotonic()
+        if now >= patience or not connection.busy:
+            connection.close(CloseCode.GOING_AWAY, _GOODBYE)
+            closed.append(connection)
+            gevent.sleep(max(0.0, begin + len(closed) * pause - now))
+    return closed
 
 
 def _positive(name: str, value: int | None) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler import handshake
-from juggler.errors import HandshakeRefused
+from juggler.errors import CloseCode, HandshakeRefused
 from juggler.server import Server
 from juggler.websocket import WebSocket
 
@@ -17,6 +17,9 @@ StartResponse: TypeAlias = Callable[..., Any]
 
 UPGRADE = "juggler.upgrade"
 """Where the HTTP server leaves the function that upgrades a request, see `juggler.websocket.WebSocketHandler`."""
+
+
+_CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
 
 
 class Application:
@@ -74,11 +77,19 @@ class Application:
     def _upgrade(self, environ: dict[str, Any], subprotocol: str | None) -> WebSocket:
         upgrade = environ.get(UPGRADE)
         if upgrade is None:
-            reason = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
-            raise HandshakeRefused("501 Not Implemented", reason)
+            _close_foreign(environ)
+            raise HandshakeRefused("501 Not Implemented", _CANNOT_UPGRADE)
         headers = [("Sec-WebSocket-Protocol", subprotocol)] if subprotocol else []
         websocket: WebSocket = upgrade(headers, self.server.websocket_options)
         return websocket
+
+
+def _close_foreign(environ: dict[str, Any]) -> None:
+    """Say goodbye on a websocket that gevent-websocket's own handler has made, before it asked the application."""
+    foreign = environ.get("wsgi.websocket")
+    if foreign is not None:
+        # Its `close` ignores the code, and sends as the frame's payload what should be the reason.
+        foreign.close(message=CloseCode.INTERNAL_ERROR.to_bytes(2, "big") + _CANNOT_UPGRADE.encode())
 
 
 def _answer(start_response: StartResponse, refusal: HandshakeRefused) -> list[bytes]:

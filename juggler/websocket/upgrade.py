@@ -131,11 +131,11 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
         self.write(b"")
 
     def _forget_request(self) -> None:
-        """Let go of what an open websocket does not need: 10 KB, most of it the buffer of `rfile`."""
+        """Let go of what an open websocket does not need: most of it is the buffer of `rfile`."""
         kept = {name: self.environ[name] for name in _LOGGED if name in self.environ}
         self.environ.clear()
         self.environ.update(kept)
-        self.rfile.close()
+        self.__dict__.pop("rfile").close()
         self.wsgi_input = _NO_INPUT
         self.__dict__.pop("headers", None)
         self.response_headers: list[tuple[bytes, bytes]] = []
