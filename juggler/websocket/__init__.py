@@ -11,7 +11,7 @@ It knows nothing of juggler's messages. From a WSGI application under `WebSocket
 """
 
 from juggler.websocket.deflate import SharedText
-from juggler.websocket.frames import text_frame
+from juggler.websocket.frames import binary_frame, text_frame
 from juggler.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.websocket.stream import WebSocket
 from juggler.websocket.sweeper import Sweeper
@@ -26,5 +26,6 @@ __all__ = [
     "WebSocket",
     "WebSocketHandler",
     "WebSocketOptions",
+    "binary_frame",
     "text_frame",
 ]

@@ -63,6 +63,11 @@ def text_frame(payload: bytes) -> bytes:
     return frame(FIN | TEXT, payload)
 
 
+def binary_frame(payload: bytes) -> bytes:
+    """Return a whole binary message as one frame, for `WebSocket.send_frame`."""
+    return frame(FIN | BINARY, payload)
+
+
 def close_frame(code: int, reason: str = "") -> bytes:
     """Return a close frame. A reason of more than 123 bytes is cut between two characters.
 

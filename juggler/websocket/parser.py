@@ -163,6 +163,8 @@ class Parser:
             position = stop
             if self.end is not None:
                 return
+            if position < size and messages and len(messages[-1]) > _MIN_READ:
+                break  # a few compressed bytes may have become this: let others have their turn
         self._position = position
         self.pending = True
 

@@ -21,8 +21,9 @@ from juggler.websocket.parser import Parser
 from juggler.websocket.tls import TlsSocket
 
 FRAMES_PER_TURN = 64
+_BLOCK_BYTES = 256 * 1024
 _DISCARD_BYTES = 65536
-_LINGER_BYTES = 4 * 1024 * 1024
+_LINGER_BYTES = 4 * 1024 * 1024  # read from a peer that has been told that it is over
 _NEXT_TURN = 1e-9  # sleep(0) may let greenlets alternate for long before gevent looks at sockets again
 
 
@@ -232,27 +233,35 @@ class WebSocket:
         self._progress = True
         return sent
 
-    def _write_queued(self) -> None:
-        """Send what waits, as far as the socket takes it. A block is tried again as it was begun, as TLS demands."""
-        while self._queued:
-            if self._block is None:
-                queue = self._queue
-                self._queue = []
-                self._block = memoryview(queue[0] if len(queue) == 1 else b"".join(queue))
-            block = self._block
-            sent = self._write(block)
-            if self._lost:
+    def _write_block(self) -> None:
+        """Send a block of what waits, as far as the socket takes it; it is tried again as it was, as TLS demands."""
+        if self._block is None:
+            if not self._queue:
                 return
+            self._block = memoryview(self._take_block())
+        block = self._block
+        sent = self._write(block)
+        if not self._lost:
             self._queued -= sent
-            if sent < len(block):
-                self._block = block[sent:]
-                return
-            self._block = None
+            self._block = block[sent:] if sent < len(block) else None
+
+    def _take_block(self) -> bytes:
+        """Take frames off the queue, joined: all of them, or enough to keep the socket busy."""
+        taken = self._queue
+        if self._queued <= _BLOCK_BYTES:
+            self._queue = []
+        else:
+            size = count = 0
+            while size < _BLOCK_BYTES and count < len(taken):
+                size += len(taken[count])
+                count += 1
+            taken, self._queue = taken[:count], taken[count:]
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def _flush(self) -> None:
         """Send what was queued in this turn. The rest is the writer's."""
         if self._writer is None:
-            self._write_queued()
+            self._write_block()
             if self._queued:
                 self._start_writer()
             else:
@@ -268,23 +277,25 @@ class WebSocket:
         try:
             while self._queued:
                 self._hub.wait(self._sock._write_event)
-                self._write_queued()
+                self._write_block()
         except OSError:
-            self._lose("the socket was closed")
+            pass  # the socket was closed meanwhile
         finally:
+            if self._queued:
+                self._lose("writing was given up")  # nothing may follow half a frame
             self._writer = None
             self._flushing = False
 
     def _make_room(self, frame: bytes) -> bool:
         """Try to send what waits. If too much is left to add the frame, the peer is too slow."""
         if self._writer is None:
-            self._write_queued()
+            self._write_block()
         if self._queued and self._queued + len(frame) > (self.options.queue_limit or 0):
             self.fall_behind("the peer does not read: its queue is full")
         return self.close_code is None
 
     def fall_behind(self, reason: str) -> None:
-        """Close, because the peer is too slow, without what waits for it but the frame that it has begun to get."""
+        """Close, because the peer is too slow, and drop what waits for it, but for the block it has begun to get."""
         self._queue.clear()
         self._queued = 0 if self._block is None else len(self._block)
         self.close(CloseCode.PEER_TOO_SLOW, reason)
@@ -334,6 +345,7 @@ class WebSocket:
         its end of the connection, so that it gets our close frame and no reset; all that in `close_timeout`.
         """
         self.close()
+        gevent.sleep(0)  # who still waits in `receive` is told first
         try:
             with gevent.Timeout(self.options.close_timeout, False):
                 if not self._lost:

@@ -324,6 +324,17 @@ def test_a_peer_that_never_stops_talking_is_not_listened_to_for_ever(connect):
     assert websocket.closed
 
 
+def test_who_still_receives_is_told_before_the_end(connect):
+    websocket, peer = connect()
+    receiver = gevent.spawn(receive_all, websocket)
+    gevent.sleep(0.001)
+    peer.send(client(TEXT, b"x"))
+    websocket.close(4000)
+    gevent.spawn(websocket.finish)
+    _, ended = receiver.get(timeout=5)
+    assert ended.code == 4000
+
+
 def test_waiting_for_the_end(connect):
     websocket, peer = connect()
     assert not websocket.wait_closed(0.001)
@@ -435,6 +446,26 @@ def test_the_writer_lives_only_while_something_waits(connect):
     eventually(lambda: websocket._writer is None)
     websocket.send(b"again")
     assert texts(peer.read(1)) == ["again"]
+
+
+def test_a_long_queue_of_small_frames_stays_in_order(connect):
+    websocket, peer = connect(WebSocketOptions(queue_limit=None, close_timeout=0.5))
+    sent = [str(n) for n in range(200_000)]
+    for text in sent:
+        websocket.send(text.encode())
+    websocket.close()
+    gevent.spawn(websocket.finish)
+    assert texts(peer.read_all()) == sent
+
+
+def test_a_writer_that_is_killed_leaves_no_torn_frame(connect):
+    websocket, peer = connect(WebSocketOptions(queue_limit=None))
+    websocket.send(b"x" * 3_000_000)
+    gevent.sleep(0.001)
+    websocket._writer.kill()
+    assert not websocket.send(b"y")
+    assert websocket.close_code == CloseCode.ABNORMAL
+    assert b"y" not in peer.sock.recv(5_000_000)
 
 
 # A peer that does not read

@@ -173,6 +173,15 @@ def test_a_bomb_is_not_inflated_beyond_the_limit():
     assert sum(asked) <= 100_000
 
 
+def test_many_bombs_are_defused_one_at_a_time():
+    parser = Parser(WebSocketOptions(), MessageInflater(WISHES, None))
+    parser.feed(client(TEXT, deflated(b"x" * 1_000_000), rsv=4) * 10 + client(TEXT, b"y") * 3)
+    counts = []
+    while parser.pending:
+        counts.append(len(parser.parse(64)))
+    assert counts == [1] * 10 + [3]
+
+
 def test_the_limit_is_exact_and_each_message_s_own():
     fits, over = client(TEXT, deflated(b"x" * 1000), rsv=4), client(TEXT, deflated(b"x" * 1001), rsv=4)
     assert run(fits * 3)[1] == ["x" * 1000] * 3

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from websockets.frames import Frame, Opcode
 
-from juggler.websocket.frames import PING_FRAME, close_frame, text_frame
+from juggler.websocket.frames import PING_FRAME, binary_frame, close_frame, text_frame
 from juggler.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.websocket.parser import Parser
 from tests.rawframes import (
@@ -390,6 +390,10 @@ def test_a_close_reason_that_is_not_utf8():
 def test_a_text_frame(size):
     payload = b"x" * size
     assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+def test_a_binary_frame():
+    assert binary_frame(b"\xff") == Frame(Opcode.BINARY, b"\xff").serialize(mask=False)
 
 
 def test_a_ping_frame():
