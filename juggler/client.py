@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 SUBPROTOCOL = Subprotocol("juggler.0")
 MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
 
+# Messages that wait for our reader, which takes them as they come. When there are more, websockets pauses; and when it is
+# closed while it pauses, it polls a closed socket, for which gevent's event loop aborts the process.
+READ_AHEAD = 4096
+
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
 
 _log = logging.getLogger(__name__)
@@ -60,7 +64,8 @@ class Client:
         headers: more headers for the upgrade, for example ``Authorization``.
         allowed_messages: the only requests that will be made, for example ``"call, pub"``, so that the server does
             less; any other then ends the connection. ``None`` allows all.
-        max_size: largest message to accept, in bytes. ``None``: no limit.
+        max_size: largest message to accept, in bytes; the default is that of a server's ``write_limit``. ``None``: no
+            limit.
         ping_interval: seconds between pings. ``None``: none are sent.
         ping_timeout: seconds after which a missing pong ends the connection. ``None``: never.
         max_events: how many events a subscription keeps for its reader; then it drops the oldest.
@@ -82,7 +87,7 @@ class Client:
         call_timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
         allowed_messages: str | None = None,
-        max_size: int | None = 2**20,
+        max_size: int | None = 16 * 2**20,
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
         max_events: int = 1000,
@@ -105,6 +110,7 @@ class Client:
             open_timeout=timeout,
             close_timeout=timeout,
             max_size=max_size,
+            max_queue=READ_AHEAD,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             **options,
