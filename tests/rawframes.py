@@ -46,16 +46,17 @@ class Frame(NamedTuple):
 def parse(data: bytes) -> list[Frame]:
     """Return the unmasked frames that ``data`` consists of, every byte of it."""
     frames = []
-    while data:
-        first, length = data[0], data[1]
+    position = 0
+    while position < len(data):
+        first, length = data[position], data[position + 1]
         assert length < 128, "a server's frame is not masked"
-        start = 2
+        start = position + 2
         if length >= 126:
-            start = 4 if length == 126 else 10
-            length = int.from_bytes(data[2:start], "big")
-        assert len(data) >= start + length, "the last frame is cut off"
-        frames.append(Frame(bool(first & 0x80), first >> 4 & 7, first & 15, data[start : start + length]))
-        data = data[start + length :]
+            start += 2 if length == 126 else 8
+            length = int.from_bytes(data[position + 2 : start], "big")
+        position = start + length
+        assert position <= len(data), "the last frame is cut off"
+        frames.append(Frame(bool(first & 0x80), first >> 4 & 7, first & 15, data[start:position]))
     return frames
 
 
