@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 SUBPROTOCOL = Subprotocol("juggler.0")
 MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
 
-# Messages that wait for our reader, which takes them as they come. When there are more, websockets pauses; and when it is
-# closed while it pauses, it polls a closed socket, for which gevent's event loop aborts the process.
+# Messages that wait for our reader, which takes them as they come. When there are more, websockets pauses; and when it
+# is closed while it pauses, it polls a closed socket, for which gevent's event loop aborts the process.
 READ_AHEAD = 4096
 
 OnMessage: TypeAlias = Callable[[Response | Exp], None]

@@ -151,7 +151,7 @@ class Connection(Subscriber):
         for pending in self._calls or ():
             self.server.caller_broker.forget(pending)
         if self._subscriptions:
-            self.server.pubsub_broker.forget(self)
+            self.server.pubsub_broker.unsubscribe_all(self)
         for outbox in (self._results, self._events):
             if outbox is not None:
                 outbox.close()

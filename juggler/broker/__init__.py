@@ -64,7 +64,7 @@ class CallerBroker(ABC):
 
     @abstractmethod
     def forget(self, pending: PendingCall) -> None:
-        """Tell ``pending`` nothing more; its result, when it comes, is dropped. Idempotent."""
+        """Tell ``pending``, which was given to `call`, nothing more; its result is dropped. Idempotent."""
 
     @abstractmethod
     def close(self) -> None:
@@ -153,7 +153,7 @@ class Event(Struct, gc=False):
 
 
 class Subscriber(ABC):
-    """Receives events. Is told apart by identity."""
+    """Receives events. Subscribers are told apart by identity: equality must stay that of plain objects."""
 
     __slots__ = ()
 
@@ -189,7 +189,7 @@ class PubSubBroker(ABC):
         """End a subscription; one that does not exist is no error. No event of it is delivered from now on."""
 
     @abstractmethod
-    def forget(self, subscriber: Subscriber) -> None:
+    def unsubscribe_all(self, subscriber: Subscriber) -> None:
         """End all subscriptions of a subscriber that is gone. Idempotent."""
 
     @abstractmethod

@@ -80,14 +80,6 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         """Tell whether no call, result or subscription is kept."""
         return not (self._pending or self._calls or self._results or self._subscriptions)
 
-    def forget(self, who: PendingCall | Subscriber) -> None:
-        # Both roles have this method; an object that plays both parts is forgotten in both.
-        if isinstance(who, PendingCall):
-            self._pending.pop(getattr(who, "call_id", ""), None)
-        if isinstance(who, Subscriber):
-            for subscription in list(self._subscriptions):
-                self._remove_subscriber(subscription, who)
-
     def close(self) -> None:
         self._closed = True
         self._timer.close()
@@ -114,6 +106,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         for consumer in self._consumers:
             consumer.notice(uri)
         pending.on_stored(None)
+
+    def forget(self, pending: PendingCall) -> None:
+        self._pending.pop(pending.call_id, None)
 
     def _deliver_results(self) -> None:
         for call, args in self._results.pop(self._conn_uuid, ()):
@@ -196,6 +191,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self._remove_subscriber((channel, pattern), subscriber)
         on_done(None)
+
+    def unsubscribe_all(self, subscriber: Subscriber) -> None:
+        for subscription in list(self._subscriptions):
+            self._remove_subscriber(subscription, subscriber)
 
     def _remove_subscriber(self, subscription: Subscription, subscriber: Subscriber) -> None:
         subscribers = self._subscriptions.get(subscription, {})

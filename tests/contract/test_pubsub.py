@@ -195,9 +195,9 @@ def test_the_last_of_quick_changes_counts(pubsub, peer, subscribe, publish):
 def test_a_forgotten_subscriber_gets_nothing_more(pubsub, peer, subscribe, publish):
     gone, stays = subscribe(pubsub, "news"), subscribe(pubsub, "news")
     subscribe(pubsub, "n*", True, gone)
-    pubsub.forget(gone)
-    pubsub.forget(gone)
-    pubsub.forget(RecordedSubscriber())
+    pubsub.unsubscribe_all(gone)
+    pubsub.unsubscribe_all(gone)
+    pubsub.unsubscribe_all(RecordedSubscriber())
     publish(peer, "news")
     stays.wait(1)
     assert gone.seen == []

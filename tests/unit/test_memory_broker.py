@@ -116,17 +116,3 @@ def test_a_call_made_while_another_expires_is_not_disturbed(broker, clock):
     broker.expire()
     assert again[0].told == [("stored", None)]
     assert not broker.is_empty()
-
-
-def test_one_object_can_be_forgotten_in_both_roles(broker):
-    class Both(RecordedSubscriber, RecordedCall):
-        def __init__(self):
-            RecordedSubscriber.__init__(self)
-            RecordedCall.__init__(self)
-
-    both = Both()
-    call(broker, pending=both)
-    broker.subscribe("news", False, both, Outcome())
-    broker.calls(["f"]).pop(1)
-    broker.forget(both)
-    assert broker.is_empty()

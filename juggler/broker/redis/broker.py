@@ -78,11 +78,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
         self.caller.call(uri, args, timeout, pending)
 
-    def forget(self, one: PendingCall | Subscriber) -> None:
-        if isinstance(one, PendingCall):
-            self.caller.forget(one)
-        else:
-            self.pubsub.forget(one)
+    def forget(self, pending: PendingCall) -> None:
+        self.caller.forget(pending)
 
     def calls(self, uris: Sequence[str]) -> CallConsumer:
         return self.callee.calls(uris)
@@ -98,6 +95,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self.pubsub.unsubscribe(channel, pattern, subscriber, on_done)
+
+    def unsubscribe_all(self, subscriber: Subscriber) -> None:
+        self.pubsub.unsubscribe_all(subscriber)
 
     def close(self) -> None:
         # First the commands: it fails those who wait for a reply.

@@ -202,7 +202,7 @@ class RedisPubSub(PubSubBroker):
             self._leave(key, subscriber)
         on_done(None)
 
-    def forget(self, subscriber: Subscriber) -> None:
+    def unsubscribe_all(self, subscriber: Subscriber) -> None:
         for key in self._of.pop(subscriber, ()):
             self._leave(key, subscriber)
 
