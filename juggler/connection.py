@@ -150,7 +150,7 @@ class Connection(Subscriber):
     def _end(self) -> None:
         for pending in self._calls or ():
             self.server.caller_broker.forget(pending)
-        if self._subscriptions:
+        if self._subscriptions is not None:
             self.server.pubsub_broker.unsubscribe_all(self)
         for outbox in (self._results, self._events):
             if outbox is not None:
@@ -175,17 +175,20 @@ class Connection(Subscriber):
         if self._calls is not None:
             self._calls.discard(pending)
 
-    def begin_subscription(self, channel: str, pattern: bool) -> None:
-        """Note a subscription.
+    def begin_subscription(self, channel: str, pattern: bool) -> bool:
+        """Note a subscription, and return whether it is a new one.
 
         Raises:
             Refused: there are too many of them.
         """
         if self._subscriptions is None:
             self._subscriptions = set()
-        if len(self._subscriptions) >= self.server.max_subscriptions and (channel, pattern) not in self._subscriptions:
+        if (channel, pattern) in self._subscriptions:
+            return False
+        if len(self._subscriptions) >= self.server.max_subscriptions:
             raise Refused(NackCode.TOO_MANY_REQUESTS, f"{len(self._subscriptions)} subscriptions exist already")
         self._subscriptions.add((channel, pattern))
+        return True
 
     def end_subscription(self, channel: str, pattern: bool) -> None:
         """Forget a subscription that has ended, or that was refused."""

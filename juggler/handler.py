@@ -93,11 +93,11 @@ def _process_pub(connection: Connection, message: Pub) -> None:
 
 
 def _process_sub(connection: Connection, message: Sub) -> None:
-    connection.begin_subscription(message.channel, message.pattern)
+    is_new = connection.begin_subscription(message.channel, message.pattern)
     connection.expect_answer()
 
     def on_done(error: BrokerError | None) -> None:
-        if error is not None:
+        if error is not None and is_new:
             connection.end_subscription(message.channel, message.pattern)
         answer(error)
 

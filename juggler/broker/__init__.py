@@ -180,8 +180,8 @@ class PubSubBroker(ABC):
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         """Subscribe to a channel, or with ``pattern`` to all channels that match this Redis glob. Idempotent.
 
-        ``on_done`` is told once the broker has confirmed it: each later publication is delivered. When it fails, the
-        subscriber is not subscribed.
+        ``on_done`` is told once the broker has confirmed it: each later publication is delivered. When it fails, things
+        are as they were before: a new subscription is not made, one that existed goes on.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ from tests.recorders import Outcome, RecordedCall
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
-CALL, PUB, SUB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 7, 8, 9, 10))
+CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
 
 
 class MortalRedis:
@@ -102,6 +102,21 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
+
+
+def test_a_refused_repetition_leaves_the_subscription_as_it_was(mortal):
+    mortal.start()
+    with stack(mortal.url) as (broker, url), Wire(url) as wire:
+        with Wire(url) as subscriber:
+            subscriber.request(SUB, channel="c")
+            mortal.kill()
+            eventually(lambda: subscriber.request(SUB, channel="c")["meta"]["type"] == NACK)
+            mortal.start()
+            eventually(lambda: answers(wire), timeout=10)
+            eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK, timeout=10)
+            wire.request(UNSB, channel="c")
+            events_arrive(subscriber, wire)
+        eventually(lambda: not broker.pubsub._topics, message="the subscription ends with its connection")
 
 
 def test_a_server_may_come_before_its_redis(mortal):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import gevent
 import hiredis
@@ -35,6 +35,14 @@ OnEvent: TypeAlias = Callable[[bool, bytes, bytes, bytes], None]
 """Told whether a pattern matched, the pattern or channel, the channel, and the payload."""
 
 
+class _Waiting(NamedTuple):
+    """A subscriber that waits for the confirmation of a topic; ``is_new`` unless it was subscribed before."""
+
+    subscriber: Subscriber
+    on_done: Done
+    is_new: bool
+
+
 class _Topic:
     """A channel or pattern that somebody here has subscribed to."""
 
@@ -44,15 +52,15 @@ class _Topic:
         self.confirmed = False
         # Dictionaries because they keep the order.
         self.subscribers: dict[Subscriber, None] = {}
-        self.waiting: list[tuple[Subscriber, Done]] = []
+        self.waiting: list[_Waiting] = []
 
     def tell(self, error: BrokerError | None, only: Subscriber | None = None) -> None:
         """Tell all who wait for the confirmation, or only one subscriber, how it has ended."""
         waiting = self.waiting
-        self.waiting = [entry for entry in waiting if only is not None and entry[0] is not only]
-        for subscriber, on_done in waiting:
-            if only is None or subscriber is only:
-                on_done(error)
+        self.waiting = [entry for entry in waiting if only is not None and entry.subscriber is not only]
+        for entry in waiting:
+            if only is None or entry.subscriber is only:
+                entry.on_done(error)
 
 
 class _PubSubLink(BaseLink):
@@ -138,8 +146,9 @@ class _PubSubLink(BaseLink):
 
     def _fail_waiting(self, error: BrokerError) -> None:
         for key, topic in list(self._topics.items()):
-            for subscriber, _ in topic.waiting:
-                topic.subscribers.pop(subscriber, None)
+            for entry in topic.waiting:
+                if entry.is_new:
+                    topic.subscribers.pop(entry.subscriber, None)
             if not topic.subscribers:
                 del self._topics[key]
             topic.tell(error)
@@ -185,12 +194,13 @@ class RedisPubSub(PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
+        is_new = subscriber not in topic.subscribers
         topic.subscribers[subscriber] = None
         self._of.setdefault(subscriber, set()).add(key)
         if topic.confirmed:
             on_done(None)
         else:
-            topic.waiting.append((subscriber, on_done))
+            topic.waiting.append(_Waiting(subscriber, on_done, is_new))
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         key = (pattern, channel.encode())
