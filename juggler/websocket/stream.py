@@ -378,7 +378,7 @@ class WebSocket:
             self._writer.join()
         try:
             self._raw.shutdown(SHUT_WR)
-            while budget > 0:
+            while budget > 0 and not self._lost:
                 budget -= self._discard()
         except OSError:
             pass  # reset by the peer: it is all over as well

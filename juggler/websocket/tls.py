@@ -27,10 +27,7 @@ class TlsSocket:
 
     def send(self, data: bytes | memoryview) -> int:
         """Send, and return how many bytes were taken. What was not taken must be tried again as it is."""
-        try:
-            sent: int = self._sock.send(data)
-        except (SSLWantReadError, SSLWantWriteError):
-            return 0
+        sent: int = self._sock.send(data)  # 0 where a plain socket would raise
         return sent
 
     def shutdown(self, how: int) -> None:

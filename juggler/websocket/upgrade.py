@@ -40,18 +40,6 @@ _LOGGED = (
 )
 
 
-class _NoInput:
-    """Stands for the request's body once the bytes that follow the request are frames."""
-
-    __slots__ = ()
-
-    def _discard(self) -> None:
-        pass
-
-
-_NO_INPUT = _NoInput()
-
-
 class WebSocketHandler(StockHandler):  # type: ignore[misc]
     """pywsgi's handler for a server whose application upgrades requests itself.
 
@@ -136,7 +124,7 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
         self.environ.clear()
         self.environ.update(kept)
         self.__dict__.pop("rfile").close()
-        self.wsgi_input = _NO_INPUT
+        self.wsgi_input.rfile = None
         self.__dict__.pop("headers", None)
         self.response_headers: list[tuple[bytes, bytes]] = []
 

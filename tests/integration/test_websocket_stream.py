@@ -232,6 +232,14 @@ def test_we_close(connect, code):
     assert websocket.wait_closed(5)
 
 
+def test_messages_that_are_here_already_are_dropped_when_we_close(connect):
+    websocket, peer = connect()
+    peer.send(client(TEXT, b"one") + client(TEXT, b"two"))
+    assert websocket.receive() == "one"
+    websocket.close()
+    assert receive_all(websocket)[0] == []
+
+
 def test_the_first_code_wins(connect):
     websocket, peer = connect()
     websocket.close(4000, "first")
@@ -330,7 +338,7 @@ def test_who_still_receives_is_told_before_the_end(connect):
     gevent.sleep(0.001)
     peer.send(client(TEXT, b"x"))
     websocket.close(4000)
-    gevent.spawn(websocket.finish)
+    websocket.finish()
     _, ended = receiver.get(timeout=5)
     assert ended.code == 4000
 
@@ -354,6 +362,20 @@ def test_aborting(connect):
     _, ended = receiver.get(timeout=5)
     assert ended.code == CloseCode.ABNORMAL
     assert peer.read_all() == []
+    assert websocket.wait_closed(0)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_aborting_what_lingers(connect, answered):
+    websocket, peer = connect(WebSocketOptions(close_timeout=None))
+    websocket.close()
+    ender = gevent.spawn(websocket.finish)
+    peer.read(1)
+    if answered:
+        peer.send(close(1000))
+        assert peer.read_all() == []
+    websocket.abort()
+    ender.get(timeout=5)
     assert websocket.wait_closed(0)
 
 

@@ -299,8 +299,8 @@ def test_nothing_is_left_to_the_garbage_collector(serve, ending):
 # The end
 
 
-def test_a_request_is_logged_once_when_its_websocket_has_ended(serve):
-    running = serve()
+def test_a_request_is_logged_once_when_its_websocket_has_ended(serve, capsys):
+    running = serve(spawn=Pool())
     with running.open() as sock:
         sock.sendall(client(TEXT, b"hello"))
         sock.recv(100)
@@ -309,7 +309,8 @@ def test_a_request_is_logged_once_when_its_websocket_has_ended(serve):
         read_all(sock)
     (line,) = running.logged()
     assert '"GET /chat?room=1 HTTP/1.1" 101 ' in line
-    assert not running.errors.getvalue()
+    eventually(lambda: not running.server.pool)
+    assert running.errors.getvalue() + capsys.readouterr().err == ""
 
 
 def test_an_application_that_returns_closes_its_websocket(serve):
@@ -457,7 +458,9 @@ def test_tls(secure, client_context):
 
 @pytest.mark.parametrize("size", [10, 9000, 15_000, 40_000])
 def test_frames_right_behind_the_request_are_not_lost_over_tls(secure, client_context, size):
-    with client_context.wrap_socket(secure.connect(), server_hostname="localhost") as sock:
+    tcp = secure.connect()
+    # Not suppressed: an end of the connection that TLS did not announce.
+    with client_context.wrap_socket(tcp, server_hostname="localhost", suppress_ragged_eofs=False) as sock:
         sock.sendall(REQUEST + client(TEXT, b"x" * size) + close(1000))
         read_head(sock)
         frames = parse(read_all(sock))

@@ -188,6 +188,14 @@ def test_a_consumed_buffer_is_let_go():
     assert len(parser._buffer) == 3
 
 
+@pytest.mark.parametrize(
+    ("length", "read_size"), [(100, 16_384), (65_536, 65_550), (1_000_000, 131_072), (1 << 40, 131_072)]
+)
+def test_large_frames_are_read_in_one_go_up_to_a_bound(length, read_size):
+    parser, _ = run(head(TEXT, length) + MASK + mask(b"x"), options=WebSocketOptions(read_limit=None))
+    assert parser.read_size == read_size
+
+
 # Rules of framing, RFC 6455 §5
 
 
