@@ -205,7 +205,7 @@ class WebSocket:
         return self.close_code is None
 
     def _output(self, frame: bytes) -> None:
-        turn = self._hub.loop.iteration
+        turn = self._hub.loop.iteration  # a constant with libuv: there all is joined
         if self._flushing or turn == self._turn:
             self._queue.append(frame)
             self._queued += len(frame)

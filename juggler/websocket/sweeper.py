@@ -41,7 +41,7 @@ class Sweeper:
     def add(self, websocket: WebSocket) -> None:
         """Look after a websocket until it has ended, or is discarded."""
         self._websockets.add(websocket)
-        if self._greenlet is None:
+        if self._greenlet is None or self._greenlet.dead:
             self._greenlet = gevent.Greenlet(self._run)
             self._greenlet.name = "websocket-sweeper"
             self._greenlet.start()

@@ -182,8 +182,8 @@ def delivering(kind: Kind, pair: Callable[[], tuple[Any, Any]], rounds: int) -> 
         return timed(rounds, PEERS, prepare, run)
 
 
-def idle_kilobytes(kind: Kind) -> float:
-    """Return the resident memory that an idle connection over TCP costs a server process."""
+def idle_kilobytes(kind: Kind, count: int = IDLE) -> float:
+    """Return the resident memory that an idle connection over TCP costs a server process, if it has so many."""
     command = [sys.executable, "-m", "loadtest.bench.websocket", "--serve", kind.name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         clients: list[Any] = []
@@ -193,8 +193,8 @@ def idle_kilobytes(kind: Kind) -> float:
             # What is only needed once is not a connection's.
             clients.extend(_handshake(port) for _ in range(100))
             before = _resident(server.pid)
-            clients.extend(_handshake(port) for _ in range(IDLE))
-            return (_resident(server.pid) - before) / IDLE / 1024
+            clients.extend(_handshake(port) for _ in range(count))
+            return (_resident(server.pid) - before) / count / 1024
         finally:
             server.terminate()
             for client in clients:

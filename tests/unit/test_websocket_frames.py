@@ -6,6 +6,7 @@ import random
 import tracemalloc
 
 import pytest
+import websockets.utils
 from websockets.frames import Frame, Opcode
 
 from juggler.websocket.frames import PING_FRAME, binary_frame, close_frame, text_frame
@@ -130,6 +131,11 @@ def test_one_character_over_many_fragments():
     )
     assert messages == ["☃"]
     assert parser.end is None
+
+
+def test_without_the_c_extension(monkeypatch):
+    monkeypatch.setattr("juggler.websocket.parser.apply_mask", websockets.utils.apply_mask)
+    assert_is_the_stream(*run(STREAM[:50], STREAM[50:]))
 
 
 def test_a_message_in_empty_fragments():

@@ -1,0 +1,10 @@
+"""What an idle connection costs, the greenlet and the HTTP server's part included."""
+
+from __future__ import annotations
+
+from loadtest.bench.websocket import Ours, Stock, idle_kilobytes
+
+
+def test_an_idle_connection_costs_little():
+    # 11 KB with Python 3.11, 14 with 3.13, 19 with 3.10; the stock one costs 23 to 30.
+    assert idle_kilobytes(Ours, 1000) < 0.75 * idle_kilobytes(Stock, 1000)
