@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
 from juggler.server import live_servers
@@ -20,6 +22,11 @@ MARGIN = 1.0
 """Seconds of gunicorn's graceful timeout, at most half of it, that are left for the worker's own end."""
 
 _POLL = 0.05
+
+# With --preload the application, and redis with it, is imported before the worker patches. This part of redis is not
+# used here; gevent's warning is for applications that have more of the kind.
+_UNUSED = r"Monkey-patching ssl .*\(NOT patched\): \['redis\.asyncio\.connection [^,]*'\]\. $"
+
 _NO_REQUEST = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
 
 
@@ -86,6 +93,11 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._http: list[HttpServer] = []
         self._drainer: gevent.Greenlet | None = None
+
+    def patch(self) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _UNUSED, monkey.MonkeyPatchWarning)
+            super().patch()
 
     def server_class(self, *args: Any, **kwargs: Any) -> HttpServer:
         """Make the server of one listening socket. gunicorn calls it like a class."""

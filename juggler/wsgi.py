@@ -88,8 +88,9 @@ def _close_foreign(environ: dict[str, Any]) -> None:
     """Say goodbye on a websocket that gevent-websocket's own handler has made, before it asked the application."""
     foreign = environ.get("wsgi.websocket")
     if foreign is not None:
-        # Its `close` ignores the code, and sends as the frame's payload what should be the reason.
-        foreign.close(message=CloseCode.INTERNAL_ERROR.to_bytes(2, "big") + _CANNOT_UPGRADE.encode())
+        # Its `close` does not send the code.
+        payload = CloseCode.INTERNAL_ERROR.to_bytes(2, "big") + _CANNOT_UPGRADE.encode()
+        foreign.send_frame(payload, foreign.OPCODE_CLOSE)
 
 
 def _answer(start_response: StartResponse, refusal: HandshakeRefused) -> list[bytes]:

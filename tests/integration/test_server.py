@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import ExitStack
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 from websockets.exceptions import InvalidStatus
 
+from juggler.handler import chain
 from juggler.message import MessageType
 from juggler.websocket import WebSocketOptions
 from tests.stack import Wire, lazy_subscriber, running_server, serving
@@ -261,6 +265,95 @@ def test_shutting_down_lets_calls_finish_and_says_goodbye():
             assert wire.receive()["payload"] == {"for": uuid, "uri": "u", "args": "done"}
         assert wire.closed() == (1001, "the server is shutting down")
         ending.join()
+
+
+def test_shutting_down_closes_the_idle_first_and_spreads_it():
+    with running_server() as running, ExitStack() as stack:
+        busy = stack.enter_context(Wire(running.url))
+        busy.request(CALL, uri="u", timeout=5 * 10**9)
+        idle = [stack.enter_context(Wire(running.url)) for _ in range(10)]
+        begin = time.monotonic()
+        ending = gevent.spawn(running.server.shut_down, 5.0, 0.1)
+        assert [wire.closed() for wire in idle] == [(1001, "the server is shutting down")] * 10
+        assert time.monotonic() - begin > 0.08
+        with serving(running.broker, ["u"], lambda call: b"1"):
+            assert busy.receive()["meta"]["type"] == RES
+        assert busy.closed()[0] == 1001
+        ending.get(timeout=5)
+        assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("spread", [0.0, 60.0])
+def test_shutting_down_ends_in_time_whatever_clients_and_calls_do(spread):
+    with (
+        running_server() as running,
+        Wire(running.url) as waiting,
+        lazy_subscriber(running.url, "c") as lazy,
+    ):
+        waiting.request(CALL, uri="nobody", timeout=60 * 10**9)
+        websockets = [connection.websocket for connection in running.server.connections]
+        begin = time.monotonic()
+        running.server.shut_down(0.4, spread)
+        assert 0.35 < time.monotonic() - begin < 0.6
+        assert all(websocket.closed for websocket in websockets)
+        assert waiting.closed()[0] == 1001
+        assert (1001).to_bytes(2, "big") in b"".join(iter(lambda: lazy.recv(65536), b""))
+
+
+def test_shutting_down_again_is_for_who_is_in_a_hurry():
+    with running_server() as running, Wire(running.url) as wire:
+        wire.request(CALL, uri="nobody", timeout=60 * 10**9)
+        patient = gevent.spawn(running.server.shut_down, 60.0)
+        eventually(lambda: running.server.draining)
+        running.server.shut_down(0.2)
+        assert wire.closed()[0] == 1001
+        patient.get(timeout=1)
+        running.server.shut_down()
+
+
+def test_a_connection_that_was_admitted_just_before_goes_at_once():
+    with running_server() as running:
+        # The upgrade may wait for the client's socket: here, until the server has been shut down.
+        admit = running.server.check_admission
+        running.server.check_admission = lambda: (admit(), running.server.shut_down())
+        with Wire(running.url) as wire:
+            assert wire.closed() == (1001, "the server is shutting down")
+        assert not running.server.connections
+
+
+def test_closing_a_server_lets_its_connections_end_in_order(capfd):
+    with running_server() as running, Wire(running.url) as wire:
+        wire.request(SUB, channel="c")
+        running.server.close()
+        assert wire.closed()[0] == 1001
+    assert not capfd.readouterr().err
+
+
+def test_a_response_that_the_handler_still_has_is_not_lost_when_shutting_down():
+    held, go = Signal(), Signal()
+
+    def hold(next):
+        def handler(ctx, connection, message):
+            if message.type == RES:
+                held.set()
+                assert go.wait(5)
+            next(ctx, connection, message)
+
+        return handler
+
+    with (
+        running_server(handler=chain(hold)) as running,
+        serving(running.broker, ["u"], lambda call: b"1"),
+        Wire(running.url) as wire,
+    ):
+        wire.request(CALL, uri="u", timeout=5 * 10**9)
+        assert held.wait(5)
+        ending = gevent.spawn(running.server.shut_down, 5.0, 0)
+        eventually(lambda: running.server.draining)
+        go.set()
+        assert wire.receive()["meta"]["type"] == RES
+        assert wire.closed()[0] == 1001
+        ending.get(timeout=5)
 
 
 def test_a_client_that_does_not_read_is_closed_and_holds_up_nobody():

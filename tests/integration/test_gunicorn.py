@@ -1,0 +1,525 @@
+"""The gunicorn worker as people run it: a master, its workers, and Redis, each a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+import redis
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import free_port
+from juggler.message import MessageType
+from tests.stack import Wire, lazy_subscriber, serving
+from tests.support import eventually
+
+ROOT = Path(__file__).parents[2]
+CALL, PUB, SUB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 7, 8, 9, 10))
+UUID = "00000000-0000-4000-8000-000000000001"
+LONG = 60 * 10**9
+
+# Tells with each upgrade, and at /state, which worker it is. The answer at /slow waits for a file.
+APP = """
+import json, os, time
+from socket import IPPROTO_TCP, TCP_NODELAY
+from juggler.broker.redis import RedisBroker
+from juggler.server import Server
+from juggler.wsgi import UPGRADE, Application
+
+broker = RedisBroker(os.environ["REDIS_URL"])
+server = Server(caller_broker=broker, pubsub_broker=broker)
+juggler = Application(server)
+nodelay = []
+slow = 0
+
+def application(environ, start_response):
+    global slow
+    if environ["PATH_INFO"] == "/state":
+        body = json.dumps({"slow": slow, "nodelay": nodelay}).encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+    if environ["PATH_INFO"] == "/slow":
+        slow += 1
+        start_response("200 OK", [("Content-Length", "4")])
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        return [b"slow"]
+    upgrade = environ.get(UPGRADE)
+    if upgrade is not None:
+        sock = environ["gunicorn.sock"]
+        def upgrade_and_tell(headers, options):
+            websocket = upgrade([*headers, ("X-Pid", str(os.getpid()))], options)
+            if isinstance(sock.getsockname(), tuple):
+                nodelay.append(sock.getsockopt(IPPROTO_TCP, TCP_NODELAY))
+            return websocket
+        environ[UPGRADE] = upgrade_and_tell
+    return juggler(environ, start_response)
+"""
+
+CONF = """
+control_socket_disable = True
+
+def post_worker_init(worker):
+    worker.log.info("Ready: %s", worker.pid)
+"""
+
+
+class Gunicorn:
+    """A gunicorn that runs in a directory of its own."""
+
+    def __init__(self, directory: Path, redis_url: str, *args: str, bind: str = "", worker: str = "") -> None:
+        self.directory = directory
+        self.port = free_port()
+        (directory / "app.py").write_text(APP)
+        (directory / "gunicorn.conf.py").write_text(CONF)
+        command = [sys.executable, "-m", "gunicorn", "-k", worker or "juggler.worker.GeventWorker"]
+        command += ["-b", bind or f"127.0.0.1:{self.port}", "--access-logfile", "access.log", *args, "app:application"]
+        warnings = "error,ignore::ResourceWarning"  # gunicorn leaves sockets and files to be closed by the end
+        environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": warnings}
+        with self._path("stderr").open("w") as err, self._path("stdout").open("w") as out:
+            self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=out, stderr=err)
+
+    def _path(self, name: str) -> Path:
+        return self.directory / name
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def said(self) -> list[str]:
+        """What it has written to stderr, and to stdout."""
+        return (self._path("stderr").read_text() + self._path("stdout").read_text()).splitlines()
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes of the workers that have begun to serve, oldest first."""
+        return [int(line.rpartition(" ")[2]) for line in self.said if "Ready:" in line]
+
+    def accesses(self) -> Counter[tuple[str, int]]:
+        """The access log: how many lines for each request line and status."""
+        found = re.findall(r'"([^"]*)" (\d+) ', self._path("access.log").read_text())
+        return Counter((line, int(status)) for line, status in found)
+
+    def get(self, path: str) -> bytes:
+        """Request a path on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self.get("/state"))
+        return state
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 10.0) -> int:
+        return self.process.wait(timeout)
+
+    def check_end(self) -> None:
+        """It has ended in order, has said nothing but what it does, and has left nothing behind."""
+        assert self.process.returncode == 0
+        strange = [line for line in self.said if "[INFO]" not in line]
+        assert not strange
+        for pid in self.workers:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", self.port)).close()
+
+
+Start = Callable[..., Gunicorn]
+
+
+@pytest.fixture
+def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
+    """Start a gunicorn, with more arguments. It is killed if the test does not end it."""
+    started: list[Gunicorn] = []
+
+    def start(*args: str, workers: int = 1, **options: Any) -> Gunicorn:
+        gunicorn = Gunicorn(tmp_path, redis_url, "-w", str(workers), *args, **options)
+        started.append(gunicorn)
+        eventually(lambda: len(gunicorn.workers) == workers, message="workers that are ready")
+        return gunicorn
+
+    yield start
+    for gunicorn in started:
+        if gunicorn.process.poll() is None:
+            for pid in [*gunicorn.workers, gunicorn.process.pid]:
+                os.kill(pid, signal.SIGKILL)
+            gunicorn.wait()
+
+
+@pytest.fixture
+def gunicorn(start: Start) -> Iterator[Gunicorn]:
+    """Two workers. They have to end in order when the test has ended, if they have not before."""
+    gunicorn = start("--graceful-timeout", "5", workers=2)
+    yield gunicorn
+    if gunicorn.process.poll() is None:
+        gunicorn.signal(signal.SIGTERM)
+        gunicorn.wait()
+    gunicorn.check_end()
+
+
+@pytest.fixture
+def echo(redis_url: str) -> Iterator[None]:
+    """Answers the calls to ``echo``."""
+    broker = RedisBroker(redis_url)
+    with serving(broker, ["echo"], lambda call: call.args):
+        yield
+    broker.close()
+
+
+def pid_of(wire: Wire) -> int:
+    response = wire.websocket.response
+    assert response is not None
+    return int(response.headers["X-Pid"])
+
+
+@contextmanager
+def one_on_each(url: str, workers: int = 2, **options: Any) -> Iterator[list[Wire]]:
+    """Connect until every worker has a client, and give one of each."""
+    with ExitStack() as stack:
+        clients: dict[int, Wire] = {}
+
+        def connect() -> bool:
+            wire = stack.enter_context(Wire(url, **options))
+            clients[pid_of(wire)] = wire
+            return len(clients) == workers
+
+        eventually(connect, message=f"clients on {workers} workers")
+        yield list(clients.values())
+
+
+def call(wire: Wire, uri: str, args: Any = None) -> None:
+    """Call with the same uuid as all others, and see the ACK."""
+    payload = {"uri": uri, "timeout": LONG, "args": args}
+    wire.websocket.send(json.dumps({"meta": {"type": 1, "uuid": UUID}, "payload": payload}))
+    assert wire.receive()["meta"]["type"] == ACK
+
+
+def result(wire: Wire) -> Any:
+    payload = wire.receive()["payload"]
+    assert payload["for"] == UUID
+    return payload["args"]
+
+
+def lost(wire: Wire) -> None:
+    """Wait until the connection is lost without a close frame."""
+    with pytest.raises(ConnectionClosed) as end:
+        wire.websocket.recv(timeout=5)
+    assert end.value.rcvd is None
+
+
+# Several workers
+
+
+def test_events_and_results_find_their_way_between_workers(gunicorn, echo):
+    with one_on_each(gunicorn.url) as (one, other):
+        for subscriber, publisher in ((one, other), (other, one)):
+            channel = f"of-{pid_of(subscriber)}"
+            assert subscriber.request(SUB, channel=channel)["meta"]["type"] == ACK
+            publisher.request(PUB, channel=channel, args=1)
+            assert subscriber.receive()["payload"]["args"] == 1
+        for number in range(20):
+            call(one, "echo", {"one": number})
+            call(other, "echo", {"other": number})
+            assert result(one) == {"one": number}
+            assert result(other) == {"other": number}
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+@pytest.mark.parametrize("options", [(), ("--preload",)])
+def test_workers_share_neither_results_nor_identifiers(start, redis_url, options, echo):
+    gunicorn = start(*options, workers=2)
+    with one_on_each(gunicorn.url) as clients, redis.Redis.from_url(redis_url, protocol=2) as client:
+        for wire in clients:
+            call(wire, "echo", 1)
+            assert result(wire) == 1
+            call(wire, "nobody")
+        waiting = [json.loads(each) for each in client.lrange("juggler:calls:{nobody}", 0, -1)]
+        assert len({each["conn_uuid"] for each in waiting}) == 2
+        # The server's own identifiers begin with what is random and a process's own.
+        assert len({each["msg_uuid"][:24] for each in waiting}) == 2
+        acks = [wire.request(SUB, channel="c")["meta"]["uuid"] for wire in clients]
+        assert len(set(acks)) == 2
+        gunicorn.signal(signal.SIGQUIT)
+        gunicorn.wait()
+    gunicorn.check_end()
+
+
+def test_small_messages_are_not_held_back(start):
+    gunicorn = start()
+    with Wire(gunicorn.url):
+        assert gunicorn.state()["nodelay"] == [1]
+    gunicorn.signal(signal.SIGTERM)
+    gunicorn.wait()
+    gunicorn.check_end()
+
+
+# Logs
+
+
+def test_each_request_has_one_line_in_the_access_log(gunicorn):
+    with Wire(gunicorn.url) as wire:
+        wire.request(SUB, channel="c")
+        gunicorn.get("/state")
+        with pytest.raises(InvalidStatus):
+            Wire(gunicorn.url, subprotocols=["other"])
+        expected = {("GET /state HTTP/1.1", 200): 1, ("GET /ws HTTP/1.1", 400): 1}
+        eventually(lambda: gunicorn.accesses() == expected)
+    expected["GET /ws HTTP/1.1", 101] = 1
+    eventually(lambda: gunicorn.accesses() == expected, message="the upgrade's line, when it has ended")
+
+
+HEAD = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: juggler.0\r\n\r\n"
+GARBAGE = {
+    b"xx\r\n\r\n": b"400",
+    b"\r\n": b"400",
+    b"\x16\x03\x01" * 100 + b"\r\n": b"400",
+    b"GET / HTTP/9\r\n\r\n": b"400",
+    b"GET / HTTP/x.y\r\n\r\n": b"400",
+    b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n": b"400",
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n": b"400",
+    b"GET /%s HTTP/1.1\r\n\r\n" % (b"x" * 20_000): b"414",
+    HEAD + b"Sec-WebSocket-Key: short\r\n\r\n": b"400",
+    HEAD + KEY + b"garbage": b"101",
+    b"GET /state HTTP/1.1\r\n\r\n%s\r\n" % b"x": b"200",
+}
+
+
+def test_whatever_comes_to_the_port_is_no_reason_for_a_traceback(gunicorn):
+    for garbage, status in GARBAGE.items():
+        with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
+            sock.settimeout(5)
+            sock.sendall(garbage)
+            sock.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: sock.recv(4096), b""))
+            assert answer.startswith(b"HTTP/1.1 " + status), garbage
+        with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
+            sock.sendall(garbage)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # it ends with a reset
+    # Of the second request on a connection, which is none, the log does not say what the first one was.
+    eventually(lambda: gunicorn.accesses()["- - -", 400] >= 8)
+    assert not gunicorn.accesses()["GET /state HTTP/1.1", 400]
+
+
+# Ends
+
+
+def test_sigterm_lets_calls_get_their_results_and_says_goodbye(gunicorn, redis_url):
+    broker = RedisBroker(redis_url)
+    with one_on_each(gunicorn.url) as clients, one_on_each(gunicorn.url) as idle:
+        for number, wire in enumerate(clients):
+            call(wire, "late", number)
+        gunicorn.signal(signal.SIGTERM)
+        for wire in idle:
+            assert wire.closed() == (1001, "the server is shutting down")
+        with pytest.raises(OSError, match="refused"):
+            Wire(gunicorn.url)
+        with serving(broker, ["late"], lambda call: call.args):
+            for number, wire in enumerate(clients):
+                assert result(wire) == number
+                assert wire.closed() == (1001, "the server is shutting down")
+        assert gunicorn.wait() == 0
+    broker.close()
+
+
+def test_sigterm_waits_for_plain_requests_but_not_for_idle_connections(start):
+    gunicorn = start("--graceful-timeout", "5")
+    idle = http.client.HTTPConnection("127.0.0.1", gunicorn.port, timeout=5)
+    idle.request("GET", "/state")
+    assert idle.getresponse().read()
+    slow = gevent.spawn(gunicorn.get, "/slow")
+    eventually(lambda: gunicorn.state()["slow"] == 1)
+    begin = time.monotonic()
+    gunicorn.signal(signal.SIGTERM)
+    eventually(lambda: "Handling signal: term" in "".join(gunicorn.said))
+    (gunicorn.directory / "go").touch()
+    assert slow.get(timeout=5) == b"slow"
+    assert gunicorn.wait() == 0
+    assert time.monotonic() - begin < 3
+    idle.close()
+    gunicorn.check_end()
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_nothing_that_clients_do_holds_it_beyond_the_graceful_timeout(start):
+    gunicorn = start("--graceful-timeout", "2")
+    with Wire(gunicorn.url) as waiting, lazy_subscriber(gunicorn.url, "c"):
+        waiting.request(CALL, uri="nobody", timeout=LONG)
+        begin = time.monotonic()
+        gunicorn.signal(signal.SIGTERM)
+        assert waiting.closed() == (1001, "the server is shutting down")
+        assert time.monotonic() - begin > 0.4  # for the call
+        assert gunicorn.wait() == 0
+        assert time.monotonic() - begin < 2
+    gunicorn.check_end()
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT])
+def test_sigquit_and_sigint_end_it_at_once(start, number):
+    gunicorn = start("--graceful-timeout", "10")
+    with Wire(gunicorn.url) as wire:
+        wire.request(CALL, uri="nobody", timeout=LONG)
+        begin = time.monotonic()
+        gunicorn.signal(number)
+        lost(wire)
+        assert gunicorn.wait() == 0
+        assert time.monotonic() - begin < 2
+    gunicorn.check_end()
+
+
+@pytest.mark.leaves_keys("juggler:*")
+def test_a_worker_that_dies_is_replaced_and_leaves_nothing_for_ever(start, redis_url, echo):
+    gunicorn = start(workers=2)
+    with one_on_each(gunicorn.url) as (dying, living):
+        living.request(SUB, channel="c")
+        for wire in (dying, living):
+            call(wire, "nobody")
+        os.kill(pid_of(dying), signal.SIGKILL)
+        lost(dying)
+        call(living, "echo", "still here")
+        assert result(living) == "still here"
+        eventually(lambda: len(gunicorn.workers) == 3)
+        with one_on_each(gunicorn.url) as (one, other):
+            assert pid_of(dying) not in {pid_of(one), pid_of(other)}
+            for wire in (one, other):
+                wire.request(PUB, channel="c", args=pid_of(wire))
+                assert living.receive()["payload"]["args"] == pid_of(wire)
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            keys = client.keys("*")
+            assert keys
+            assert all(0 < client.ttl(key) <= 120 for key in keys)
+        gunicorn.signal(signal.SIGQUIT)
+        gunicorn.wait()
+
+
+def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(gunicorn, redis_url):
+    broker = RedisBroker(redis_url)
+    with one_on_each(gunicorn.url) as old, one_on_each(gunicorn.url) as idle:
+        gone = {pid_of(wire) for wire in old}
+        for wire in old:
+            call(wire, "late", pid_of(wire))
+        gunicorn.signal(signal.SIGHUP)
+        for wire in idle:
+            assert wire.closed()[0] == 1001
+        with one_on_each(gunicorn.url) as new:
+            # Both are new ones: the old ones let nobody in, while their calls wait.
+            assert not gone & {pid_of(wire) for wire in new}
+            with serving(broker, ["late"], lambda call: call.args):
+                for wire in old:
+                    assert result(wire) == pid_of(wire)
+                    assert wire.closed()[0] == 1001
+            new[0].request(SUB, channel="c")
+            new[1].request(PUB, channel="c", args="new")
+            assert new[0].receive()["payload"]["args"] == "new"
+    broker.close()
+
+
+# Other sockets
+
+
+def test_a_unix_socket(start, tmp_path, echo):
+    gunicorn = start(bind=f"unix:{tmp_path / 'sock'}")
+
+    def connect(**options: Any) -> Wire:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "sock"))
+        return Wire("ws://app.example/ws", sock=sock, **options)
+
+    with connect(origin="https://app.example") as wire:
+        call(wire, "echo", 1)
+        assert result(wire) == 1
+    with pytest.raises(InvalidStatus) as refused:
+        connect(origin="https://evil.example")
+    assert refused.value.response.status_code == 403
+    gunicorn.signal(signal.SIGTERM)
+    gunicorn.wait()
+    gunicorn.check_end()
+    assert not (tmp_path / "sock").exists()
+    assert gunicorn.accesses() == {("GET /ws HTTP/1.1", 101): 1, ("GET /ws HTTP/1.1", 403): 1}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for localhost, signed with itself."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=DNS:localhost"
+    files = ["-keyout", path, "-out", path.with_suffix(".crt")]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    return path
+
+
+def test_tls(start, certificate, echo):
+    public = certificate.with_suffix(".crt")
+    gunicorn = start("--certfile", str(public), "--keyfile", str(certificate))
+    url = f"wss://localhost:{gunicorn.port}/ws"
+    address = ("127.0.0.1", gunicorn.port)
+    context = ssl.create_default_context(cafile=str(public))
+    with Wire(url, ssl=context, sock=socket.create_connection(address)) as wire:
+        wire.request(SUB, channel="c")
+        wire.send(PUB, channel="c", args=1)
+        assert {wire.receive()["meta"]["type"] for _ in range(2)} == {ACK, EVNT}
+        call(wire, "echo", "x" * 100_000)
+        assert result(wire) == "x" * 100_000
+        with socket.create_connection(address) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            plain.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert not plain.recv(100).startswith(b"HTTP")
+        with socket.create_connection(address) as silent:
+            gunicorn.signal(signal.SIGTERM)
+            assert wire.closed() == (1001, "the server is shutting down")
+            assert gunicorn.wait() == 0
+            silent.close()
+    gunicorn.check_end()
+
+
+# Other workers
+
+
+@pytest.mark.parametrize("worker", ["gevent", "gthread", "sync"])
+def test_workers_that_cannot_upgrade_say_which_one_can(start, worker):
+    gunicorn = start(worker=worker)
+    with pytest.raises(InvalidStatus) as refused:
+        Wire(gunicorn.url)
+    assert refused.value.response.status_code == 501
+    assert "gunicorn -k juggler.worker.GeventWorker" in refused.value.response.body.decode()
+    gunicorn.signal(signal.SIGTERM)
+    gunicorn.wait()
+    gunicorn.check_end()
+
+
+def test_a_worker_that_upgrades_on_its_own_says_which_one_to_use(start):
+    gunicorn = start(worker="geventwebsocket.gunicorn.workers.GeventWebSocketWorker")
+    with Wire(gunicorn.url) as wire:
+        code, reason = wire.closed()
+    assert code == 1011
+    assert "gunicorn -k juggler.worker.GeventWorker" in reason
+    gunicorn.signal(signal.SIGTERM)
+    gunicorn.wait()
+    gunicorn.check_end()
