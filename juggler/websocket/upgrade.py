@@ -6,7 +6,7 @@ touches pywsgi and gevent-websocket must live here and only here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from io import BufferedReader
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
@@ -23,8 +23,6 @@ from juggler.websocket.options import DEFAULT, WebSocketOptions
 from juggler.websocket.stream import WebSocket
 
 UPGRADE = "juggler.upgrade"
-
-Upgrade = Callable[..., WebSocket]
 
 # What access logs, gunicorn's included, want to know of the request when the connection has ended.
 _LOGGED = (
