@@ -1,13 +1,12 @@
 """Turns an HTTP request that pywsgi, or gunicorn's pywsgi worker, has read into a `WebSocket`.
 
 The application decides: it finds ``environ["juggler.upgrade"]`` and calls it, or answers as usual. Everything that
-touches pywsgi and gevent-websocket must live here and only here.
+touches gevent-websocket must live here and only here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from io import BufferedReader
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
 from typing import Any
@@ -20,6 +19,7 @@ from juggler.errors import CloseCode
 from juggler.handshake import accept_token, websocket_key
 from juggler.websocket.deflate import negotiate
 from juggler.websocket.options import DEFAULT, WebSocketOptions
+from juggler.websocket.requests import BoundedRequestHandler
 from juggler.websocket.stream import WebSocket
 
 UPGRADE = "juggler.upgrade"
@@ -38,7 +38,7 @@ _LOGGED = (
 )
 
 
-class WebSocketHandler(StockHandler):  # type: ignore[misc]
+class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[misc]
     """pywsgi's handler for a server whose application upgrades requests itself.
 
     Use it as ``WSGIServer(..., handler_class=WebSocketHandler)``, or mix it in before gunicorn's ``PyWSGIHandler``.
@@ -47,10 +47,6 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
     """
 
     _websocket: WebSocket | None = None
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # from the refusal of an invalid request, when its sender is gone
-            super().handle()
 
     def run_application(self) -> None:
         if "websocket" in self.environ.get("HTTP_UPGRADE", "").lower():
@@ -125,15 +121,6 @@ class WebSocketHandler(StockHandler):  # type: ignore[misc]
         self.wsgi_input.rfile = None
         self.__dict__.pop("headers", None)
         self.response_headers: list[tuple[bytes, bytes]] = []
-
-    def _handle_client_error(self, ex: Exception) -> tuple[str, bytes] | None:
-        # pywsgi prints a traceback for what its parser did not expect; anybody may send that.
-        if isinstance(ex, ConnectionError):
-            return None
-        if not isinstance(ex, (OSError, ValueError)):
-            ex = ValueError(str(ex))
-        answer: tuple[str, bytes] = super()._handle_client_error(ex)
-        return answer
 
     def log_request(self) -> None:
         # gevent-websocket logs to a logger of its own, and no upgrades; the access log is for all requests.

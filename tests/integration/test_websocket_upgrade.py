@@ -197,6 +197,56 @@ def test_headers_cannot_be_injected(serve):
         assert close_of(parse(read_all(sock))) == (1000, "")
 
 
+# What is no request
+
+
+class Impatient(WebSocketHandler):
+    request_timeout = 0.05
+    max_header_size = 1000
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: local", "408", "did not arrive in time"),
+        (b"GET / HTTP/1.1\r\n" + b"X: 123456\r\n" * 100, "431", "headers are too long"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 2000, "431", "headers are too long"),
+        (b"GET /" + b"x" * 10_000, "414", "request line is too long"),
+        (b"\x16\x03\x01 garbage\r\n\r\n", "400", "expected an HTTP/1.1 request"),
+    ],
+)
+def test_what_is_no_request_gets_a_readable_answer_and_is_closed(serve, sent, status, reason):
+    running = serve(handler_class=Impatient)
+    with running.connect() as sock:
+        sock.sendall(sent)
+        answer = read_all(sock).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert reason in answer
+    assert "Traceback" not in running.errors.getvalue()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GE", b"GET / HTTP/1.1\r\n\r\n"])
+def test_who_sends_no_request_is_not_waited_for(serve, sent):
+    def application(environ, start_response):
+        # Longer than the time for a request: that is over once it is here.
+        gevent.sleep(0.1)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    running = serve(application, handler_class=Impatient)
+    with running.connect() as sock:
+        sock.sendall(sent)
+        assert read_all(sock).endswith(b"ok") == (len(sent) > 2)
+    assert len(running.log.getvalue().splitlines()) == (len(sent) > 2)
+
+
+def test_the_time_for_the_request_is_not_the_websockets(serve):
+    with serve(handler_class=Impatient).open() as sock:
+        gevent.sleep(0.1)
+        sock.sendall(client(TEXT, b"still here") + close(1000))
+        assert texts(parse(read_all(sock))) == ["still here"]
+
+
 # What came with the request
 
 
