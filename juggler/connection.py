@@ -15,7 +15,7 @@ from juggler.broker import Event, PendingCall, Subscriber
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
 from juggler.handler import Context
 from juggler.message import Ack, Evnt, Message, MessageType, Nack, Response, nack, new_uuid
-from juggler.websocket import WebSocket, text_frame
+from juggler.websocket import SharedText, WebSocket
 
 if TYPE_CHECKING:
     from juggler.server import Server
@@ -227,11 +227,11 @@ class Connection(Subscriber):
         if not self.server.direct:
             self.respond(Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args))
             return
-        frame = event.frame
-        if frame is None:
+        text = event.shared
+        if text is None:
             message = Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
-            frame = event.frame = text_frame(codec.encode(message))
-        self.websocket.send_frame(frame)
+            text = event.shared = SharedText(codec.encode(message))
+        self.websocket.send_shared(text)
 
     def write(self, response: Response) -> None:
         """Put a response on the websocket; where it is too large, a NACK that refers to the original request."""

@@ -9,15 +9,11 @@ from typing import Any, TypeAlias
 from juggler import handshake
 from juggler.errors import CloseCode, HandshakeRefused
 from juggler.server import Server
-from juggler.websocket import WebSocket
+from juggler.websocket import UPGRADE, WebSocket
 
 log = logging.getLogger("juggler.wsgi")
 
 StartResponse: TypeAlias = Callable[..., Any]
-
-UPGRADE = "juggler.upgrade"
-"""Where the HTTP server leaves the function that upgrades a request, see `juggler.websocket.WebSocketHandler`."""
-
 
 _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
 

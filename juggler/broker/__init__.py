@@ -142,14 +142,14 @@ class Event(Struct, gc=False):
         pattern: the pattern that matched, empty for a subscription to the channel itself.
         uuid: the UUID of the PUB.
         args: JSON text, valid UTF-8.
-        frame: a place for whoever delivers it to keep what has to be built only once; ``None`` at first.
+        shared: a place for whoever delivers it to keep what has to be built only once; ``None`` at first.
     """
 
     channel: str
     pattern: str
     uuid: str
     args: bytes
-    frame: Any = None
+    shared: Any = None
 
 
 class Subscriber(ABC):

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from juggler.handler import chain
 from juggler.message import MessageType
-from juggler.websocket import WebSocketOptions
+from juggler.websocket import DeflateOptions, WebSocketOptions
 from tests.stack import Wire, lazy_subscriber, running_server, serving
 from tests.support import eventually
 
@@ -93,6 +93,24 @@ def test_an_event_reaches_all_subscribers_of_the_channel_and_of_patterns():
         assert events[0] == {"for": uuid, "channel": "news.eu", "args": [1]}
         assert events[1] == {"for": uuid, "channel": "news.eu", "pattern": "news.*", "args": [1]}
         assert two.receive()["payload"] == events[0]
+
+
+def test_an_event_reaches_clients_with_and_without_compression():
+    options = WebSocketOptions(deflate=DeflateOptions(threshold=1))
+    with (
+        running_server(websocket=options) as running,
+        Wire(running.url, compression="deflate") as compressing,
+        Wire(running.url, compression=None) as plain,
+    ):
+        assert compressing.websocket.protocol.extensions
+        assert not plain.websocket.protocol.extensions
+        for wire in (compressing, plain):
+            wire.request(SUB, channel="c")
+        for number in range(3):
+            uuid = plain.send(PUB, channel="c", args=["x" * 1000, number])
+            expected = {"for": uuid, "channel": "c", "args": ["x" * 1000, number]}
+            assert compressing.receive()["payload"] == expected
+            assert expected in [plain.receive()["payload"] for _ in range(2)]
 
 
 def test_nothing_comes_after_unsubscribing():
