@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -130,17 +131,26 @@ class Gunicorn:
         state: dict[str, Any] = json.loads(self.get("/state"))
         return state
 
-    def signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 10.0) -> int:
         return self.process.wait(timeout)
 
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.send(number)
+        self.wait()
+        self.check_end()
+
+    @property
+    def complaints(self) -> list[str]:
+        """What it has said that is more than gunicorn's own account of what it does."""
+        return [line for line in self.said if "[INFO]" not in line]
+
     def check_end(self) -> None:
-        """It has ended in order, has said nothing but what it does, and has left nothing behind."""
+        """It has ended in order, without complaints, and has left nothing behind."""
         assert self.process.returncode == 0
-        strange = [line for line in self.said if "[INFO]" not in line]
-        assert not strange
+        assert not self.complaints
         for pid in self.workers:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -176,7 +186,7 @@ def gunicorn(start: Start) -> Iterator[Gunicorn]:
     gunicorn = start("--graceful-timeout", "5", workers=2)
     yield gunicorn
     if gunicorn.process.poll() is None:
-        gunicorn.signal(signal.SIGTERM)
+        gunicorn.send(signal.SIGTERM)
         gunicorn.wait()
     gunicorn.check_end()
 
@@ -263,18 +273,14 @@ def test_workers_share_neither_results_nor_identifiers(start, redis_url, options
         assert len({each["msg_uuid"][:24] for each in waiting}) == 2
         acks = [wire.request(SUB, channel="c")["meta"]["uuid"] for wire in clients]
         assert len(set(acks)) == 2
-        gunicorn.signal(signal.SIGQUIT)
-        gunicorn.wait()
-    gunicorn.check_end()
+        gunicorn.stop(signal.SIGQUIT)
 
 
 def test_small_messages_are_not_held_back(start):
     gunicorn = start()
     with Wire(gunicorn.url):
         assert gunicorn.state()["nodelay"] == [1]
-    gunicorn.signal(signal.SIGTERM)
-    gunicorn.wait()
-    gunicorn.check_end()
+    gunicorn.stop()
 
 
 # Logs
@@ -294,6 +300,7 @@ def test_each_request_has_one_line_in_the_access_log(gunicorn):
 
 HEAD = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: juggler.0\r\n\r\n"
+RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: the connection ends with a reset
 GARBAGE = {
     b"xx\r\n\r\n": b"400",
     b"\r\n": b"400",
@@ -319,10 +326,19 @@ def test_whatever_comes_to_the_port_is_no_reason_for_a_traceback(gunicorn):
             assert answer.startswith(b"HTTP/1.1 " + status), garbage
         with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
             sock.sendall(garbage)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # it ends with a reset
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     # Of the second request on a connection, which is none, the log does not say what the first one was.
     eventually(lambda: gunicorn.accesses()["- - -", 400] >= 8)
     assert not gunicorn.accesses()["GET /state HTTP/1.1", 400]
+
+
+def test_nor_is_a_client_that_goes_away_amid_its_request(start):
+    gunicorn = start()
+    with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost")
+        gunicorn.state()  # The only worker has read that much.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    gunicorn.stop()
 
 
 # Ends
@@ -333,7 +349,7 @@ def test_sigterm_lets_calls_get_their_results_and_says_goodbye(gunicorn, redis_u
     with one_on_each(gunicorn.url) as clients, one_on_each(gunicorn.url) as idle:
         for number, wire in enumerate(clients):
             call(wire, "late", number)
-        gunicorn.signal(signal.SIGTERM)
+        gunicorn.send(signal.SIGTERM)
         for wire in idle:
             assert wire.closed() == (1001, "the server is shutting down")
         with pytest.raises(OSError, match="refused"):
@@ -354,7 +370,7 @@ def test_sigterm_waits_for_plain_requests_but_not_for_idle_connections(start):
     slow = gevent.spawn(gunicorn.get, "/slow")
     eventually(lambda: gunicorn.state()["slow"] == 1)
     begin = time.monotonic()
-    gunicorn.signal(signal.SIGTERM)
+    gunicorn.send(signal.SIGTERM)
     eventually(lambda: "Handling signal: term" in "".join(gunicorn.said))
     (gunicorn.directory / "go").touch()
     assert slow.get(timeout=5) == b"slow"
@@ -370,7 +386,7 @@ def test_nothing_that_clients_do_holds_it_beyond_the_graceful_timeout(start):
     with Wire(gunicorn.url) as waiting, lazy_subscriber(gunicorn.url, "c"):
         waiting.request(CALL, uri="nobody", timeout=LONG)
         begin = time.monotonic()
-        gunicorn.signal(signal.SIGTERM)
+        gunicorn.send(signal.SIGTERM)
         assert waiting.closed() == (1001, "the server is shutting down")
         assert time.monotonic() - begin > 0.4  # for the call
         assert gunicorn.wait() == 0
@@ -385,7 +401,7 @@ def test_sigquit_and_sigint_end_it_at_once(start, number):
     with Wire(gunicorn.url) as wire:
         wire.request(CALL, uri="nobody", timeout=LONG)
         begin = time.monotonic()
-        gunicorn.signal(number)
+        gunicorn.send(number)
         lost(wire)
         assert gunicorn.wait() == 0
         assert time.monotonic() - begin < 2
@@ -413,8 +429,9 @@ def test_a_worker_that_dies_is_replaced_and_leaves_nothing_for_ever(start, redis
             keys = client.keys("*")
             assert keys
             assert all(0 < client.ttl(key) <= 120 for key in keys)
-        gunicorn.signal(signal.SIGQUIT)
+        gunicorn.send(signal.SIGQUIT)
         gunicorn.wait()
+    assert [line for line in gunicorn.complaints if "was sent SIGKILL" not in line] == []
 
 
 def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(gunicorn, redis_url):
@@ -423,7 +440,7 @@ def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(gunicorn, redis_
         gone = {pid_of(wire) for wire in old}
         for wire in old:
             call(wire, "late", pid_of(wire))
-        gunicorn.signal(signal.SIGHUP)
+        gunicorn.send(signal.SIGHUP)
         for wire in idle:
             assert wire.closed()[0] == 1001
         with one_on_each(gunicorn.url) as new:
@@ -456,9 +473,7 @@ def test_a_unix_socket(start, tmp_path, echo):
     with pytest.raises(InvalidStatus) as refused:
         connect(origin="https://evil.example")
     assert refused.value.response.status_code == 403
-    gunicorn.signal(signal.SIGTERM)
-    gunicorn.wait()
-    gunicorn.check_end()
+    gunicorn.stop()
     assert not (tmp_path / "sock").exists()
     assert gunicorn.accesses() == {("GET /ws HTTP/1.1", 101): 1, ("GET /ws HTTP/1.1", 403): 1}
 
@@ -492,7 +507,7 @@ def test_tls(start, certificate, echo):
             with suppress(ConnectionResetError):
                 assert not plain.recv(100).startswith(b"HTTP")
         with socket.create_connection(address) as silent:
-            gunicorn.signal(signal.SIGTERM)
+            gunicorn.send(signal.SIGTERM)
             assert wire.closed() == (1001, "the server is shutting down")
             assert gunicorn.wait() == 0
             silent.close()
@@ -509,9 +524,7 @@ def test_workers_that_cannot_upgrade_say_which_one_can(start, worker):
         Wire(gunicorn.url)
     assert refused.value.response.status_code == 501
     assert "gunicorn -k juggler.worker.GeventWorker" in refused.value.response.body.decode()
-    gunicorn.signal(signal.SIGTERM)
-    gunicorn.wait()
-    gunicorn.check_end()
+    gunicorn.stop()
 
 
 def test_a_worker_that_upgrades_on_its_own_says_which_one_to_use(start):
@@ -520,6 +533,4 @@ def test_a_worker_that_upgrades_on_its_own_says_which_one_to_use(start):
         code, reason = wire.closed()
     assert code == 1011
     assert "gunicorn -k juggler.worker.GeventWorker" in reason
-    gunicorn.signal(signal.SIGTERM)
-    gunicorn.wait()
-    gunicorn.check_end()
+    gunicorn.stop()
