@@ -11,7 +11,6 @@ from gevent import monkey
 monkey.patch_all()
 
 import contextlib  # noqa: E402
-import os  # noqa: E402
 import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -30,6 +29,7 @@ from websockets.frames import Frame, Opcode  # noqa: E402
 
 from juggler.errors import ConnectionClosed  # noqa: E402
 from juggler.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
+from loadtest.bench.process import resident  # noqa: E402
 
 SMALL = b"x" * 150
 LARGE = b"x" * 65536
@@ -192,9 +192,9 @@ def idle_kilobytes(kind: Kind, count: int = IDLE) -> float:
             port = int(server.stdout.readline())
             # What is only needed once is not a connection's.
             clients.extend(_handshake(port) for _ in range(100))
-            before = _resident(server.pid)
+            before = resident(server.pid)
             clients.extend(_handshake(port) for _ in range(count))
-            return (_resident(server.pid) - before) / count / 1024
+            return (resident(server.pid) - before) / count / 1024
         finally:
             server.terminate()
             for client in clients:
@@ -215,11 +215,6 @@ def _handshake(port: int) -> Any:
     client.sendall(client_frame(SMALL))
     assert client.recv(4096).endswith(SMALL)
     return client
-
-
-def _resident(pid: int) -> int:
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def serve(name: str) -> None:
