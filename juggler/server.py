@@ -116,7 +116,9 @@ class Server:
             websocket.close(CloseCode.GOING_AWAY, _GOODBYE)
             return
         connection = Connection(self, websocket, subprotocol, allowed, address)
-        sweeper = self._sweeper = self._sweeper or Sweeper()
+        if self._sweeper is None:
+            self._sweeper = Sweeper()
+        sweeper = self._sweeper  # should `close` let go of it meanwhile
         self.connections.add(connection)
         sweeper.add(websocket)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from contextlib import ExitStack
@@ -337,6 +338,16 @@ def test_a_connection_that_was_admitted_just_before_goes_at_once():
         with Wire(running.url) as wire:
             assert wire.closed() == (1001, "the server is shutting down")
         assert not running.server.connections
+
+
+def test_one_greenlet_watches_over_connections_that_come_one_after_the_other():
+    with running_server() as running:
+        for _ in range(3):
+            with Wire(running.url) as wire:
+                wire.request(SUB, channel="c")
+            eventually(lambda: not running.server.connections)
+        alive = [each for each in gc.get_objects() if issubclass(type(each), gevent.Greenlet) and not each.dead]
+        assert [each.name for each in alive].count("websocket-sweeper") == 1
 
 
 def test_closing_a_server_lets_its_connections_end_in_order(capfd):
