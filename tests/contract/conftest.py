@@ -40,12 +40,13 @@ class Memory:
 class Redis:
     """Each broker is one more process's, as far as Redis can tell."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **options: Any) -> None:
         self._url = url
+        self._options = {"blocking_timeout": BLOCKING_TIMEOUT, **options}
         self._brokers: list[RedisBroker] = []
 
     def make(self, **options: Any) -> RedisBroker:
-        broker = RedisBroker(self._url, **{"blocking_timeout": BLOCKING_TIMEOUT, **options})
+        broker = RedisBroker(self._url, **{**self._options, **options})
         self._brokers.append(broker)
         return broker
 
@@ -58,13 +59,17 @@ class Redis:
             return bool(client.keys("*"))
 
 
-@pytest.fixture(params=["memory", "redis"])
+# Each of them passes all tests: with the commands of Redis 7, those of Redis 6.2, and a prefix that is a pattern.
+REDIS = {"redis": {}, "redis6": {"legacy": True}, "prefixed": {"key_prefix": "a*[b]:"}}
+
+
+@pytest.fixture(params=["memory", *REDIS])
 def backend(request: pytest.FixtureRequest) -> Iterator[Memory | Redis]:
     """What makes brokers that share one store, and closes them after the test."""
     if request.param == "memory":
         made: Memory | Redis = Memory()
     else:
-        made = Redis(request.getfixturevalue("redis_url"))
+        made = Redis(request.getfixturevalue("redis_url"), **REDIS[request.param])
     yield made
     made.close()
 

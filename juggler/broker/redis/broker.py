@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import redis
+
 from juggler.broker import (
     CallConsumer,
     CalleeBroker,
@@ -14,15 +16,18 @@ from juggler.broker import (
     PubSubBroker,
     Subscriber,
 )
-from juggler.broker.redis import url as redis_url
 from juggler.broker.redis.callee import RedisCallee
 from juggler.broker.redis.caller import RedisCaller
+from juggler.broker.redis.connect import REFUSALS, connector
+from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Link
 from juggler.broker.redis.pop import PopLink
 from juggler.broker.redis.pubsub import RedisPubSub
 from juggler.broker.redis.results import ResultsLink
 from juggler.broker.redis.store import Store
+from juggler.broker.redis.url import parse
 from juggler.broker.redis.watchdog import Watchdog
+from juggler.errors import BrokerUnavailable, ConfigError
 
 
 class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
@@ -31,6 +36,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     It connects when it is first used, or with `connect`, and survives that Redis goes away: meanwhile requests fail
     with `BrokerUnavailable`, and subscriptions are made again with the new connection. A silent peer is noticed within
     5 seconds. It needs gevent's monkey-patching.
+
+    Attributes:
+        shown_url: the URL without its secrets.
     """
 
     def __init__(
@@ -40,39 +48,53 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         call_capacity: int = 0,
         result_capacity: int = 0,
         blocking_timeout: float = 1.0,
+        key_prefix: str = "",
         legacy: bool = False,
     ) -> None:
         """Make a broker that is not connected yet.
 
         Args:
-            url: where Redis is, see `juggler.broker.redis.url.connector`.
+            url: where Redis is, see `juggler.broker.redis.url`.
             call_capacity: the most calls that may wait for one URI; 0 means no limit but their timeouts.
             result_capacity: the most results that may wait for one consumer; 0 means no limit but their timeouts.
             blocking_timeout: seconds for which Redis holds a pop when there is nothing to pop, at least 0.01.
+            key_prefix: what the names of all keys and channels begin with. Servers and callees have to agree on it, and
+                only without it they work with those of the Go package.
             legacy: use only what Redis 6.2 understands; newer servers are recognised without it.
 
         Raises:
             ConfigError: the URL cannot be used.
-            ValueError: a capacity is negative, or the blocking timeout too short.
+            ValueError: a capacity is negative, the blocking timeout too short, or braces are in the prefix.
         """
         if call_capacity < 0 or result_capacity < 0:
             raise ValueError(f"expected capacities of at least 0, got {call_capacity} and {result_capacity}")
         if blocking_timeout < 0.01:
             raise ValueError(f"blocking_timeout: expected at least 0.01 seconds, got {blocking_timeout}")
-        self._connector = redis_url.connector(url, legacy=legacy)
+        names = Names(key_prefix)
+        parsed = parse(url)
+        self.shown_url = parsed.shown
+        self._connector = connector(parsed, version_key=names.calls("version"), legacy=legacy)
         self._blocking_timeout = blocking_timeout
         self._watchdog = Watchdog()
         self._commands = Link("commands", self._connector, self._watchdog)
-        self.caller = RedisCaller(Store(self._commands, call_capacity), self._watchdog, self._make_results_link)
-        self.callee = RedisCallee(self._commands, Store(self._commands, result_capacity), self._make_pop_link)
-        self.pubsub = RedisPubSub(self._commands, self._connector, self._watchdog)
+        self.caller = RedisCaller(names, Store(self._commands, call_capacity), self._watchdog, self._make_results_link)
+        self.callee = RedisCallee(names, Store(self._commands, result_capacity), self._watchdog, self._make_pop_link)
+        self.pubsub = RedisPubSub(names, self._commands, self._connector, self._watchdog)
 
     def connect(self) -> None:
-        """Wait until Redis answers, with one attempt.
+        """See that Redis answers, and that it lets us in, with one attempt.
 
         Raises:
-            BrokerUnavailable: it does not.
+            BrokerUnavailable: it does not answer.
+            ConfigError: it refuses the user name or password, or misses a right.
         """
+        try:
+            connection, _ = self._connector()
+        except REFUSALS as error:
+            raise ConfigError(f"Redis at {self.shown_url} refuses us: {error}") from error
+        except (redis.RedisError, OSError) as error:
+            raise BrokerUnavailable(str(error)) from error
+        connection.disconnect()
         self._commands.execute("PING")
 
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:

@@ -12,12 +12,14 @@ from gevent.event import AsyncResult
 from juggler import codec
 from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
 from juggler.broker.names import check_uris
-from juggler.broker.redis import keys
-from juggler.broker.redis.link import Link, as_error
+from juggler.broker.redis.held import HeldResults
+from juggler.broker.redis.keys import Names
+from juggler.broker.redis.link import as_error
 from juggler.broker.redis.pop import PopLink
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.store import Store
-from juggler.errors import BrokerError, InvalidMessage
+from juggler.broker.redis.watchdog import Watchdog
+from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.message import CallPayload, ResultPayload
 
 
@@ -28,19 +30,23 @@ class RedisCallee(CalleeBroker):
         expired: calls that were not wanted any more when they were popped.
         late: results that were not wanted any more when they were ready.
         invalid: payloads in a list of calls that are none.
+        names: of the keys.
     """
 
-    def __init__(self, commands: Link, store: Store, make_pop_link: Callable[[], PopLink]) -> None:
+    def __init__(self, names: Names, store: Store, watchdog: Watchdog, make_pop_link: Callable[[], PopLink]) -> None:
         self.expired = 0
         self.late = 0
         self.invalid = 0
-        self._commands = commands
+        self.names = names
         self._store = store
         self._make_pop_link = make_pop_link
         self._consumers: list[RedisConsumer] = []
+        self._held = HeldResults(self.result, watchdog)
+        self._closed = False
+        store.on_up(self._held.release)
 
     def calls(self, uris: Sequence[str]) -> CallConsumer:
-        consumer = RedisConsumer(self, self._make_pop_link(), self._commands, check_uris(uris))
+        consumer = RedisConsumer(self, self._make_pop_link(), check_uris(uris))
         self._consumers.append(consumer)
         return consumer
 
@@ -52,16 +58,21 @@ class RedisCallee(CalleeBroker):
             return
         try:
             self._store.push(
-                keys.result_timeout(call.conn_uuid, call.msg_uuid),
-                keys.results(call.conn_uuid),
+                self.names.result_timeout(call.conn_uuid, call.msg_uuid),
+                self.names.results(call.conn_uuid),
                 codec.encode_result(ResultPayload(call.conn_uuid, call.msg_uuid, call.uri, args)),
                 remaining,
                 on_done,
             )
-        except BrokerError as error:
-            on_done(error)
+        except BrokerUnavailable as error:
+            if self._closed:
+                on_done(error)
+            else:
+                self._held.add(call, args, on_done, error)
 
     def close(self) -> None:
+        self._closed = True
+        self._held.close()
         for consumer in self._consumers:
             consumer.abort()
         self._consumers.clear()
@@ -70,11 +81,10 @@ class RedisCallee(CalleeBroker):
 class RedisConsumer(CallConsumer):
     """See `juggler.broker.CallConsumer`."""
 
-    def __init__(self, callee: RedisCallee, link: PopLink, commands: Link, uris: Sequence[str]) -> None:
+    def __init__(self, callee: RedisCallee, link: PopLink, uris: Sequence[str]) -> None:
         self._callee = callee
         self._link = link
-        self._commands = commands
-        self._keys = deque(keys.calls(uri) for uri in uris)
+        self._keys = deque(callee.names.calls(uri) for uri in uris)
         self._popping = False
         self._closed = False
 
@@ -119,10 +129,11 @@ class RedisConsumer(CallConsumer):
         payloads = [payload for data in batch if (payload := self._decode(data)) is not None]
         if not payloads:
             return []
-        names = [keys.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
+        names = [self._callee.names.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
         pttls: list[Any] = []
         deleted: AsyncResult = AsyncResult()
-        self._commands.send(_pack_pttl_and_delete(names), (*([pttls.append] * len(names)), deleted.set))
+        # On the connection that popped them, so that it takes no other one to be up.
+        self._link.send(_pack_pttl_and_delete(names), (*([pttls.append] * len(names)), deleted.set))
         reply = deleted.get()
         if isinstance(reply, Exception):
             raise as_error(reply)

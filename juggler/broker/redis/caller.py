@@ -9,7 +9,7 @@ from typing import TypeAlias
 from juggler import codec
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
-from juggler.broker.redis import keys
+from juggler.broker.redis.keys import Names
 from juggler.broker.redis.results import ResultsLink
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.watchdog import Watchdog
@@ -43,9 +43,10 @@ class RedisCaller(CallerBroker):
         dropped: results for which nobody waits any more.
     """
 
-    def __init__(self, store: Store, watchdog: Watchdog, make_results_link: MakeResultsLink) -> None:
+    def __init__(self, names: Names, store: Store, watchdog: Watchdog, make_results_link: MakeResultsLink) -> None:
         self.expired = 0
         self.dropped = 0
+        self._names = names
         self._store = store
         self._watchdog = watchdog
         self._make_results_link = make_results_link
@@ -63,7 +64,7 @@ class RedisCaller(CallerBroker):
         if not self._conn_uuid:
             self._conn_uuid = new_uuid()
             self._prefix = new_uuid()[:24]
-            self._results = self._make_results_link(keys.results(self._conn_uuid), self._on_results)
+            self._results = self._make_results_link(self._names.results(self._conn_uuid), self._on_results)
             self._results.start()
             self._watchdog.add(self._expire)
 
@@ -76,8 +77,8 @@ class RedisCaller(CallerBroker):
         try:
             check_uri(uri)
             self._store.push(
-                keys.call_timeout(uri, call_id),
-                keys.calls(uri),
+                self._names.call_timeout(uri, call_id),
+                self._names.calls(uri),
                 codec.encode_call(CallPayload(self._conn_uuid, call_id, uri, args)),
                 timeout,
                 lambda error: self._on_stored(entry, error),
@@ -109,7 +110,7 @@ class RedisCaller(CallerBroker):
             self._deliver(entry, entry.early_result)
 
     def _on_results(self, batch: list[bytes]) -> None:
-        names: list[bytes] = []
+        over: list[bytes] = []
         now = time.monotonic()
         for data in batch:
             try:
@@ -117,7 +118,7 @@ class RedisCaller(CallerBroker):
             except InvalidMessage:
                 self.dropped += 1
                 continue
-            names.append(keys.result_timeout(self._conn_uuid, result.msg_uuid))
+            over.append(self._names.result_timeout(self._conn_uuid, result.msg_uuid))
             entry = self._table.get(result.msg_uuid)
             if entry is None or entry.deadline <= now:
                 self.dropped += 1
@@ -126,7 +127,7 @@ class RedisCaller(CallerBroker):
             else:
                 # The result has overtaken the reply to the push, which comes on another connection.
                 entry.early_result = result.args
-        self._store.delete(names)
+        self._store.delete(over)
 
     def _deliver(self, entry: _Entry, args: bytes) -> None:
         pending = entry.pending

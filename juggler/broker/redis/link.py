@@ -8,7 +8,6 @@ for it, in order. Nothing is ever sent twice: what is in flight when a connectio
 from __future__ import annotations
 
 import logging
-import random
 import ssl
 from abc import ABC, abstractmethod
 from collections import deque
@@ -22,6 +21,7 @@ import redis
 from gevent import monkey
 from gevent.event import AsyncResult, Event
 
+from juggler.broker.redis.backoff import pauses
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable
@@ -46,6 +46,9 @@ CONNECT_TIMEOUT = 5.0
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds between attempts to connect: they double from the first to the longest, and are jittered by half."""
+
+NO_MASTER = ("READONLY ", "LOADING ", "MASTERDOWN ", "UNBLOCKED ")
+"""How a server answers that is not the master (any more, or yet): a new connection may lead to the one that is."""
 
 
 def as_error(reply: Reply) -> BrokerError:
@@ -111,7 +114,7 @@ class BaseLink(ABC):
 
     @abstractmethod
     def on_reply(self, reply: Reply) -> None:
-        """A reply has come. Must not block for long, and must not raise."""
+        """A reply has come. Must not block for long. Raises OSError when the connection is of no use any more."""
 
     @abstractmethod
     def on_lost(self, error: BrokerUnavailable) -> None:
@@ -176,7 +179,7 @@ class BaseLink(ABC):
             self._stay_connected()
 
     def _stay_connected(self) -> None:
-        delay = FIRST_DELAY
+        delays = pauses(FIRST_DELAY, LONGEST_DELAY)
         while not self._closed:
             try:
                 connection, self.modern = self._connector()
@@ -184,12 +187,11 @@ class BaseLink(ABC):
                 if self._closed:
                     return  # type: ignore[unreachable]  # another greenlet may have closed it
                 self._lose(BrokerUnavailable(f"no connection to redis: {error}"))
-                pause = delay * random.uniform(0.5, 1.5)  # noqa: S311
+                pause = next(delays)
                 log.warning("redis link %s: %s; next attempt in %.1f s", self.name, error, pause)
                 gevent.sleep(pause)
-                delay = min(2 * delay, LONGEST_DELAY)
                 continue
-            delay = FIRST_DELAY
+            delays = pauses(FIRST_DELAY, LONGEST_DELAY)
             self._use(connection)
 
     def _use(self, connection: Any) -> None:
@@ -330,15 +332,24 @@ class BaseLink(ABC):
 
 
 class Link(BaseLink):
-    """A link on which each command has one reply."""
+    """A link on which each command has one reply. It ends a connection whose server is no master any more.
+
+    Attributes:
+        up_functions: called whenever a new connection is there; they must not block.
+    """
 
     def __init__(self, name: str, connector: Connector, watchdog: Watchdog, *, patience: float = 3.0) -> None:
         super().__init__(name, connector, watchdog, patience=patience)
         self._waiting: deque[OnReply] = deque()
+        self.up_functions: list[Callable[[], None]] = []
 
     @property
     def reply_due(self) -> bool:
         return bool(self._waiting)
+
+    def on_up(self) -> None:
+        for function in self.up_functions:
+            function()
 
     def send(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
         """Send packed commands; each of ``on_replies`` is told the reply of one, in order.
@@ -369,6 +380,8 @@ class Link(BaseLink):
         self.send(b"*1\r\n$4\r\nPING\r\n", (ignore,))
 
     def on_reply(self, reply: Reply) -> None:
+        if type(reply) is hiredis.ReplyError and str(reply).startswith(NO_MASTER):
+            raise ConnectionError(str(reply))
         self._waiting.popleft()(reply)
 
     def on_lost(self, error: BrokerUnavailable) -> None:

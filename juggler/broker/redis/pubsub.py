@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -13,6 +14,7 @@ import hiredis
 from juggler import codec
 from juggler.broker import Done, Event, PubSubBroker, Subscriber
 from juggler.broker.names import check_channel
+from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import BaseLink, Connector, Link, Reply, as_error
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
@@ -29,7 +31,7 @@ RESUBSCRIBE_STEP = 1000
 
 
 TopicKey: TypeAlias = tuple[bool, bytes]
-"""Whether it is a pattern, and the name."""
+"""Whether it is a pattern, and its name in Redis."""
 
 OnEvent: TypeAlias = Callable[[bool, bytes, bytes, bytes], None]
 """Told whether a pattern matched, the pattern or channel, the channel, and the payload."""
@@ -75,6 +77,8 @@ class _PubSubLink(BaseLink):
         self._pinged = False
         # Confirmations on the way: only the last one counts for a topic that was left and entered again.
         self._unconfirmed: Counter[TopicKey] = Counter()
+        self.gaps = 0
+        self._gap_began: float | None = None
 
     @property
     def reply_due(self) -> bool:
@@ -102,6 +106,10 @@ class _PubSubLink(BaseLink):
     def on_up(self) -> None:
         self._pinged = False
         self._unconfirmed.clear()
+        if self._gap_began is not None:
+            gap = time.monotonic() - self._gap_began
+            self._gap_began = None
+            log.warning("events of the last %.1f s are lost; %d subscriptions are made again", gap, len(self._topics))
         for pattern in (False, True):
             names = [name for is_pattern, name in self._topics if is_pattern is pattern]
             for start in range(0, len(names), RESUBSCRIBE_STEP):
@@ -140,6 +148,9 @@ class _PubSubLink(BaseLink):
             topic.tell(None)
 
     def on_lost(self, error: BrokerUnavailable) -> None:
+        if any(topic.confirmed for topic in self._topics.values()):
+            self.gaps += 1
+            self._gap_began = time.monotonic()
         for topic in self._topics.values():
             topic.confirmed = False
         self._fail_waiting(error)
@@ -162,9 +173,10 @@ class RedisPubSub(PubSubBroker):
         invalid: publications that are no events.
     """
 
-    def __init__(self, commands: Link, connector: Connector, watchdog: Watchdog) -> None:
+    def __init__(self, names: Names, commands: Link, connector: Connector, watchdog: Watchdog) -> None:
         self.events = 0
         self.invalid = 0
+        self._names = names
         self._commands = commands
         self._topics: dict[TopicKey, _Topic] = {}
         self._of: dict[Subscriber, set[TopicKey]] = {}
@@ -177,14 +189,14 @@ class RedisPubSub(PubSubBroker):
         try:
             check_channel(channel)
             payload = codec.encode_event(EventPayload(uuid, args))
-            self._commands.send(pack(b"PUBLISH", channel, payload), (on_receivers,))
+            self._commands.send(pack(b"PUBLISH", self._names.channel(channel), payload), (on_receivers,))
         except BrokerError as error:
             on_done(error)
 
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         try:
             check_channel(channel)
-            key = (pattern, channel.encode())
+            key = self._key(pattern, channel)
             topic = self._topics.get(key)
             if topic is None:
                 self.link.subscribe(key)
@@ -203,7 +215,7 @@ class RedisPubSub(PubSubBroker):
             topic.waiting.append(_Waiting(subscriber, on_done, is_new))
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
-        key = (pattern, channel.encode())
+        key = self._key(pattern, channel)
         keys = self._of.get(subscriber, set())
         if key in keys:
             keys.remove(key)
@@ -221,6 +233,14 @@ class RedisPubSub(PubSubBroker):
         self._topics.clear()
         self._of.clear()
 
+    @property
+    def gaps(self) -> int:
+        """How often the connection was lost while there were subscriptions. Events published meanwhile are lost."""
+        return self.link.gaps
+
+    def _key(self, pattern: bool, channel: str) -> TopicKey:
+        return pattern, self._names.pattern(channel) if pattern else self._names.channel(channel)
+
     def _leave(self, key: TopicKey, subscriber: Subscriber) -> None:
         topic = self._topics.get(key)
         if topic is None or subscriber not in topic.subscribers:
@@ -237,7 +257,8 @@ class RedisPubSub(PubSubBroker):
             return
         try:
             payload = codec.decode_event(data)
-            event = Event(channel.decode(), name.decode() if pattern else "", payload.msg_uuid, payload.args)
+            matched = self._names.pattern_of(name) if pattern else ""
+            event = Event(self._names.channel_of(channel), matched, payload.msg_uuid, payload.args)
         except (InvalidMessage, UnicodeDecodeError):
             self.invalid += 1
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import hiredis
 
@@ -55,6 +55,10 @@ class Store:
 
         packed = push.script(timeout_key, list_key, payload, ttl_ms, self._capacity, known=known)
         self._link.send(packed, (on_length,))
+
+    def on_up(self, function: Callable[[], None]) -> None:
+        """Call ``function`` whenever a new connection is there."""
+        self._link.up_functions.append(function)
 
     def delete(self, keys: Sequence[bytes]) -> None:
         """Delete keys of one slot without waiting. When that fails, they end by themselves."""
