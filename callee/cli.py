@@ -18,11 +18,12 @@ import click  # noqa: E402
 
 import juggler  # noqa: E402
 from callee.loading import load  # noqa: E402
+from callee.registry import Callee  # noqa: E402
 from callee.worker import Worker  # noqa: E402
-from juggler.broker.redis import RedisBroker, masked  # noqa: E402
-from juggler.errors import BrokerUnavailable, ConfigError  # noqa: E402
+from juggler.broker.redis import DEFAULT_URL, RedisBroker, wait_for  # noqa: E402
+from juggler.errors import ConfigError  # noqa: E402
 
-DEFAULT_REDIS = "redis://127.0.0.1:6379"
+WAYS_OUT = "start one, or name another with --redis or REDIS_URL"
 NAMES_SHOWN = 10
 
 
@@ -31,9 +32,9 @@ NAMES_SHOWN = 10
 @click.option(
     "-c", "--concurrency", type=click.IntRange(min=1), default=100, show_default=True, help="Calls at a time."
 )
-@click.option(
-    "--redis", "url", metavar="URL", envvar="REDIS_URL", show_envvar=True, default=DEFAULT_REDIS, show_default=True
-)
+@click.option("--redis", "url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help=f"Default: {DEFAULT_URL}.")
+@click.option("--key-prefix", default="", metavar="TEXT", help="What all names in Redis begin with.")
+@click.option("--fail-fast", is_flag=True, help="End when Redis does not answer at the start, rather than wait for it.")
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
@@ -44,8 +45,12 @@ NAMES_SHOWN = 10
 )
 @click.option("--verbose", is_flag=True, help="Log more, and show tracebacks.")
 @click.version_option(juggler.__version__, prog_name="juggler-callee")
-def main(name: str, concurrency: int, url: str, grace: float, verbose: bool) -> None:
+def main(
+    name: str, concurrency: int, url: str | None, key_prefix: str, fail_fast: bool, grace: float, verbose: bool
+) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
+
+    A Redis that was named and does not answer is waited for, unless --fail-fast is given.
 
     SIGTERM and SIGINT (Ctrl-C) let running calls end; a second one does not.
 
@@ -57,41 +62,39 @@ def main(name: str, concurrency: int, url: str, grace: float, verbose: bool) -> 
     """
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        sys.exit(1 if _serve(name, concurrency, url, grace, verbose) else 0)
+        callee = load(name)
+        broker = _broker(url or DEFAULT_URL, key_prefix)
+        try:
+            wait_for(broker, _complain, patient=bool(url) and not fail_fast, ways_out=WAYS_OUT)
+            given_up = _serve(callee, broker, concurrency, grace)
+        finally:
+            broker.close()
+        sys.exit(1 if given_up else 0)
     except ConfigError as error:
         if verbose:
             traceback.print_exc()
-        click.echo(f"juggler-callee: {error}", err=True)
+        _complain(str(error))
         sys.exit(2)
 
 
-def _serve(name: str, concurrency: int, url: str, grace: float, verbose: bool) -> int:
-    callee = load(name)
-    broker = RedisBroker(url)
+def _broker(url: str, key_prefix: str) -> RedisBroker:
     try:
-        _connect(broker, url, verbose)
-        worker = Worker(callee, broker, concurrency=concurrency, grace=grace)
-        _stop_on_signals(worker)
-        click.echo(f"serving {_shortened(list(callee))}, {concurrency} calls at a time, from {masked(url)}")
-        given_up = worker.run()
-        click.echo(f"stopped: {worker.stats.total()!r}")
-        return given_up
-    finally:
-        broker.close()
+        return RedisBroker(url, key_prefix=key_prefix)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _connect(broker: RedisBroker, url: str, verbose: bool) -> None:
-    broker_log = logging.getLogger("juggler.redis")
-    # What goes wrong here is said once, in the line that ends the command.
-    broker_log.disabled = not verbose
-    try:
-        broker.connect()
-    except BrokerUnavailable as error:
-        raise ConfigError(
-            f"no Redis at {masked(url)} ({error}): start one, or name another with --redis or REDIS_URL"
-        ) from error
-    finally:
-        broker_log.disabled = False
+def _complain(line: str) -> None:
+    click.echo(f"juggler-callee: {line}", err=True)
+
+
+def _serve(callee: Callee, broker: RedisBroker, concurrency: int, grace: float) -> int:
+    worker = Worker(callee, broker, concurrency=concurrency, grace=grace)
+    _stop_on_signals(worker)
+    click.echo(f"serving {_shortened(list(callee))}, {concurrency} calls at a time, from {broker.shown_url}")
+    given_up = worker.run()
+    click.echo(f"stopped: {worker.stats.total()!r}")
+    return given_up
 
 
 def _stop_on_signals(worker: Worker) -> None:

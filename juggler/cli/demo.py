@@ -24,8 +24,8 @@ FIRST_CALL_TIMEOUT = 15.0
 STOP_TIMEOUT = 12.0
 POLL_INTERVAL = 0.1
 
-SERVER = ("-m", "juggler.cli.main", "server")
-CALLEE = ("-m", "callee.cli", "callee.demo:rpc")
+SERVER = ("-m", "juggler.cli.main", "server", "--fail-fast")
+CALLEE = ("-m", "callee.cli", "--fail-fast", "callee.demo:rpc")
 
 # Its standard input is a pipe that only we hold open, and on which it reads our children's process ids. They end with
 # us, however that comes about.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from juggler.cli.options import bind_option, path_option, shown_address, verbose_option
-from juggler.errors import BrokerUnavailable, ConfigError
+from juggler.errors import ConfigError
 
 if TYPE_CHECKING:
     from gevent.event import Event
@@ -17,21 +16,36 @@ if TYPE_CHECKING:
     from juggler.broker.redis import RedisBroker
     from juggler.wsgi import Application
 
-DEFAULT_REDIS = "redis://127.0.0.1:6379"
 GRACE = 10.0
 LAST_REQUESTS = 1.0
-RETRY_INTERVAL = 0.1
+WAYS_OUT = "start Redis, name another with --redis or REDIS_URL, or try juggler demo"
+
+
+class _Redis(NamedTuple):
+    """Where Redis is, as the options say it."""
+
+    url: str | None
+    pubsub_url: str | None
+    key_prefix: str
+    fail_fast: bool
 
 
 @click.command()
 @bind_option
 @path_option
 @click.option(
-    "--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help=f"Default: {DEFAULT_REDIS}."
+    "--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: redis://127.0.0.1:6379."
 )
 @click.option(
-    "--wait", default=0.0, type=click.FloatRange(min=0), help="Seconds to wait for Redis when it does not answer yet."
+    "--pubsub-redis",
+    "pubsub_url",
+    metavar="URL",
+    envvar="PUBSUB_REDIS_URL",
+    show_envvar=True,
+    help="Another one for events. Default: the same.",
 )
+@click.option("--key-prefix", default="", metavar="TEXT", help="What all names in Redis begin with.")
+@click.option("--fail-fast", is_flag=True, help="End when Redis does not answer at the start, rather than wait for it.")
 @click.option(
     "--allow-origin",
     "origins",
@@ -40,11 +54,21 @@ RETRY_INTERVAL = 0.1
     help="Pages that may connect, besides our own: https://example.com, https://*.example.com, or * for all.",
 )
 @verbose_option
-def command(bind: tuple[str, int], path: str, redis_url: str | None, wait: float, origins: tuple[str, ...]) -> None:
+def command(
+    bind: tuple[str, int],
+    path: str,
+    redis_url: str | None,
+    pubsub_url: str | None,
+    key_prefix: str,
+    fail_fast: bool,
+    origins: tuple[str, ...],
+) -> None:
     """Serve websockets in one process, until Ctrl-C or SIGTERM.
 
-    It then takes no new connections, waits for the results of calls under way, and closes all connections with code
-    1001, within 10 seconds. A second Ctrl-C ends it at once.
+    A Redis that was named and does not answer is waited for, unless --fail-fast is given.
+
+    When it ends, it takes no new connections, waits for the results of calls under way, and closes all connections
+    with code 1001, within 10 seconds. A second Ctrl-C ends it at once.
 
     \b
     Exit codes:
@@ -54,21 +78,18 @@ def command(bind: tuple[str, int], path: str, redis_url: str | None, wait: float
     from gevent import monkey
 
     monkey.patch_all()
-    _run(bind, path, redis_url, wait, origins)
+    _run(bind, path, _Redis(redis_url, pubsub_url, key_prefix, fail_fast), origins)
 
 
-def _run(bind: tuple[str, int], path: str, redis_url: str | None, wait: float, origins: tuple[str, ...]) -> None:
+def _run(bind: tuple[str, int], path: str, redis: _Redis, origins: tuple[str, ...]) -> None:
     import logging
 
     from juggler.server import Server
     from juggler.wsgi import Application
 
-    # Until Redis has answered, the broker's warnings would only repeat what we are going to say.
-    logging.disable(logging.WARNING)
-    broker = _connect(redis_url, wait)
-    logging.disable(logging.NOTSET)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    server = Server(caller_broker=broker, pubsub_broker=broker)
+    caller, pubsub = _brokers(redis)
+    server = Server(caller_broker=caller, pubsub_broker=pubsub)
     try:
         http = _listen(Application(server, path=path, allowed_origins=origins), bind)
         stop = _stop_at_signal()
@@ -79,24 +100,31 @@ def _run(bind: tuple[str, int], path: str, redis_url: str | None, wait: float, o
         http.stop(LAST_REQUESTS)
     finally:
         server.close()
-        broker.close()
+        caller.close()
+        pubsub.close()
 
 
-def _connect(url: str | None, wait: float) -> RedisBroker:
-    from juggler.broker.redis import RedisBroker, masked
+def _brokers(redis: _Redis) -> tuple[RedisBroker, RedisBroker]:
+    """Return the brokers for calls and for events, both connected."""
+    from juggler.broker.redis import DEFAULT_URL
 
-    deadline = time.monotonic() + wait
-    broker = RedisBroker(url or DEFAULT_REDIS)
-    while True:
-        try:
-            broker.connect()
-            return broker
-        except BrokerUnavailable as error:
-            if time.monotonic() > deadline:
-                broker.close()
-                ways_out = "start Redis, name another with --redis or REDIS_URL, or try juggler demo"
-                raise ConfigError(f"no Redis at {masked(url or DEFAULT_REDIS)}: {ways_out} ({error})") from error
-            time.sleep(RETRY_INTERVAL)
+    url = redis.url or DEFAULT_URL
+    patient = bool(redis.url) and not redis.fail_fast
+    caller = _broker(url, redis.key_prefix, patient)
+    if not redis.pubsub_url or redis.pubsub_url == url:
+        return caller, caller
+    return caller, _broker(redis.pubsub_url, redis.key_prefix, not redis.fail_fast)
+
+
+def _broker(url: str, key_prefix: str, patient: bool) -> RedisBroker:
+    from juggler.broker.redis import RedisBroker, wait_for
+
+    try:
+        broker = RedisBroker(url, key_prefix=key_prefix)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    wait_for(broker, lambda line: click.echo(f"juggler server: {line}", err=True), patient=patient, ways_out=WAYS_OUT)
+    return broker
 
 
 def _listen(application: Application, bind: tuple[str, int]) -> WSGIServer:

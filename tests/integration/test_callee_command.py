@@ -186,10 +186,10 @@ def test_what_is_wrong_is_said_in_one_line(args, words):
 
 def test_no_redis_names_the_ways_out():
     url = f"redis://127.0.0.1:{free_port()}"
-    done = run("callee.demo:rpc", REDIS_URL=url)
+    done = run("callee.demo:rpc", "--fail-fast", REDIS_URL=url)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"juggler-callee: no Redis at {url} (")
-    assert done.stderr.endswith("): start one, or name another with --redis or REDIS_URL\n")
+    ways_out = "start one, or name another with --redis or REDIS_URL"
+    assert done.stderr.startswith(f"juggler-callee: no Redis at {url}: {ways_out} (")
     assert done.stderr.count("\n") == 1
 
 
