@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import redis
 
+from juggler.broker import IncomingCall
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import bundled_server, free_port
+from juggler.embedded import free_port
 from juggler.errors import BrokerUnavailable
 from juggler.message import MessageType
 from tests.recorders import Outcome, RecordedCall
+from tests.redis_servers import MortalRedis, mortal_redis
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
 
 
-class MortalRedis:
-    """A server that can be killed, stopped and started again on its port."""
-
-    def __init__(self, port: int, directory: str) -> None:
-        self.url = f"redis://127.0.0.1:{port}"
-        self._command = [bundled_server(), "--port", str(port), "--save", "", "--dir", directory]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(self._answers)
-
-    def _answers(self) -> bool:
-        try:
-            with redis.Redis.from_url(self.url, protocol=2, retry=None) as client:
-                return bool(client.ping())
-        except redis.ConnectionError:
-            return False
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-
 @pytest.fixture
 def mortal(tmp_path) -> Iterator[MortalRedis]:
-    server = MortalRedis(free_port(), str(tmp_path))
-    yield server
-    if server.process is not None and server.process.poll() is None:
-        server.kill()
+    with mortal_redis(tmp_path) as server:
+        yield server
 
 
 @contextmanager
@@ -169,6 +139,55 @@ def test_a_silent_redis_with_a_full_socket_is_forgiven_too(mortal):
 
     eventually(works, timeout=15)
     broker.close()
+
+
+def test_a_master_that_becomes_a_replica_is_left(mortal):
+    mortal.start()
+    with stack(mortal.url) as (broker, url), Wire(url) as wire, mortal.client() as client:
+        assert answers(wire)
+        client.replicaof("127.0.0.1", str(free_port()))
+        eventually(lambda: not answers(wire), message="it takes no writes")
+        assert "no connection to redis" in wire.request(CALL, uri="u")["payload"]["message"]
+        losses = broker._commands.losses
+        assert losses > 0
+        client.replicaof("NO", "ONE")
+        eventually(lambda: answers(wire), timeout=10)
+        assert broker._commands.losses == losses, "while it took no writes, nobody stayed connected to it"
+
+
+def test_a_result_waits_for_redis(mortal):
+    mortal.start()
+    broker = RedisBroker(mortal.url)
+    broker.connect()
+    mortal.kill()
+    eventually(lambda: not broker._commands.up)
+    wanted, unwanted = Outcome(), Outcome()
+    for seconds, done in ((60, wanted), (0.1, unwanted)):
+        broker.result(IncomingCall("conn", f"msg{seconds}", "u", b"null", time.monotonic() + seconds), b'"r"', done)
+    assert isinstance(unwanted.wait(), BrokerUnavailable)
+    assert not wanted.told
+    mortal.start()
+    eventually(lambda: wanted.told == [None])
+    with mortal.client() as client:
+        assert json.loads(client.rpop("juggler:results:{conn}"))["msg_uuid"] == "msg60"
+    mortal.kill()
+    eventually(lambda: not broker._commands.up)
+    left = Outcome()
+    broker.result(IncomingCall("conn", "msg", "u", b"null", time.monotonic() + 60), b'"r"', left)
+    broker.close()
+    assert isinstance(left.wait(), BrokerUnavailable)
+
+
+def test_events_lost_while_away_are_counted_as_a_gap(mortal):
+    mortal.start()
+    with stack(mortal.url) as (broker, url), Wire(url) as wire, mortal.client() as client:
+        wire.request(SUB, channel="c")
+        assert broker.pubsub.gaps == 0
+        for gaps in (1, 2):
+            client.client_kill_filter(_type="pubsub")
+            eventually(lambda gaps=gaps: broker.pubsub.gaps == gaps)
+            eventually(lambda: broker.pubsub.link.up)
+            assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
 
 
 def test_what_is_in_flight_fails_exactly_once(mortal):

@@ -1,0 +1,98 @@
+"""Redis and callees fail under load, all in processes of their own: what is lost is counted, and nothing is doubled."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import gevent
+import pytest
+
+from tests.integration.commands import callee_process, server_process
+from tests.load import Load
+from tests.redis_servers import MortalRedis, mortal_redis
+from tests.support import eventually
+
+
+@pytest.fixture
+def mortal(tmp_path) -> Iterator[MortalRedis]:
+    with mortal_redis(tmp_path) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def load(mortal) -> Iterator[Load]:
+    """Load on a server and a callee, and all is well."""
+    with ExitStack() as stack:
+        stack.enter_context(callee_process(mortal.url))
+        url = stack.enter_context(server_process(mortal.url))
+        load = stack.enter_context(Load(url))
+        load.flows()
+        yield load
+
+
+def test_nothing_is_lost_when_nothing_happens(load):
+    counts = load.counts()
+    assert counts.calls == counts.acknowledged == counts.answered
+    assert counts.events == counts.published > 0
+
+
+def test_redis_is_killed_and_comes_back_empty(mortal, load):
+    mortal.kill()
+    eventually(lambda: any(call.answers and not call.acknowledged for c in load.clients for call in c.calls))
+    mortal.start()
+    load.flows()
+    counts = load.counts()
+    assert counts.refused > 0
+    # Only what was under way at that moment.
+    assert counts.expired <= load.most_under_way
+
+
+def test_redis_is_frozen_shortly(mortal, load):
+    mortal.signal(signal.SIGSTOP)
+    gevent.sleep(1.0)
+    mortal.signal(signal.SIGCONT)
+    load.flows()
+    counts = load.counts()
+    assert counts.calls == counts.acknowledged == counts.answered
+    assert counts.events == counts.published
+
+
+def test_redis_is_frozen_for_longer_than_is_waited_for(mortal, load):
+    mortal.signal(signal.SIGSTOP)
+    eventually(lambda: any(call.answers and not call.acknowledged for c in load.clients for call in c.calls), timeout=8)
+    mortal.signal(signal.SIGCONT)
+    load.flows()
+    counts = load.counts()
+    assert counts.refused > 0
+    assert counts.expired <= load.most_under_way
+
+
+def test_all_connections_are_cut_again_and_again(mortal, load):
+    cuts = 5
+    with mortal.client() as client:
+        for _ in range(cuts):
+            for kind in ("normal", "pubsub"):
+                client.client_kill_filter(_type=kind, skipme=True)
+            load.flows(50)
+    counts = load.counts()
+    assert counts.expired <= cuts * load.most_under_way
+    assert counts.answered > 0.5 * counts.calls
+
+
+def test_a_callee_is_killed_in_the_middle_of_calls(mortal):
+    with ExitStack() as stack:
+        first = stack.enter_context(callee_process(mortal.url))
+        load = stack.enter_context(Load(stack.enter_context(server_process(mortal.url))))
+        load.flows()
+        first.kill()
+        first.wait()
+        stack.enter_context(callee_process(mortal.url))
+        load.flows()
+        counts = load.counts()
+    assert counts.refused == 0
+    # What it had popped is lost, what waited in Redis is not.
+    assert 0 < counts.expired <= load.most_under_way
+    assert counts.events == counts.published
