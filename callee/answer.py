@@ -31,6 +31,6 @@ def error(exception: BaseException) -> bytes:
     name = type(exception).__name__
     try:
         message = str(exception) or name
-    except Exception:
+    except BaseException:
         message = name
     return encode_args({"error": {"message": message, "type": name}})

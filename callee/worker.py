@@ -151,14 +151,21 @@ class Worker:
     # Running them
 
     def _work(self) -> None:
-        while not self._giving_up and (call := self._queue.get()) is not None:
+        while not self._giving_up:
+            call = None
             try:
+                call = self._queue.get()
+                if call is None:
+                    return
                 self._serve(call)
-            except Exception:
-                log.exception("call %s of %r was lost", call.msg_uuid, call.uri)
+            except BaseException:
+                # A function may leave a gevent.Timeout behind, which strikes later, or let others kill this greenlet.
+                if not self._giving_up:
+                    log.exception("%s was interrupted", "a worker" if call is None else f"call {call.msg_uuid}")
             finally:
-                del self._running[id(call)]
-                self._changed.set()
+                if call is not None:
+                    del self._running[id(call)]
+                    self._changed.set()
 
     def _serve(self, call: IncomingCall) -> None:
         counts = self.stats.by_uri[call.uri]

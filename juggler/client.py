@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from juggler.codec import decode_args, encode, encode_args
+from juggler.codec import MAX_TIMEOUT, decode_args, encode, encode_args
 from juggler.errors import (
     CloseCode,
     ConfigError,
@@ -165,8 +165,8 @@ class Client:
     def start_call(self, uri: str, args: Any = None, timeout: float | None = None) -> Pending:
         """Start a call and do not wait for its result. Arguments and errors as those of `call`."""
         timeout = self._call_timeout if timeout is None else timeout
-        if timeout <= 0:
-            raise ValueError(f"timeout: expected more than 0 seconds, got {timeout!r}")
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
         message = Call(uri=uri, args=encode_args(args), timeout=timeout)
         text = encode(message)
         now = time.monotonic()

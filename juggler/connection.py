@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,7 @@ class Connection(Subscriber):
                 log.warning("connection %s: a NACK was refused: %s", self.uuid, refusal)
             else:
                 self._handle(nack(message, refusal.code, refusal.reason))
-        except Exception:
+        except (Exception, gevent.Timeout):
             log.exception("connection %s: the handler failed on %s %s", self.uuid, message.type.name, message.uuid)
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
@@ -155,6 +156,8 @@ class Connection(Subscriber):
         for outbox in (self._results, self._events):
             if outbox is not None:
                 outbox.close()
+        # They know us: without this the connection would wait for the garbage collector.
+        self._calls = self._results = self._events = None
 
     # What the standard processing keeps here
 
@@ -230,17 +233,22 @@ class Connection(Subscriber):
         text = event.shared
         if text is None:
             message = Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
-            text = event.shared = SharedText(codec.encode(message))
+            text = event.shared = SharedText(self._encode(message))
         self.websocket.send_shared(text)
 
     def write(self, response: Response) -> None:
         """Put a response on the websocket; where it is too large, a NACK that refers to the original request."""
+        # Events come unasked for; what the client has asked for may come faster than it can read.
+        extra = 0 if type(response) is Evnt else self.server.answer_limit
+        self.websocket.send(self._encode(response), extra)
+
+    def _encode(self, response: Response) -> bytes:
         text = codec.encode(response)
         limit = self.server.write_limit
         if limit is not None and len(text) > limit:
             reason = f"the {response.type.name} has {len(text)} bytes, the limit is {limit}"
             text = codec.encode(nack(response, NackCode.TOO_LARGE, reason))
-        self.websocket.send(text)
+        return text
 
 
 class _Outbox:
@@ -266,6 +274,11 @@ class _Outbox:
         self._greenlet.kill(block=False)
 
     def _run(self) -> None:
+        # An exception that stays in the greenlet would keep all this alive, by its traceback.
+        with suppress(gevent.GreenletExit):
+            self._send_all()
+
+    def _send_all(self) -> None:
         while True:
             self._signal.wait()
             self._signal.clear()

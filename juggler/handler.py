@@ -60,6 +60,7 @@ class _ServerCall(PendingCall):
     __slots__ = ("_connection", "_request")
 
     def __init__(self, connection: Connection, request: Call) -> None:
+        self.call_id = ""
         self._connection = connection
         # Without its arguments, which may be large: they are on their way to the callee.
         self._request = Call(uuid=request.uuid, uri=request.uri)

@@ -44,6 +44,7 @@ class Server:
         max_unanswered: int = 256,
         max_waiting: int = 1000,
         write_limit: int | None = 16 * 1024 * 1024,
+        answer_limit: int = 64 * 1024 * 1024,
     ) -> None:
         """Make a server. It starts to use its brokers with the first request.
 
@@ -59,6 +60,9 @@ class Server:
             max_unanswered: requests of one connection that await their ACK; it is not read from meanwhile.
             max_waiting: responses that wait for a handler, of each kind; beyond, the connection is closed with 4429.
             write_limit: size of an outgoing message in bytes; a larger one becomes NACK 413. None means no limit.
+            answer_limit: bytes of answers that may wait for a client to read them, beyond the
+                `WebSocketOptions.queue_limit` that events are held to: results of many calls may come faster than they
+                can be read.
 
         Raises:
             ValueError: an option is out of its range.
@@ -77,6 +81,7 @@ class Server:
         self.max_subscriptions: int = _positive("max_subscriptions", max_subscriptions) or 0
         self.max_unanswered: int = _positive("max_unanswered", max_unanswered) or 0
         self.max_waiting: int = _positive("max_waiting", max_waiting) or 0
+        self.answer_limit: int = _positive("answer_limit", answer_limit) or 0
         self.write_limit = _positive("write_limit", write_limit)
         self.connections: set[Connection] = set()
         self.draining = False

@@ -144,8 +144,12 @@ class Session:
         return True
 
     def forget(self, uuid: str) -> None:
-        """Nobody waits for the ACK of this request any more. Idempotent."""
-        self._replies.pop(uuid, None)
+        """Nobody waits for the ACK of this request any more. Idempotent.
+
+        That of a SUB is expected all the same: others may count on the same subscription.
+        """
+        if not isinstance(self._replies.get(uuid), _Channel):
+            self._replies.pop(uuid, None)
 
     # What happens to them
 

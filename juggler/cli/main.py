@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from importlib import import_module
 from typing import Any
@@ -16,6 +18,7 @@ COMMANDS = ("call", "demo", "pub", "server", "sub")
 
 USAGE = 2
 INTERRUPTED = 130
+NO_READER = 141
 EXIT_CODES: dict[type[JugglerError], int] = {
     CallFailed: 1,
     Nacked: 3,
@@ -43,10 +46,19 @@ class Commands(click.Group):
         except JugglerError as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
-            click.echo(f"juggler {ctx.invoked_subcommand}: {error}", err=True)
+            click.echo(f"juggler {ctx.invoked_subcommand}: {_printable(str(error))}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
+        except BrokenPipeError:
+            # What is still buffered has nowhere to go, either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(NO_READER)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _printable(text: str) -> str:
+    """Return the text on one line, without control characters: others have written some of it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,6 +81,7 @@ def main() -> None:
       4    no answer in time
       5    no connection, or the connection was lost
       130  interrupted with Ctrl-C
+      141  nobody reads the output any more
     """
 
 

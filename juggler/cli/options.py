@@ -8,18 +8,29 @@ from typing import Any
 
 import click
 
+from juggler.codec import MAX_TIMEOUT
+
 VERBOSE = "juggler.cli.verbose"
-SECONDS = click.FloatRange(min=0, min_open=True)
+SECONDS = click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT)
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise click.BadParameter("standard input is closed")
+    return sys.stdin.read()
 
 
 def _parse(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
-    text = sys.stdin.read() if value == "-" else value
     try:
+        text = _read_stdin() if value == "-" else value
+        text.encode()
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise click.BadParameter(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeError:
+        raise click.BadParameter("not UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not usable as JSON: {error}") from None
 

@@ -175,32 +175,35 @@ class WebSocket:
 
     # Sending
 
-    def send(self, payload: bytes) -> bool:
+    def send(self, payload: bytes, extra: int = 0) -> bool:
         """Send a text message. Never blocks, and never raises because the peer is gone.
 
         Frames after the first in one turn of gevent's loop are joined, and go out when it ends.
 
         Args:
             payload: the text in UTF-8.
+            extra: bytes by which `WebSocketOptions.queue_limit` is larger for this message, one that the peer has asked
+                for, say.
 
         Returns:
             False when the websocket is closing or closed; the message is then dropped.
         """
         if self._deflater is None:
-            return self.send_frame(text_frame(payload))
-        return self.close_code is None and self.send_frame(self._deflater.text_frame(payload))
+            return self.send_frame(text_frame(payload), extra)
+        return self.close_code is None and self.send_frame(self._deflater.text_frame(payload), extra)
 
     def send_shared(self, text: SharedText) -> bool:
         """Send a text that other peers get too, compressed only once for all. Otherwise as `send`."""
         return self.close_code is None and self.send_frame(text.frame(self._deflater))
 
-    def send_frame(self, frame: bytes) -> bool:
+    def send_frame(self, frame: bytes, extra: int = 0) -> bool:
         """Send a frame made with `text_frame`, once for many peers. Otherwise as `send`."""
         if self.close_code is not None:
             return False
-        limit = self.options.queue_limit
-        if self._queued and limit is not None and self._queued + len(frame) > limit and not self._make_room(frame):
-            return False
+        if self._queued:
+            limit = self.options.queue_limit
+            if limit is not None and not self._has_room(frame, limit + extra):
+                return False
         self._output(frame)
         return self.close_code is None
 
@@ -286,12 +289,13 @@ class WebSocket:
             self._writer = None
             self._flushing = False
 
-    def _make_room(self, frame: bytes) -> bool:
-        """Try to send what waits. If too much is left to add the frame, the peer is too slow."""
-        if self._writer is None:
-            self._write_block()
-        if self._queued and self._queued + len(frame) > (self.options.queue_limit or 0):
-            self.fall_behind("the peer does not read: its queue is full")
+    def _has_room(self, frame: bytes, limit: int) -> bool:
+        """See that a frame can be added to what waits. If not even sending some of that helps, the peer is too slow."""
+        if self._queued + len(frame) > limit:
+            if self._writer is None:
+                self._write_block()
+            if self._queued and self._queued + len(frame) > limit:
+                self.fall_behind("the peer does not read: its queue is full")
         return self.close_code is None
 
     def fall_behind(self, reason: str) -> None:

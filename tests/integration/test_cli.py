@@ -46,6 +46,11 @@ def answers_error(peer: Peer) -> None:
     peer.wait_closed()
 
 
+def answers_error_with_controls(peer: Peer) -> None:
+    peer.res(peer.acknowledge(CALL), {"error": {"message": "two\nlines\x1b[2J"}})
+    peer.wait_closed()
+
+
 def refuses(peer: Peer) -> None:
     peer.nack(peer.receive(), 403, "not you")
     peer.wait_closed()
@@ -65,6 +70,7 @@ def hangs_up(peer: Peer) -> None:
     ("script", "args", "code", "line"),
     [
         (answers_error, ["call", "x"], 1, "juggler call: no such user"),
+        (answers_error_with_controls, ["call", "x"], 1, r"juggler call: two\nlines\x1b[2J"),
         (refuses, ["call", "x"], 3, "juggler call: 403 not you"),
         (refuses, ["pub", "x"], 3, "juggler pub: 403 not you"),
         (refuses, ["sub", "x"], 3, "juggler sub: 403 not you"),
@@ -88,7 +94,9 @@ def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code,
         (["call", "x", '{"a": }'], "not JSON at line 1, column 7: Expecting value"),
         (["call", "x", "NaN"], "NaN and Infinity are not JSON"),
         (["call"], "Missing argument 'URI'"),
-        (["call", "x", "--timeout", "0"], "0.0 is not in the range x>0"),
+        (["call", "x", "--timeout", "0"], "0.0 is not in the range 0<x<=86400.0"),
+        (["call", "x", "--timeout", "90000"], "90000.0 is not in the range 0<x<=86400.0"),
+        (["call", "x", b'"\xff"'], "not UTF-8"),
         (["sub"], "Missing argument 'CHANNEL...'"),
         (["pubb"], "No such command 'pubb'"),
     ],
@@ -173,3 +181,10 @@ def test_ctrl_c_ends_a_call():
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (130, "")
+
+
+def test_output_that_nobody_reads_has_an_exit_code_of_its_own():
+    with serving(echo) as url, running("call", "test.echo", '"x"', JUGGLER_URL=url) as process:
+        process.stdout.close()
+        assert process.wait(TIMEOUT) == 141
+        assert process.stderr.read() == ""

@@ -164,17 +164,19 @@ def test_a_handler_that_blocks_holds_up_its_own_connection_only():
         assert slow.receive()["meta"]["type"] == EVNT
 
 
-def test_a_handler_that_fails_ends_its_own_connection_only(caplog):
+@pytest.mark.parametrize("error", [ZeroDivisionError("on purpose"), gevent.Timeout(0.1, "on purpose")])
+@pytest.mark.parametrize("type", [CALL, NACK])
+def test_a_handler_that_fails_ends_its_own_connection_only(caplog, error, type):
     def failing(next_handler):
         def handler(ctx, connection, message):
-            if message.type is CALL:
-                raise ZeroDivisionError("on purpose")
+            if message.type is type:
+                raise error
             next_handler(ctx, connection, message)
 
         return handler
 
     with running_server(handler=chain(failing)) as running, Wire(running.url) as bad, Wire(running.url) as good:
-        bad.send(CALL, uri="u")
+        bad.send(CALL, uri="")
         assert bad.closed() == (1011, "internal error")
         assert good.request(SUB, channel="c")["meta"]["type"] == ACK
     assert "on purpose" in caplog.text

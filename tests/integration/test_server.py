@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+import weakref
 from contextlib import ExitStack
 
 import gevent
@@ -12,7 +13,7 @@ import pytest
 from gevent.event import Event as Signal
 from websockets.exceptions import InvalidStatus
 
-from juggler.handler import chain
+from juggler.handler import chain, process_message
 from juggler.message import MessageType
 from juggler.websocket import DeflateOptions, WebSocketOptions
 from tests.stack import Wire, lazy_subscriber, running_server, serving
@@ -251,6 +252,27 @@ def test_a_response_over_the_write_limit_becomes_a_nack_of_the_request():
         assert "1000" in nack["payload"]["message"]
 
 
+def test_an_event_over_the_write_limit_becomes_a_nack_of_its_publication():
+    with running_server(write_limit=1000) as running, Wire(running.url) as one, Wire(running.url) as two:
+        one.request(SUB, channel="c")
+        uuid = two.send(PUB, channel="c", args="x" * 1000)
+        nack = one.receive()
+        assert nack["meta"]["type"] == NACK
+        assert (nack["payload"]["for"], nack["payload"]["for_type"], nack["payload"]["code"]) == (uuid, PUB, 413)
+
+
+def test_many_large_results_at_once_pass():
+    with (
+        running_server() as running,
+        serving(running.broker, ["u"], lambda call: b'"%b"' % (b"x" * 2_000_000)),
+        Wire(running.url) as wire,
+    ):
+        for _ in range(8):
+            wire.send(CALL, uri="u", timeout=10**10)
+        got = [wire.receive() for _ in range(16)]
+    assert sum(len(m["payload"].get("args", "")) for m in got) == 16_000_000
+
+
 def test_large_results_pass():
     with (
         running_server() as running,
@@ -403,3 +425,23 @@ def test_a_client_that_does_not_read_is_closed_and_holds_up_nobody():
         received = b"".join(iter(lambda: lazy.recv(65536), b""))
         # The frame that it had begun to get is whole; then comes the close frame: 4429.
         assert (4429).to_bytes(2, "big") in received[-125:]
+
+
+@pytest.mark.parametrize("custom_handler", [False, True])
+def test_an_ended_connection_does_not_wait_for_the_garbage_collector(custom_handler):
+    def handler(ctx, connection, message):
+        process_message(ctx, connection, message)
+
+    options = {"handler": handler} if custom_handler else {}
+    with running_server(**options) as running:
+        gc.collect()
+        gc.disable()
+        try:
+            with Wire(running.url) as wire:
+                wire.request(CALL, uri="nobody", timeout=10**10)
+                wire.request(SUB, channel="c")
+                (connection,) = (weakref.ref(c.websocket) for c in running.server.connections)
+            eventually(lambda: not running.server.connections)
+            eventually(lambda: connection() is None)
+        finally:
+            gc.enable()

@@ -360,3 +360,30 @@ def test_a_worker_needs_functions(service):
     service.rpc.register("f", lambda _: 1)
     with pytest.raises(ValueError, match="concurrency: expected at least 1, got 0"):
         Worker(service.rpc, service.broker, concurrency=0)
+
+
+def test_a_timeout_that_a_function_left_behind_costs_no_other_call(service):
+    def leaky(value):
+        gevent.Timeout(0.02).start()
+        return value
+
+    service.rpc.register("leaky", leaky)
+    service.rpc.register("f", lambda value: value)
+    service.start(concurrency=1)
+    assert service.ask("leaky", b"1") == 1
+    gevent.sleep(0.04)
+    assert [service.ask("f", b"2") for _ in range(3)] == [2, 2, 2]
+
+
+def test_an_exception_whose_text_raises_is_named(service):
+    class Nasty(Exception):
+        def __str__(self):
+            raise SystemExit(3)
+
+    def nasty(value):
+        raise Nasty
+
+    service.rpc.register("f", nasty)
+    service.start()
+    assert service.ask() == {"error": {"message": "Nasty", "type": "Nasty"}}
+    assert service.ask() == {"error": {"message": "Nasty", "type": "Nasty"}}

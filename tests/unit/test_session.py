@@ -342,3 +342,12 @@ def test_an_error_result_is_raised():
 def test_a_result_without_a_python_value_is_an_error():
     with pytest.raises(InvalidValue):
         result_value(b"9" * 10_000)
+
+
+def test_an_ack_that_comes_too_late_for_one_still_confirms_the_others(session):
+    message, _, _, _ = subscribe(session)
+    _, _, second, is_sent = subscribe(session)
+    assert not is_sent
+    session.forget(message.uuid)
+    session.receive(ack(message))
+    assert second.outcome is None
