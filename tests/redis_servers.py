@@ -135,7 +135,15 @@ def sentinels(directory: Path) -> Iterator[Sentinels]:
 
 
 @contextmanager
-def _sentinel(directory: Path, port: int, master_port: int) -> Iterator[None]:
+def one_sentinel(directory: Path, master_port: int, password: str) -> Iterator[int]:
+    """A sentinel that alone watches a master as ``mymaster``; yields its port."""
+    port = free_port()
+    with _sentinel(directory, port, master_port, password):
+        yield port
+
+
+@contextmanager
+def _sentinel(directory: Path, port: int, master_port: int, password: str = "") -> Iterator[None]:
     config = directory / f"sentinel-{port}.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
@@ -143,20 +151,20 @@ def _sentinel(directory: Path, port: int, master_port: int) -> Iterator[None]:
         f"sentinel down-after-milliseconds {Sentinels.NAME} 1000\n"
         f"sentinel failover-timeout {Sentinels.NAME} 5000\n"
     )
-    command = [binary(), str(config), "--sentinel"]
+    command = [binary(), str(config), "--sentinel", "--requirepass", password]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: _tried(lambda: _hasten(port)), message="the sentinel answers")
+        eventually(lambda: _tried(lambda: _hasten(port, password)), message="the sentinel answers")
         yield
     finally:
         process.kill()
         process.wait()
 
 
-def _hasten(port: int) -> bool:
+def _hasten(port: int, password: str) -> bool:
     """Let a sentinel look ten times as often as it does by itself."""
     periods = {"INFO-PERIOD": 1000, "ASK-PERIOD": 100, "PUBLISH-PERIOD": 200}
-    with redis.Redis(port=port, protocol=2, retry=None) as sentinel:
+    with redis.Redis(port=port, password=password or None, protocol=2, retry=None) as sentinel:
         return bool(sentinel.execute_command("SENTINEL", "DEBUG", *(str(x) for pair in periods.items() for x in pair)))
 
 

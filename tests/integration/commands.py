@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 TIMEOUT = 30
@@ -19,10 +20,10 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def running(*args: str, stdin: int = subprocess.DEVNULL, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run ``juggler`` with these arguments; it is killed at the end when it still runs."""
+def running_python(*args: str, stdin: int = subprocess.DEVNULL, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run Python with these arguments; it is killed at the end when it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "juggler.cli.main", *args],
+        [sys.executable, *args],
         env={**_ENVIRONMENT, **environment},
         stdin=stdin,
         stdout=subprocess.PIPE,
@@ -36,11 +37,21 @@ def running(*args: str, stdin: int = subprocess.DEVNULL, **environment: str) -> 
             process.kill()
 
 
-def run(*args: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``juggler`` until it ends."""
-    with running(*args, stdin=subprocess.PIPE, **environment) as process:
+def run_python(*args: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python until it ends."""
+    with running_python(*args, stdin=subprocess.PIPE, **environment) as process:
         output, errors = process.communicate(stdin, timeout=TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+running = partial(running_python, "-m", "juggler.cli.main")
+"""Run ``juggler`` with these arguments; it is killed at the end when it still runs."""
+
+run = partial(run_python, "-m", "juggler.cli.main")
+"""Run ``juggler`` until it ends."""
+
+running_callee = partial(running_python, "-m", "callee.cli", "callee.demo:rpc")
+"""Run ``juggler-callee`` for the demo's functions; it is killed at the end when it still runs."""
 
 
 @contextmanager
@@ -55,13 +66,7 @@ def server_process(redis_url: str, *args: str) -> Iterator[str]:
 @contextmanager
 def callee_process(redis_url: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """A callee with the demo's functions, once it serves."""
-    command = [sys.executable, "-m", "callee.cli", "callee.demo:rpc", "--redis", redis_url, *args]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=_ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            yield process
-        finally:
-            process.kill()
+    with running_callee("--redis", redis_url, *args) as process:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        yield process

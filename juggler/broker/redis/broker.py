@@ -27,7 +27,7 @@ from juggler.broker.redis.results import ResultsLink
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.url import parse
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.errors import BrokerUnavailable, ConfigError
+from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 
 
 class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
@@ -95,7 +95,12 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except (redis.RedisError, OSError) as error:
             raise BrokerUnavailable(str(error)) from error
         connection.disconnect()
-        self._commands.execute("PING")
+        try:
+            self._commands.execute("PING")
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            raise ConfigError(f"Redis at {self.shown_url}: {error}") from error
 
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
         self.caller.call(uri, args, timeout, pending)

@@ -37,6 +37,8 @@ def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Con
 
     def connect() -> tuple[Any, bool]:
         connection = _connection(url)
+        # Or else it would tell its name and version, for which juggler's user would need one right more.
+        connection.driver_info = connection.lib_name = connection.lib_version = None
         connection.connect()
         try:
             return connection, _is_modern(connection, version_key) and not legacy

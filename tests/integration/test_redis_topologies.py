@@ -1,0 +1,342 @@
+"""Redis behind TLS, a password, an ACL, a UNIX socket, sentinels, or as two servers: each is started for real."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+
+import pytest
+import redis
+import trustme
+
+from juggler.broker.redis import RedisBroker
+from juggler.client import Client
+from juggler.embedded import free_port
+from juggler.errors import BrokerUnavailable, ConfigError, Expired, Nacked
+from juggler.message import new_uuid
+from tests.integration.commands import ROOT, callee_process, run, run_python, running, running_callee, server_process
+from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
+from tests.redis_servers import MortalRedis, mortal_redis, one_sentinel, tls_proxy
+from tests.stack import serving
+from tests.support import eventually
+
+ACL_LINES = re.findall(r"^ACL SETUSER (.*)$", (ROOT / "docs" / "redis.md").read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def mortal(tmp_path) -> Iterator[MortalRedis]:
+    with mortal_redis(tmp_path) as server:
+        yield server
+
+
+@contextmanager
+def served(redis_url: str, callee_url: str | None = None, *args: str) -> Iterator[Client]:
+    """A client of the two commands, each a process."""
+    with (
+        callee_process(callee_url or redis_url, *args),
+        server_process(redis_url, *args) as url,
+        Client(url, proxy=None) as client,
+    ):
+        yield client
+
+
+def check(client: Client) -> None:
+    """See that calls are answered, and that events arrive, on a channel and on a pattern."""
+    with client.subscribe("news") as news, client.subscribe("n*", pattern=True) as matching:
+        assert client.call("test.echo", [1]) == [1]
+        client.publish("news", 2)
+        assert (news.get(5).args, matching.get(5).args) == (2, 2)
+
+
+# UNIX socket, password, ACL
+
+
+def test_a_unix_socket(mortal, tmp_path):
+    path = tmp_path / "redis.sock"
+    mortal.start("--unixsocket", str(path))
+    with served(f"unix://{path}?db=3") as client:
+        check(client)
+
+
+def test_a_password(mortal):
+    mortal.start("--requirepass", "s/e@c?r%t")
+    with served(mortal.url.replace("//", "//:s/e@c%3Fr%25t@")) as client:
+        check(client)
+
+
+def test_a_wrong_password_ends_the_commands(mortal):
+    mortal.start("--requirepass", "secret")
+    url = mortal.url.replace("//", "//:wrong@")
+    done = run("server", "--redis", url)
+    assert done.returncode == 2
+    assert re.fullmatch(r"juggler server: Redis at redis://:\*\*\*@\S+ refuses us: .*password.*\n", done.stderr)
+
+
+@pytest.fixture
+def acl_server(mortal) -> MortalRedis:
+    """A server that lets nobody in but its ``admin``."""
+    mortal.start()
+    with mortal.client() as client:
+        client.execute_command("ACL", "SETUSER", "admin", "on", ">password", "allkeys", "allchannels", "+@all")
+        client.execute_command("ACL", "SETUSER", "default", "off")
+    return mortal
+
+
+@contextmanager
+def admin(server: MortalRedis) -> Iterator[redis.Redis]:
+    with redis.Redis(port=server.port, username="admin", password="password", protocol=2) as client:
+        yield client
+
+
+def with_user(client: redis.Redis, server: MortalRedis, line: str) -> str:
+    """Make or change the user of an ``ACL SETUSER`` line, and return his URL."""
+    client.execute_command("ACL", "SETUSER", *line.split())
+    return server.url.replace("//", f"//{line.split()[0]}:password@")
+
+
+def test_the_documented_rights_are_enough(acl_server):
+    with admin(acl_server) as client:
+        server_url, callee_url = (with_user(client, acl_server, line) for line in ACL_LINES)
+        with served(server_url, callee_url) as juggler:
+            check(juggler)
+        assert client.acl_log() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "right"), [(line, right) for line in ACL_LINES for right in line.split() if right[0] in "+&~"]
+)
+def test_each_documented_right_is_needed(acl_server, line, right):
+    """Without it, something is refused, and that it was is what Redis says."""
+    with admin(acl_server) as client, ExitStack() as stack:
+        lacking = stack.enter_context(
+            closing(RedisBroker(with_user(client, acl_server, line.replace(f" {right}", ""))))
+        )
+        other = stack.enter_context(closing(RedisBroker(acl_server.url.replace("//", "//admin:password@"))))
+        server, callee = (lacking, other) if line == ACL_LINES[0] else (other, lacking)
+        with suppress(ConfigError):
+            lacking.connect()
+        stack.enter_context(serving(callee, ["u"], lambda call: call.args))
+        done = Outcome()
+        server.call("u", b"1", 5.0, RecordedCall())
+        for pattern in (False, True):
+            server.subscribe("c", pattern, RecordedSubscriber(), done)
+        server.publish("c", new_uuid(), b"1", done)
+        eventually(lambda: len(done.told) == 3)
+        for subscriber in list(server.pubsub._of):
+            server.unsubscribe_all(subscriber)
+        refused = {"+": ("command", right[1:]), "~": ("key", "juggler:"), "&": ("channel", "c")}[right[0]]
+        eventually(
+            lambda: any(is_about(entry, *refused) for entry in client.acl_log()), message=f"{refused} is refused"
+        )
+
+
+def is_about(entry: dict[str, str], kind: str, name: str) -> bool:
+    return entry["reason"] == kind and entry["object"].lower().startswith(name)
+
+
+def test_a_right_that_is_missing_is_named(acl_server):
+    with admin(acl_server) as client:
+        url = with_user(client, acl_server, ACL_LINES[0].replace(" +publish", "").replace(" &*", " &news"))
+        with server_process(url) as server, Client(server, proxy=None) as juggler:
+            juggler.subscribe("news").close()
+            with pytest.raises(Nacked, match=r"NOPERM .*'publish'"):
+                juggler.publish("news")
+            with pytest.raises(Nacked, match=r"NOPERM .*channel"):
+                juggler.subscribe("olds")
+        done = run("server", "--redis", with_user(client, acl_server, "juggler-server -pexpire"))
+    assert done.returncode == 2
+    assert re.fullmatch(r"juggler server: Redis at \S+ refuses us: .*'pexpire' command\n", done.stderr)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority, tmp_path) -> str:
+    """The path of the authority's certificate."""
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+def tls_context(authority: trustme.CA, name: str, *, client_certificate: bool = False) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    if client_certificate:
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(context)
+    return context
+
+
+def test_tls(mortal, authority, trusted):
+    mortal.start("--requirepass", "secret")
+    with (
+        tls_proxy(tls_context(authority, "localhost"), mortal.port) as port,
+        served(f"rediss://:secret@localhost:{port}?ssl_ca_certs={trusted}") as client,
+    ):
+        check(client)
+
+
+def test_tls_with_a_certificate_of_our_own(mortal, authority, trusted, tmp_path):
+    mortal.start()
+    own = tmp_path / "own.pem"
+    authority.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(own)
+    with tls_proxy(tls_context(authority, "localhost", client_certificate=True), mortal.port) as port:
+        url = f"rediss://localhost:{port}?ssl_ca_certs={trusted}"
+        with closing(RedisBroker(url)) as broker, pytest.raises(BrokerUnavailable):
+            broker.connect()
+        with closing(RedisBroker(f"{url}&ssl_certfile={own}")) as broker:
+            broker.connect()
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "reason"),
+    [
+        ("localhost", "", "CERTIFICATE_VERIFY_FAILED.*unable to get local issuer certificate|self.signed certificate"),
+        ("other.example", "ssl_ca_certs={ca}", "Hostname mismatch"),
+        ("other.example", "ssl_ca_certs={ca}&ssl_check_hostname=no", None),
+        ("localhost", "ssl_cert_reqs=none", None),
+    ],
+)
+def test_tls_verifies(mortal, authority, trusted, name, query, reason):
+    mortal.start()
+    with tls_proxy(tls_context(authority, name), mortal.port) as port:
+        url = f"rediss://localhost:{port}?{query.format(ca=trusted)}".rstrip("?")
+        with closing(RedisBroker(url)) as broker:
+            if reason is None:
+                broker.connect()
+            else:
+                with pytest.raises(BrokerUnavailable, match=reason):
+                    broker.connect()
+
+
+def test_large_payloads_both_ways_over_tls(mortal, authority, trusted):
+    mortal.start()
+    text = b'"%b"' % (b"x" * 1_000_000)
+    with (
+        tls_proxy(tls_context(authority, "localhost"), mortal.port) as port,
+        closing(RedisBroker(f"rediss://localhost:{port}?ssl_ca_certs={trusted}")) as broker,
+        serving(broker, ["u"], lambda call: call.args),
+    ):
+        calls = [RecordedCall() for _ in range(10)]
+        for call in calls:
+            broker.call("u", text, 20.0, call)
+        for call in calls:
+            assert call.wait(2) == [("stored", None), ("result", text)]
+
+
+def test_sentinels_and_master_behind_tls(tmp_path, authority, trusted):
+    context = tls_context(authority, "127.0.0.1")
+    with (
+        mortal_redis(tmp_path) as master,
+        tls_proxy(context, master.port) as master_port,
+        one_sentinel(tmp_path, master_port, "secret") as sentinel,
+        tls_proxy(context, sentinel) as port,
+    ):
+        master.start()
+        url = f"rediss+sentinel://127.0.0.1:1,127.0.0.1:{port}/mymaster?ssl_ca_certs={trusted}"
+        with (
+            closing(RedisBroker(url)) as broker,
+            pytest.raises(BrokerUnavailable, match=r"no sentinel of 127.0.0.1:1,"),
+        ):
+            broker.connect()
+        with served(f"{url}&sentinel_password=secret") as client:
+            check(client)
+
+
+# Two servers, prefixes
+
+
+def test_two_servers(mortal, tmp_path):
+    mortal.start()
+    with mortal_redis(tmp_path) as events:
+        events.start()
+        with (
+            callee_process(mortal.url),
+            server_process(mortal.url, "--pubsub-redis", events.url) as url,
+            Client(url, proxy=None) as client,
+        ):
+            check(client)
+            with client.subscribe("news") as news, events.client() as there, mortal.client() as here:
+                assert (here.pubsub_channels(), there.pubsub_channels()) == ([], [b"news"])
+                events.kill()
+                eventually(lambda: is_refused(lambda: client.publish("news")))
+                assert client.call("test.echo", 1) == 1, "calls do not need the other one"
+                events.start()
+                eventually(lambda: not is_refused(lambda: client.publish("news", 5)))
+                eventually(lambda: there.pubsub_channels() == [b"news"])
+                client.publish("news", 6)
+                while news.get(5).args != 6:
+                    pass
+
+
+def is_refused(request) -> bool:
+    try:
+        request()
+    except Nacked as error:
+        return error.code == 503
+    return False
+
+
+def test_two_deployments_share_a_server_by_their_prefixes(mortal):
+    mortal.start()
+    with (
+        served(mortal.url, None, "--key-prefix", "a*:") as one,
+        server_process(mortal.url, "--key-prefix", "ab:") as url,
+        Client(url, proxy=None) as other,
+        other.subscribe("*", pattern=True) as strange,
+    ):
+        check(one)
+        with pytest.raises(Expired):
+            other.call("test.echo", 1, timeout=0.2)
+        other.publish("last", 3)
+        assert strange.get(5).args == 3
+
+
+def test_a_wrong_prefix_is_refused():
+    done = run("server", "--key-prefix", "{a}")
+    assert (done.returncode, done.stderr) == (2, "juggler server: key_prefix: expected no braces, got '{a}'\n")
+
+
+# No Redis at the start
+
+
+def test_commands_wait_for_a_redis_that_they_were_told_of(mortal):
+    with (
+        running("server", "--bind", "127.0.0.1:0", "--redis", mortal.url) as server,
+        running_callee("--redis", mortal.url) as callee,
+    ):
+        for process, name in ((server, "juggler server"), (callee, "juggler-callee")):
+            for _ in range(2):
+                line = process.stderr.readline()
+                assert re.fullmatch(rf"{name}: no Redis at {mortal.url} \(.*\); next attempt in \d+\.\d s\n", line)
+        mortal.start()
+        with Client(re.search(r"ws://\S+", server.stdout.readline()).group(), proxy=None) as client:
+            assert callee.stdout.readline().startswith("serving ")
+            check(client)
+
+
+# As nobody knows whether there is a Redis at the default address, it is moved.
+AT_ANOTHER_DEFAULT = """
+from gevent import monkey; monkey.patch_all()
+import sys, juggler.broker.redis
+juggler.broker.redis.DEFAULT_URL = sys.argv.pop(1)
+from {module} import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("module", "argument"), [("juggler.cli.main", "server"), ("callee.cli", "callee.demo:rpc")])
+def test_commands_that_were_told_of_none_do_not_wait(module, argument):
+    default = f"redis://127.0.0.1:{free_port()}"
+    done = run_python("-c", AT_ANOTHER_DEFAULT.format(module=module), default, argument)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"no Redis at {default}: start" in done.stderr
+    assert "name another with --redis or REDIS_URL" in done.stderr
