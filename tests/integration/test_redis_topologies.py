@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
+import gevent
 import pytest
 import redis
 import trustme
@@ -215,6 +216,20 @@ def test_tls_verifies(mortal, authority, trusted, name, query, reason):
             else:
                 with pytest.raises(BrokerUnavailable, match=reason):
                     broker.connect()
+
+
+def test_an_end_over_tls_is_no_fault(mortal, authority, trusted, caplog):
+    mortal.start()
+    with tls_proxy(tls_context(authority, "localhost"), mortal.port) as port:
+        for turns in range(20):
+            with closing(RedisBroker(f"rediss://localhost:{port}?ssl_ca_certs={trusted}")) as broker:
+                broker.connect()
+                for _ in range(200):
+                    broker.publish("c", new_uuid(), b"1", lambda error: None)
+                # Somewhere in the middle of sending and receiving.
+                for _ in range(turns):
+                    gevent.sleep(0)
+    assert caplog.records == []
 
 
 def test_large_payloads_both_ways_over_tls(mortal, authority, trusted):

@@ -220,8 +220,10 @@ class BaseLink(ABC):
         except (OSError, hiredis.ProtocolError) as failure:
             error = failure
         except Exception as failure:
-            # A fault of ours in what takes the replies: their order can no longer be trusted, so begin anew.
-            log.exception("redis link %s: a reply could not be processed", self.name)
+            # A fault of ours in what takes the replies: their order can no longer be trusted, so begin anew. If we have
+            # closed it, it is none: to read a TLS socket that is closed is a ValueError.
+            if sock is self._socket:
+                log.exception("redis link %s: a reply could not be processed", self.name)
             error = failure
         if sock is self._socket:
             log.warning("redis link %s: connection lost: %s", self.name, error)
@@ -326,7 +328,8 @@ class BaseLink(ABC):
             self._out.clear()
             try:
                 sock.sendall(data)
-            except OSError:
+            except (OSError, ValueError):
+                # The reading greenlet sees the same failure, or we have closed it, which a TLS socket calls a ValueError.
                 return
             self._out_size -= len(data)
 

@@ -1,0 +1,333 @@
+"""What the way through Redis costs, beside redis-py's own pool: ``python -m loadtest.bench.redis_link [SECONDS]``.
+
+No websockets: a caller in this process, a callee in another, and a Redis. CPU time is that of each process, as Linux
+counts it. redis-py is used as it is meant to be: each greenlet takes a connection from the pool and waits for its
+result on it.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import itertools  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import ExitStack, contextmanager, suppress  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, TypeAlias  # noqa: E402
+
+import gevent  # noqa: E402
+import gevent.event  # noqa: E402
+import redis  # noqa: E402
+import trustme  # noqa: E402
+
+from juggler.broker import Event, PendingCall, Subscriber  # noqa: E402
+from juggler.broker.redis import RedisBroker  # noqa: E402
+from juggler.embedded import EmbeddedRedis, free_port  # noqa: E402
+from juggler.errors import BrokerError, ConfigError  # noqa: E402
+from juggler.message import new_uuid  # noqa: E402
+from loadtest.bench.process import cpu_seconds  # noqa: E402
+
+SECONDS = 2.0
+ARGS = b'"' + b"x" * 100 + b'"'
+URI = "bench.echo"
+PUSHERS = 200
+IN_FLIGHT = (1, 20, 200, 2000)
+MOST_OF_THE_POOL = 200
+"""Calls under way with redis-py: each has a connection of its own."""
+CHANNELS = 5000
+SUBSCRIBERS = 500
+
+Running: TypeAlias = Callable[[], int]
+"""Returns how many operations are done by now."""
+
+
+class Bench:
+    """Measures what happens between a caller (this process), a callee and a Redis."""
+
+    def __init__(self, redis_pid: int, seconds: float) -> None:
+        self.callee_pid = 0
+        self._redis_pid = redis_pid
+        self._seconds = seconds
+
+    def measure(self, label: str, done: Running) -> None:
+        """Print what an operation costs while others run; ``done`` counts them."""
+        gevent.sleep(self._seconds / 4)
+        before, count, started = self._cpu(), done(), time.perf_counter()
+        gevent.sleep(self._seconds)
+        self.show(label, done() - count, time.perf_counter() - started, before)
+
+    def measure_once(self, label: str, count: int, run: Callable[[], object]) -> None:
+        """Print what one of ``count`` operations costs that ``run`` does."""
+        before, started = self._cpu(), time.perf_counter()
+        run()
+        self.show(label, count, time.perf_counter() - started, before)
+
+    def show(self, label: str, count: int, elapsed: float, before: list[float]) -> None:
+        costs = [(now - then) / max(count, 1) * 1e6 for now, then in zip(self._cpu(), before, strict=True)]
+        print(f"{label:<52}{count / elapsed:>10,.0f}" + "".join(f"{cost:>10.1f}" for cost in costs), flush=True)
+
+    def _cpu(self) -> list[float]:
+        used = [time.process_time(), 0.0, cpu_seconds(self._redis_pid)]
+        if self.callee_pid:
+            used[1] = cpu_seconds(self.callee_pid)
+        return used
+
+
+@contextmanager
+def greenlets(function: Callable[[], None], count: int) -> Iterator[None]:
+    """Call a function again and again, in several greenlets."""
+
+    def loop() -> None:
+        while True:
+            function()
+
+    spawned = [gevent.spawn(loop) for _ in range(count)]
+    try:
+        yield
+    finally:
+        gevent.killall(spawned)
+
+
+def counted(function: Callable[[], object]) -> tuple[Callable[[], None], Running]:
+    """Return a function that also counts, and its count."""
+    count = 0
+
+    def run() -> None:
+        nonlocal count
+        function()
+        count += 1
+
+    return run, lambda: count
+
+
+# juggler
+
+
+class Caller(PendingCall):
+    """Calls again as soon as it is answered, until the broker is closed."""
+
+    __slots__ = ("_answered", "_broker")
+
+    def __init__(self, broker: RedisBroker, answered: Callable[[], None]) -> None:
+        self._broker = broker
+        self._answered = answered
+        self.call()
+
+    def call(self) -> None:
+        self._broker.call(URI, ARGS, 60.0, self)
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        pass
+
+    def on_result(self, args: bytes) -> None:
+        self._answered()
+        self.call()
+
+    def on_expired(self) -> None:
+        raise RuntimeError("a call expired")
+
+
+class Listener(Subscriber):
+    """Counts events."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_event(self, event: Event) -> None:
+        self.count += 1
+
+
+def ours(bench: Bench, url: str) -> None:
+    broker = RedisBroker(url)
+    broker.connect()
+    push, pushed = counted(lambda: broker._commands.execute("LPUSH", "bench", ARGS))
+    with greenlets(push, PUSHERS):
+        bench.measure(f"juggler: LPUSH, {PUSHERS} greenlets", pushed)
+    broker._commands.execute("DEL", "bench")
+    our_subscriptions(bench, broker)
+    broker.close()
+    for in_flight in IN_FLIGHT:
+        our_rpc(bench, url, in_flight, "juggler: RPC")
+
+
+def our_rpc(bench: Bench, url: str, in_flight: int, label: str) -> None:
+    broker = RedisBroker(url)
+    with callee_process(bench, "juggler", url):
+        answer, answered = counted(lambda: None)
+        for _ in range(in_flight):
+            Caller(broker, answer)
+        bench.measure(f"{label}, {in_flight:,} in flight", answered)
+        broker.close()
+
+
+def our_subscriptions(bench: Bench, broker: RedisBroker) -> None:
+    listener, done = Listener(), gevent.event.Event()
+
+    def subscribe() -> None:
+        for number in range(CHANNELS):
+            broker.subscribe(f"bench.{number}", False, listener, lambda error: None)
+        broker.subscribe("bench.last", False, listener, lambda error: done.set())
+        done.wait()
+
+    bench.measure_once(f"juggler: subscribe, {CHANNELS:,} channels", CHANNELS, subscribe)
+    listeners = [Listener() for _ in range(SUBSCRIBERS)]
+    for each in listeners:
+        broker.subscribe("bench.0", False, each, lambda error: None)
+    publish, _ = counted(lambda: gevent_wait(lambda told: broker.publish("bench.0", new_uuid(), ARGS, told)))
+    with greenlets(publish, 5):
+        bench.measure(f"juggler: event to one of {SUBSCRIBERS} subscribers", lambda: sum(x.count for x in listeners))
+
+
+def gevent_wait(start: Callable[[Callable[[Any], None]], None]) -> None:
+    """Wait until the callback that ``start`` is given has been told something."""
+    told: gevent.event.AsyncResult = gevent.event.AsyncResult()
+    start(told.set)
+    told.get()
+
+
+def our_callee(url: str) -> None:
+    broker = RedisBroker(url)
+    consumer = broker.calls([URI])
+    print("ready", flush=True)
+    while True:
+        for call in consumer.pop(1000):
+            broker.result(call, call.args, lambda error: None)
+
+
+# redis-py
+
+
+def pool(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, protocol=2, max_connections=10_000)
+
+
+def theirs(bench: Bench, url: str) -> None:
+    client = pool(url)
+    push, pushed = counted(lambda: client.lpush("bench", ARGS))
+    with greenlets(push, PUSHERS):
+        bench.measure(f"redis-py: LPUSH, {PUSHERS} greenlets", pushed)
+    client.delete("bench")
+    their_subscriptions(bench, client)
+    for in_flight in IN_FLIGHT:
+        if in_flight <= MOST_OF_THE_POOL:
+            their_rpc(bench, url, in_flight)
+
+
+def their_rpc(bench: Bench, url: str, in_flight: int) -> None:
+    client, numbers = pool(url), itertools.count()
+
+    def call() -> None:
+        number = next(numbers)
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.set(f"timeout:{number}", 60_000, px=60_000).lpush("calls", b"%d" % number + ARGS).execute()
+        assert client.brpop([f"results:{number}"], timeout=60)
+
+    with callee_process(bench, "redis-py", url):
+        run, answered = counted(call)
+        with greenlets(run, in_flight):
+            bench.measure(f"redis-py: RPC, {in_flight:,} in flight", answered)
+    client.flushdb()
+    client.close()
+
+
+def their_subscriptions(bench: Bench, client: redis.Redis) -> None:
+    with client.pubsub() as one:
+
+        def subscribe() -> None:
+            for number in range(CHANNELS):
+                one.subscribe(f"bench.{number}")
+            for _ in range(CHANNELS):
+                assert one.get_message(timeout=5)
+
+        bench.measure_once(f"redis-py: subscribe, {CHANNELS:,} channels", CHANNELS, subscribe)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(client.pubsub(ignore_subscribe_messages=True)) for _ in range(SUBSCRIBERS)]
+        counts = [0] * SUBSCRIBERS
+
+        def listen(number: int) -> None:
+            for _ in listeners[number].listen():
+                counts[number] += 1
+
+        for each in listeners:
+            each.subscribe("bench.0")
+        spawned = [gevent.spawn(listen, number) for number in range(SUBSCRIBERS)]
+        with greenlets(lambda: client.publish("bench.0", ARGS), 5):
+            bench.measure(f"redis-py: event to one of {SUBSCRIBERS} subscribers", lambda: sum(counts))
+        gevent.killall(spawned)
+
+
+def their_callee(url: str) -> None:
+    client = pool(url)
+
+    def serve() -> None:
+        _, payload = client.brpop(["calls"])
+        number = payload.partition(b'"')[0].decode()
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.pttl(f"timeout:{number}").delete(f"timeout:{number}")
+            assert pipeline.execute()[0] > 0
+            pipeline.lpush(f"results:{number}", payload).expire(f"results:{number}", 60).execute()
+
+    print("ready", flush=True)
+    with greenlets(serve, MOST_OF_THE_POOL):
+        gevent.wait()
+
+
+# Processes
+
+
+@contextmanager
+def callee_process(bench: Bench, kind: str, url: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "loadtest.bench.redis_link", "--serve", kind, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            bench.callee_pid = process.pid
+            yield
+        finally:
+            bench.callee_pid = 0
+            process.kill()
+
+
+def tls(seconds: float) -> None:
+    """Measure over TLS, if there is a server that knows it."""
+    authority = trustme.CA()
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        ca, own = Path(directory, "ca.pem"), Path(directory, "own.pem")
+        authority.cert_pem.write_to_path(ca)
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(own)
+        port = free_port()
+        files = ("--tls-cert-file", str(own), "--tls-key-file", str(own), "--tls-ca-cert-file", str(ca))
+        options = ("--tls-port", str(port), "--tls-auth-clients", "no", *files)
+        with suppress(ConfigError):
+            server = stack.enter_context(EmbeddedRedis(binary, options=options))
+            our_rpc(
+                Bench(server.pid, seconds), f"rediss://127.0.0.1:{port}?ssl_ca_certs={ca}", 200, "juggler: RPC, TLS"
+            )
+            return
+        print("juggler: RPC, TLS: not measured, as no redis-server with TLS is on PATH")
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        {"juggler": our_callee, "redis-py": their_callee}[sys.argv[2]](sys.argv[3])
+        return
+    seconds = float(sys.argv[1]) if sys.argv[1:] else SECONDS
+    print(f"{'':<52}{'a second':>10}{'caller':>10}{'callee':>10}{'Redis':>10}  CPU µs each")
+    with EmbeddedRedis() as server:
+        bench = Bench(server.pid, seconds)
+        ours(bench, server.url)
+        theirs(bench, server.url)
+    tls(seconds)
+
+
+if __name__ == "__main__":
+    main()
