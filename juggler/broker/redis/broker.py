@@ -73,7 +73,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         names = Names(key_prefix)
         parsed = parse(url)
         self.shown_url = parsed.shown
-        self._connector = connector(parsed, version_key=names.calls("version"), legacy=legacy)
+        self._connector = connector(parsed, version_key=names.version, legacy=legacy)
         self._blocking_timeout = blocking_timeout
         self._watchdog = Watchdog()
         self._commands = Link("commands", self._connector, self._watchdog)

@@ -26,7 +26,7 @@ def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Con
 
     Args:
         url: where Redis is; not a cluster.
-        version_key: a key that juggler may change and nobody uses.
+        version_key: a key that nobody uses, within the rights of juggler's user.
         legacy: treat the server as one before Redis 7, whatever it is.
 
     Raises:

@@ -39,6 +39,11 @@ class Names:
         """Return the key that exists while a result is still wanted."""
         return f"{self._prefix}juggler:results:timeout:{{{conn_uuid}}}:{msg_uuid}".encode()
 
+    @property
+    def version(self) -> bytes:
+        """The key by which a server's version is found out: no URI's list, and never there."""
+        return self._bytes + b"juggler:version"
+
     def channel(self, channel: str) -> bytes:
         """Return Redis's name of a channel."""
         return self._bytes + channel.encode()

@@ -329,7 +329,7 @@ class BaseLink(ABC):
             try:
                 sock.sendall(data)
             except (OSError, ValueError):
-                # The reading greenlet sees the same failure, or we have closed it, which a TLS socket calls a ValueError.
+                # The reading greenlet sees the same failure; or we have closed it, which is a ValueError here.
                 return
             self._out_size -= len(data)
 
