@@ -105,6 +105,29 @@ def test_the_documented_rights_are_enough(acl_server):
         assert client.acl_log() == []
 
 
+def test_the_rights_documented_for_capacities_prefixes_and_old_servers_are_enough(acl_server):
+    options = {"call_capacity": 5, "result_capacity": 5, "key_prefix": "shop:", "legacy": True}
+    with admin(acl_server) as client, ExitStack() as stack:
+        server, callee = (
+            stack.enter_context(
+                closing(RedisBroker(f"{with_user(client, acl_server, line)}/1?client_name=c", **options))
+            )
+            for line in (documented_for_more(line) for line in ACL_LINES)
+        )
+        stack.enter_context(serving(callee, ["u"], lambda call: call.args))
+        call, published = RecordedCall(), Outcome()
+        server.call("u", b"1", 5.0, call)
+        server.publish("c", new_uuid(), b"1", published)
+        assert call.wait(2) == [("stored", None), ("result", b"1")]
+        assert published.wait() is None
+        assert client.acl_log() == []
+
+
+def documented_for_more(line: str) -> str:
+    line = line.replace("~juggler:*", "~shop:juggler:*").replace("&*", "&shop:*").replace("+blmpop", "+brpop +rpop")
+    return f"{line} +eval +evalsha +llen +pttl +select +client|setname"
+
+
 @pytest.mark.parametrize(
     ("line", "right"), [(line, right) for line in ACL_LINES for right in line.split() if right[0] in "+&~"]
 )

@@ -75,7 +75,7 @@ class BaseLink(ABC):
     Attributes:
         name: for logs and greenlet names.
         up: whether commands can be sent now.
-        modern: whether the server is Redis 7 or later, as far as is known.
+        modern: whether the server is Redis 7 or later; ``None`` before the first connection.
         losses: how many connections have been lost.
     """
 
@@ -90,7 +90,7 @@ class BaseLink(ABC):
         """
         self.name = name
         self.up = False
-        self.modern = True
+        self.modern: bool | None = None
         self.losses = 0
         self._connector = connector
         self._watchdog = watchdog
@@ -209,9 +209,7 @@ class BaseLink(ABC):
         self._heard, self._silence = True, 0.0
         self.up = True
         self._first_attempt = False
-        queued, self._out = self._out, []
         self.on_up()
-        self._out += queued
         self._schedule_flush()
         error: Exception
         try:
@@ -345,12 +343,35 @@ class Link(BaseLink):
         super().__init__(name, connector, watchdog, patience=patience)
         self._waiting: deque[OnReply] = deque()
         self.up_functions: list[Callable[[], None]] = []
+        self._deferred: list[tuple[Callable[[], None], OnReply]] = []
 
     @property
     def reply_due(self) -> bool:
         return bool(self._waiting)
 
+    def once_known(self, function: Callable[[], None], on_error: OnReply) -> None:
+        """Call ``function`` when it is known what the server understands, see `modern`.
+
+        Args:
+            function: sends commands.
+            on_error: told why they could not be sent after all.
+
+        Raises:
+            BrokerUnavailable: as `ensure`; nobody is told anything then.
+        """
+        self.ensure()
+        if self.modern is None:
+            self._deferred.append((function, on_error))
+        else:
+            function()
+
     def on_up(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for function, on_error in deferred:
+            try:
+                function()
+            except BrokerUnavailable as error:
+                on_error(error)
         for function in self.up_functions:
             function()
 
@@ -389,5 +410,8 @@ class Link(BaseLink):
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()
+        deferred, self._deferred = self._deferred, []
         for on_reply in waiting:
             on_reply(error)
+        for _, on_error in deferred:
+            on_error(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from juggler.broker.redis.link import Connector, Link, Reply
@@ -32,6 +33,9 @@ class PopLink(Link):
         Raises:
             BrokerUnavailable: there is no connection; ``on_batch`` is told nothing then.
         """
+        if self.modern is None:
+            self.once_known(partial(self.pop, keys, limit, on_batch), on_batch)
+            return
         limit = max(1, min(limit, int(BATCH_BYTES / self._average)))
         if self.modern:
             packed = pack(b"BLMPOP", self._blocking_timeout, len(keys), *keys, b"RIGHT", b"COUNT", limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import hiredis
 
@@ -28,6 +29,10 @@ class Store:
         Raises:
             BrokerUnavailable: there is no connection; ``on_done`` is told nothing then.
         """
+        if self._link.modern is None:
+            again = partial(self.push, timeout_key, list_key, payload, timeout, on_done)
+            self._link.once_known(again, on_done)
+            return
         ttl_ms = max(1, int(timeout * 1000))
         if self._capacity == 0 and self._link.modern:
 
