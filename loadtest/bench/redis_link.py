@@ -41,7 +41,7 @@ PUSHERS = 200
 IN_FLIGHT = (1, 20, 200, 2000)
 MOST_OF_THE_POOL = 200
 """Calls under way with redis-py: each has a connection of its own."""
-CHANNELS = 5000
+CHANNELS = 20_000
 SUBSCRIBERS = 500
 
 Running: TypeAlias = Callable[[], int]
