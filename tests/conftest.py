@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from juggler.embedded import EmbeddedRedis, bundled_server
+from tests.redis_cluster import RedisCluster
 
 LEAK_DEADLINE = 1.0
 
@@ -38,6 +39,24 @@ def redis_url(redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> It
     with redis.Redis.from_url(redis_server.url, protocol=2) as client:
         left = _wait_for_none(lambda: _keys_left(client, allowed))
     assert not left, f"the test left keys in Redis: {left}"
+
+
+@pytest.fixture(scope="session")
+def cluster_servers() -> Iterator[RedisCluster]:
+    """Three masters."""
+    cluster = RedisCluster()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def redis_cluster(cluster_servers: RedisCluster) -> Iterator[RedisCluster]:
+    """An empty cluster. No key may be left in it."""
+    cluster_servers.flush()
+    yield cluster_servers
+    left = _wait_for_none(cluster_servers.keys)
+    cluster_servers.settle()
+    assert not left, f"the test left keys in the cluster: {left}"
 
 
 @pytest.fixture(autouse=True)

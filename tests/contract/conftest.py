@@ -12,6 +12,7 @@ from juggler.broker.memory import MemoryBroker
 from juggler.broker.redis import RedisBroker
 from juggler.message import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
+from tests.redis_cluster import RedisCluster
 from tests.support import eventually
 
 BLOCKING_TIMEOUT = 0.1
@@ -59,15 +60,34 @@ class Redis:
             return bool(client.keys("*"))
 
 
+class Cluster(Redis):
+    """As `Redis`; connected to all masters from the beginning."""
+
+    def __init__(self, cluster: RedisCluster) -> None:
+        super().__init__(cluster.url)
+        self._cluster = cluster
+
+    def make(self, **options: Any) -> RedisBroker:
+        broker = super().make(**options)
+        broker.connect()
+        eventually(lambda: all(link.up for link in broker._routes._links.values()))
+        return broker
+
+    def has_calls_or_results(self) -> bool:
+        return bool(self._cluster.keys())
+
+
 # Each of them passes all tests: with the commands of Redis 7, those of Redis 6.2, and a prefix that is a pattern.
 REDIS = {"redis": {}, "redis6": {"legacy": True}, "prefixed": {"key_prefix": "a*[b]:"}}
 
 
-@pytest.fixture(params=["memory", *REDIS])
+@pytest.fixture(params=["memory", *REDIS, "cluster"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Memory | Redis]:
     """What makes brokers that share one store, and closes them after the test."""
     if request.param == "memory":
         made: Memory | Redis = Memory()
+    elif request.param == "cluster":
+        made = Cluster(request.getfixturevalue("redis_cluster"))
     else:
         made = Redis(request.getfixturevalue("redis_url"), **REDIS[request.param])
     yield made

@@ -70,7 +70,7 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
         assert time.monotonic() - started < 1, "refused at once"
         mortal.start()
         eventually(lambda: answers(wire), timeout=10, message="calls are answered again")
-        eventually(lambda: broker.pubsub.link.up, timeout=10)
+        eventually(lambda: broker.pubsub.receiver.up, timeout=10)
         # The subscription is made again without the client's doing; a new one of another client shows that it is done.
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
@@ -111,11 +111,11 @@ def test_a_silent_redis_is_noticed_and_forgiven(mortal):
         # Not answered, and then failed exactly once: when the silence is noticed.
         nack = wire.request(CALL, uri="u", timeout=10**9)
         assert nack["payload"]["code"] == 503
-        eventually(lambda: not broker.pubsub.link.up, message="it is noticed on the connection for events too")
+        eventually(lambda: not broker.pubsub.receiver.up, message="it is noticed on the connection for events too")
         assert time.monotonic() - started < 6
         mortal.signal(signal.SIGCONT)
         eventually(lambda: answers(wire), timeout=15)
-        eventually(lambda: broker.pubsub.link.up, timeout=15)
+        eventually(lambda: broker.pubsub.receiver.up, timeout=15)
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
@@ -148,11 +148,11 @@ def test_a_master_that_becomes_a_replica_is_left(mortal):
         client.replicaof("127.0.0.1", str(free_port()))
         eventually(lambda: not answers(wire), message="it takes no writes")
         assert "no connection to redis" in wire.request(CALL, uri="u")["payload"]["message"]
-        losses = broker._commands.losses
+        losses = broker._routes.link.losses
         assert losses > 0
         client.replicaof("NO", "ONE")
         eventually(lambda: answers(wire), timeout=10)
-        assert broker._commands.losses == losses, "while it took no writes, nobody stayed connected to it"
+        assert broker._routes.link.losses == losses, "while it took no writes, nobody stayed connected to it"
 
 
 def test_a_result_waits_for_redis(mortal):
@@ -160,7 +160,7 @@ def test_a_result_waits_for_redis(mortal):
     broker = RedisBroker(mortal.url)
     broker.connect()
     mortal.kill()
-    eventually(lambda: not broker._commands.up)
+    eventually(lambda: not broker._routes.link.up)
     wanted, unwanted = Outcome(), Outcome()
     for seconds, done in ((60, wanted), (0.1, unwanted)):
         broker.result(IncomingCall("conn", f"msg{seconds}", "u", b"null", time.monotonic() + seconds), b'"r"', done)
@@ -171,7 +171,7 @@ def test_a_result_waits_for_redis(mortal):
     with mortal.client() as client:
         assert json.loads(client.rpop("juggler:results:{conn}"))["msg_uuid"] == "msg60"
     mortal.kill()
-    eventually(lambda: not broker._commands.up)
+    eventually(lambda: not broker._routes.link.up)
     left = Outcome()
     broker.result(IncomingCall("conn", "msg", "u", b"null", time.monotonic() + 60), b'"r"', left)
     broker.close()
@@ -186,7 +186,7 @@ def test_events_lost_while_away_are_counted_as_a_gap(mortal):
         for gaps in (1, 2):
             client.client_kill_filter(_type="pubsub")
             eventually(lambda gaps=gaps: broker.pubsub.gaps == gaps)
-            eventually(lambda: broker.pubsub.link.up)
+            eventually(lambda: broker.pubsub.receiver.up)
             assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
 
 
@@ -200,7 +200,7 @@ def test_what_is_in_flight_fails_exactly_once(mortal):
         broker.call("u", b"1", 60, call)
         broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", publication)
     # Let them leave before Redis dies.
-    eventually(lambda: broker._commands._out_size == 0)
+    eventually(lambda: broker._routes.link._out_size == 0)
     mortal.kill()
     for call, publication in zip(calls, publications, strict=True):
         ((kind, error),) = call.wait(1)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from juggler.broker.redis.connect import connector
 from juggler.broker.redis.url import RedisUrl, masked, parse
 from juggler.errors import ConfigError
 
@@ -178,6 +177,14 @@ def test_no_password_is_ever_shown(form, rest):
         assert secret not in said
 
 
-def test_a_cluster_is_refused_for_now():
-    with pytest.raises(ConfigError, match="a cluster cannot be used yet"):
-        connector(parse("redis+cluster://a"), version_key=b"v")
+def test_a_cluster_may_have_sharded_pubsub():
+    assert parse("redis+cluster://a?sharded=1").sharded
+    assert not parse("redis+cluster://a").sharded
+    with pytest.raises(ConfigError, match="unknown option 'sharded'"):
+        parse("redis://a?sharded=1")
+
+
+def test_a_node_of_a_cluster_has_the_options_of_the_cluster():
+    node = parse("rediss+cluster://me:secret@a:1,b:2").at(("c", 3))
+    assert (node.kind, node.tls, node.hosts) == ("redis", True, (("c", 3),))
+    assert node.options == {"username": "me", "password": "secret"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import redis
 
@@ -18,14 +19,13 @@ from juggler.broker import (
 )
 from juggler.broker.redis.callee import RedisCallee
 from juggler.broker.redis.caller import RedisCaller
+from juggler.broker.redis.cluster import Cluster
 from juggler.broker.redis.connect import REFUSALS, connector
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Link
-from juggler.broker.redis.pop import PopLink
 from juggler.broker.redis.pubsub import RedisPubSub
-from juggler.broker.redis.results import ResultsLink
+from juggler.broker.redis.routes import Routes, SingleServer
 from juggler.broker.redis.store import Store
-from juggler.broker.redis.url import parse
+from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 
@@ -49,6 +49,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         result_capacity: int = 0,
         blocking_timeout: float = 1.0,
         key_prefix: str = "",
+        sharded_pubsub: bool = False,
         legacy: bool = False,
     ) -> None:
         """Make a broker that is not connected yet.
@@ -60,6 +61,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             blocking_timeout: seconds for which Redis holds a pop when there is nothing to pop, at least 0.01.
             key_prefix: what the names of all keys and channels begin with. Servers and callees have to agree on it, and
                 only without it they work with those of the Go package.
+            sharded_pubsub: on a cluster of Redis 7 or later, publish to the nodes of a channel's slot only, as with the
+                URL's option ``sharded``. Servers have to agree on it, and patterns are refused.
             legacy: use only what Redis 6.2 understands; newer servers are recognised without it.
 
         Raises:
@@ -73,13 +76,23 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         names = Names(key_prefix)
         parsed = parse(url)
         self.shown_url = parsed.shown
-        self._connector = connector(parsed, version_key=names.version, legacy=legacy)
-        self._blocking_timeout = blocking_timeout
         self._watchdog = Watchdog()
-        self._commands = Link("commands", self._connector, self._watchdog)
-        self.caller = RedisCaller(names, Store(self._commands, call_capacity), self._watchdog, self._make_results_link)
-        self.callee = RedisCallee(names, Store(self._commands, result_capacity), self._watchdog, self._make_pop_link)
-        self.pubsub = RedisPubSub(names, self._commands, self._connector, self._watchdog)
+        self._routes = routes = self._make_routes(
+            parsed, names, blocking_timeout, legacy, sharded_pubsub or parsed.sharded
+        )
+        self.caller = RedisCaller(names, Store(routes, call_capacity), self._watchdog, routes)
+        self.callee = RedisCallee(names, Store(routes, result_capacity), self._watchdog, routes)
+        self.pubsub = RedisPubSub(names, routes)
+
+    def _make_routes(self, url: RedisUrl, names: Names, blocking_timeout: float, legacy: bool, sharded: bool) -> Routes:
+        connector_to = partial(connector, version_key=names.version, legacy=legacy)
+        if url.kind != "cluster":
+            if sharded:
+                raise ConfigError(f"Redis URL {url.shown!r}: sharded pub-sub needs a cluster")
+            return SingleServer(connector_to(url), names, self._watchdog, blocking_timeout)
+        return Cluster(
+            url.hosts, lambda host: connector_to(url.at(host)), names, self._watchdog, blocking_timeout, sharded=sharded
+        )
 
     def connect(self) -> None:
         """See that Redis answers, and that it lets us in, with one attempt.
@@ -89,14 +102,11 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             ConfigError: it refuses the user name or password, or misses a right.
         """
         try:
-            connection, _ = self._connector()
+            self._routes.connect()
         except REFUSALS as error:
             raise ConfigError(f"Redis at {self.shown_url} refuses us: {error}") from error
         except (redis.RedisError, OSError) as error:
             raise BrokerUnavailable(str(error)) from error
-        connection.disconnect()
-        try:
-            self._commands.execute("PING")
         except BrokerUnavailable:
             raise
         except BrokerError as error:
@@ -128,14 +138,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def close(self) -> None:
         # First the commands: it fails those who wait for a reply.
-        self._commands.close()
+        self._routes.close()
         self.caller.close()
         self.callee.close()
         self.pubsub.close()
         self._watchdog.close()
-
-    def _make_results_link(self, key: bytes, on_results: Callable[[list[bytes]], None]) -> ResultsLink:
-        return ResultsLink(self._connector, self._watchdog, self._blocking_timeout, key, on_results)
-
-    def _make_pop_link(self) -> PopLink:
-        return PopLink("calls", self._connector, self._watchdog, self._blocking_timeout)

@@ -1,23 +1,19 @@
-"""The caller's role: pushes calls, and pops results from the one list of this process."""
+"""The caller's role: pushes calls, and takes the results that come back."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeAlias
 
 from juggler import codec
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.results import ResultsLink
+from juggler.broker.redis.results import ResultsReader
+from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, InvalidMessage
 from juggler.message import CallPayload, new_uuid
-
-MakeResultsLink: TypeAlias = Callable[[bytes, Callable[[list[bytes]], None]], ResultsLink]
-"""Makes the link that pops from a key, and gives each batch to a function."""
 
 
 class _Entry:
@@ -35,41 +31,38 @@ class _Entry:
 class RedisCaller(CallerBroker):
     """See `juggler.broker.CallerBroker`.
 
-    Results of all calls of this process go through one list, under an identifier that is made here, so that clients can
-    neither collide with nor receive each other's.
+    Results of all calls of this process go through lists of its own, under identifiers that are made here, so that
+    clients can neither collide with nor receive each other's.
 
     Attributes:
         expired: calls whose time was over before a result came.
         dropped: results for which nobody waits any more.
     """
 
-    def __init__(self, names: Names, store: Store, watchdog: Watchdog, make_results_link: MakeResultsLink) -> None:
+    def __init__(self, names: Names, store: Store, watchdog: Watchdog, routes: Routes) -> None:
         self.expired = 0
         self.dropped = 0
         self._names = names
         self._store = store
         self._watchdog = watchdog
-        self._make_results_link = make_results_link
+        self._routes = routes
         self._table: dict[str, _Entry] = {}
-        self._results: ResultsLink | None = None
-        self._conn_uuid = ""
+        self._results: ResultsReader | None = None
         self._prefix = ""
         self._count = 0
 
-    def start(self) -> None:
-        """Begin to wait for results. Idempotent.
+    def _start(self) -> ResultsReader:
+        """Begin to wait for results.
 
-        This is not in the constructor because forked processes must not share the list of results.
+        This is not in the constructor because forked processes must not share a list of results.
         """
-        if not self._conn_uuid:
-            self._conn_uuid = new_uuid()
-            self._prefix = new_uuid()[:24]
-            self._results = self._make_results_link(self._names.results(self._conn_uuid), self._on_results)
-            self._results.start()
-            self._watchdog.add(self._expire)
+        self._prefix = new_uuid()[:24]
+        self._watchdog.add(self._expire)
+        self._results = self._routes.make_results_reader(self._on_results)
+        return self._results
 
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
-        self.start()
+        results = self._results or self._start()
         self._count += 1
         call_id = f"{self._prefix}{self._count:012x}"
         pending.call_id = call_id
@@ -79,7 +72,7 @@ class RedisCaller(CallerBroker):
             self._store.push(
                 self._names.call_timeout(uri, call_id),
                 self._names.calls(uri),
-                codec.encode_call(CallPayload(self._conn_uuid, call_id, uri, args)),
+                codec.encode_call(CallPayload(results.conn_uuid(), call_id, uri, args)),
                 timeout,
                 lambda error: self._on_stored(entry, error),
             )
@@ -109,7 +102,7 @@ class RedisCaller(CallerBroker):
         if entry.early_result is not None:
             self._deliver(entry, entry.early_result)
 
-    def _on_results(self, batch: list[bytes]) -> None:
+    def _on_results(self, conn_uuid: str, batch: list[bytes]) -> None:
         over: list[bytes] = []
         now = time.monotonic()
         for data in batch:
@@ -118,7 +111,7 @@ class RedisCaller(CallerBroker):
             except InvalidMessage:
                 self.dropped += 1
                 continue
-            over.append(self._names.result_timeout(self._conn_uuid, result.msg_uuid))
+            over.append(self._names.result_timeout(conn_uuid, result.msg_uuid))
             entry = self._table.get(result.msg_uuid)
             if entry is None or entry.deadline <= now:
                 self.dropped += 1

@@ -12,7 +12,6 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from juggler.broker.redis.link import CONNECT_TIMEOUT, Connector
 from juggler.broker.redis.url import Host, RedisUrl
-from juggler.errors import ConfigError
 
 SENTINEL_TIMEOUT = 1.0
 """Seconds that one sentinel has to answer in before the next one is asked."""
@@ -20,20 +19,18 @@ SENTINEL_TIMEOUT = 1.0
 REFUSALS = (redis.AuthenticationError, redis.exceptions.AuthorizationError, redis.exceptions.NoPermissionError)
 """What Redis says to credentials or rights that it will not accept later either."""
 
+_ELSEWHERE = (redis.exceptions.AskError, redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
+"""What a node of a cluster says that has understood a command and will not execute it; ``MOVED`` is an ``AskError``."""
+
 
 def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Connector:
     """Return a function that makes connections, or raises redis-py's errors.
 
     Args:
-        url: where Redis is; not a cluster.
+        url: where Redis is; of a cluster, one node.
         version_key: a key that nobody uses, within the rights of juggler's user.
         legacy: treat the server as one before Redis 7, whatever it is.
-
-    Raises:
-        ConfigError: it is a cluster.
     """
-    if url.kind == "cluster":
-        raise ConfigError(f"Redis URL {url.shown!r}: a cluster cannot be used yet")
 
     def connect() -> tuple[Any, bool]:
         connection = _connection(url)
@@ -95,5 +92,6 @@ def _is_modern(connection: Any, version_key: bytes) -> bool:
     except redis.ResponseError as error:
         if "wrong number of arguments" in str(error):
             return False
-        raise
+        if not isinstance(error, _ELSEWHERE):
+            raise
     return True

@@ -51,19 +51,26 @@ NO_MASTER = ("READONLY ", "LOADING ", "MASTERDOWN ", "UNBLOCKED ")
 """How a server answers that is not the master (any more, or yet): a new connection may lead to the one that is."""
 
 
+UNSETTLED = ("ASK ", "CLUSTERDOWN ", "MOVED ", "TRYAGAIN ")
+"""How a node answers while its cluster is being changed; it has executed nothing."""
+
+
 def as_error(reply: Reply) -> BrokerError:
     """Return the error that a reply stands for, as one of ours."""
-    return reply if isinstance(reply, BrokerError) else BrokerError(f"redis refused the request: {reply}")
+    if isinstance(reply, BrokerError):
+        return reply
+    kind = BrokerUnavailable if str(reply).startswith(UNSETTLED) else BrokerError
+    return kind(f"redis refused the request: {reply}")
 
 
 def ignore(reply: Reply) -> None:
-    """Take a reply that nobody waits for; an error in it is logged."""
-    if isinstance(reply, hiredis.ReplyError):
+    """Take a reply that nobody waits for; an error in it is logged, unless a cluster is being changed."""
+    if isinstance(reply, hiredis.ReplyError) and not str(reply).startswith(UNSETTLED):
         log.warning("redis answered with an error: %s", reply)
 
 
-class _Closed(OSError):
-    """Ends the greenlet of a link. An OSError, so that redis-py closes a socket that is being connected."""
+class Closed(OSError):
+    """Ends a greenlet that may be connecting. An OSError, so that redis-py closes a socket that is being connected."""
 
 
 class BaseLink(ABC):
@@ -159,7 +166,7 @@ class BaseLink(ABC):
         self._watchdog.remove(self.check)
         self._lose(BrokerUnavailable("the broker is closed"))
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
-            self._greenlet.kill(_Closed)
+            self._greenlet.kill(Closed)
 
     def check(self, elapsed: float) -> None:
         """Notice a peer that is silently dead: called every ``elapsed`` seconds by the watchdog."""
@@ -175,7 +182,7 @@ class BaseLink(ABC):
             self._lose(BrokerUnavailable(f"redis has not answered for {self._silence:.0f} s"))
 
     def _run(self) -> None:
-        with suppress(_Closed):
+        with suppress(Closed):
             self._stay_connected()
 
     def _stay_connected(self) -> None:
@@ -258,6 +265,16 @@ class BaseLink(ABC):
         self.on_lost(error)
 
     # The way out
+
+    @property
+    def usable(self) -> bool:
+        """Whether commands are taken: those of before the first attempt are queued."""
+        return self.up or (self._first_attempt and not self._closed)
+
+    def drop(self, reason: str) -> None:
+        """Give up the connection, if there is one, for a new one; what is in flight fails."""
+        if self.up:
+            self._lose(BrokerUnavailable(reason))
 
     def ensure(self) -> None:
         """See that commands can be sent now, or as soon as the first attempt to connect succeeds.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from juggler.broker.redis.link import Connector, Link, Reply
+from gevent.event import AsyncResult
+
+from juggler.broker.redis.link import Connector, Link, Reply, as_error
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
@@ -71,3 +75,48 @@ class PopLink(Link):
         size = sum(map(len, batch)) / len(batch)
         self._average = max(size, 0.9 * self._average + 0.1 * size)
         on_batch(batch)
+
+
+class Popped(NamedTuple):
+    """Payloads from one list, oldest first, and a link for commands on the keys that belong to them."""
+
+    link: Link
+    payloads: list[bytes]
+
+
+class Popper(ABC):
+    """Pops from a fixed set of lists, for one greenlet at a time."""
+
+    @abstractmethod
+    def pop(self, limit: int) -> list[Popped]:
+        """Wait for payloads and return up to ``limit``, by their lists; none after a while without any.
+
+        Raises:
+            BrokerError: nothing can be popped now.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End at once; what a pop under way may already have taken from Redis is lost. Idempotent."""
+
+
+class ListPopper(Popper):
+    """Pops from lists that one link can wait for at once."""
+
+    def __init__(self, link: PopLink, lists: Sequence[bytes]) -> None:
+        self._link = link
+        self._lists = deque(lists)
+
+    def pop(self, limit: int) -> list[Popped]:
+        # The server looks at the lists in the order given: turn it, so that a busy one does not starve the others.
+        self._lists.rotate(-1)
+        popped: AsyncResult = AsyncResult()
+        self._link.pop(self._lists, limit, popped.set)
+        batch = popped.get()
+        if isinstance(batch, Exception):
+            raise as_error(batch)
+        # The connection that has popped them is up, whatever others are.
+        return [Popped(self._link, batch)] if batch else []
+
+    def close(self) -> None:
+        self._link.close()

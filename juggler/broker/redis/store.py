@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import hiredis
 
 from juggler.broker import Done
 from juggler.broker.redis import push
-from juggler.broker.redis.link import Link, Reply, as_error, ignore
+from juggler.broker.redis.link import Reply, as_error, ignore
 from juggler.broker.redis.resp import pack
+from juggler.broker.redis.routes import Routes
 from juggler.errors import BrokerUnavailable, CapacityExceeded
 
 _NO_SCRIPT = "NOSCRIPT"
@@ -19,8 +21,8 @@ _NO_SCRIPT = "NOSCRIPT"
 class Store:
     """Pushes payloads into lists that hold at most ``capacity`` entries (0: as many as come)."""
 
-    def __init__(self, link: Link, capacity: int) -> None:
-        self._link = link
+    def __init__(self, routes: Routes, capacity: int) -> None:
+        self._link_for = routes.link_for
         self._capacity = capacity
 
     def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, on_done: Done) -> None:
@@ -29,18 +31,19 @@ class Store:
         Raises:
             BrokerUnavailable: there is no connection; ``on_done`` is told nothing then.
         """
-        if self._link.modern is None:
+        link = self._link_for(list_key)
+        if link.modern is None:
             again = partial(self.push, timeout_key, list_key, payload, timeout, on_done)
-            self._link.once_known(again, on_done)
+            link.once_known(again, on_done)
             return
         ttl_ms = max(1, int(timeout * 1000))
-        if self._capacity == 0 and self._link.modern:
+        if self._capacity == 0 and link.modern:
 
             def on_length(reply: Reply) -> None:
                 on_done(None if type(reply) is int else as_error(reply))
 
             packed = push.plain(timeout_key, list_key, payload, ttl_ms)
-            self._link.send(packed, (ignore, on_length, ignore, ignore))
+            link.send(packed, (ignore, on_length, ignore, ignore))
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_done)
 
@@ -59,13 +62,10 @@ class Store:
                 on_done(None if type(reply) is int else as_error(reply))
 
         packed = push.script(timeout_key, list_key, payload, ttl_ms, self._capacity, known=known)
-        self._link.send(packed, (on_length,))
-
-    def on_up(self, function: Callable[[], None]) -> None:
-        """Call ``function`` whenever a new connection is there."""
-        self._link.up_functions.append(function)
+        self._link_for(list_key).send(packed, (on_length,))
 
     def delete(self, keys: Sequence[bytes]) -> None:
         """Delete keys of one slot without waiting. When that fails, they end by themselves."""
-        if keys and self._link.up:
-            self._link.send(pack(b"DEL", *keys), (ignore,))
+        if keys:
+            with suppress(BrokerUnavailable):
+                self._link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))

@@ -8,7 +8,7 @@
     redis+sentinel://[[user]:password@]host[:port],…/service[/db]  rediss+sentinel: with TLS
     redis+cluster://[[user]:password@]host[:port],…                rediss+cluster: with TLS
 
-Options are named as in redis-py.
+Options are named as in redis-py. A cluster has one more: ``sharded=1``, see `RedisBroker`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class RedisUrl(NamedTuple):
         options: keyword arguments of redis-py's connections.
         sentinel_options: user name and password for the sentinels.
         shown: the URL without its secrets.
+        sharded: whether pub-sub is to go by the slots of the cluster.
     """
 
     kind: str
@@ -48,6 +49,11 @@ class RedisUrl(NamedTuple):
     options: dict[str, Any]
     sentinel_options: dict[str, Any]
     shown: str
+    sharded: bool = False
+
+    def at(self, host: Host) -> RedisUrl:
+        """Return the URL of one node of a cluster."""
+        return self._replace(kind="redis", hosts=(host,))
 
 
 class _Scheme(NamedTuple):
@@ -90,6 +96,7 @@ def _text(text: str) -> str:
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _BASIC = ("client_name", "db", "password", "username")
 _TCP = (*_BASIC, "socket_keepalive")
+_CLUSTER = (*(name for name in _TCP if name != "db"), "sharded")
 _SENTINEL = ("sentinel_password", "sentinel_username")
 _TLS = (
     *("ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname"),
@@ -97,6 +104,7 @@ _TLS = (
 )
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "db": _number,
+    "sharded": _flag,
     "socket_keepalive": _flag,
     "ssl_ca_certs": _readable,
     "ssl_ca_path": _readable,
@@ -111,8 +119,8 @@ _SCHEMES = {
     "unix": _Scheme("unix", False, _BASIC),
     "redis+sentinel": _Scheme("sentinel", False, _TCP + _SENTINEL),
     "rediss+sentinel": _Scheme("sentinel", True, _TCP + _SENTINEL + _TLS),
-    "redis+cluster": _Scheme("cluster", False, tuple(name for name in _TCP if name != "db")),
-    "rediss+cluster": _Scheme("cluster", True, tuple(name for name in _TCP + _TLS if name != "db")),
+    "redis+cluster": _Scheme("cluster", False, _CLUSTER),
+    "rediss+cluster": _Scheme("cluster", True, _CLUSTER + _TLS),
 }
 _SECRETS = ("password", "sentinel_password", "ssl_password")
 _SHOWABLE = {name for scheme in _SCHEMES.values() for name in scheme.options} - set(_SECRETS)
@@ -192,7 +200,8 @@ def _parse(url: str, shown: str) -> RedisUrl:
         if value is not None:
             _add(options, option, value)
     sentinel_options = {key.removeprefix("sentinel_"): options.pop(key) for key in _SENTINEL if key in options}
-    return RedisUrl(scheme.kind, scheme.tls, hosts, path, service, options, sentinel_options, shown)
+    sharded = options.pop("sharded", False)
+    return RedisUrl(scheme.kind, scheme.tls, hosts, path, service, options, sentinel_options, shown, sharded)
 
 
 def _add(options: dict[str, Any], option: str, value: Any) -> None:

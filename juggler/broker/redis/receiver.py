@@ -1,0 +1,193 @@
+"""The connection that receives events, and keeps Redis's subscriptions in step with what is wanted here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
+
+import hiredis
+
+from juggler.broker import Done, Subscriber
+from juggler.broker.redis.link import BaseLink, Connector, Reply, as_error
+from juggler.broker.redis.resp import pack
+from juggler.broker.redis.watchdog import Watchdog
+from juggler.errors import BrokerError, BrokerUnavailable
+
+log = logging.getLogger("juggler.redis")
+
+RESUBSCRIBE_STEP = 1000
+"""Channels named in one command when a connection is new."""
+
+TopicKey: TypeAlias = tuple[bool, bytes]
+"""Whether it is a pattern, and its name in Redis."""
+
+OnEvent: TypeAlias = Callable[[bool, bytes, bytes, bytes], None]
+"""Told whether a pattern matched, the pattern or channel, the channel, and the payload."""
+
+
+class Waiting(NamedTuple):
+    """A subscriber that waits for the confirmation of a topic; ``is_new`` unless it was subscribed before."""
+
+    subscriber: Subscriber
+    on_done: Done
+    is_new: bool
+
+
+class Topic:
+    """A channel or pattern that somebody here has subscribed to."""
+
+    __slots__ = ("confirmed", "subscribers", "waiting")
+
+    def __init__(self) -> None:
+        self.confirmed = False
+        # Dictionaries because they keep the order.
+        self.subscribers: dict[Subscriber, None] = {}
+        self.waiting: list[Waiting] = []
+
+    def tell(self, error: BrokerError | None, only: Subscriber | None = None) -> None:
+        """Tell all who wait for the confirmation, or only one subscriber, how it has ended."""
+        waiting = self.waiting
+        self.waiting = [entry for entry in waiting if only is not None and entry.subscriber is not only]
+        for entry in waiting:
+            if only is None or entry.subscriber is only:
+                entry.on_done(error)
+
+
+Topics: TypeAlias = dict[TopicKey, Topic]
+
+
+class Receiver(Protocol):
+    """What subscribes and receives events: one link, or one for each node."""
+
+    @property
+    def gaps(self) -> int:
+        """How often a connection was lost that had subscriptions."""
+
+    def subscribe(self, key: TopicKey) -> None:
+        """Ask for a topic; its waiting subscribers are told.
+
+        Raises:
+            BrokerUnavailable: there is no connection.
+            BrokerError: this topic cannot be had.
+        """
+
+    def unsubscribe(self, key: TopicKey) -> None:
+        """Leave a topic; when there is no connection, there is nothing to leave."""
+
+    def expect(self, key: TopicKey) -> None:
+        """See that a topic which was asked for will be confirmed, or fail.
+
+        Raises:
+            BrokerUnavailable: there is no connection.
+        """
+
+    def close(self) -> None:
+        """End at once. Idempotent."""
+
+
+class PubSubLink(BaseLink):
+    """One connection, for all topics unless a subclass knows better."""
+
+    def __init__(self, name: str, connector: Connector, watchdog: Watchdog, topics: Topics, on_event: OnEvent) -> None:
+        super().__init__(name, connector, watchdog)
+        self._topics = topics
+        self._on_event = on_event
+        self._pinged = False
+        # Confirmations on the way: only the last one counts for a topic that was left and entered again.
+        self._unconfirmed: Counter[TopicKey] = Counter()
+        self.gaps = 0
+        self._gap_began: float | None = None
+
+    @property
+    def reply_due(self) -> bool:
+        return self._pinged
+
+    def ping(self) -> None:
+        self._pinged = True
+        self.write(b"*1\r\n$4\r\nPING\r\n")
+
+    def subscribe(self, key: TopicKey) -> None:
+        self.ensure()
+        # On a connection that is not there yet, `on_up` asks.
+        if self.up:
+            self._subscribe(key[0], [key[1]])
+
+    def expect(self, key: TopicKey) -> None:
+        self.ensure()
+
+    def unsubscribe(self, key: TopicKey) -> None:
+        if self.up:
+            self.write(pack(b"PUNSUBSCRIBE" if key[0] else b"UNSUBSCRIBE", key[1]))
+
+    def on_up(self) -> None:
+        self._pinged = False
+        self._unconfirmed.clear()
+        if self._gap_began is not None:
+            gap = time.monotonic() - self._gap_began
+            self._gap_began = None
+            log.warning("events of the last %.1f s are lost; the subscriptions are made again", gap)
+        keys = self._own_topics()
+        for pattern in (False, True):
+            names = [name for is_pattern, name in keys if is_pattern is pattern]
+            for start in range(0, len(names), RESUBSCRIBE_STEP):
+                self._subscribe(pattern, names[start : start + RESUBSCRIBE_STEP])
+
+    def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
+        self.write(pack(b"PSUBSCRIBE" if pattern else b"SUBSCRIBE", *names))
+        self._unconfirmed.update((pattern, name) for name in names)
+
+    def on_reply(self, reply: Reply) -> None:
+        if not isinstance(reply, list):
+            self._pinged = False
+            if isinstance(reply, hiredis.ReplyError):
+                # It does not say which channel it means (an ACL forbids one, say): all that wait have failed.
+                log.warning("redis refuses a subscription: %s", reply)
+                self._fail_waiting(as_error(reply))
+            return
+        kind = reply[0]
+        if kind == b"message":
+            self._on_event(False, reply[1], reply[1], reply[2])
+        elif kind == b"pmessage":
+            self._on_event(True, reply[1], reply[2], reply[3])
+        elif kind == b"subscribe" or kind == b"psubscribe":
+            self._on_confirmed((kind == b"psubscribe", reply[1]))
+        elif kind == b"pong":
+            self._pinged = False
+
+    def _on_confirmed(self, key: TopicKey) -> None:
+        self._unconfirmed[key] -= 1
+        if self._unconfirmed[key] > 0:
+            return
+        del self._unconfirmed[key]
+        topic = self._topics.get(key)
+        if topic is not None:
+            topic.confirmed = True
+            topic.tell(None)
+
+    def on_lost(self, error: BrokerUnavailable) -> None:
+        if any(self._topics[key].confirmed for key in self._own_topics()):
+            self.gaps += 1
+            self._gap_began = time.monotonic()
+        for key in self._own_topics():
+            self._topics[key].confirmed = False
+        self._fail_waiting(error)
+
+    def _own_topics(self) -> list[TopicKey]:
+        """Return the topics that this connection is for."""
+        return list(self._topics)
+
+    def _fail_waiting(self, error: BrokerError) -> None:
+        for key in self._own_topics():
+            self._fail(key, error)
+
+    def _fail(self, key: TopicKey, error: BrokerError) -> None:
+        topic = self._topics[key]
+        for entry in topic.waiting:
+            if entry.is_new:
+                topic.subscribers.pop(entry.subscriber, None)
+        if not topic.subscribers:
+            del self._topics[key]
+        topic.tell(error)

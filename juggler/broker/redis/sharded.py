@@ -1,0 +1,195 @@
+"""Pub-sub by slots: only the nodes of a channel's slot hear of its events, so that the nodes share the work."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import hiredis
+
+from juggler.broker.redis.link import OnReply, Reply, as_error
+from juggler.broker.redis.receiver import OnEvent, PubSubLink, TopicKey, Topics
+from juggler.broker.redis.resp import pack
+from juggler.broker.redis.slotmap import Address, key_slot, redirection
+from juggler.errors import BrokerError, BrokerUnavailable, NackCode
+
+if TYPE_CHECKING:
+    from juggler.broker.redis.cluster import Cluster
+
+log = logging.getLogger("juggler.redis")
+
+
+class ShardedPubSub:
+    """Publishes to the master of a channel's slot, and has a link for subscriptions to each master that needs one.
+
+    A subscription moves with its slot: the node that gives the slot away says so. What is published until the
+    subscription is made on the other node is lost, as when a connection is.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._topics: Topics = {}
+        self._on_event: OnEvent
+        self._links: dict[Address, _ShardLink] = {}
+        self._link_of: dict[TopicKey, _ShardLink] = {}
+        self._gaps = 0
+        cluster.slots.on_change.append(self._on_change)
+
+    def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
+        """See `Routes.publish`."""
+        self._cluster.link_for(channel).send(pack(b"SPUBLISH", channel, payload), (on_reply,))
+
+    def make_receiver(self, topics: Topics, on_event: OnEvent) -> ShardedPubSub:
+        """See `Routes.make_receiver`."""
+        self._topics = topics
+        self._on_event = on_event
+        return self
+
+    # What a receiver does
+
+    @property
+    def gaps(self) -> int:
+        return self._gaps + sum(link.gaps for link in self._links.values())
+
+    def subscribe(self, key: TopicKey) -> None:
+        if key[0]:
+            raise BrokerError("patterns cannot be subscribed to with sharded pub-sub", NackCode.BAD_REQUEST)
+        link = self._link_to(self._cluster.slots.master_of(key_slot(key[1])))
+        link.subscribe(key)
+        self._link_of[key] = link
+
+    def expect(self, key: TopicKey) -> None:
+        link = self._link_of.get(key)
+        # Without one it is about to be subscribed to on another node.
+        if link is not None:
+            link.ensure()
+
+    def unsubscribe(self, key: TopicKey) -> None:
+        link = self._link_of.pop(key, None)
+        if link is not None:
+            link.unsubscribe(key)
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        self._link_of.clear()
+
+    # What its links tell
+
+    def topics_of(self, link: _ShardLink) -> list[TopicKey]:
+        """Return the topics that a link is for."""
+        return [key for key in self._topics if self._link_of.get(key) is link]
+
+    def on_event(self, link: _ShardLink, channel: bytes, payload: bytes) -> None:
+        """An event has come; a node that a topic has left may still send some, too."""
+        if self._link_of.get((False, channel)) is link:
+            self._on_event(False, channel, channel, payload)
+
+    def leave(self, key: TopicKey) -> None:
+        """The topic's node does not have it any more: subscribe to it wherever the next slot map says."""
+        topic = self._topics.get(key)
+        if topic is not None:
+            self._gaps += topic.confirmed
+            topic.confirmed = False
+        self._link_of.pop(key, None)
+        self._cluster.slots.refresh()
+
+    def _on_change(self) -> None:
+        for key in list(self._topics):
+            link = self._link_to(self._cluster.slots.master_of(key_slot(key[1])))
+            if self._link_of.get(key) is not link and key in self._topics:
+                self._move(key, link)
+        gone = [a for a, link in self._links.items() if a not in self._cluster.slots.nodes and not link.usable]
+        for address in gone:
+            self._links.pop(address).close()
+
+    def _move(self, key: TopicKey, link: _ShardLink) -> None:
+        topic = self._topics[key]
+        self._gaps += topic.confirmed
+        topic.confirmed = False
+        self._link_of[key] = link
+        try:
+            link.subscribe(key)
+        except BrokerUnavailable:
+            # It is subscribed to as soon as the link is up.
+            return
+
+    def _link_to(self, address: Address) -> _ShardLink:
+        link = self._links.get(address)
+        if link is None:
+            link = self._links[address] = _ShardLink(address, self, self._cluster, self._topics)
+        return link
+
+
+class _ShardLink(PubSubLink):
+    """The subscriptions on one node."""
+
+    def __init__(self, address: Address, pubsub: ShardedPubSub, cluster: Cluster, topics: Topics) -> None:
+        name = f"pubsub {address[0]}:{address[1]}"
+        super().__init__(name, cluster.connector_to(address), cluster.watchdog, topics, self._ignore)
+        self._address = address
+        self._pubsub = pubsub
+        self._cluster = cluster
+        # Errors do not say which channel they mean: replies come in order.
+        self._asked: deque[TopicKey] = deque()
+
+    @staticmethod
+    def _ignore(pattern: bool, name: bytes, channel: bytes, payload: bytes) -> None:
+        """There are no events but those of shards."""
+
+    def _own_topics(self) -> list[TopicKey]:
+        return self._pubsub.topics_of(self)
+
+    def unsubscribe(self, key: TopicKey) -> None:
+        if self.up:
+            self.write(pack(b"SUNSUBSCRIBE", key[1]))
+
+    def on_up(self) -> None:
+        self._asked.clear()
+        super().on_up()
+
+    def on_lost(self, error: BrokerUnavailable) -> None:
+        super().on_lost(error)
+        self._cluster.slots.refresh()
+
+    def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
+        for name in names:
+            self.write(pack(b"SSUBSCRIBE", name))
+            self._asked.append((pattern, name))
+            self._unconfirmed[pattern, name] += 1
+
+    def on_reply(self, reply: Reply) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            self._on_refused(reply)
+        elif not isinstance(reply, list) or reply[0] == b"pong":
+            self._pinged = False
+        elif reply[0] == b"smessage":
+            self._pubsub.on_event(self, reply[1], reply[2])
+        elif reply[0] == b"ssubscribe":
+            self._on_confirmed(self._asked.popleft())
+        elif reply[0] == b"sunsubscribe":
+            self._on_unsubscribed((False, reply[1]))
+
+    def _on_unsubscribed(self, key: TopicKey) -> None:
+        """We have left a topic, or the node has given its slot away."""
+        topic = self._topics.get(key)
+        if topic is not None and topic.confirmed and key in self._own_topics():
+            self._pubsub.leave(key)
+
+    def _on_refused(self, error: hiredis.ReplyError) -> None:
+        if not self._asked:
+            log.warning("redis refuses to end a subscription: %s", error)
+            return
+        key = self._asked.popleft()
+        self._unconfirmed.pop(key, None)
+        if key not in self._own_topics():
+            return
+        to = redirection(error, self._address)
+        if to is None:
+            log.warning("redis refuses a subscription: %s", error)
+            self._fail(key, as_error(error))
+        elif not to.asking:
+            self._cluster.slots.learn(to)
+        self._pubsub.leave(key)

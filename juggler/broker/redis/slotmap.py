@@ -1,0 +1,190 @@
+"""Which master of a Redis Cluster has which slot: asked of the nodes, again whenever an answer was found wrong."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeAlias
+
+import gevent
+import redis
+from redis.cluster import parse_cluster_slots
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from juggler.broker.redis.connect import REFUSALS
+from juggler.broker.redis.link import Closed, Connector, Reply
+from juggler.errors import BrokerUnavailable
+
+__all__ = ["Address", "Redirection", "SlotMap", "key_slot", "redirection"]
+
+log = logging.getLogger("juggler.redis")
+
+Address: TypeAlias = tuple[str, int]
+"""Host and port of a node, as the cluster itself names it."""
+
+REFRESH_INTERVAL = 0.1
+"""The least number of seconds between two refreshes."""
+
+ASK_TIMEOUT = 1.0
+"""Seconds that one node has to answer in before the next one is asked."""
+
+
+class Redirection(NamedTuple):
+    """Where a node says that a command has to go; it has not executed it.
+
+    Attributes:
+        slot: the slot of the command's keys.
+        address: the node to ask.
+        asking: it is for this command only, which ``ASKING`` must precede: the slot is on its way.
+    """
+
+    slot: int
+    address: Address
+    asking: bool
+
+
+def redirection(reply: Reply, asked: Address) -> Redirection | None:
+    """Return what an error reply of the node ``asked`` says about the right node, ``None`` if nothing."""
+    kind, _, rest = str(reply).partition(" ")
+    if kind not in ("MOVED", "ASK"):
+        return None
+    slot, _, place = rest.partition(" ")
+    host, _, port = place.rpartition(":")
+    return Redirection(int(slot), (host or asked[0], int(port)), kind == "ASK")
+
+
+class _Range(NamedTuple):
+    """Slots from ``start`` to ``end``, both included, and who has them."""
+
+    start: int
+    end: int
+    master: Address
+    replicas: list[Address]
+
+
+def _parse(reply: Reply, asked_host: str) -> list[_Range]:
+    parsed: Any = parse_cluster_slots(reply, current_host=asked_host)
+    return [_Range(start, end, nodes["primary"], nodes["replicas"]) for (start, end), nodes in parsed.items()]
+
+
+class SlotMap:
+    """The map, and a greenlet that renews it when asked to. Greenlets may share it.
+
+    Until it is known, everything is looked for on the first seed, which redirects.
+
+    Attributes:
+        seeds: some nodes of the cluster.
+        masters: the nodes that have slots.
+        nodes: these and their replicas.
+        on_change: called, in the greenlet, after each refresh.
+    """
+
+    def __init__(self, seeds: Sequence[Address], connector_to: Callable[[Address], Connector]) -> None:
+        """Make an empty map.
+
+        Args:
+            seeds: some nodes of the cluster.
+            connector_to: makes connectors to nodes.
+        """
+        self.masters: tuple[Address, ...] = ()
+        self.nodes: frozenset[Address] = frozenset()
+        self.on_change: list[Callable[[], None]] = []
+        self.seeds = tuple(seeds)
+        self._slots: list[Address] = [self.seeds[0]] * REDIS_CLUSTER_HASH_SLOTS
+        self._connector_to = connector_to
+        self._refreshed = 0.0
+        self._wanted = False
+        self._greenlet: gevent.Greenlet | None = None
+        self._closed = False
+
+    def master_of(self, slot: int) -> Address:
+        """Return the node to ask for keys of a slot."""
+        return self._slots[slot]
+
+    def learn(self, redirection: Redirection) -> None:
+        """Take in that a slot has moved, and ask for what else has."""
+        self._slots[redirection.slot] = redirection.address
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Renew the map soon, once for all who ask meanwhile."""
+        self._wanted = True
+        if self._greenlet is None and not self._closed:
+            self._greenlet = gevent.spawn(self._refresh)
+            self._greenlet.name = "juggler-redis-slots"
+
+    def load(self) -> None:
+        """Renew the map now.
+
+        Raises:
+            BrokerUnavailable: no node answered with one.
+            redis.RedisError: one of `REFUSALS`.
+        """
+        self._refreshed = time.monotonic()
+        ranges = self._ask_any()
+        if not ranges:
+            raise BrokerUnavailable("the redis cluster has no slots assigned")
+        self.masters = tuple(sorted({each.master for each in ranges}))
+        self.nodes = frozenset(self.masters).union(*(each.replicas for each in ranges))
+        for start, end, master, _ in ranges:
+            self._slots[start : end + 1] = [master] * (end + 1 - start)
+        for on_change in tuple(self.on_change):
+            on_change()
+
+    def close(self) -> None:
+        """Renew it no more. Idempotent."""
+        self._closed = True
+        self.on_change.clear()
+        if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
+            self._greenlet.kill(Closed)
+
+    def _refresh(self) -> None:
+        try:
+            with suppress(Closed):
+                while self._wanted and not self._closed:
+                    gevent.sleep(max(0.0, self._refreshed + REFRESH_INTERVAL - time.monotonic()))
+                    self._wanted = False
+                    self._load_or_log()
+        finally:
+            self._greenlet = None
+
+    def _load_or_log(self) -> None:
+        try:
+            self.load()
+        except (BrokerUnavailable, redis.RedisError) as error:
+            if self._closed:
+                return
+            log.warning("the slots of the redis cluster are not known: %s", error)
+
+    def _ask_any(self) -> list[_Range]:
+        failure: Exception | None = None
+        for address in self._candidates():
+            try:
+                return self._ask(address)
+            except REFUSALS:
+                raise
+            except (redis.RedisError, OSError) as error:
+                failure = error
+            if self._closed:
+                break
+        raise BrokerUnavailable(f"no node of the redis cluster answers: {failure}")
+
+    def _candidates(self) -> Iterator[Address]:
+        """Each known node once, the seeds last: of them we do not know that they are still part of it."""
+        known = list(self.nodes)
+        random.shuffle(known)
+        yield from dict.fromkeys((*known, *self.seeds))
+
+    def _ask(self, address: Address) -> list[_Range]:
+        # An OSError, so that redis-py closes a socket that is being connected.
+        with gevent.Timeout(ASK_TIMEOUT, TimeoutError(f"{address[0]}:{address[1]} does not answer")):
+            connection, _ = self._connector_to(address)()
+            try:
+                connection.send_command("CLUSTER", "SLOTS")
+                reply = connection.read_response()
+            finally:
+                connection.disconnect()
+        return _parse(reply, address[0])
