@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from gevent.event import AsyncResult
@@ -13,8 +14,8 @@ from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
 from juggler.broker.names import check_uris
 from juggler.broker.redis.held import HeldResults
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Link, as_error, ignore
-from juggler.broker.redis.pop import Popped, Popper
+from juggler.broker.redis.link import Reply, as_error, ignore
+from juggler.broker.redis.pop import Popper
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
@@ -40,16 +41,22 @@ class RedisCallee(CalleeBroker):
         self.names = names
         self._store = store
         self._routes = routes
-        self._consumers: list[RedisConsumer] = []
+        self._consumers: set[RedisConsumer] = set()
         self._held = HeldResults(self.result, watchdog)
         self._closed = False
         routes.on_up(self._held.release)
 
     def calls(self, uris: Sequence[str]) -> CallConsumer:
         popper = self._routes.make_popper([self.names.calls(uri) for uri in check_uris(uris)])
-        consumer = RedisConsumer(self, popper)
-        self._consumers.append(consumer)
+        consumer = RedisConsumer(self, popper, self._routes)
+        self._consumers.add(consumer)
+        if self._closed:
+            consumer.abort()
         return consumer
+
+    def forget(self, consumer: RedisConsumer) -> None:
+        """A consumer has closed its connections. Idempotent."""
+        self._consumers.discard(consumer)
 
     def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
         remaining = call.deadline - time.monotonic()
@@ -74,17 +81,19 @@ class RedisCallee(CalleeBroker):
     def close(self) -> None:
         self._closed = True
         self._held.close()
-        for consumer in self._consumers:
+        for consumer in list(self._consumers):
             consumer.abort()
-        self._consumers.clear()
 
 
 class RedisConsumer(CallConsumer):
     """See `juggler.broker.CallConsumer`."""
 
-    def __init__(self, callee: RedisCallee, popper: Popper) -> None:
+    def __init__(self, callee: RedisCallee, popper: Popper, routes: Routes) -> None:
         self._callee = callee
         self._popper = popper
+        self._routes = routes
+        # Calls that were popped while it could not be asked whether they are still wanted.
+        self._unchecked: list[list[CallPayload]] = []
         self._popping = False
         self._closed = False
 
@@ -93,7 +102,8 @@ class RedisConsumer(CallConsumer):
             return []
         self._popping = True
         try:
-            return self._still_wanted(self._popper.pop(limit))
+            batches, self._unchecked = self._unchecked, []
+            return self._still_wanted(batches or [self._decode(popped.payloads) for popped in self._popper.pop(limit)])
         except BrokerError:
             if self._closed:
                 return []  # type: ignore[unreachable]  # another greenlet may have closed it
@@ -108,22 +118,28 @@ class RedisConsumer(CallConsumer):
 
     def _close_if_done(self) -> None:
         if self._closed and not self._popping:
-            self._popper.close()
+            self._end()
 
     def abort(self) -> None:
         """Close at once; what a pop under way may already have taken from Redis is lost."""
         self._closed = True
-        self._popper.close()
+        self._end()
 
-    def _still_wanted(self, batches: list[Popped]) -> list[IncomingCall]:
+    def _end(self) -> None:
+        self._popper.close()
+        self._callee.forget(self)
+
+    def _still_wanted(self, batches: list[list[CallPayload]]) -> list[IncomingCall]:
         # All checks leave before the first one is waited for.
-        checks = [self._check(batch.link, payloads) for batch in batches if (payloads := self._decode(batch.payloads))]
+        checks = [_Check(self._routes, self._callee.names, payloads) for payloads in batches if payloads]
         calls: list[IncomingCall] = []
         failure: BrokerError | None = None
         for check in checks:
             try:
                 wanted = check.wait()
             except BrokerError as error:
+                # Redis does not have them any more: nobody else will ever run them.
+                self._unchecked.append(check.payloads)
                 failure = error
                 continue
             self._callee.expired += len(check.payloads) - len(wanted)
@@ -131,10 +147,6 @@ class RedisConsumer(CallConsumer):
         if failure is not None and not calls:
             raise failure
         return calls
-
-    def _check(self, link: Link, payloads: list[CallPayload]) -> _Check:
-        names = [self._callee.names.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
-        return _Check(link, payloads, names)
 
     def _decode(self, batch: list[bytes]) -> list[CallPayload]:
         payloads = []
@@ -147,41 +159,44 @@ class RedisConsumer(CallConsumer):
 
 
 class _Check:
-    """Asks how long the calls of one list are still wanted, and deletes the keys that say so."""
+    """Asks how long the calls of one list are still wanted, then deletes the keys that say so."""
 
-    def __init__(self, link: Link, payloads: list[CallPayload], names: list[bytes]) -> None:
+    def __init__(self, routes: Routes, names: Names, payloads: list[CallPayload]) -> None:
         self.payloads = payloads
+        self._routes = routes
+        self._keys = [names.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
         self._pttls: list[Any] = []
-        self._deleted: AsyncResult = AsyncResult()
+        self._known: AsyncResult = AsyncResult()
         try:
-            link.send(_pack_pttl_and_delete(names), (*([self._pttls.append] * len(names)), self._deleted.set))
+            packed = b"".join(b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (len(key), key) for key in self._keys)
+            on_replies = [self._pttls.append] * len(payloads)
+            routes.link_for(self._keys[0]).send(packed, (*on_replies[1:], self._on_last))
         except BrokerUnavailable as error:
-            self._deleted.set(error)
+            self._known.set(error)
+
+    def _on_last(self, reply: Reply) -> None:
+        self._pttls.append(reply)
+        self._known.set(None)
 
     def wait(self) -> list[IncomingCall]:
         """Return the calls that are.
 
         Raises:
-            BrokerError: Redis did not tell.
+            BrokerError: Redis did not tell. It may be asked again: nothing was deleted.
         """
-        reply = self._deleted.get()
-        if isinstance(reply, Exception):
-            self._on_failure(reply)
+        failures = [self._known.get(), *self._pttls]
+        for failure in failures:
+            if isinstance(failure, Exception):
+                raise as_error(failure)
         now = time.monotonic()
+        self._delete()
         return [
             IncomingCall(payload.conn_uuid, payload.msg_uuid, payload.uri, payload.args, now + pttl / 1000)
             for payload, pttl in zip(self.payloads, self._pttls, strict=True)
-            if type(pttl) is int and pttl > 0
+            if pttl > 0
         ]
 
-    def _on_failure(self, failure: Exception) -> None:
-        """A key that could not be deleted ends by itself; what counts is what it said."""
-        if not any(type(pttl) is int for pttl in self._pttls):
-            raise as_error(failure)
-        ignore(failure)
-
-
-def _pack_pttl_and_delete(names: list[bytes]) -> bytes:
-    parts = [b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (len(name), name) for name in names]
-    parts.append(pack(b"DEL", *names))
-    return b"".join(parts)
+    def _delete(self) -> None:
+        # A key that is not deleted ends by itself.
+        with suppress(BrokerUnavailable):
+            self._routes.link_for(self._keys[0]).send(pack(b"DEL", *self._keys), (ignore,))

@@ -12,7 +12,7 @@ from juggler.broker.redis.results import ResultsReader
 from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.errors import BrokerError, InvalidMessage
+from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.message import CallPayload, new_uuid
 
 
@@ -48,6 +48,7 @@ class RedisCaller(CallerBroker):
         self._routes = routes
         self._table: dict[str, _Entry] = {}
         self._results: ResultsReader | None = None
+        self._closed = False
         self._prefix = ""
         self._count = 0
 
@@ -62,6 +63,10 @@ class RedisCaller(CallerBroker):
         return self._results
 
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
+        if self._closed:
+            pending.call_id = ""
+            pending.on_stored(BrokerUnavailable("the broker is closed"))
+            return
         results = self._results or self._start()
         self._count += 1
         call_id = f"{self._prefix}{self._count:012x}"
@@ -85,6 +90,7 @@ class RedisCaller(CallerBroker):
             entry.pending = None
 
     def close(self) -> None:
+        self._closed = True
         if self._results is not None:
             self._results.close()
         self._table.clear()

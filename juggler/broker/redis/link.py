@@ -164,6 +164,9 @@ class BaseLink(ABC):
             return
         self._closed = True
         self._watchdog.remove(self.check)
+        if self._wake is None:
+            # What nobody waits for should still leave: keys are deleted this way.
+            self._flush()
         self._lose(BrokerUnavailable("the broker is closed"))
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(Closed)
