@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import redis
 
 from juggler.broker import IncomingCall
 from juggler.broker.redis import RedisBroker
@@ -209,3 +210,42 @@ def test_what_is_in_flight_fails_exactly_once(mortal):
         assert isinstance(publication.wait(), BrokerUnavailable)
     broker.close()
     assert all(len(call.told) == 1 for call in calls)
+
+
+def refuse():
+    raise redis.ConnectionError("on purpose")
+
+
+def test_calls_that_were_popped_but_could_not_be_checked_run_later(mortal):
+    mortal.start()
+    caller, callee = RedisBroker(mortal.url), RedisBroker(mortal.url, blocking_timeout=0.1)
+    pending = RecordedCall()
+    caller.call("u", b"1", 30, pending)
+    assert pending.wait(1) == [("stored", None)]
+    callee.connect()
+    consumer = callee.calls(["u"])
+    # Calls are popped on another connection than the one on which their time is asked for; that one is refused.
+    link = callee._routes.link
+    connector, link._connector = link._connector, refuse
+    link.drop("on purpose")
+    with pytest.raises(BrokerUnavailable):
+        consumer.pop(10)
+    link._connector = connector
+    (call,) = eventually(lambda: link.up and consumer.pop(10))
+    callee.result(call, b"2", lambda error: None)
+    assert pending.wait(2)[1] == ("result", b"2")
+    caller.close()
+    callee.close()
+
+
+def test_a_closed_broker_stays_closed(mortal):
+    mortal.start()
+    broker = RedisBroker(mortal.url, blocking_timeout=0.1)
+    broker.connect()
+    broker.close()
+    pending = RecordedCall()
+    broker.call("u", b"1", 30, pending)
+    ((_, error),) = pending.wait(1)
+    assert isinstance(error, BrokerUnavailable)
+    assert broker.calls(["u"]).pop(1) == []
+    # That no greenlet and no connection is left is checked after every test.

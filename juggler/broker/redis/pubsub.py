@@ -64,18 +64,27 @@ class RedisPubSub(PubSubBroker):
         self._of.setdefault(subscriber, set()).add(key)
         if topic.confirmed:
             on_done(None)
-        else:
-            topic.waiting.append(Waiting(subscriber, on_done, is_new))
+            return
+
+        def on_answer(error: BrokerError | None) -> None:
+            if error is not None and is_new:
+                self._forget_key(subscriber, key)
+            on_done(error)
+
+        topic.waiting.append(Waiting(subscriber, on_answer, is_new))
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         key = self._key(pattern, channel)
-        keys = self._of.get(subscriber, set())
-        if key in keys:
-            keys.remove(key)
+        self._forget_key(subscriber, key)
+        self._leave(key, subscriber)
+        on_done(None)
+
+    def _forget_key(self, subscriber: Subscriber, key: TopicKey) -> None:
+        keys = self._of.get(subscriber)
+        if keys is not None:
+            keys.discard(key)
             if not keys:
                 del self._of[subscriber]
-            self._leave(key, subscriber)
-        on_done(None)
 
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         for key in self._of.pop(subscriber, ()):

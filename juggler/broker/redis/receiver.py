@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -96,8 +96,10 @@ class PubSubLink(BaseLink):
         self._topics = topics
         self._on_event = on_event
         self._pinged = False
-        # Confirmations on the way: only the last one counts for a topic that was left and entered again.
-        self._unconfirmed: Counter[TopicKey] = Counter()
+        # What was asked for and is not answered yet, a command each: answers come in order, errors say nothing else.
+        self._asked: deque[list[TopicKey]] = deque()
+        # How often each topic is in there: only the last answer counts for one that was left and entered again.
+        self._unanswered: Counter[TopicKey] = Counter()
         self.gaps = 0
         self._gap_began: float | None = None
 
@@ -116,7 +118,9 @@ class PubSubLink(BaseLink):
             self._subscribe(key[0], [key[1]])
 
     def expect(self, key: TopicKey) -> None:
-        self.ensure()
+        # It may have been refused, and kept for those who had it on an earlier connection.
+        if not self._unanswered[key]:
+            self.subscribe(key)
 
     def unsubscribe(self, key: TopicKey) -> None:
         if self.up:
@@ -124,7 +128,6 @@ class PubSubLink(BaseLink):
 
     def on_up(self) -> None:
         self._pinged = False
-        self._unconfirmed.clear()
         if self._gap_began is not None:
             gap = time.monotonic() - self._gap_began
             self._gap_began = None
@@ -136,16 +139,20 @@ class PubSubLink(BaseLink):
                 self._subscribe(pattern, names[start : start + RESUBSCRIBE_STEP])
 
     def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
-        self.write(pack(b"PSUBSCRIBE" if pattern else b"SUBSCRIBE", *names))
-        self._unconfirmed.update((pattern, name) for name in names)
+        command = pack(b"PSUBSCRIBE" if pattern else b"SUBSCRIBE", *names)
+        self._ask(command, [(pattern, name) for name in names])
+
+    def _ask(self, command: bytes, keys: list[TopicKey]) -> None:
+        self.write(command)
+        self._asked.append(keys)
+        self._unanswered.update(keys)
 
     def on_reply(self, reply: Reply) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            self._on_error(reply)
+            return
         if not isinstance(reply, list):
             self._pinged = False
-            if isinstance(reply, hiredis.ReplyError):
-                # It does not say which channel it means (an ACL forbids one, say): all that wait have failed.
-                log.warning("redis refuses a subscription: %s", reply)
-                self._fail_waiting(as_error(reply))
             return
         kind = reply[0]
         if kind == b"message":
@@ -153,21 +160,49 @@ class PubSubLink(BaseLink):
         elif kind == b"pmessage":
             self._on_event(True, reply[1], reply[2], reply[3])
         elif kind == b"subscribe" or kind == b"psubscribe":
-            self._on_confirmed((kind == b"psubscribe", reply[1]))
+            self._on_confirmed()
         elif kind == b"pong":
             self._pinged = False
 
-    def _on_confirmed(self, key: TopicKey) -> None:
-        self._unconfirmed[key] -= 1
-        if self._unconfirmed[key] > 0:
-            return
-        del self._unconfirmed[key]
+    def _on_confirmed(self) -> None:
+        keys = self._asked[0]
+        key = keys.pop(0)
+        if not keys:
+            self._asked.popleft()
         topic = self._topics.get(key)
-        if topic is not None:
+        if self._is_last_answer(key) and topic is not None:
             topic.confirmed = True
             topic.tell(None)
 
+    def _is_last_answer(self, key: TopicKey) -> bool:
+        self._unanswered[key] -= 1
+        if self._unanswered[key]:
+            return False
+        del self._unanswered[key]
+        return True
+
+    def _on_error(self, error: hiredis.ReplyError) -> None:
+        if not self._asked:
+            log.warning("redis answered with an error: %s", error)
+            return
+        keys = self._asked.popleft()
+        answered = [key for key in keys if self._is_last_answer(key)]
+        if len(keys) == 1:
+            for key in answered:
+                self._on_refused(key, error)
+        else:
+            # One that is forbidden, by an ACL say, must not cost the others: ask for each by itself.
+            for pattern, name in answered:
+                self._subscribe(pattern, [name])
+
+    def _on_refused(self, key: TopicKey, error: hiredis.ReplyError) -> None:
+        if key in self._topics:
+            log.warning("redis refuses a subscription: %s", error)
+            self._fail(key, as_error(error))
+
     def on_lost(self, error: BrokerUnavailable) -> None:
+        self._asked.clear()
+        self._unanswered.clear()
         if any(self._topics[key].confirmed for key in self._own_topics()):
             self.gaps += 1
             self._gap_began = time.monotonic()

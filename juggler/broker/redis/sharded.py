@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 import hiredis
 
-from juggler.broker.redis.link import OnReply, Reply, as_error
+from juggler.broker.redis.link import OnReply, Reply
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, TopicKey, Topics
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.slotmap import Address, key_slot, redirection
@@ -132,8 +131,6 @@ class _ShardLink(PubSubLink):
         self._address = address
         self._pubsub = pubsub
         self._cluster = cluster
-        # Errors do not say which channel they mean: replies come in order.
-        self._asked: deque[TopicKey] = deque()
 
     @staticmethod
     def _ignore(pattern: bool, name: bytes, channel: bytes, payload: bytes) -> None:
@@ -146,29 +143,23 @@ class _ShardLink(PubSubLink):
         if self.up:
             self.write(pack(b"SUNSUBSCRIBE", key[1]))
 
-    def on_up(self) -> None:
-        self._asked.clear()
-        super().on_up()
-
     def on_lost(self, error: BrokerUnavailable) -> None:
         super().on_lost(error)
         self._cluster.slots.refresh()
 
     def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
         for name in names:
-            self.write(pack(b"SSUBSCRIBE", name))
-            self._asked.append((pattern, name))
-            self._unconfirmed[pattern, name] += 1
+            self._ask(pack(b"SSUBSCRIBE", name), [(pattern, name)])
 
     def on_reply(self, reply: Reply) -> None:
         if isinstance(reply, hiredis.ReplyError):
-            self._on_refused(reply)
+            self._on_error(reply)
         elif not isinstance(reply, list) or reply[0] == b"pong":
             self._pinged = False
         elif reply[0] == b"smessage":
             self._pubsub.on_event(self, reply[1], reply[2])
         elif reply[0] == b"ssubscribe":
-            self._on_confirmed(self._asked.popleft())
+            self._on_confirmed()
         elif reply[0] == b"sunsubscribe":
             self._on_unsubscribed((False, reply[1]))
 
@@ -178,18 +169,12 @@ class _ShardLink(PubSubLink):
         if topic is not None and topic.confirmed and key in self._own_topics():
             self._pubsub.leave(key)
 
-    def _on_refused(self, error: hiredis.ReplyError) -> None:
-        if not self._asked:
-            log.warning("redis refuses to end a subscription: %s", error)
-            return
-        key = self._asked.popleft()
-        self._unconfirmed.pop(key, None)
+    def _on_refused(self, key: TopicKey, error: hiredis.ReplyError) -> None:
         if key not in self._own_topics():
             return
         to = redirection(error, self._address)
         if to is None:
-            log.warning("redis refuses a subscription: %s", error)
-            self._fail(key, as_error(error))
+            super()._on_refused(key, error)
         elif not to.asking:
             self._cluster.slots.learn(to)
         self._pubsub.leave(key)

@@ -1,0 +1,95 @@
+"""Redis refuses some subscriptions, as an access list may say: what concerns others must go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import EmbeddedRedis
+from juggler.errors import BrokerError
+from juggler.message import new_uuid
+from tests.recorders import Outcome, RecordedSubscriber
+from tests.support import eventually
+
+
+class Limited:
+    """A broker whose user may only subscribe to some channels, and an administrator who says to which."""
+
+    def __init__(self, server: EmbeddedRedis) -> None:
+        self.admin = redis.Redis.from_url(server.url, protocol=2)
+        self.admin.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all")
+        self.allow("&ok*")
+        self.broker = RedisBroker(server.url.replace("//", "//limited:secret@"), blocking_timeout=0.1)
+        self.subscriber = RecordedSubscriber()
+
+    def allow(self, *channels: str) -> None:
+        """Set what is allowed; Redis ends the connections that have more."""
+        self.admin.execute_command("ACL", "SETUSER", "limited", "resetchannels", *channels)
+
+    def subscribe(self, channel: str, subscriber: RecordedSubscriber | None = None) -> Outcome:
+        outcome = Outcome()
+        self.broker.subscribe(channel, False, subscriber or self.subscriber, outcome)
+        return outcome
+
+    def hears(self, channel: str) -> bool:
+        before = len(self.subscriber.events)
+        done = Outcome()
+        self.broker.publish(channel, new_uuid(), b"1", done)
+        return done.wait() is None and eventually(lambda: len(self.subscriber.events) > before)
+
+
+@pytest.fixture
+def limited(redis_server: EmbeddedRedis, redis_url: str) -> Iterator[Limited]:
+    limited = Limited(redis_server)
+    yield limited
+    limited.broker.close()
+    limited.admin.execute_command("ACL", "DELUSER", "limited")
+    limited.admin.close()
+
+
+def refused(outcome: Outcome) -> bool:
+    return isinstance(outcome.wait(), BrokerError)
+
+
+def test_only_the_forbidden_subscription_fails(limited):
+    outcomes = [limited.subscribe(channel) for channel in ("ok1", "bad", "ok2")]
+    assert [refused(outcome) for outcome in outcomes] == [False, True, False]
+    assert limited.hears("ok1")
+    assert limited.hears("ok2")
+
+
+def test_what_was_forbidden_can_be_had_once_it_is_allowed(limited):
+    assert refused(limited.subscribe("bad"))
+    limited.allow("&ok*", "&bad")
+    assert not refused(limited.subscribe("bad"))
+    assert limited.hears("bad")
+
+
+def test_refusals_leave_nothing_behind(limited):
+    assert all(refused(outcome) for outcome in [limited.subscribe(f"bad{n}") for n in range(20)])
+    pubsub = limited.broker.pubsub
+    assert not (pubsub._topics)
+    assert not (pubsub._of)
+    assert not (pubsub.receiver._asked)
+    assert not (pubsub.receiver._unanswered)
+
+
+def test_a_topic_that_is_forbidden_later_costs_no_other_its_subscription(limited):
+    limited.allow("&ok*", "&bad")
+    assert not any(refused(limited.subscribe(channel)) for channel in ("ok1", "bad", "ok2"))
+    losses = limited.broker.pubsub.receiver.losses
+    limited.allow("&ok*")
+    eventually(lambda: limited.broker.pubsub.receiver.losses > losses)
+    eventually(lambda: limited.broker.pubsub.receiver.up)
+    # Confirmed, each, to a new subscriber: so it is to the old one.
+    assert not refused(limited.subscribe("ok1", RecordedSubscriber()))
+    assert not refused(limited.subscribe("ok2", RecordedSubscriber()))
+    assert limited.hears("ok1")
+    assert limited.hears("ok2")
+    assert refused(limited.subscribe("bad", RecordedSubscriber()))
+    limited.allow("&ok*", "&bad")
+    assert not refused(limited.subscribe("bad", RecordedSubscriber()))
+    assert limited.hears("bad")
