@@ -139,6 +139,19 @@ def test_a_call_that_nobody_serves_is_gone_after_its_timeout(broker, client):
     eventually(lambda: not client.keys("*"))
 
 
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_calls_that_nobody_serves_do_not_pile_up(broker, client):
+    """A call that is wanted for long keeps the list, not the dead ones behind it."""
+    for number in range(100):
+        broker.call("nobody", b"%d" % number, 0.05, RecordedCall())
+    lasting = RecordedCall()
+    broker.call("nobody", b'"wanted"', 60, lasting)
+    assert lasting.wait(1) == [("stored", None)]
+    assert client.llen("juggler:calls:{nobody}") == 101
+    eventually(lambda: client.llen("juggler:calls:{nobody}") == 1)
+    assert json.loads(client.lindex("juggler:calls:{nobody}", 0))["args"] == "wanted"
+
+
 def test_a_result_for_a_server_that_is_gone_expires(broker, client):
     call = RecordedCall()
     broker.call("u", b"1", 0.2, call)

@@ -144,6 +144,9 @@ def test_each_documented_right_is_needed(acl_server, line, right):
         stack.enter_context(serving(callee, ["u"], lambda call: call.args))
         done = Outcome()
         server.call("u", b"1", 5.0, RecordedCall())
+        # One that expires, in a list that lives on: it is taken out.
+        for timeout in (0.05, 5.0):
+            server.call("nobody", b"1", timeout, RecordedCall())
         for pattern in (False, True):
             server.subscribe("c", pattern, RecordedSubscriber(), done)
         server.publish("c", new_uuid(), b"1", done)

@@ -11,6 +11,7 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.results import ResultsReader
 from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
+from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.message import CallPayload, new_uuid
@@ -19,9 +20,10 @@ from juggler.message import CallPayload, new_uuid
 class _Entry:
     """A call in the table, from before it is pushed until it has ended; ``pending`` is None once it has."""
 
-    __slots__ = ("deadline", "early_result", "pending", "stored")
+    __slots__ = ("deadline", "early_result", "pending", "stored", "uri")
 
-    def __init__(self, pending: PendingCall, deadline: float) -> None:
+    def __init__(self, uri: str, pending: PendingCall, deadline: float) -> None:
+        self.uri = uri
         self.pending: PendingCall | None = pending
         self.deadline = deadline
         self.stored = False
@@ -48,6 +50,8 @@ class RedisCaller(CallerBroker):
         self._routes = routes
         self._table: dict[str, _Entry] = {}
         self._results: ResultsReader | None = None
+        self._sweep = Sweep(names, routes)
+        self._unserved: set[str] = set()
         self._closed = False
         self._prefix = ""
         self._count = 0
@@ -71,7 +75,7 @@ class RedisCaller(CallerBroker):
         self._count += 1
         call_id = f"{self._prefix}{self._count:012x}"
         pending.call_id = call_id
-        entry = self._table[call_id] = _Entry(pending, time.monotonic() + timeout)
+        entry = self._table[call_id] = _Entry(uri, pending, time.monotonic() + timeout)
         try:
             check_uri(uri)
             self._store.push(
@@ -136,7 +140,11 @@ class RedisCaller(CallerBroker):
 
     def _expire(self, _: float) -> None:
         now = time.monotonic()
+        # The second time round, as their keys in Redis end a little later than we think.
+        for uri in self._unserved:
+            self._sweep.sweep(uri)
         over = [entry for entry in self._table.values() if entry.stored and entry.deadline <= now]
+        self._unserved = {entry.uri for entry in over}
         for entry in over:
             pending = entry.pending
             if pending is not None:
