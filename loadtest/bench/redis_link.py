@@ -147,10 +147,10 @@ class Listener(Subscriber):
 def ours(bench: Bench, url: str) -> None:
     broker = RedisBroker(url)
     broker.connect()
-    push, pushed = counted(lambda: broker._commands.execute("LPUSH", "bench", ARGS))
+    push, pushed = counted(lambda: broker._routes.link_for(b"bench").execute("LPUSH", "bench", ARGS))
     with greenlets(push, PUSHERS):
         bench.measure(f"juggler: LPUSH, {PUSHERS} greenlets", pushed)
-    broker._commands.execute("DEL", "bench")
+    broker._routes.link_for(b"bench").execute("DEL", "bench")
     our_subscriptions(bench, broker)
     broker.close()
     for in_flight in IN_FLIGHT:
