@@ -340,6 +340,8 @@ class TestSharded:
         home = redis_cluster.master_of(URIS[2].encode())
         for target in (redis_cluster.masters[0], home):
             redis_cluster.move(URIS[2].encode(), target)
+            # It is the node that tells of it: nobody has published, and been redirected.
+            eventually(lambda target=target: target.run("PUBSUB", "SHARDCHANNELS"))
             seen = len(subscriber.events)
             eventually(lambda seen=seen: not publish(broker, URIS[2]) and len(subscriber.events) > seen)
         assert broker.pubsub.gaps >= 1
