@@ -11,7 +11,7 @@ import gevent
 from juggler.broker import CallerBroker, PubSubBroker
 from juggler.codec import MAX_TIMEOUT
 from juggler.connection import Connection
-from juggler.errors import CloseCode, HandshakeRefused
+from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
 from juggler.handler import Handler, process_message
 from juggler.message import MessageType
 from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
@@ -104,6 +104,17 @@ class Server:
         if self.max_connections is not None and len(self.connections) >= self.max_connections:
             reason = f"the server has its {self.max_connections} connections"
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")])
+
+    def unready(self) -> str:
+        """Return why no clients should be sent here now, empty when they may come."""
+        if self.draining:
+            return _GOODBYE
+        try:
+            self.caller_broker.check_ready()
+            self.pubsub_broker.check_ready()
+        except BrokerUnavailable as error:
+            return error.reason
+        return ""
 
     def serve(
         self, websocket: WebSocket, *, subprotocol: str | None, allowed: frozenset[MessageType], address: str = ""

@@ -18,8 +18,15 @@ StartResponse: TypeAlias = Callable[..., Any]
 _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
 
 
+HEALTH, READINESS = "/healthz", "/readyz"
+"""Probes: whether the process answers at all, and whether clients should be sent to it (503 and the reason if not)."""
+
+
 class Application:
-    """A WSGI application that serves websockets of a `Server`, alone or mounted beside another application."""
+    """A WSGI application that serves websockets of a `Server`, alone or mounted beside another application.
+
+    It answers at `HEALTH` and `READINESS`, too.
+    """
 
     def __init__(
         self,
@@ -48,13 +55,19 @@ class Application:
         self.allow_empty_subprotocol = allow_empty_subprotocol
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO")
+        if path == HEALTH:
+            return _answer(start_response, "200 OK", "alive")
+        if path == READINESS:
+            reason = self.server.unready()
+            return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
         try:
-            if environ.get("PATH_INFO") != self.path:
+            if path != self.path:
                 raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {self.path}")
             self._serve(environ)
         except HandshakeRefused as refusal:
             log.info("refused %s: %s", environ.get("REMOTE_ADDR", "-"), refusal)
-            return _answer(start_response, refusal)
+            return _answer(start_response, refusal.status, refusal.reason, refusal.headers)
         return []
 
     def _serve(self, environ: dict[str, Any]) -> None:
@@ -89,8 +102,10 @@ def _close_foreign(environ: dict[str, Any]) -> None:
         foreign.send_frame(payload, foreign.OPCODE_CLOSE)
 
 
-def _answer(start_response: StartResponse, refusal: HandshakeRefused) -> list[bytes]:
-    body = f"{refusal.reason}\n".encode()
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *refusal.headers]
-    start_response(refusal.status, headers)
+def _answer(
+    start_response: StartResponse, status: str, text: str, headers: Sequence[tuple[str, str]] = ()
+) -> list[bytes]:
+    body = f"{text}\n".encode()
+    own = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    start_response(status, [*own, *headers])
     return [body]

@@ -48,7 +48,22 @@ class PendingCall(ABC):
         """No result came within the timeout."""
 
 
-class CallerBroker(ABC):
+class Broker(ABC):
+    """What all roles have in common."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and greenlets. What waits fails, consumers and subscriptions end. Idempotent."""
+
+    def check_ready(self) -> None:  # noqa: B027  # one in memory always is
+        """See that requests can be processed now, and that all subscriptions are in place.
+
+        Raises:
+            BrokerUnavailable: not yet, or not now; says why.
+        """
+
+
+class CallerBroker(Broker):
     """Registers calls and delivers their results: the server's side of RPC. Greenlets may share it."""
 
     @abstractmethod
@@ -65,10 +80,6 @@ class CallerBroker(ABC):
     @abstractmethod
     def forget(self, pending: PendingCall) -> None:
         """Tell ``pending``, which was given to `call`, nothing more; its result is dropped. Idempotent."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release connections and greenlets. Calls that wait for `PendingCall.on_stored` fail. Idempotent."""
 
 
 class IncomingCall(Struct, frozen=True, gc=False):
@@ -108,7 +119,7 @@ class CallConsumer(ABC):
         """Pop no more; a `pop` under way returns soon with what it has. Idempotent."""
 
 
-class CalleeBroker(ABC):
+class CalleeBroker(Broker):
     """Hands out calls and takes their results: the callee's side of RPC. Greenlets may share it."""
 
     @abstractmethod
@@ -128,10 +139,6 @@ class CalleeBroker(ABC):
             args: JSON text.
             on_done: told once the result is stored or dropped, or why it could not be stored.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release connections and greenlets, consumers included. Idempotent."""
 
 
 class Event(Struct, gc=False):
@@ -162,7 +169,7 @@ class Subscriber(ABC):
         """An event on a channel, or matching a pattern, that this subscriber has subscribed to."""
 
 
-class PubSubBroker(ABC):
+class PubSubBroker(Broker):
     """Publishes events and delivers them to subscribers. Greenlets may share it."""
 
     @abstractmethod
@@ -191,7 +198,3 @@ class PubSubBroker(ABC):
     @abstractmethod
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         """End all subscriptions of a subscriber that is gone. Idempotent."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release connections and greenlets; all subscriptions end. Idempotent."""

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from juggler.errors import BrokerError, NackCode
 
+MAX_LENGTH = 8192
+"""Characters of a URI or channel: each call writes its URI several times."""
+
 
 def check_uri(uri: str) -> None:
     """Check the URI of a function.
@@ -14,11 +17,11 @@ def check_uri(uri: str) -> None:
     ``}``, is none: the keys would fall into different slots of a cluster.
 
     Raises:
-        BrokerError: it is empty, starts with ``}``, or is not valid Unicode; code 400.
+        BrokerError: it is empty, starts with ``}``, is too long, or not valid Unicode; code 400.
     """
     if not uri or uri[0] == "}":
         raise BrokerError(f"invalid URI {uri!r}: must not be empty or start with '}}'", NackCode.BAD_REQUEST)
-    _check_encodable("URI", uri)
+    _check_text("URI", uri)
 
 
 def check_uris(uris: Iterable[str]) -> tuple[str, ...]:
@@ -42,14 +45,17 @@ def check_channel(channel: str) -> None:
     """Check the name of a channel, or a pattern of such names.
 
     Raises:
-        BrokerError: it is empty or not valid Unicode; code 400.
+        BrokerError: it is empty, too long, or not valid Unicode; code 400.
     """
     if not channel:
         raise BrokerError("invalid channel '': must not be empty", NackCode.BAD_REQUEST)
-    _check_encodable("channel", channel)
+    _check_text("channel", channel)
 
 
-def _check_encodable(what: str, name: str) -> None:
+def _check_text(what: str, name: str) -> None:
+    if len(name) > MAX_LENGTH:
+        reason = f"invalid {what} {name[:20]!r}…: must have at most {MAX_LENGTH} characters, got {len(name)}"
+        raise BrokerError(reason, NackCode.BAD_REQUEST)
     if name.isascii():
         return
     try:

@@ -23,7 +23,7 @@ TEXTS = [
     b'"' + b"x" * 200_000 + b'"',
 ]
 ODD_URIS = ["a b", " ", "ünï.☃", "{x}", "a{b}c", "a}b", "*", "[a]", "line\nbreak", "juggler:calls:{x}", "u" * 5000]
-REFUSED_URIS = ["", "}", "}x", "\ud800"]
+REFUSED_URIS = ["", "}", "}x", "\ud800", "u" * 8193]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))

@@ -203,7 +203,7 @@ def test_a_forgotten_subscriber_gets_nothing_more(pubsub, peer, subscribe, publi
     assert gone.seen == []
 
 
-@pytest.mark.parametrize("channel", ["", "\ud800"])
+@pytest.mark.parametrize("channel", ["", "\ud800", "c" * 8193])
 def test_channels_that_cannot_be_used_are_refused(pubsub, channel):
     outcomes = [Outcome(), Outcome(), Outcome()]
     pubsub.publish(channel, new_uuid(), b"null", outcomes[0])

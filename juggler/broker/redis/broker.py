@@ -112,6 +112,10 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             raise ConfigError(f"Redis at {self.shown_url}: {error}") from error
 
+    def check_ready(self) -> None:
+        self._routes.check_ready()
+        self.pubsub.check_ready()
+
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
         self.caller.call(uri, args, timeout, pending)
 

@@ -142,6 +142,9 @@ class Cluster(Routes):
     def link_for(self, key: bytes) -> Link:
         return self.link_to(self.slots.master_of(key_slot(key)))
 
+    def links(self) -> list[Link]:
+        return [self.link_to(master) for master in self.slots.masters or self.slots.seeds]
+
     def link_to(self, address: Address) -> NodeLink:
         """Return the link for commands to a node."""
         link = self._links.get(address)

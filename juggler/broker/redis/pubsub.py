@@ -11,7 +11,7 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Reply, as_error
 from juggler.broker.redis.receiver import Topic, TopicKey, Topics, Waiting
 from juggler.broker.redis.routes import Routes
-from juggler.errors import BrokerError, InvalidMessage
+from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.message import EventPayload
 
 FAN_OUT_STEP = 256
@@ -34,6 +34,11 @@ class RedisPubSub(PubSubBroker):
         self._topics: Topics = {}
         self._of: dict[Subscriber, set[TopicKey]] = {}
         self.receiver = routes.make_receiver(self._topics, self._on_event)
+
+    def check_ready(self) -> None:
+        unconfirmed = sum(not topic.confirmed for topic in self._topics.values())
+        if unconfirmed:
+            raise BrokerUnavailable(f"{unconfirmed} of {len(self._topics)} subscriptions are not confirmed")
 
     def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
         def on_receivers(reply: Reply) -> None:

@@ -15,6 +15,7 @@ from juggler.broker.redis.receiver import OnEvent, PubSubLink, Receiver, Topics
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.results import OnResults, OwnList, ResultsReader
 from juggler.broker.redis.watchdog import Watchdog
+from juggler.errors import BrokerUnavailable
 
 
 class Routes(ABC):
@@ -49,6 +50,21 @@ class Routes(ABC):
         """Return what keeps Redis's subscriptions in step with ``topics``, and receives their events."""
 
     @abstractmethod
+    def links(self) -> list[Link]:
+        """Return the links that all commands need."""
+
+    def check_ready(self) -> None:
+        """See that commands can be sent now.
+
+        Raises:
+            BrokerUnavailable: not yet, or not now.
+        """
+        for link in self.links():
+            link.ensure()
+            if not link.up:
+                raise BrokerUnavailable(f"redis link {link.name}: not connected yet")
+
+    @abstractmethod
     def connect(self) -> None:
         """Wait until Redis answers, with one attempt.
 
@@ -74,6 +90,9 @@ class SingleServer(Routes):
 
     def link_for(self, key: bytes) -> Link:
         return self.link
+
+    def links(self) -> list[Link]:
+        return [self.link]
 
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
         self.link.send(pack(b"PUBLISH", channel, payload), (on_reply,))

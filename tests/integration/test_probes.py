@@ -1,0 +1,66 @@
+"""What a load balancer or a supervisor is told: alive, ready, or why not."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+
+import gevent
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import EmbeddedRedis, bundled_server, free_port
+from juggler.message import MessageType
+from tests.stack import Wire, running_server
+from tests.support import eventually
+
+
+def probe(url: str, path: str) -> tuple[int, str]:
+    """Return status and body of a path beside the websocket's."""
+    address = url.replace("ws://", "http://").replace("/ws", path)
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_a_server_is_alive_and_ready():
+    with running_server() as running:
+        assert probe(running.url, "/healthz") == (200, "alive\n")
+        assert probe(running.url, "/readyz") == (200, "ready\n")
+
+
+def test_a_server_that_shuts_down_is_not_ready_and_says_so():
+    with running_server() as running, Wire(running.url) as wire:
+        wire.request(MessageType.CALL, uri="nobody", timeout=10**9)
+        ending = gevent.spawn(running.server.shut_down, 5.0, 0.1)
+        eventually(lambda: running.server.draining)
+        assert probe(running.url, "/readyz") == (503, "the server is shutting down\n")
+        assert probe(running.url, "/healthz") == (200, "alive\n")
+        ending.join()
+
+
+def test_a_server_without_redis_is_alive_but_not_ready():
+    with running_server(RedisBroker(f"redis://127.0.0.1:{free_port()}")) as running:
+        eventually(lambda: "no connection to redis" in probe(running.url, "/readyz")[1])
+        assert probe(running.url, "/readyz")[0] == 503
+        assert probe(running.url, "/healthz")[0] == 200
+
+
+def test_a_server_is_ready_again_when_all_its_subscriptions_are_confirmed():
+    with EmbeddedRedis(bundled_server()) as redis:
+        broker = RedisBroker(redis.url)
+        with running_server(broker) as running, Wire(running.url) as wire:
+            wire.request(MessageType.SUB, channel="c")
+            eventually(lambda: probe(running.url, "/readyz") == (200, "ready\n"))
+            receiver = broker.pubsub.receiver
+            connector, receiver._connector = receiver._connector, refuse
+            receiver.drop("on purpose")
+            assert probe(running.url, "/readyz") == (503, "1 of 1 subscriptions are not confirmed\n")
+            receiver._connector = connector
+            eventually(lambda: probe(running.url, "/readyz") == (200, "ready\n"))
+
+
+def refuse():
+    raise OSError("on purpose")
