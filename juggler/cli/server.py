@@ -91,7 +91,9 @@ def _run(bind: tuple[str, int], path: str, redis: _Redis, origins: tuple[str, ..
     caller, pubsub = _brokers(redis)
     server = Server(caller_broker=caller, pubsub_broker=pubsub)
     try:
+        # Probes are answered while Redis is waited for.
         http = _listen(Application(server, path=path, allowed_origins=origins), bind)
+        _wait_for(redis, caller, pubsub)
         stop = _stop_at_signal()
         click.echo(f"juggler server: ws://{shown_address(http.address)}{path}")
         stop.wait()
@@ -105,26 +107,36 @@ def _run(bind: tuple[str, int], path: str, redis: _Redis, origins: tuple[str, ..
 
 
 def _brokers(redis: _Redis) -> tuple[RedisBroker, RedisBroker]:
-    """Return the brokers for calls and for events, both connected."""
+    """Return the brokers for calls and for events, which may be the same."""
     from juggler.broker.redis import DEFAULT_URL
 
     url = redis.url or DEFAULT_URL
-    patient = bool(redis.url) and not redis.fail_fast
-    caller = _broker(url, redis.key_prefix, patient)
+    caller = _broker(url, redis.key_prefix)
     if not redis.pubsub_url or redis.pubsub_url == url:
         return caller, caller
-    return caller, _broker(redis.pubsub_url, redis.key_prefix, not redis.fail_fast)
+    return caller, _broker(redis.pubsub_url, redis.key_prefix)
 
 
-def _broker(url: str, key_prefix: str, patient: bool) -> RedisBroker:
-    from juggler.broker.redis import RedisBroker, wait_for
+def _broker(url: str, key_prefix: str) -> RedisBroker:
+    from juggler.broker.redis import RedisBroker
 
     try:
-        broker = RedisBroker(url, key_prefix=key_prefix)
+        return RedisBroker(url, key_prefix=key_prefix)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    wait_for(broker, lambda line: click.echo(f"juggler server: {line}", err=True), patient=patient, ways_out=WAYS_OUT)
-    return broker
+
+
+def _wait_for(redis: _Redis, caller: RedisBroker, pubsub: RedisBroker) -> None:
+    """See that Redis is there. One that nobody named is not waited for."""
+    from juggler.broker.redis import wait_for
+
+    def say(line: str) -> None:
+        click.echo(f"juggler server: {line}", err=True)
+
+    patient = not redis.fail_fast
+    wait_for(caller, say, patient=patient and bool(redis.url), ways_out=WAYS_OUT)
+    if pubsub is not caller:
+        wait_for(pubsub, say, patient=patient, ways_out=WAYS_OUT)
 
 
 def _listen(application: Application, bind: tuple[str, int]) -> WSGIServer:

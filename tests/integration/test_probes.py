@@ -10,6 +10,7 @@ import gevent
 from juggler.broker.redis import RedisBroker
 from juggler.embedded import EmbeddedRedis, bundled_server, free_port
 from juggler.message import MessageType
+from tests.integration.commands import running
 from tests.stack import Wire, running_server
 from tests.support import eventually
 
@@ -60,6 +61,15 @@ def test_a_server_is_ready_again_when_all_its_subscriptions_are_confirmed():
             assert probe(running.url, "/readyz") == (503, "1 of 1 subscriptions are not confirmed\n")
             receiver._connector = connector
             eventually(lambda: probe(running.url, "/readyz") == (200, "ready\n"))
+
+
+def test_the_command_answers_probes_while_it_waits_for_redis():
+    port = free_port()
+    redis_url = f"redis://127.0.0.1:{free_port()}"
+    with running("server", "--bind", f"127.0.0.1:{port}", "--redis", redis_url) as server:
+        assert "next attempt in" in server.stderr.readline()
+        assert probe(f"ws://127.0.0.1:{port}/ws", "/healthz") == (200, "alive\n")
+        assert probe(f"ws://127.0.0.1:{port}/ws", "/readyz")[0] == 503
 
 
 def refuse():
