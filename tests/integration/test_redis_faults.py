@@ -179,16 +179,28 @@ def test_a_result_waits_for_redis(mortal):
     assert isinstance(left.wait(), BrokerUnavailable)
 
 
-def test_events_lost_while_away_are_counted_as_a_gap(mortal):
+def test_events_lost_while_away_are_counted_as_a_gap_and_told(mortal):
     mortal.start()
-    with stack(mortal.url) as (broker, url), Wire(url) as wire, mortal.client() as client:
+    with (
+        stack(mortal.url) as (broker, url),
+        Wire(url) as wire,
+        Wire(url) as told,
+        Wire(url) as untold,
+        mortal.client() as client,
+    ):
         wire.request(SUB, channel="c")
+        told.request(SUB, channel="juggler.gap")
+        untold.request(SUB, channel="*", pattern=True)
         assert broker.pubsub.gaps == 0
         for gaps in (1, 2):
             client.client_kill_filter(_type="pubsub")
             eventually(lambda gaps=gaps: broker.pubsub.gaps == gaps)
             eventually(lambda: broker.pubsub.receiver.up)
             assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+            event = told.receive()["payload"]
+            assert (event["channel"], event["args"]) == ("juggler.gap", {"gaps": gaps})
+        assert wire.request(PUB, channel="other")["meta"]["type"] == ACK
+        assert untold.receive()["payload"]["channel"] == "other"
 
 
 def test_what_is_in_flight_fails_exactly_once(mortal):

@@ -82,7 +82,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         )
         self.caller = RedisCaller(names, Store(routes, call_capacity), self._watchdog, routes)
         self.callee = RedisCallee(names, Store(routes, result_capacity), self._watchdog, routes)
-        self.pubsub = RedisPubSub(names, routes)
+        self.pubsub = RedisPubSub(names, routes, self._watchdog)
 
     def _make_routes(self, url: RedisUrl, names: Names, blocking_timeout: float, legacy: bool, sharded: bool) -> Routes:
         connector_to = partial(connector, version_key=names.version, legacy=legacy)

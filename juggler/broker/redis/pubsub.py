@@ -11,8 +11,12 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Reply, as_error
 from juggler.broker.redis.receiver import Topic, TopicKey, Topics, Waiting
 from juggler.broker.redis.routes import Routes
+from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
-from juggler.message import EventPayload
+from juggler.message import EventPayload, new_uuid
+
+GAP_CHANNEL = "juggler.gap"
+"""Subscribers of this channel get an event when events may have been lost, from this process and not through Redis."""
 
 FAN_OUT_STEP = 256
 """Subscribers that are served before other greenlets get their turn."""
@@ -26,7 +30,7 @@ class RedisPubSub(PubSubBroker):
         invalid: publications that are no events.
     """
 
-    def __init__(self, names: Names, routes: Routes) -> None:
+    def __init__(self, names: Names, routes: Routes, watchdog: Watchdog) -> None:
         self.events = 0
         self.invalid = 0
         self._names = names
@@ -34,6 +38,9 @@ class RedisPubSub(PubSubBroker):
         self._topics: Topics = {}
         self._of: dict[Subscriber, set[TopicKey]] = {}
         self.receiver = routes.make_receiver(self._topics, self._on_event)
+        self._watchdog = watchdog
+        self._is_watched = False
+        self._gaps_told = 0
 
     def check_ready(self) -> None:
         unconfirmed = sum(not topic.confirmed for topic in self._topics.values())
@@ -57,6 +64,7 @@ class RedisPubSub(PubSubBroker):
             key = self._key(pattern, channel)
             topic = self._topics.get(key)
             if topic is None:
+                self._watch()
                 self.receiver.subscribe(key)
                 topic = self._topics[key] = Topic()
             elif not topic.confirmed:
@@ -104,6 +112,20 @@ class RedisPubSub(PubSubBroker):
     def gaps(self) -> int:
         """How often the connection was lost while there were subscriptions. Events published meanwhile are lost."""
         return self.receiver.gaps
+
+    def _watch(self) -> None:
+        # Not in the constructor: a process may be forked from the one that made the broker.
+        if not self._is_watched:
+            self._is_watched = True
+            self._watchdog.add(self._tell_of_gaps)
+
+    def _tell_of_gaps(self, _: float) -> None:
+        """Once all subscriptions are in place again, tell those who want to know that events may be missing."""
+        if self.gaps > self._gaps_told and all(topic.confirmed for topic in self._topics.values()):
+            self._gaps_told = self.gaps
+            name = self._names.channel(GAP_CHANNEL)
+            payload = EventPayload(new_uuid(), b'{"gaps":%d}' % self.gaps)
+            self._on_event(False, name, name, codec.encode_event(payload))
 
     def _key(self, pattern: bool, channel: str) -> TopicKey:
         return pattern, self._names.pattern(channel) if pattern else self._names.channel(channel)
