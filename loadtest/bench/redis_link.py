@@ -316,6 +316,18 @@ def tls(seconds: float) -> None:
         print("juggler: RPC, TLS: not measured, as no redis-server with TLS is on PATH")
 
 
+def cluster(seconds: float) -> None:
+    """Measure the ways of a cluster, on one node that has all slots: what it costs us, not how it scales."""
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with EmbeddedRedis(options=options) as server:
+        with redis.Redis.from_url(server.url, protocol=2) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                gevent.sleep(0.01)
+        url = server.url.replace("redis://", "redis+cluster://")
+        our_rpc(Bench(server.pid, seconds), url, 200, "juggler: RPC, cluster")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         {"juggler": our_callee, "redis-py": their_callee}[sys.argv[2]](sys.argv[3])
@@ -327,6 +339,7 @@ def main() -> None:
         ours(bench, server.url)
         theirs(bench, server.url)
     tls(seconds)
+    cluster(seconds)
 
 
 if __name__ == "__main__":
