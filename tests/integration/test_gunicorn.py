@@ -463,9 +463,7 @@ def test_a_unix_socket(start, tmp_path, echo):
     gunicorn = start(bind=f"unix:{tmp_path / 'sock'}")
 
     def connect(**options: Any) -> Wire:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(tmp_path / "sock"))
-        return Wire("ws://app.example/ws", sock=sock, **options)
+        return Wire("ws://app.example/ws", unix=True, path=str(tmp_path / "sock"), **options)
 
     with connect(origin="https://app.example") as wire:
         call(wire, "echo", 1)
