@@ -103,7 +103,7 @@ class RedisConsumer(CallConsumer):
         self._popping = True
         try:
             batches, self._unchecked = self._unchecked, []
-            return self._still_wanted(batches or [self._decode(popped.payloads) for popped in self._popper.pop(limit)])
+            return self._still_wanted(batches or [self._decode(batch) for batch in self._popper.pop(limit)])
         except BrokerError:
             if self._closed:
                 return []  # type: ignore[unreachable]  # another greenlet may have closed it

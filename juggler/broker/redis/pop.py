@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from gevent.event import AsyncResult
 
@@ -77,19 +77,12 @@ class PopLink(Link):
         on_batch(batch)
 
 
-class Popped(NamedTuple):
-    """Payloads from one list, oldest first, and a link for commands on the keys that belong to them."""
-
-    link: Link
-    payloads: list[bytes]
-
-
 class Popper(ABC):
     """Pops from a fixed set of lists, for one greenlet at a time."""
 
     @abstractmethod
-    def pop(self, limit: int) -> list[Popped]:
-        """Wait for payloads and return up to ``limit``, by their lists; none after a while without any.
+    def pop(self, limit: int) -> list[list[bytes]]:
+        """Wait for payloads and return up to ``limit``: a batch for each list, oldest first; none after a while.
 
         Raises:
             BrokerError: nothing can be popped now.
@@ -107,7 +100,7 @@ class ListPopper(Popper):
         self._link = link
         self._lists = deque(lists)
 
-    def pop(self, limit: int) -> list[Popped]:
+    def pop(self, limit: int) -> list[list[bytes]]:
         # The server looks at the lists in the order given: turn it, so that a busy one does not starve the others.
         self._lists.rotate(-1)
         popped: AsyncResult = AsyncResult()
@@ -115,8 +108,7 @@ class ListPopper(Popper):
         batch = popped.get()
         if isinstance(batch, Exception):
             raise as_error(batch)
-        # The connection that has popped them is up, whatever others are.
-        return [Popped(self._link, batch)] if batch else []
+        return [batch] if batch else []
 
     def close(self) -> None:
         self._link.close()

@@ -20,7 +20,7 @@ from gevent.event import AsyncResult, Event
 
 from juggler.broker.redis.follower import Follower, Following
 from juggler.broker.redis.link import Connector, Reply, as_error
-from juggler.broker.redis.pop import PopLink, Popped, Popper
+from juggler.broker.redis.pop import PopLink, Popper
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.slotmap import key_slot
 from juggler.errors import BrokerError, BrokerUnavailable
@@ -177,12 +177,12 @@ class SlotsPopper(Popper):
         self._cluster = cluster
         self._slots = deque(_Slot(cluster, slot, keys, self._on_end) for slot, keys in by_slot.items())
         self._under_way = 0
-        self._batches: list[tuple[_Slot, list[bytes]]] = []
+        self._batches: list[list[bytes]] = []
         self._errors: list[Exception] = []
         self._changed = Event()
         self._closed = False
 
-    def pop(self, limit: int) -> list[Popped]:
+    def pop(self, limit: int) -> list[list[bytes]]:
         # A node that was too slow the last time may have sent some since: they are within its share.
         self._errors.clear()
         deadline = time.monotonic() + self._cluster.blocking_timeout
@@ -192,7 +192,7 @@ class SlotsPopper(Popper):
         batches, self._batches = self._batches, []
         if self._errors and not batches:
             raise as_error(self._errors[0])
-        return [Popped(self._cluster.link_for(slot.lists[0]), batch) for slot, batch in batches]
+        return batches
 
     def close(self) -> None:
         self._closed = True
@@ -227,7 +227,7 @@ class SlotsPopper(Popper):
         if isinstance(outcome, Exception):
             self._errors.append(outcome)
         elif outcome:
-            self._batches.append((slot, outcome))
+            self._batches.append(outcome)
         self._changed.set()
 
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
