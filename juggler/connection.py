@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event as Signal
@@ -37,6 +37,7 @@ class Connection(Subscriber):
         subprotocol: the negotiated subprotocol, or None where the server lets clients come without.
         allowed: the types of requests that it may send.
         address: the peer's address, as the WSGI server gave it; empty for a UNIX socket.
+        identity: who it is, as the server's connect hook said; None without one.
         attrs: a place for the application's own values.
     """
 
@@ -50,6 +51,7 @@ class Connection(Subscriber):
         "_unanswered",
         "address",
         "allowed",
+        "identity",
         "server",
         "subprotocol",
         "uuid",
@@ -70,6 +72,7 @@ class Connection(Subscriber):
         self.subprotocol = subprotocol
         self.allowed = allowed
         self.address = address
+        self.identity: Any = None
         self._attrs: SimpleNamespace | None = None
         self._unanswered = 0
         self._room: Signal | None = None
