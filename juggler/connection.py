@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from types import SimpleNamespace
+from enum import Enum
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -13,6 +15,7 @@ from gevent.event import Event as Signal
 
 from juggler import codec
 from juggler.broker import Event, PendingCall, Subscriber
+from juggler.connect import ConnectRequest
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
 from juggler.handler import Context
 from juggler.message import Ack, Evnt, Message, MessageType, Nack, Response, nack, new_uuid
@@ -22,6 +25,19 @@ if TYPE_CHECKING:
     from juggler.server import Server
 
 log = logging.getLogger("juggler.connection")
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})  # one for all: most connections keep none
+
+
+class State(Enum):
+    """What the server's ``on_state`` is told of a connection (the Go package's ``ConnState``)."""
+
+    ACCEPTING = "accepting"
+    """It is upgraded; nothing has been read."""
+    CONNECTED = "connected"
+    """Its requests are read from now on."""
+    CLOSED = "closed"
+    """It has ended; `Connection.closed` says how."""
 
 
 class Connection(Subscriber):
@@ -36,7 +52,10 @@ class Connection(Subscriber):
         server: the server that it belongs to.
         subprotocol: the negotiated subprotocol, or None where the server lets clients come without.
         allowed: the types of requests that it may send.
-        address: the peer's address, as the WSGI server gave it; empty for a UNIX socket.
+        address: the client's address, behind trusted proxies what they say; empty for a UNIX socket.
+        peer: the address of whoever made the TCP connection: the client, or a proxy.
+        headers: the request's headers that the server keeps (``Server(keep_headers=…)``), by the name given there.
+        closed: how it has ended, with code and reason; None as long as it has not.
         identity: who it is, as the server's connect hook said; None without one.
         attrs: a place for the application's own values.
     """
@@ -51,28 +70,29 @@ class Connection(Subscriber):
         "_unanswered",
         "address",
         "allowed",
+        "closed",
+        "headers",
         "identity",
+        "peer",
         "server",
         "subprotocol",
         "uuid",
         "websocket",
     )
 
-    def __init__(
-        self,
-        server: Server,
-        websocket: WebSocket,
-        subprotocol: str | None,
-        allowed: frozenset[MessageType],
-        address: str,
-    ) -> None:
+    websocket: WebSocket
+
+    def __init__(self, server: Server, request: ConnectRequest, identity: Any = None) -> None:
+        """Made by `Server.admit`; it has its websocket once it is served."""
         self.uuid = new_uuid()
         self.server = server
-        self.websocket = websocket
-        self.subprotocol = subprotocol
-        self.allowed = allowed
-        self.address = address
-        self.identity: Any = None
+        self.subprotocol = request.subprotocol
+        self.allowed = request.allowed
+        self.address = request.address
+        self.peer = request.peer
+        self.identity = identity
+        self.headers = _kept(request, server.keep_headers) if server.keep_headers else _NO_HEADERS
+        self.closed: ConnectionClosed | None = None
         self._attrs: SimpleNamespace | None = None
         self._unanswered = 0
         self._room: Signal | None = None
@@ -117,6 +137,7 @@ class Connection(Subscriber):
     def serve(self) -> None:
         """Read and process requests until the connection has ended."""
         try:
+            self.tell_state(State.CONNECTED)
             while True:
                 text = self.websocket.receive()
                 try:
@@ -129,6 +150,7 @@ class Connection(Subscriber):
                 if self._unanswered >= self.server.max_unanswered:
                     self._wait_for_room()
         except ConnectionClosed as end:
+            self.closed = ConnectionClosed(end.code, end.reason)  # without the traceback, which holds all this
             log.debug("connection %s: closed: %s", self.uuid, end)
         finally:
             self._end()
@@ -161,6 +183,19 @@ class Connection(Subscriber):
                 outbox.close()
         # They know us: without this the connection would wait for the garbage collector.
         self._calls = self._results = self._events = None
+        if self.closed is None:  # its greenlet is being killed
+            code = self.websocket.close_code or CloseCode.GOING_AWAY
+            self.closed = ConnectionClosed(code, self.websocket.close_reason)
+        self.tell_state(State.CLOSED)
+
+    def tell_state(self, state: State) -> None:
+        """Tell the server's ``on_state``, whose failure costs the connection nothing."""
+        on_state = self.server.on_state
+        if on_state is not None:
+            try:
+                on_state(self, state)
+            except Exception:
+                log.exception("connection %s: on_state failed at %s", self.uuid, state.value)
 
     # What the standard processing keeps here
 
@@ -252,6 +287,10 @@ class Connection(Subscriber):
             reason = f"the {response.type.name} has {len(text)} bytes, the limit is {limit}"
             text = codec.encode(nack(response, NackCode.TOO_LARGE, reason))
         return text
+
+
+def _kept(request: ConnectRequest, names: Iterable[str]) -> Mapping[str, str]:
+    return {name: value for name in names if (value := request.header(name)) is not None}
 
 
 class _Outbox:

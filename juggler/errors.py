@@ -67,7 +67,7 @@ class CloseCode(IntEnum):
     MESSAGE_NOT_ALLOWED = 4403
     """A message of a type that only a server sends, or that this connection may not send."""
     PEER_SILENT = 4408
-    """No answer to a ping in time."""
+    """No answer to a ping, or no message, in time."""
     PEER_TOO_SLOW = 4429
     """The peer does not read: its outgoing queue is full, or a write did not end in time."""
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from juggler.broker import Done, PendingCall
-from juggler.errors import BrokerError
+from juggler.errors import BrokerError, NackCode, Refused
 from juggler.message import Ack, Call, Evnt, Message, Nack, Pub, Request, Res, Response, Sub, Unsb, ack, nack
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def process_message(ctx: Context, connection: Connection, message: Message) -> N
         message: any of the eight.
 
     Raises:
-        Refused: a limit of the connection is reached.
+        Refused: a limit of the server or of the connection is reached.
     """
     _PROCESS[type(message)](connection, message)
 
@@ -81,19 +81,36 @@ class _ServerCall(PendingCall):
 
 
 def _process_call(connection: Connection, message: Call) -> None:
+    server = connection.server
+    if server.max_uri_length is not None and len(message.uri) > server.max_uri_length:
+        raise _too_long("URI", len(message.uri), server.max_uri_length)
+    if message.timeout > server.max_call_timeout:
+        expected = f"expected at most {server.max_call_timeout:g} s"
+        raise Refused(NackCode.BAD_REQUEST, f"timeout: {expected}, got {message.timeout:.12g} s")
     pending = _ServerCall(connection, message)
     connection.begin_call(pending)
     connection.expect_answer()
-    server = connection.server
     server.caller_broker.call(message.uri, message.args, message.timeout or server.call_timeout, pending)
 
 
 def _process_pub(connection: Connection, message: Pub) -> None:
+    _check_channel(connection, message.channel)
     connection.expect_answer()
     connection.server.pubsub_broker.publish(message.channel, message.uuid, message.args, _answers(connection, message))
 
 
+def _check_channel(connection: Connection, channel: str) -> None:
+    limit = connection.server.max_channel_length
+    if limit is not None and len(channel) > limit:
+        raise _too_long("channel", len(channel), limit)
+
+
+def _too_long(what: str, length: int, limit: int) -> Refused:
+    return Refused(NackCode.BAD_REQUEST, f"{what}: expected at most {limit} characters, got {length}")
+
+
 def _process_sub(connection: Connection, message: Sub) -> None:
+    _check_channel(connection, message.channel)
     is_new = connection.begin_subscription(message.channel, message.pattern)
     connection.expect_answer()
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gevent
 
 from juggler.broker import CallerBroker, PubSubBroker
 from juggler.codec import MAX_TIMEOUT
-from juggler.connection import Connection
+from juggler.connect import Connect, ConnectRequest
+from juggler.connection import Connection, State
 from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
 from juggler.handler import Handler, process_message
-from juggler.message import MessageType
 from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
+
+log = logging.getLogger("juggler.server")
 
 _GOODBYE = "the server is shutting down"
 _HANDSHAKE = 2.0  # seconds of a shutdown's grace for the answers to close frames
@@ -36,13 +41,19 @@ class Server:
         caller_broker: CallerBroker,
         pubsub_broker: PubSubBroker,
         handler: Handler = process_message,
+        connect: Connect | None = None,
+        on_state: Callable[[Connection, State], None] | None = None,
+        keep_headers: Sequence[str] = (),
         websocket: WebSocketOptions | None = None,
         call_timeout: float = 60.0,
+        max_call_timeout: float = MAX_TIMEOUT,
         max_connections: int | None = 10_000,
         max_calls: int = 1000,
         max_subscriptions: int = 1000,
         max_unanswered: int = 256,
         max_waiting: int = 1000,
+        max_uri_length: int | None = 512,
+        max_channel_length: int | None = 512,
         write_limit: int | None = 16 * 1024 * 1024,
         answer_limit: int = 64 * 1024 * 1024,
     ) -> None:
@@ -52,13 +63,21 @@ class Server:
             caller_broker: takes the calls.
             pubsub_broker: takes subscriptions and publications.
             handler: sees every message, in both directions; see `juggler.handler`.
-            websocket: limits of each websocket; None means the defaults of `WebSocketOptions`.
-            call_timeout: seconds for which the result of a CALL is wanted that does not say it; at most 24 hours.
+            connect: sees the request of each client before it is let in, and says who it is (`Connection.identity`) or
+                refuses it; see `juggler.connect` and `juggler.auth`. None lets all in.
+            on_state: is told when a connection is accepting, connected and closed; see `State`. It must not block.
+            keep_headers: names of the request's headers that are kept as `Connection.headers`, for handlers.
+            websocket: limits of each websocket, in time and size; None means the defaults of `WebSocketOptions`.
+            call_timeout: seconds for which the result of a CALL is wanted that does not say it.
+            max_call_timeout: seconds for which a result may be wanted, at most 24 hours; a CALL that wants more is
+                refused with NACK 400.
             max_connections: connections at a time; more are refused with 503. None means no limit.
             max_calls: calls in flight on one connection; more are refused with NACK 429.
             max_subscriptions: subscriptions of one connection; more are refused with NACK 429.
             max_unanswered: requests of one connection that await their ACK; it is not read from meanwhile.
             max_waiting: responses that wait for a handler, of each kind; beyond, the connection is closed with 4429.
+            max_uri_length: characters of a URI; a longer one is refused with NACK 400. None means no limit.
+            max_channel_length: characters of a channel or pattern, likewise.
             write_limit: size of an outgoing message in bytes; a larger one becomes NACK 413. None means no limit.
             answer_limit: bytes of answers that may wait for a client to read them, beyond the
                 `WebSocketOptions.queue_limit` that events are held to: results of many calls may come faster than they
@@ -67,20 +86,24 @@ class Server:
         Raises:
             ValueError: an option is out of its range.
         """
-        if not 0 < call_timeout <= MAX_TIMEOUT:
-            raise ValueError(
-                f"call_timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} s, got {call_timeout!r}"
-            )
+        _check_seconds("max_call_timeout", max_call_timeout, MAX_TIMEOUT)
+        _check_seconds("call_timeout", call_timeout, max_call_timeout)
         self.caller_broker = caller_broker
         self.pubsub_broker = pubsub_broker
         self.handler = handler
+        self.connect = connect
+        self.on_state = on_state
+        self.keep_headers = _names(keep_headers)
         self.websocket_options = websocket or WebSocketOptions()
         self.call_timeout = call_timeout
+        self.max_call_timeout = max_call_timeout
         self.max_connections = _positive("max_connections", max_connections)
         self.max_calls: int = _positive("max_calls", max_calls) or 0
         self.max_subscriptions: int = _positive("max_subscriptions", max_subscriptions) or 0
         self.max_unanswered: int = _positive("max_unanswered", max_unanswered) or 0
         self.max_waiting: int = _positive("max_waiting", max_waiting) or 0
+        self.max_uri_length = _positive("max_uri_length", max_uri_length)
+        self.max_channel_length = _positive("max_channel_length", max_channel_length)
         self.answer_limit: int = _positive("answer_limit", answer_limit) or 0
         self.write_limit = _positive("write_limit", write_limit)
         self.connections: set[Connection] = set()
@@ -116,22 +139,45 @@ class Server:
             return error.reason
         return ""
 
-    def serve(
-        self, websocket: WebSocket, *, subprotocol: str | None, allowed: frozenset[MessageType], address: str = ""
-    ) -> None:
+    def admit(self, request: ConnectRequest) -> Connection:
+        """Decide whether a client may come, and return its connection, which is not served yet.
+
+        Args:
+            request: what the client shows. It is looked at here, and not kept.
+
+        Raises:
+            HandshakeRefused: it may not; 503 where the connect hook fails.
+        """
+        self.check_admission()
+        identity = None
+        if self.connect is not None:
+            identity = self._ask_hook(self.connect, request)
+            self.check_admission()  # the hook may have taken its time
+        return Connection(self, request, identity)
+
+    def _ask_hook(self, connect: Connect, request: ConnectRequest) -> Any:
+        try:
+            return connect(request)
+        except HandshakeRefused:
+            raise
+        except (Exception, gevent.Timeout):
+            log.exception("the connect hook failed on a client from %s", request.address or "a UNIX socket")
+            reason = "whether you may connect cannot be told now"
+            raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")]) from None
+
+    def serve(self, connection: Connection, websocket: WebSocket) -> None:
         """Serve a connection until it has ended, in the calling greenlet.
 
         Args:
+            connection: as `admit` returned it.
             websocket: the upgraded connection.
-            subprotocol: what was negotiated.
-            allowed: the types of requests that it may send.
-            address: the peer's address.
         """
         if self.draining:
             # It was admitted before, and has to go like those that were here.
             websocket.close(CloseCode.GOING_AWAY, _GOODBYE)
             return
-        connection = Connection(self, websocket, subprotocol, allowed, address)
+        connection.websocket = websocket
+        connection.tell_state(State.ACCEPTING)
         if self._sweeper is None:
             self._sweeper = Sweeper()
         sweeper = self._sweeper  # should `close` let go of it meanwhile
@@ -197,6 +243,17 @@ def _close_spread(connections: list[Connection], spread: float, patience: float)
             closed.append(connection)
             gevent.sleep(max(0.0, begin + len(closed) * pause - now))
     return closed
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ValueError(f"keep_headers: expected a list of names, got {names!r}")
+    return tuple(names)
+
+
+def _check_seconds(name: str, value: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+        raise ValueError(f"{name}: expected more than 0 and at most {most:g} s, got {value!r}")
 
 
 def _positive(name: str, value: int | None) -> int | None:

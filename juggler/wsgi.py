@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler import handshake
-from juggler.errors import CloseCode, HandshakeRefused
+from juggler.connect import ConnectRequest, parse_query
+from juggler.errors import CloseCode, ConfigError, HandshakeRefused
 from juggler.server import Server
 from juggler.websocket import UPGRADE, WebSocket
 
@@ -32,25 +33,34 @@ class Application:
         self,
         server: Server,
         *,
-        path: str = "/ws",
+        path: str | Sequence[str] = "/ws",
         allowed_origins: Sequence[str] = (),
         allow_empty_subprotocol: bool = False,
+        trusted_proxies: int = 0,
     ) -> None:
         """Make the application.
 
         Args:
             server: serves the connections.
-            path: where websockets are served.
+            path: where websockets are served: a path, or several.
             allowed_origins: origins of web pages that may connect, besides the server's own: ``https://example.com``,
                 ``https://*.example.com``, or ``*`` for all.
             allow_empty_subprotocol: whether clients may come without offering a subprotocol.
+            trusted_proxies: number of proxies of our own that each request passes, whose ``X-Forwarded-For`` tells
+                the client's address; 0 where clients connect directly.
 
         Raises:
-            ConfigError: an origin cannot be understood.
+            ConfigError: a path or an origin cannot be understood, or the number of proxies is negative.
         """
+        paths = (path,) if isinstance(path, str) else tuple(path)
+        if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
+            raise ConfigError(f"path: expected one or more that begin with /, got {path!r}")
+        if trusted_proxies < 0:
+            raise ConfigError(f"trusted_proxies: expected a number of at least 0, got {trusted_proxies!r}")
         handshake.check_allowed_origins(allowed_origins)
         self.server = server
-        self.path = path
+        self.paths = paths
+        self.trusted_proxies = trusted_proxies
         self.allowed_origins = tuple(allowed_origins)
         self.allow_empty_subprotocol = allow_empty_subprotocol
 
@@ -62,8 +72,9 @@ class Application:
             reason = self.server.unready()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
         try:
-            if path != self.path:
-                raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {self.path}")
+            if path not in self.paths:
+                where = " and ".join(self.paths)
+                raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {where}")
             self._serve(environ)
         except HandshakeRefused as refusal:
             log.info("refused %s: %s", environ.get("REMOTE_ADDR", "-"), refusal)
@@ -76,12 +87,15 @@ class Application:
         subprotocol = handshake.choose_subprotocol(
             environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self.allow_empty_subprotocol
         )
-        allowed = handshake.allowed_messages(environ.get("HTTP_JUGGLER_ALLOWED_MESSAGES"))
-        self.server.check_admission()
-        # The environ is emptied by the upgrade: whatever is needed of it has to be taken before.
-        address = environ.get("REMOTE_ADDR", "")
-        websocket = self._upgrade(environ, subprotocol)
-        self.server.serve(websocket, subprotocol=subprotocol, allowed=allowed, address=address)
+        request = ConnectRequest(
+            environ,
+            subprotocol=subprotocol,
+            allowed=handshake.allowed_messages(_asked_to_allow(environ)),
+            trusted_proxies=self.trusted_proxies,
+        )
+        # The environ is emptied by the upgrade: whatever is needed of it is taken before.
+        connection = self.server.admit(request)
+        self.server.serve(connection, self._upgrade(environ, subprotocol))
 
     def _upgrade(self, environ: dict[str, Any], subprotocol: str | None) -> WebSocket:
         upgrade = environ.get(UPGRADE)
@@ -91,6 +105,13 @@ class Application:
         headers = [("Sec-WebSocket-Protocol", subprotocol)] if subprotocol else []
         websocket: WebSocket = upgrade(headers, self.server.websocket_options)
         return websocket
+
+
+def _asked_to_allow(environ: dict[str, Any]) -> str | None:
+    """Return ``Juggler-Allowed-Messages``, or the query's ``allowed_messages``: browsers cannot set headers."""
+    header: str | None = environ.get("HTTP_JUGGLER_ALLOWED_MESSAGES")
+    query = environ.get("QUERY_STRING")
+    return header if header or not query else parse_query(query).get("allowed_messages")
 
 
 def _close_foreign(environ: dict[str, Any]) -> None:

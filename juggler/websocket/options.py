@@ -58,6 +58,8 @@ class WebSocketOptions:
         max_fragments: number of frames that a message may consist of. Over it: 1009.
         queue_limit: bytes that wait for a peer that does not read. A frame that does not fit any more ends the
             connection with 4429 (`CloseCode.PEER_TOO_SLOW`). A frame of any size is taken when nothing waits.
+        read_timeout: seconds during which the peer sends no whole message, whatever pings it answers. Then: 4408. For
+            clients that have to show that they are there; those that only listen would be lost. Needs a `Sweeper`.
         write_timeout: seconds during which bytes wait and the peer takes none. Then: 4429. Needs a `Sweeper`.
         ping_interval: seconds of silence after which the peer is pinged; ``None``: never. Needs a `Sweeper`.
         ping_timeout: seconds that a pinged peer may stay silent. Then: 4408 (`CloseCode.PEER_SILENT`).
@@ -70,6 +72,7 @@ class WebSocketOptions:
     read_limit: int | None = 1 * _MIB
     max_fragments: int | None = 1024
     queue_limit: int | None = 1 * _MIB
+    read_timeout: float | None = None
     write_timeout: float | None = 10.0
     ping_interval: float | None = 25.0
     ping_timeout: float | None = 10.0

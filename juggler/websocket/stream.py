@@ -59,6 +59,8 @@ class WebSocket:
         "_heard_at",
         "_hub",
         "_lost",
+        "_messaged",
+        "_messaged_at",
         "_parser",
         "_pinged_at",
         "_progress",
@@ -105,6 +107,8 @@ class WebSocket:
         # For the sweeper, see `Sweeper`:
         self._heard = True
         self._heard_at = 0.0
+        self._messaged = True
+        self._messaged_at = 0.0
         self._pinged_at: float | None = None
         self._progress = False
         self._stalled_at: float | None = None
@@ -153,6 +157,7 @@ class WebSocket:
         if messages:
             messages.reverse()
             self._ready = messages
+            self._messaged = True
         return messages
 
     def _read(self) -> int:

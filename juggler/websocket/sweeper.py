@@ -18,7 +18,7 @@ _BATCH = 256  # websockets looked at between two looks at the sockets of all
 
 
 class Sweeper:
-    """Holds `WebSocketOptions.ping_interval`, `ping_timeout` and `write_timeout` for the websockets added to it.
+    """Holds the times of `WebSocketOptions`, but for `close_timeout`, for the websockets added to it.
 
     Greenlets may share it. Its greenlet, ``websocket-sweeper``, lives while there are websockets to look after.
 
@@ -75,6 +75,7 @@ class Sweeper:
             else:
                 _check_writing(websocket, now)
                 if websocket.close_code is None:
+                    _check_reading(websocket, now)
                     _check_hearing(websocket, now)
             if number % _BATCH == 0:
                 gevent.sleep(1e-9)
@@ -93,6 +94,17 @@ def _check_writing(websocket: WebSocket, now: float) -> None:
             websocket.fall_behind(f"the peer did not read for {timeout:g} s")
         else:
             websocket.abort()
+
+
+def _check_reading(websocket: WebSocket, now: float) -> None:
+    timeout = websocket.options.read_timeout
+    if timeout is None:
+        return
+    if websocket._messaged:
+        websocket._messaged = False
+        websocket._messaged_at = now
+    elif now - websocket._messaged_at >= timeout:
+        websocket.close(CloseCode.PEER_SILENT, f"no message within {timeout:g} s")
 
 
 def _check_hearing(websocket: WebSocket, now: float) -> None:

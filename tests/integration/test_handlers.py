@@ -227,8 +227,13 @@ def test_an_ended_connection_leaves_no_greenlets_though_its_handler_blocks():
 
 
 def test_options_out_of_range_are_named():
-    for option in ("max_calls", "max_connections", "max_subscriptions", "max_unanswered", "max_waiting", "write_limit"):
+    bad = dict.fromkeys(
+        ("max_calls", "max_connections", "max_subscriptions", "max_unanswered", "max_waiting", "write_limit"), 0
+    )
+    bad |= {"max_uri_length": 0, "max_channel_length": -1, "answer_limit": 0}
+    bad |= {"call_timeout": 1e9, "max_call_timeout": 0, "keep_headers": "Cookie"}
+    for option, value in bad.items():
         with pytest.raises(ValueError, match=option):
-            Server(caller_broker=None, pubsub_broker=None, **{option: 0})
-    with pytest.raises(ValueError, match="call_timeout"):
-        Server(caller_broker=None, pubsub_broker=None, call_timeout=1e9)
+            Server(caller_broker=None, pubsub_broker=None, **{option: value})
+    with pytest.raises(ValueError, match="call_timeout: expected more than 0 and at most 5 s, got 6"):
+        Server(caller_broker=None, pubsub_broker=None, max_call_timeout=5, call_timeout=6)

@@ -242,3 +242,17 @@ def test_the_close_frame_tells_why(sweeper, connect):
     while piece := peer.recv(1000):
         data += piece
     assert close_of(parse(data)) == (CloseCode.PEER_SILENT, "no answer to a ping within 10 s")
+
+
+def test_a_peer_has_to_send_messages_where_a_read_timeout_says_so(sweeper, connect):
+    websocket, peer = connect(WebSocketOptions(read_timeout=30, ping_interval=25, close_timeout=0.05))
+    sweeper.sweep(100)
+    say(websocket, peer, client(TEXT, b"x"))
+    for now in (125, 150):
+        sweeper.sweep(now)
+        say(websocket, peer, client(PONG))
+    sweeper.sweep(154)
+    assert websocket.close_code is None
+    sweeper.sweep(155)
+    assert websocket.close_code == CloseCode.PEER_SILENT
+    assert websocket.close_reason == "no message within 30 s"

@@ -1,0 +1,103 @@
+"""Tokens: where they are found, and which are good."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+import jwt as pyjwt
+import pytest
+
+from juggler.auth import WAYS, bearer, find_token, jwt
+from juggler.connect import ConnectRequest
+from juggler.errors import ConfigError, HandshakeRefused
+from juggler.message import REQUEST_TYPES
+
+KEY = "a secret of at least as many bytes as the longest hash has"
+
+
+def request(**environ):
+    return ConnectRequest(environ, subprotocol="juggler.0", allowed=REQUEST_TYPES)
+
+
+def in_subprotocol(token: str) -> str:
+    return "juggler.0, juggler.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+SHOWN = [
+    ("header", {"HTTP_AUTHORIZATION": "bearer  t/k+n? "}),
+    ("query", {"QUERY_STRING": "token=t/k%2Bn?"}),
+    ("subprotocol", {"HTTP_SEC_WEBSOCKET_PROTOCOL": in_subprotocol("t/k+n?")}),
+]
+
+
+@pytest.mark.parametrize(("way", "environ"), SHOWN, ids=[way for way, _ in SHOWN])
+def test_a_token_is_found_in_each_way_and_only_where_it_may_be(way, environ):
+    assert find_token(request(**environ)) == "t/k+n?"
+    assert find_token(request(**environ), [way]) == "t/k+n?"
+    assert find_token(request(**environ), [other for other in WAYS if other != way]) is None
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"HTTP_AUTHORIZATION": "Basic dXNlcg=="}, {"HTTP_AUTHORIZATION": "Bearer"}, {"QUERY_STRING": "token="}],
+)
+def test_without_a_token_there_is_401(environ):
+    hook = bearer(lambda token: token)
+    with pytest.raises(HandshakeRefused, match="expected a bearer token in header or query or subprotocol") as refusal:
+        hook(request(**environ))
+    assert refusal.value.status == "401 Unauthorized"
+    assert ("WWW-Authenticate", "Bearer") in refusal.value.headers
+    assert bearer(lambda token: token, optional=True)(request(**environ)) is None
+
+
+def test_a_token_that_is_not_good_is_401_even_where_none_is_needed():
+    hook = bearer({"good": "ann"}.get, optional=True)
+    assert hook(request(QUERY_STRING="token=good")) == "ann"
+    with pytest.raises(HandshakeRefused, match="not valid"):
+        hook(request(QUERY_STRING="token=bad"))
+    with pytest.raises(HandshakeRefused, match="base64url"):
+        hook(request(HTTP_SEC_WEBSOCKET_PROTOCOL="juggler.0, juggler.bearer.!"))
+
+
+def token(key=KEY, algorithm="HS256", **claims):
+    return pyjwt.encode({"sub": "ann", "exp": time.time() + 60, **claims}, key, algorithm=algorithm)
+
+
+def shown(text):
+    """As a browser shows it: a JWT is a legal subprotocol as it stands."""
+    return request(HTTP_SEC_WEBSOCKET_PROTOCOL=f"juggler.0, juggler.bearer.{text}")
+
+
+def test_the_claims_of_a_good_jwt_are_the_identity():
+    assert jwt(KEY, ["HS256"])(shown(token()))["sub"] == "ann"
+    assert jwt(lambda text: KEY, ["HS256"], audience="chat", issuer="us")(shown(token(aud="chat", iss="us")))
+    assert jwt(KEY, ["HS256"])(shown(token(exp=time.time() - 5)))  # clocks differ
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (token(exp=time.time() - 60), "expired"),
+        (token(exp=None), "exp"),
+        (token(key="another secret, of as many bytes as the longest hash has"), "ignature"),
+        (token(algorithm="HS384"), "alg"),
+        (token(key=None, algorithm="none"), "alg"),
+        (token(aud="another"), "udience"),
+        ("a.b.c", ""),
+        (token() + "x", ""),
+    ],
+)
+def test_a_jwt_that_is_not_good_is_401_and_says_why(bad, why):
+    with pytest.raises(HandshakeRefused, match=f"the token is not valid: .*{why}") as refusal:
+        jwt(KEY, ["HS256"])(shown(bad))
+    assert refusal.value.status == "401 Unauthorized"
+
+
+def test_settings_that_let_anybody_in_are_refused():
+    for algorithms in ([], ["none"], ["HS256", "None"], "HS256"):
+        with pytest.raises(ConfigError, match="algorithms"):
+            jwt(KEY, algorithms)
+    for ways in (["cookie"], "header"):
+        with pytest.raises(ConfigError, match="ways"):
+            bearer(lambda token: token, ways=ways)

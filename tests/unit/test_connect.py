@@ -1,0 +1,59 @@
+"""What a request shows of its client."""
+
+from __future__ import annotations
+
+import pytest
+
+from juggler.connect import ConnectRequest, client_address, parse_query
+from juggler.message import REQUEST_TYPES
+
+
+def request(trusted_proxies=0, **environ):
+    return ConnectRequest(environ, subprotocol="juggler.0", allowed=REQUEST_TYPES, trusted_proxies=trusted_proxies)
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "proxies", "address"),
+    [
+        (None, 1, "10.0.0.1"),
+        ("", 1, "10.0.0.1"),
+        ("192.0.2.7", 0, "10.0.0.1"),
+        ("192.0.2.7", 1, "192.0.2.7"),
+        ("6.6.6.6, 192.0.2.7", 1, "192.0.2.7"),
+        ("6.6.6.6, 192.0.2.7,10.0.0.9", 2, "192.0.2.7"),
+        ("192.0.2.7", 2, "10.0.0.1"),
+        ("garbage\x1b[31m", 1, "10.0.0.1"),
+        ("[2001:db8::1]", 1, "2001:db8::1"),
+        ("2001:DB8::1", 1, "2001:db8::1"),
+    ],
+)
+def test_only_what_our_own_proxies_say_is_believed(forwarded, proxies, address):
+    assert client_address("10.0.0.1", forwarded, proxies) == address
+
+
+def test_a_request_shows_headers_cookies_query_and_subprotocols():
+    shown = request(
+        REMOTE_ADDR="10.0.0.1",
+        PATH_INFO="/ws",
+        QUERY_STRING="token=a%20b&empty=&token=c",
+        HTTP_COOKIE='session="s 1"; theme=dark',
+        HTTP_X_TENANT="acme",
+        HTTP_SEC_WEBSOCKET_PROTOCOL="juggler.0,  other\t, ,",
+    )
+    assert shown.path == "/ws"
+    assert shown.address == shown.peer == "10.0.0.1"
+    assert shown.query == {"token": "c", "empty": ""}
+    assert shown.cookies == {"session": "s 1", "theme": "dark"}
+    assert shown.header("x-tenant") == "acme"
+    assert shown.header("X-Other") is None
+    assert shown.offered == ("juggler.0", "other")
+
+
+def test_a_unix_socket_has_no_address_but_its_proxy_tells_one():
+    assert request(REMOTE_ADDR="").address == ""
+    assert request(1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="192.0.2.7").address == "192.0.2.7"
+
+
+def test_what_cannot_be_read_is_empty():
+    assert request(HTTP_COOKIE="a b=\x00; ;;").cookies == {}
+    assert parse_query("&".join(f"f{n}=1" for n in range(101))) == {}
