@@ -42,6 +42,7 @@ class Server:
         pubsub_broker: PubSubBroker,
         handler: Handler = process_message,
         connect: Connect | None = None,
+        connect_timeout: float = 10.0,
         on_state: Callable[[Connection, State], None] | None = None,
         keep_headers: Sequence[str] = (),
         websocket: WebSocketOptions | None = None,
@@ -65,6 +66,8 @@ class Server:
             handler: sees every message, in both directions; see `juggler.handler`.
             connect: sees the request of each client before it is let in, and says who it is (`Connection.identity`) or
                 refuses it; see `juggler.connect` and `juggler.auth`. None lets all in.
+            connect_timeout: seconds that the connect hook may take where it waits; then the client gets 503. Clients that
+                wait for it count as connections.
             on_state: is told when a connection is accepting, connected and closed; see `State`. It must not block.
             keep_headers: names of the request's headers that are kept as `Connection.headers`, for handlers.
             websocket: limits of each websocket, in time and size; None means the defaults of `WebSocketOptions`.
@@ -91,7 +94,9 @@ class Server:
         self.caller_broker = caller_broker
         self.pubsub_broker = pubsub_broker
         self.handler = handler
+        _check_seconds("connect_timeout", connect_timeout, MAX_TIMEOUT)
         self.connect = connect
+        self.connect_timeout = connect_timeout
         self.on_state = on_state
         self.keep_headers = _names(keep_headers)
         self.websocket_options = websocket or WebSocketOptions()
@@ -107,6 +112,7 @@ class Server:
         self.answer_limit: int = _positive("answer_limit", answer_limit) or 0
         self.write_limit = _positive("write_limit", write_limit)
         self.connections: set[Connection] = set()
+        self._asking = 0  # clients about which the connect hook is being asked
         self.draining = False
         self._sweeper: Sweeper | None = None
         _live.add(self)
@@ -124,7 +130,7 @@ class Server:
         """
         if self.draining:
             raise HandshakeRefused("503 Service Unavailable", _GOODBYE, [("Retry-After", "1")])
-        if self.max_connections is not None and len(self.connections) >= self.max_connections:
+        if self.max_connections is not None and len(self.connections) + self._asking >= self.max_connections:
             reason = f"the server has its {self.max_connections} connections"
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")])
 
@@ -156,14 +162,18 @@ class Server:
         return Connection(self, request, identity)
 
     def _ask_hook(self, connect: Connect, request: ConnectRequest) -> Any:
+        self._asking += 1
         try:
-            return connect(request)
+            with gevent.Timeout(self.connect_timeout):
+                return connect(request)
         except HandshakeRefused:
             raise
         except (Exception, gevent.Timeout):
             log.exception("the connect hook failed on a client from %s", request.address or "a UNIX socket")
             reason = "whether you may connect cannot be told now"
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")]) from None
+        finally:
+            self._asking -= 1
 
     def serve(self, connection: Connection, websocket: WebSocket) -> None:
         """Serve a connection until it has ended, in the calling greenlet.

@@ -15,6 +15,7 @@ from juggler.websocket import UPGRADE, WebSocket
 log = logging.getLogger("juggler.wsgi")
 
 StartResponse: TypeAlias = Callable[..., Any]
+WsgiApplication: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
 
@@ -37,6 +38,7 @@ class Application:
         allowed_origins: Sequence[str] = (),
         allow_empty_subprotocol: bool = False,
         trusted_proxies: int = 0,
+        otherwise: WsgiApplication | None = None,
     ) -> None:
         """Make the application.
 
@@ -48,6 +50,8 @@ class Application:
             allow_empty_subprotocol: whether clients may come without offering a subprotocol.
             trusted_proxies: number of proxies of our own that each request passes, whose ``X-Forwarded-For`` tells
                 the client's address; 0 where clients connect directly.
+            otherwise: another WSGI application, Flask's for example, that gets all requests to other paths. None: they
+                are 404.
 
         Raises:
             ConfigError: a path or an origin cannot be understood, or the number of proxies is negative.
@@ -60,6 +64,7 @@ class Application:
         handshake.check_allowed_origins(allowed_origins)
         self.server = server
         self.paths = paths
+        self.otherwise = otherwise
         self.trusted_proxies = trusted_proxies
         self.allowed_origins = tuple(allowed_origins)
         self.allow_empty_subprotocol = allow_empty_subprotocol
@@ -71,6 +76,8 @@ class Application:
         if path == READINESS:
             reason = self.server.unready()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
+        if self.otherwise is not None and path not in self.paths:
+            return self.otherwise(environ, start_response)
         try:
             if path not in self.paths:
                 where = " and ".join(self.paths)

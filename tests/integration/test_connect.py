@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 
+import gevent
 import pytest
+from gevent.event import Event
 from websockets.exceptions import InvalidStatus
 
 from juggler.auth import bearer
@@ -59,6 +61,23 @@ def test_a_connect_hook_that_fails_lets_nobody_in_and_is_in_the_log(caplog):
         assert (status, headers["Retry-After"]) == (503, "5")
         assert "cannot be told" in body
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_connect_hook_that_does_not_answer_is_not_waited_for_and_counts_as_a_connection():
+    asked, never = Event(), Event()
+
+    def who(request):
+        if "slow" in request.query:
+            asked.set()
+            never.wait()
+
+    with running_server(connect=who, connect_timeout=0.3, max_connections=1) as running:
+        slow = gevent.spawn(refused, running.url + "?slow")
+        assert asked.wait(5)
+        assert "has its 1 connections" in refused(running.url)[1]
+        assert "cannot be told" in slow.get(timeout=5)[1]
+        with Wire(running.url) as wire:
+            assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
 
 
 def test_a_token_lets_in_by_each_of_the_ways_that_browsers_have():

@@ -1,0 +1,24 @@
+"""The Python blocks of a page in docs/, run one after the other as one program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def python_blocks(page: str) -> list[str]:
+    """Return the Python code blocks of ``docs/<page>``."""
+    return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run_blocks(page: str, replace: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run all of them, with some texts replaced, and return their names."""
+    names: dict[str, Any] = {"__name__": page.replace("/", ".").removesuffix(".md")}
+    for number, text in enumerate(python_blocks(page), 1):
+        for old, new in (replace or {}).items():
+            text = text.replace(old, new)
+        exec(compile(text, f"{page}, block {number}", "exec"), names)
+    return names

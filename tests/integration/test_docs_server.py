@@ -1,0 +1,81 @@
+"""docs/server.md: its code runs and does what the page says; its tables name real options and defaults."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import urllib.request
+from dataclasses import fields
+
+import pytest
+from gevent.pywsgi import WSGIServer
+
+from juggler.errors import HandshakeRefused
+from juggler.server import Server
+from juggler.websocket import WebSocketHandler, WebSocketOptions
+from juggler.wsgi import Application
+from tests.docs import DOCS, run_blocks
+from tests.stack import Wire
+
+PAGE = (DOCS / "server.md").read_text()
+
+
+@pytest.fixture
+def names(redis_url):
+    names = run_blocks("server.md", {"redis://127.0.0.1:6379": redis_url})
+    yield names
+    names["broker"].close()
+
+
+def test_a_flask_application_beside_it(names):
+    http = WSGIServer(("127.0.0.1", 0), names["application"], handler_class=WebSocketHandler, log=None)
+    http.start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http.server_port}/", timeout=5) as page:
+            assert page.read() == b"hello"
+        with urllib.request.urlopen(f"http://127.0.0.1:{http.server_port}/healthz", timeout=5) as page:
+            assert page.read() == b"alive\n"
+        with Wire(f"ws://127.0.0.1:{http.server_port}/ws") as wire:
+            assert wire.request(3, channel="c")["meta"]["type"] == 8
+    finally:
+        http.close()
+        names["application"].server.shut_down(grace=5, spread=0)
+        http.stop(timeout=1)
+
+
+def test_the_hooks_know_who_it_is(names):
+    class Request:
+        cookies = {"session": "6f1c"}  # noqa: RUF012
+
+    assert names["who"](Request) == "ann"
+    Request.cookies = {}
+    with pytest.raises(HandshakeRefused, match="log in first"):
+        names["who"](Request)
+
+
+def options_in(section: str) -> dict[str, str]:
+    """Return the options of a table, with the defaults as the page writes them."""
+    text = PAGE.split(section, 1)[1].split("\n\n", 2)[1]
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \|", text, re.MULTILINE)
+    return {name: default for cell, default in rows for name in re.findall(r"`(\w+)`", cell)}
+
+
+@pytest.mark.parametrize(
+    ("section", "known"),
+    [
+        ("`Server`, in full", inspect.signature(Server).parameters.keys()),
+        ("`WebSocketOptions`, given as", {field.name for field in fields(WebSocketOptions)}),
+        ("\n`Application`:", inspect.signature(Application).parameters.keys()),
+    ],
+)
+def test_the_options_of_the_page_exist(section, known):
+    named = options_in(section)
+    assert named
+    assert set(named) <= set(known)
+
+
+def test_the_defaults_of_the_page_are_the_real_ones():
+    for name, shown in options_in("`Server`, in full").items():
+        number = float(re.match(r"[\d,]+", shown).group().replace(",", ""))
+        default = inspect.signature(Server).parameters[name].default
+        assert default == number * (1024 * 1024 if "MiB" in shown else 1), name
