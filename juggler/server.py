@@ -66,8 +66,8 @@ class Server:
             handler: sees every message, in both directions; see `juggler.handler`.
             connect: sees the request of each client before it is let in, and says who it is (`Connection.identity`) or
                 refuses it; see `juggler.connect` and `juggler.auth`. None lets all in.
-            connect_timeout: seconds that the connect hook may take where it waits; then the client gets 503. Clients that
-                wait for it count as connections.
+            connect_timeout: seconds that the connect hook may wait for something; then the client gets 503. Clients it
+                is asked about count as connections.
             on_state: is told when a connection is accepting, connected and closed; see `State`. It must not block.
             keep_headers: names of the request's headers that are kept as `Connection.headers`, for handlers.
             websocket: limits of each websocket, in time and size; None means the defaults of `WebSocketOptions`.
