@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler import handshake
 from juggler.errors import CloseCode, HandshakeRefused
+from juggler.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 from juggler.server import Server
 from juggler.websocket import UPGRADE, WebSocket
 
@@ -20,6 +22,9 @@ _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunic
 
 HEALTH, READINESS = "/healthz", "/readyz"
 """Probes: whether the process answers at all, and whether clients should be sent to it (503 and the reason if not)."""
+
+METRICS, VARIABLES = "/metrics", "/debug/vars"
+"""Figures: for Prometheus, and as the Go package tells them."""
 
 
 class Application:
@@ -35,6 +40,7 @@ class Application:
         path: str = "/ws",
         allowed_origins: Sequence[str] = (),
         allow_empty_subprotocol: bool = False,
+        metrics: bool = True,
     ) -> None:
         """Make the application.
 
@@ -44,6 +50,7 @@ class Application:
             allowed_origins: origins of web pages that may connect, besides the server's own: ``https://example.com``,
                 ``https://*.example.com``, or ``*`` for all.
             allow_empty_subprotocol: whether clients may come without offering a subprotocol.
+            metrics: whether to answer at `METRICS` and `VARIABLES`. Do not route these to the public.
 
         Raises:
             ConfigError: an origin cannot be understood.
@@ -53,6 +60,7 @@ class Application:
         self.path = path
         self.allowed_origins = tuple(allowed_origins)
         self.allow_empty_subprotocol = allow_empty_subprotocol
+        self.metrics = metrics
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")
@@ -61,11 +69,17 @@ class Application:
         if path == READINESS:
             reason = self.server.unready()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
+        if self.metrics and path == METRICS:
+            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(self.server.snapshot()))
+        if self.metrics and path == VARIABLES:
+            body = json.dumps({"juggler": go_variables(self.server.snapshot())}).encode()
+            return _answer_bytes(start_response, "application/json", body)
         try:
             if path != self.path:
                 raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {self.path}")
             self._serve(environ)
         except HandshakeRefused as refusal:
+            self.server.metrics.refused[int(refusal.status[:3])] += 1
             log.info("refused %s: %s", environ.get("REMOTE_ADDR", "-"), refusal)
             return _answer(start_response, refusal.status, refusal.reason, refusal.headers)
         return []
@@ -108,4 +122,9 @@ def _answer(
     body = f"{text}\n".encode()
     own = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     start_response(status, [*own, *headers])
+    return [body]
+
+
+def _answer_bytes(start_response: StartResponse, content_type: str, body: bytes) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))])
     return [body]

@@ -20,7 +20,7 @@ LAYERS = [
     ["errors"],
     ["message", "rawjson"],
     ["codec"],
-    ["metrics", "embedded", "logs"],
+    ["metrics", "board", "embedded", "logs"],
     ["handshake", "broker", "session"],
     ["connect"],
     ["websocket", "client"],
@@ -58,7 +58,11 @@ NOT_PURE = {
 }
 
 # Libraries that one file alone deals with.
-ONE_FILE = {"ujson": "juggler.codec", "geventwebsocket": "juggler.websocket.upgrade"}
+ONE_FILE = {
+    "ujson": "juggler.codec",
+    "geventwebsocket": "juggler.websocket.upgrade",
+    "prometheus_client": "juggler.metrics.exposition",
+}
 
 # The worker belongs to its user, who may not have it: only the demo starts one, when asked to.
 IMPORTS_CALLEE = {"juggler.cli.demo"}

@@ -37,12 +37,16 @@ class RedisCaller(CallerBroker):
     clients can neither collide with nor receive each other's.
 
     Attributes:
+        calls: calls that were stored.
+        invalid: results that are none; dropped, too.
         expired: calls whose time was over before a result came.
         dropped: results for which nobody waits any more.
     """
 
     def __init__(self, names: Names, store: Store, watchdog: Watchdog, routes: Routes) -> None:
         self.expired = 0
+        self.calls = 0
+        self.invalid = 0
         self.dropped = 0
         self._names = names
         self._store = store
@@ -108,6 +112,7 @@ class RedisCaller(CallerBroker):
             self.forget(pending)
             pending.on_stored(error)
             return
+        self.calls += 1
         pending.on_stored(None)
         if entry.early_result is not None:
             self._deliver(entry, entry.early_result)
@@ -119,6 +124,7 @@ class RedisCaller(CallerBroker):
             try:
                 result = codec.decode_result(data)
             except InvalidMessage:
+                self.invalid += 1
                 self.dropped += 1
                 continue
             over.append(self._names.result_timeout(conn_uuid, result.msg_uuid))
