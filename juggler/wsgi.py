@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler import handshake
+from juggler.board import with_others
 from juggler.errors import CloseCode, HandshakeRefused
 from juggler.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 from juggler.server import Server
@@ -70,9 +71,9 @@ class Application:
             reason = self.server.unready()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
         if self.metrics and path == METRICS:
-            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(self.server.snapshot()))
+            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(with_others(self.server.snapshot())))
         if self.metrics and path == VARIABLES:
-            body = json.dumps({"juggler": go_variables(self.server.snapshot())}).encode()
+            body = json.dumps({"juggler": go_variables(with_others(self.server.snapshot()))}).encode()
             return _answer_bytes(start_response, "application/json", body)
         try:
             if path != self.path:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import urllib.request
+from contextlib import ExitStack
 
+from juggler.embedded import EmbeddedRedis, bundled_server
 from juggler.message import MessageType
+from tests.integration.test_gunicorn import Gunicorn
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
@@ -50,3 +55,25 @@ def test_a_handler_that_fails_is_counted():
         wire.send(MessageType.PUB, channel="c")
         wire.closed()
         assert variables(running.url)["RecoveredPanics"] == 1
+
+
+def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
+    with EmbeddedRedis(bundled_server()) as redis:
+        gunicorn = Gunicorn(tmp_path, redis.url, "-w", "2")
+        try:
+            eventually(lambda: len(gunicorn.workers) == 2, timeout=15)
+            with ExitStack() as stack:
+                for _ in range(8):
+                    stack.enter_context(Wire(gunicorn.url)).request(MessageType.PUB, channel="c")
+                eventually(lambda: variables(gunicorn.url)["MsgsPUB"] == 8, timeout=5)
+                assert variables(gunicorn.url)["ActiveConns"] == 8
+                assert "juggler_workers 2.0" in get(gunicorn.url, "/metrics")
+                os.kill(gunicorn.workers[0], signal.SIGKILL)
+                eventually(lambda: len(gunicorn.workers) == 3, timeout=15)
+            eventually(lambda: variables(gunicorn.url)["ActiveConns"] == 0, timeout=5)
+            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.url, "/metrics"), timeout=5)
+            assert variables(gunicorn.url)["MsgsPUB"] == 8
+            assert variables(gunicorn.url)["TotalConns"] == 8
+        finally:
+            gunicorn.send(signal.SIGTERM)
+            gunicorn.wait()
