@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from juggler import handshake
 from juggler.board import with_others
 from juggler.errors import CloseCode, HandshakeRefused
+from juggler.metrics import OTHER
 from juggler.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 from juggler.server import Server
 from juggler.websocket import UPGRADE, WebSocket
@@ -71,7 +72,10 @@ class Application:
             reason = self.server.unready()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
         if self.metrics and path == METRICS:
-            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(with_others(self.server.snapshot())))
+            snapshot = with_others(self.server.snapshot())
+            lengths = self.server.caller_broker.queue_lengths([uri for uri in snapshot.calls if uri != OTHER])
+            snapshot.highest["juggler_queue_length"] = {uri: float(length) for uri, length in lengths.items()}
+            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(snapshot))
         if self.metrics and path == VARIABLES:
             body = json.dumps({"juggler": go_variables(with_others(self.server.snapshot()))}).encode()
             return _answer_bytes(start_response, "application/json", body)

@@ -83,6 +83,10 @@ class Broker(ABC):
         """Return what was counted; a broker that does not count says zeros."""
         return BrokerStats()
 
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        """Return how many calls wait for a callee, for those of the URIs of which it can be told within a second."""
+        return {}
+
     def check_ready(self) -> None:  # noqa: B027  # one in memory always is
         """See that requests can be processed now, and that all subscriptions are in place.
 

@@ -11,9 +11,11 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from juggler.metrics import BUCKETS, TYPES, Snapshot
+from juggler.metrics.rates import Samples
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -45,6 +47,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "juggler_waiting_responses": ("Responses that wait for a handler.", ()),
     "juggler_workers": ("Processes that these figures are of.", ()),
     "juggler_loop_lag_seconds": ("Largest lateness of the event loop in the last 10 s.", ()),
+    "juggler_queue_length": ("Calls that wait for a callee.", ("uri",)),
     "juggler_redis_up": ("Whether the link to Redis is up.", ("link",)),
 }
 # Prometheus's name for what has the usual one: juggler_connections is a gauge as well.
@@ -83,6 +86,19 @@ def prometheus(snapshot: Snapshot) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshots(snapshot))
     return generate_latest(registry)
+
+
+def parse(text: str) -> Samples:
+    """Return what a text in Prometheus's format says.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 def go_variables(snapshot: Snapshot) -> dict[str, int]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.request
 from contextlib import ExitStack
 
-from juggler.embedded import EmbeddedRedis, bundled_server
+import gevent
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import EmbeddedRedis, bundled_server, free_port
 from juggler.message import MessageType
 from tests.integration.test_gunicorn import Gunicorn
 from tests.stack import Wire, running_server, serving
@@ -77,3 +82,39 @@ def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
         finally:
             gunicorn.send(signal.SIGTERM)
             gunicorn.wait()
+
+
+def stats(url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "juggler.cli.main", "stats", url, "--interval", "0.1", "--count", "1"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+
+def test_the_command_shows_what_a_server_does():
+    with running_server() as running, serving(running.broker, ["f"], lambda call: call.args), Wire(running.url) as wire:
+        wire.request(MessageType.CALL, uri="f")
+        wire.receive()
+        done = gevent.get_hub().threadpool.apply(stats, (running.url.replace("ws://", "http://").replace("/ws", ""),))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "connections" in done.stdout
+        assert "f /s" in done.stdout
+
+
+def test_the_command_says_in_one_line_that_there_is_no_server():
+    done = stats(f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 5
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_length_of_a_queue_is_told():
+    with EmbeddedRedis(bundled_server()) as redis:
+        broker = RedisBroker(redis.url)
+        with running_server(broker) as running, Wire(running.url) as wire:
+            with serving(broker, ["f"], lambda call: call.args):
+                wire.request(MessageType.CALL, uri="f")
+                wire.receive()
+            for _ in range(3):
+                wire.request(MessageType.CALL, uri="f", timeout=5 * 10**9)
+            text = get(running.url, "/metrics")
+            assert 'juggler_redis_up{link="commands"} 1.0' in text
+            queued = float(text.partition('juggler_queue_length{uri="f"} ')[2].split()[0])
+            assert 0 < queued <= 3

@@ -113,6 +113,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             raise ConfigError(f"Redis at {self.shown_url}: {error}") from error
 
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        return self.caller.queue_lengths(uris)
+
     def stats(self) -> BrokerStats:
         links = self._routes.links()
         return BrokerStats(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
+
+from gevent.event import Event as Signal
 
 from juggler import codec
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
 from juggler.broker.redis.keys import Names
+from juggler.broker.redis.link import Reply
+from juggler.broker.redis.resp import pack
 from juggler.broker.redis.results import ResultsReader
 from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
@@ -96,6 +102,30 @@ class RedisCaller(CallerBroker):
         entry = self._table.pop(pending.call_id, None)
         if entry is not None:
             entry.pending = None
+
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        """See `juggler.broker.Broker.queue_lengths`."""
+        lengths: dict[str, int] = {}
+        asked: set[str] = set()
+        answered = Signal()
+
+        def on_length(uri: str, reply: Reply) -> None:
+            asked.discard(uri)
+            if isinstance(reply, int):
+                lengths[uri] = reply
+            if not asked:
+                answered.set()
+
+        for uri in uris:
+            key = self._names.calls(uri)
+            asked.add(uri)
+            try:
+                self._routes.link_for(key).send(pack(b"LLEN", key), (partial(on_length, uri),))
+            except BrokerError:
+                asked.discard(uri)
+        if asked:
+            answered.wait(1.0)
+        return dict(lengths)
 
     def close(self) -> None:
         self._closed = True
