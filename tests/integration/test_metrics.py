@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.request
 from contextlib import ExitStack
 
-import gevent
-
 from juggler.broker.redis import RedisBroker
 from juggler.embedded import EmbeddedRedis, bundled_server, free_port
 from juggler.message import MessageType
-from tests.integration.test_gunicorn import Gunicorn
+from tests.integration.test_gunicorn import ROOT, Gunicorn
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
@@ -93,7 +92,7 @@ def test_the_command_shows_what_a_server_does():
     with running_server() as running, serving(running.broker, ["f"], lambda call: call.args), Wire(running.url) as wire:
         wire.request(MessageType.CALL, uri="f")
         wire.receive()
-        done = gevent.get_hub().threadpool.apply(stats, (running.url.replace("ws://", "http://").replace("/ws", ""),))
+        done = stats(running.url.replace("ws://", "http://").replace("/ws", ""))
         assert (done.returncode, done.stderr) == (0, "")
         assert "connections" in done.stdout
         assert "f /s" in done.stdout
@@ -118,3 +117,25 @@ def test_the_length_of_a_queue_is_told():
             assert 'juggler_redis_up{link="commands"} 1.0' in text
             queued = float(text.partition('juggler_queue_length{uri="f"} ')[2].split()[0])
             assert 0 < queued <= 3
+
+
+NAMES = r"juggler_[a-z_]+"
+
+
+def test_the_documents_name_what_there_is():
+    with EmbeddedRedis(bundled_server()) as redis:
+        broker = RedisBroker(redis.url)
+        with running_server(broker) as running, serving(broker, ["f"], lambda call: call.args):
+            with Wire(running.url) as wire:
+                wire.request(MessageType.CALL, uri="f")
+                wire.receive()
+            text = get(running.url, "/metrics")
+    told = set(re.findall(rf"^# TYPE ({NAMES}) ", text, re.MULTILINE))
+    documented = set(re.findall(rf"^\| `({NAMES})", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    assert documented == told
+    samples = told | set(re.findall(rf"^({NAMES})", text, re.MULTILINE))
+    for panel in json.loads((ROOT / "docs/grafana.json").read_text())["panels"]:
+        for target in panel["targets"]:
+            used = set(re.findall(NAMES, target["expr"]))
+            assert used
+            assert used <= samples
