@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from juggler.connect import ConnectRequest
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
 from juggler.handler import Context
 from juggler.message import Ack, Evnt, Message, MessageType, Nack, Response, nack, new_uuid
+from juggler.metrics import SLOW
 from juggler.websocket import SharedText, WebSocket
 
 if TYPE_CHECKING:
@@ -115,6 +117,16 @@ class Connection(Subscriber):
             return True
         return any(outbox is not None and outbox.waiting for outbox in (self._results, self._events))
 
+    @property
+    def calls_in_flight(self) -> int:
+        """How many calls wait for their results."""
+        return len(self._calls or ())
+
+    @property
+    def outboxes(self) -> list[int]:
+        """How many responses wait for the handler, in each of the greenlets for them."""
+        return [len(outbox.waiting) for outbox in (self._results, self._events) if outbox is not None]
+
     def send(self, message: Response) -> None:
         """Send a response through the server's handler."""
         self._handle(message)
@@ -136,6 +148,7 @@ class Connection(Subscriber):
 
     def serve(self) -> None:
         """Read and process requests until the connection has ended."""
+        metrics = self.server.metrics
         try:
             self.tell_state(State.CONNECTED)
             while True:
@@ -143,9 +156,11 @@ class Connection(Subscriber):
                 try:
                     message = codec.decode_request(text, self.allowed)  # type: ignore[arg-type]  # binary is not allowed
                 except InvalidMessage as error:
+                    metrics.invalid += 1
                     log.info("connection %s: %s", self.uuid, error)
                     self.close(error.close_code, str(error))
                     continue
+                metrics.read[message.type] += 1
                 self._handle(message)
                 if self._unanswered >= self.server.max_unanswered:
                     self._wait_for_room()
@@ -157,6 +172,7 @@ class Connection(Subscriber):
 
     def _handle(self, message: Message) -> None:
         """Give a message to the handler; the one place where a refusal becomes a NACK."""
+        began = time.monotonic()
         try:
             self.server.handler(Context(), self, message)
         except Refused as refusal:
@@ -165,8 +181,11 @@ class Connection(Subscriber):
             else:
                 self._handle(nack(message, refusal.code, refusal.reason))
         except (Exception, gevent.Timeout):
+            self.server.metrics.panics += 1
             log.exception("connection %s: the handler failed on %s %s", self.uuid, message.type.name, message.uuid)
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        if time.monotonic() - began > SLOW:
+            self.server.metrics.slow[message.type] += 1
 
     def _wait_for_room(self) -> None:
         self._room = Signal()
@@ -272,18 +291,24 @@ class Connection(Subscriber):
         if text is None:
             message = Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
             text = event.shared = SharedText(self._encode(message))
-        self.websocket.send_shared(text)
+        if self.websocket.send_shared(text):
+            self.server.metrics.written[MessageType.EVNT] += 1
 
     def write(self, response: Response) -> None:
         """Put a response on the websocket; where it is too large, a NACK that refers to the original request."""
         # Events come unasked for; what the client has asked for may come faster than it can read.
         extra = 0 if type(response) is Evnt else self.server.answer_limit
-        self.websocket.send(self._encode(response), extra)
+        if self.websocket.send(self._encode(response), extra):
+            metrics = self.server.metrics
+            metrics.written[response.type] += 1
+            if type(response) is Nack:
+                metrics.nacks[response.code] += 1
 
     def _encode(self, response: Response) -> bytes:
         text = codec.encode(response)
         limit = self.server.write_limit
         if limit is not None and len(text) > limit:
+            self.server.metrics.write_limit_exceeded += 1
             reason = f"the {response.type.name} has {len(text)} bytes, the limit is {limit}"
             text = codec.encode(nack(response, NackCode.TOO_LARGE, reason))
         return text
@@ -302,6 +327,7 @@ class _Outbox:
         self._connection = connection
         self.waiting: deque[Response] = deque()
         self._signal = Signal()
+        connection.server.metrics.outboxes += 1
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = f"juggler-{kind}-{connection.uuid}"
 

@@ -6,6 +6,7 @@ handler, and stops a message by not calling it; raising `juggler.errors.Refused`
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -57,10 +58,11 @@ def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
 class _ServerCall(PendingCall):
     """A CALL whose result the connection waits for."""
 
-    __slots__ = ("_connection", "_request")
+    __slots__ = ("_began", "_connection", "_request")
 
     def __init__(self, connection: Connection, request: Call) -> None:
         self.call_id = ""
+        self._began = time.monotonic()
         self._connection = connection
         # Without its arguments, which may be large: they are on their way to the callee.
         self._request = Call(uuid=request.uuid, uri=request.uri)
@@ -73,10 +75,12 @@ class _ServerCall(PendingCall):
             self._connection.answer(nack(self._request, error.code, error.reason))
 
     def on_result(self, args: bytes) -> None:
+        self._connection.server.metrics.observe_call(self._request.uri, time.monotonic() - self._began)
         self._connection.end_call(self)
         self._connection.respond(Res(for_=self._request.uuid, uri=self._request.uri, args=args))
 
     def on_expired(self) -> None:
+        self._connection.server.metrics.expired += 1
         self._connection.end_call(self)
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import gevent
 
-from juggler.broker import CallerBroker, PubSubBroker
+from juggler.broker import Broker, BrokerStats, CallerBroker, PubSubBroker
 from juggler.codec import MAX_TIMEOUT
 from juggler.connect import Connect, ConnectRequest
 from juggler.connection import Connection, State
 from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
 from juggler.handler import Handler, process_message
+from juggler.metrics import Metrics, Snapshot
+from juggler.metrics.lag import LagMeter
 from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
 
 log = logging.getLogger("juggler.server")
@@ -114,6 +116,8 @@ class Server:
         self.connections: set[Connection] = set()
         self._asking = 0  # clients about which the connect hook is being asked
         self.draining = False
+        self.metrics = Metrics()
+        self._lag = LagMeter(self.metrics)
         self._sweeper: Sweeper | None = None
         _live.add(self)
 
@@ -175,6 +179,30 @@ class Server:
         finally:
             self._asking -= 1
 
+    def snapshot(self) -> Snapshot:
+        """Return the figures of this server and its brokers, as they are now."""
+        connections = list(self.connections)
+        outboxes = [outbox for connection in connections for outbox in connection.outboxes]
+        brokers: list[Broker] = [self.caller_broker]
+        if id(self.pubsub_broker) != id(self.caller_broker):  # they may be one object
+            brokers.append(self.pubsub_broker)
+        snapshot = Snapshot(
+            counters=self.metrics.counters(),
+            gauges={
+                "juggler_connections": {"": len(connections)},
+                "juggler_connection_greenlets_active": {"": len(connections) + len(outboxes)},
+                "juggler_calls_in_flight": {"": sum(connection.calls_in_flight for connection in connections)},
+                "juggler_outgoing_queue_bytes": {"": sum(c.websocket.queued_bytes for c in connections)},
+                "juggler_waiting_responses": {"": sum(outboxes)},
+                "juggler_workers": {"": 1},
+            },
+            highest={"juggler_loop_lag_seconds": {"": self.metrics.lag}},
+            calls=self.metrics.calls,
+        )
+        for broker in brokers:
+            _add_broker(snapshot, broker.stats())
+        return snapshot
+
     def serve(self, connection: Connection, websocket: WebSocket) -> None:
         """Serve a connection until it has ended, in the calling greenlet.
 
@@ -192,11 +220,14 @@ class Server:
             self._sweeper = Sweeper()
         sweeper = self._sweeper  # should `close` let go of it meanwhile
         self.connections.add(connection)
+        self.metrics.connections += 1
+        self._lag.start()
         sweeper.add(websocket)
         try:
             connection.serve()
         finally:
             self.connections.discard(connection)
+            self.metrics.closes[websocket.close_code or CloseCode.ABNORMAL] += 1
             sweeper.discard(websocket)
 
     def shut_down(self, grace: float = 10.0, spread: float = 2.0) -> None:
@@ -231,9 +262,29 @@ class Server:
         self.draining = True
         for connection in list(self.connections):
             connection.close(CloseCode.GOING_AWAY, _GOODBYE)
+        self._lag.close()
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None
+
+
+def _add_broker(snapshot: Snapshot, stats: BrokerStats) -> None:
+    for name, value in (
+        ("juggler_calls_pushed", stats.calls),
+        ("juggler_results_dropped", stats.dropped),
+        ("juggler_results_invalid", stats.invalid_results),
+        ("juggler_events_received", stats.events),
+        ("juggler_events_invalid", stats.invalid_events),
+        ("juggler_subscription_gaps", stats.gaps),
+    ):
+        labels = snapshot.counters.setdefault(name, {"": 0})
+        labels[""] += value
+    for link, up in stats.links.items():
+        states = snapshot.lowest.setdefault("juggler_redis_up", {})
+        states[link] = min(states.get(link, 1), int(up))
+    for link, losses in stats.losses.items():
+        reconnects = snapshot.counters.setdefault("juggler_redis_reconnects", {})
+        reconnects[link] = reconnects.get(link, 0) + losses
 
 
 def live_servers() -> list[Server]:

@@ -6,6 +6,7 @@ requests end, all within gunicorn's graceful timeout. SIGQUIT and SIGINT end it 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -15,6 +16,8 @@ import gevent
 from gevent import monkey
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
+from juggler.board import Place, board_of_master, set_place
+from juggler.metrics import Snapshot, merge
 from juggler.server import live_servers
 from juggler.websocket import WebSocketHandler
 
@@ -93,6 +96,18 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._http: list[HttpServer] = []
         self._drainer: gevent.Greenlet | None = None
+        self._place = _find_place(self)
+
+    def run(self) -> None:
+        set_place(self._place)
+        if self._place is not None:
+            self._place.start(_figures)
+        try:
+            super().run()
+        finally:
+            if self._place is not None:
+                self._place.publish()
+                self._place.close()
 
     def patch(self) -> None:
         with warnings.catch_warnings():
@@ -122,5 +137,39 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         gevent.joinall([gevent.spawn(server.shut_down, grace) for server in live_servers()])
         while any(http.responding for http in self._http) and time.monotonic() < deadline:
             gevent.sleep(_POLL)
+        if self._place is not None:
+            self._place.publish()
         # Whoever merely keeps a connection for a next request is not waited for.
         sys.exit(0)
+
+
+_spawned: list[GeventWorker] = []  # in the master: those that have places
+
+
+def _find_place(worker: GeventWorker) -> Place | None:
+    """Give a worker that is about to be forked a slot of the board; runs in the master."""
+    board = board_of_master()
+    for other in list(_spawned):
+        if other._place is not None and not _lives(other.pid):
+            board.retire(other._place.slot)
+            _spawned.remove(other)
+    slot = board.take()
+    if slot is None:
+        return None
+    _spawned.append(worker)
+    return Place(board, slot)
+
+
+def _lives(pid: Any) -> bool:
+    # Before it is forked a worker has no process, and the master's number stands in for it.
+    if not isinstance(pid, int):
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _figures() -> Snapshot:
+    return merge(server.snapshot() for server in live_servers())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler import handshake
+from juggler.board import with_others
 from juggler.connect import ConnectRequest, parse_query
 from juggler.errors import CloseCode, ConfigError, HandshakeRefused
+from juggler.metrics import OTHER
+from juggler.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 from juggler.server import Server
 from juggler.websocket import UPGRADE, WebSocket
 
@@ -22,6 +26,9 @@ _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunic
 
 HEALTH, READINESS = "/healthz", "/readyz"
 """Probes: whether the process answers at all, and whether clients should be sent to it (503 and the reason if not)."""
+
+METRICS, VARIABLES = "/metrics", "/debug/vars"
+"""Figures: for Prometheus, and as the Go package tells them."""
 
 
 class Application:
@@ -39,6 +46,7 @@ class Application:
         allow_empty_subprotocol: bool = False,
         trusted_proxies: int = 0,
         otherwise: WsgiApplication | None = None,
+        metrics: bool = True,
     ) -> None:
         """Make the application.
 
@@ -52,6 +60,7 @@ class Application:
                 the client's address; 0 where clients connect directly.
             otherwise: another WSGI application, Flask's for example, that gets all requests to other paths. None: they
                 are 404.
+            metrics: whether to answer at `METRICS` and `VARIABLES`. Do not route these to the public.
 
         Raises:
             ConfigError: a path or an origin cannot be understood, or the number of proxies is negative.
@@ -68,6 +77,7 @@ class Application:
         self.trusted_proxies = trusted_proxies
         self.allowed_origins = tuple(allowed_origins)
         self.allow_empty_subprotocol = allow_empty_subprotocol
+        self.metrics = metrics
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")
@@ -76,6 +86,14 @@ class Application:
         if path == READINESS:
             reason = self.server.unready()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
+        if self.metrics and path == METRICS:
+            snapshot = with_others(self.server.snapshot())
+            lengths = self.server.caller_broker.queue_lengths([uri for uri in snapshot.calls if uri != OTHER])
+            snapshot.highest["juggler_queue_length"] = {uri: float(length) for uri, length in lengths.items()}
+            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(snapshot))
+        if self.metrics and path == VARIABLES:
+            body = json.dumps({"juggler": go_variables(with_others(self.server.snapshot()))}).encode()
+            return _answer_bytes(start_response, "application/json", body)
         if self.otherwise is not None and path not in self.paths:
             return self.otherwise(environ, start_response)
         try:
@@ -84,6 +102,7 @@ class Application:
                 raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {where}")
             self._serve(environ)
         except HandshakeRefused as refusal:
+            self.server.metrics.refused[int(refusal.status[:3])] += 1
             log.info("refused %s: %s", environ.get("REMOTE_ADDR", "-"), refusal)
             return _answer(start_response, refusal.status, refusal.reason, refusal.headers)
         return []
@@ -136,4 +155,9 @@ def _answer(
     body = f"{text}\n".encode()
     own = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     start_response(status, [*own, *headers])
+    return [body]
+
+
+def _answer_bytes(start_response: StartResponse, content_type: str, body: bytes) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))])
     return [body]

@@ -48,12 +48,44 @@ class PendingCall(ABC):
         """No result came within the timeout."""
 
 
+class BrokerStats(Struct, frozen=True):
+    """What a broker has counted since it was made, and how its links are.
+
+    Attributes:
+        calls: calls pushed.
+        dropped: results for which nobody waited any more.
+        invalid_results: results that are none.
+        events: events received.
+        invalid_events: publications that are no events.
+        gaps: how often events may have been lost.
+        links: whether each link is up.
+        losses: how many connections each link has lost.
+    """
+
+    calls: int = 0
+    dropped: int = 0
+    invalid_results: int = 0
+    events: int = 0
+    invalid_events: int = 0
+    gaps: int = 0
+    links: dict[str, bool] = {}
+    losses: dict[str, int] = {}
+
+
 class Broker(ABC):
     """What all roles have in common."""
 
     @abstractmethod
     def close(self) -> None:
         """Release connections and greenlets. What waits fails, consumers and subscriptions end. Idempotent."""
+
+    def stats(self) -> BrokerStats:
+        """Return what was counted; a broker that does not count says zeros."""
+        return BrokerStats()
+
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        """Return how many calls wait for a callee, for those of the URIs of which it can be told within a second."""
+        return {}
 
     def check_ready(self) -> None:  # noqa: B027  # one in memory always is
         """See that requests can be processed now, and that all subscriptions are in place.

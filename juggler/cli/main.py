@@ -14,7 +14,7 @@ import juggler
 from juggler.cli.options import VERBOSE
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
-COMMANDS = ("call", "demo", "pub", "server", "sub")
+COMMANDS = ("call", "demo", "pub", "server", "stats", "sub")
 
 USAGE = 2
 INTERRUPTED = 130

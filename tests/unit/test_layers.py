@@ -21,6 +21,7 @@ LAYERS = [
     ["message", "rawjson"],
     ["codec"],
     ["metrics", "embedded", "logs"],
+    ["board"],
     ["handshake", "broker", "session"],
     ["connect"],
     ["websocket", "client"],
@@ -58,7 +59,11 @@ NOT_PURE = {
 }
 
 # Libraries that one file alone deals with.
-ONE_FILE = {"ujson": "juggler.codec", "geventwebsocket": "juggler.websocket.upgrade"}
+ONE_FILE = {
+    "ujson": "juggler.codec",
+    "geventwebsocket": "juggler.websocket.upgrade",
+    "prometheus_client": "juggler.metrics.exposition",
+}
 
 # The worker belongs to its user, who may not have it: only the demo starts one, when asked to.
 IMPORTS_CALLEE = {"juggler.cli.demo"}

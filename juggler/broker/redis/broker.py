@@ -8,6 +8,7 @@ from functools import partial
 import redis
 
 from juggler.broker import (
+    BrokerStats,
     CallConsumer,
     CalleeBroker,
     CallerBroker,
@@ -111,6 +112,22 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             raise
         except BrokerError as error:
             raise ConfigError(f"Redis at {self.shown_url}: {error}") from error
+
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        return self.caller.queue_lengths(uris)
+
+    def stats(self) -> BrokerStats:
+        links = self._routes.links()
+        return BrokerStats(
+            calls=self.caller.calls,
+            dropped=self.caller.dropped,
+            invalid_results=self.caller.invalid,
+            events=self.pubsub.events,
+            invalid_events=self.pubsub.invalid,
+            gaps=self.pubsub.gaps,
+            links={link.name: link.up for link in links},
+            losses={link.name: link.losses for link in links},
+        )
 
     def check_ready(self) -> None:
         self._routes.check_ready()

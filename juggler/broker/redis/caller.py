@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
+
+from gevent.event import Event as Signal
 
 from juggler import codec
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
 from juggler.broker.redis.keys import Names
+from juggler.broker.redis.link import Reply
+from juggler.broker.redis.resp import pack
 from juggler.broker.redis.results import ResultsReader
 from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
@@ -37,12 +43,16 @@ class RedisCaller(CallerBroker):
     clients can neither collide with nor receive each other's.
 
     Attributes:
+        calls: calls that were stored.
+        invalid: results that are none; dropped, too.
         expired: calls whose time was over before a result came.
         dropped: results for which nobody waits any more.
     """
 
     def __init__(self, names: Names, store: Store, watchdog: Watchdog, routes: Routes) -> None:
         self.expired = 0
+        self.calls = 0
+        self.invalid = 0
         self.dropped = 0
         self._names = names
         self._store = store
@@ -93,6 +103,30 @@ class RedisCaller(CallerBroker):
         if entry is not None:
             entry.pending = None
 
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        """See `juggler.broker.Broker.queue_lengths`."""
+        lengths: dict[str, int] = {}
+        asked: set[str] = set()
+        answered = Signal()
+
+        def on_length(uri: str, reply: Reply) -> None:
+            asked.discard(uri)
+            if isinstance(reply, int):
+                lengths[uri] = reply
+            if not asked:
+                answered.set()
+
+        for uri in uris:
+            key = self._names.calls(uri)
+            asked.add(uri)
+            try:
+                self._routes.link_for(key).send(pack(b"LLEN", key), (partial(on_length, uri),))
+            except BrokerError:
+                asked.discard(uri)
+        if asked:
+            answered.wait(1.0)
+        return dict(lengths)
+
     def close(self) -> None:
         self._closed = True
         if self._results is not None:
@@ -108,6 +142,7 @@ class RedisCaller(CallerBroker):
             self.forget(pending)
             pending.on_stored(error)
             return
+        self.calls += 1
         pending.on_stored(None)
         if entry.early_result is not None:
             self._deliver(entry, entry.early_result)
@@ -119,6 +154,7 @@ class RedisCaller(CallerBroker):
             try:
                 result = codec.decode_result(data)
             except InvalidMessage:
+                self.invalid += 1
                 self.dropped += 1
                 continue
             over.append(self._names.result_timeout(conn_uuid, result.msg_uuid))

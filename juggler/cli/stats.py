@@ -1,0 +1,80 @@
+"""``juggler stats``: show live what a server does."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from contextlib import nullcontext
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from juggler.cli.options import SECONDS, verbose_option
+from juggler.errors import ConnectionClosed
+from juggler.metrics.exposition import parse
+from juggler.metrics.rates import Samples, quantile, rate, total, uris
+
+_RATES = {
+    "messages in /s": ("juggler_messages_total", {"direction": "in"}),
+    "messages out /s": ("juggler_messages_total", {"direction": "out"}),
+    "calls /s": ("juggler_call_duration_seconds_count", {}),
+    "events /s": ("juggler_events_received_total", {}),
+    "NACKs /s": ("juggler_nacks_total", {}),
+}
+
+
+@click.command()
+@click.argument("url", default="http://127.0.0.1:9000")
+@click.option("--interval", type=SECONDS, default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many tables; without it, at Ctrl-C.")
+@verbose_option
+def command(url: str, interval: float, count: int | None) -> None:
+    """Show what the server at URL (default http://127.0.0.1:9000) does: rates by second, latencies in milliseconds.
+
+    Figures are those of all its workers, over the last interval. Exit code 5 when it cannot be reached.
+    """
+    console = Console()
+    before, began = _ask(url), time.monotonic()
+    shown = 0
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    with live or nullcontext():
+        while shown != count:
+            time.sleep(interval)
+            after, now = _ask(url), time.monotonic()
+            found = table(before, after, now - began)
+            if live is None:
+                console.print(found)
+            else:
+                live.update(found, refresh=True)
+            before, began = after, now
+            shown += 1
+
+
+def table(before: Samples, after: Samples, seconds: float) -> Table:
+    """Return what is shown of two answers that are so many seconds apart."""
+    shown = Table("what", "now", "p50 ms", "p90 ms", "p99 ms")
+    for title, (name, labels) in _RATES.items():
+        shown.add_row(title, f"{rate(before, after, seconds, name, **labels):.1f}")
+    shown.add_row("connections", f"{total(after, 'juggler_connections'):.0f}")
+    shown.add_row("loop lag ms", f"{total(after, 'juggler_loop_lag_seconds') * 1000:.1f}")
+    for (name, has), value in sorted(after.items()):
+        if name == "juggler_redis_up":
+            shown.add_row(f"redis {dict(has)['link']}", "up" if value else "down")
+    for uri in uris(after):
+        calls = rate(before, after, seconds, "juggler_call_duration_seconds_count", uri=uri)
+        shown.add_row(f"{uri} /s", f"{calls:.1f}", *(_ms(quantile(before, after, uri, p)) for p in (0.5, 0.9, 0.99)))
+    return shown
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def _ask(url: str) -> Samples:
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as answer:  # noqa: S310
+            return parse(answer.read().decode())
+    except (OSError, ValueError) as error:
+        raise ConnectionClosed(1006, f"no figures from {url}: {error}") from error

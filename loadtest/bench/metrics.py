@@ -1,0 +1,61 @@
+"""What counting costs: CPU time of the calls that count, for a call's round trip and for an event delivered.
+
+``python -m loadtest.bench.metrics [REPETITIONS]``
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from juggler.metrics import SLOW, Metrics
+
+
+def handled(metrics: Metrics, number: int) -> None:
+    """Count as `Connection._handle` does."""
+    began = time.monotonic()
+    if time.monotonic() - began > SLOW:
+        metrics.slow[number] += 1
+
+
+def round_trip(metrics: Metrics) -> None:
+    """Count a CALL, its ACK and its RES: three messages."""
+    metrics.read[1] += 1
+    handled(metrics, 1)
+    began = time.monotonic()
+    metrics.written[8] += 1
+    metrics.observe_call("test.echo", time.monotonic() - began)
+    metrics.written[9] += 1
+
+
+def event(metrics: Metrics) -> None:
+    """Count an event delivered."""
+    metrics.written[10] += 1
+
+
+def nothing(metrics: Metrics) -> None:
+    """Count nothing: what the loop costs."""
+
+
+def microseconds(function: Callable[[Metrics], None], repetitions: int) -> float:
+    """Return the CPU time of a call, in microseconds."""
+    metrics = Metrics()
+    began = time.process_time()
+    for _ in range(repetitions):
+        function(metrics)
+    return (time.process_time() - began) / repetitions * 1e6
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
+    loop = microseconds(nothing, repetitions)
+    print(f"{'':20}{'us':>8}{'us/message':>12}")
+    for title, function, messages in (("call, ACK, result", round_trip, 3), ("event", event, 1)):
+        cost = microseconds(function, repetitions) - loop
+        print(f"{title:20}{cost:8.3f}{cost / messages:12.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Figures of a real server, as its clients cause them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import ExitStack
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import EmbeddedRedis, bundled_server, free_port
+from juggler.message import MessageType
+from tests.integration.test_gunicorn import ROOT, Gunicorn
+from tests.stack import Wire, running_server, serving
+from tests.support import eventually
+
+
+def get(url: str, path: str) -> str:
+    with urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", path), timeout=5) as answer:
+        return answer.read().decode()
+
+
+def variables(url: str) -> dict[str, int]:
+    return json.loads(get(url, "/debug/vars"))["juggler"]
+
+
+def test_a_call_is_counted():
+    with running_server() as running, serving(running.broker, ["f"], lambda call: call.args):
+        with Wire(running.url) as wire:
+            wire.request(MessageType.CALL, uri="f", args=1)
+            wire.receive()
+            found = variables(running.url)
+            assert [found[n] for n in ("MsgsCALL", "MsgsACK", "MsgsRES", "Msgs", "Results")] == [1, 1, 1, 3, 1]
+            assert found["ActiveConns"] == found["TotalConns"] == found["ActiveConnGoros"] == 1
+            text = get(running.url, "/metrics")
+            assert 'juggler_messages_total{direction="in",type="CALL"} 1.0' in text
+            assert 'juggler_call_duration_seconds_count{uri="f"} 1.0' in text
+            assert "juggler_connections 1.0" in text
+        eventually(lambda: variables(running.url)["ActiveConns"] == 0)
+        assert 'juggler_closes_total{code="1000"} 1.0' in get(running.url, "/metrics")
+
+
+def test_what_is_no_message_is_counted():
+    with running_server() as running, Wire(running.url) as wire:
+        wire.websocket.send("{")
+        wire.closed()
+        assert variables(running.url)["MsgsUnknown"] == 1
+
+
+def test_a_handler_that_fails_is_counted():
+    def fail(ctx, connection, message):
+        raise ValueError("on purpose")
+
+    with running_server(handler=fail) as running, Wire(running.url) as wire:
+        wire.send(MessageType.PUB, channel="c")
+        wire.closed()
+        assert variables(running.url)["RecoveredPanics"] == 1
+
+
+def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
+    with EmbeddedRedis(bundled_server()) as redis:
+        gunicorn = Gunicorn(tmp_path, redis.url, "-w", "2")
+        try:
+            eventually(lambda: len(gunicorn.workers) == 2, timeout=15)
+            with ExitStack() as stack:
+                for _ in range(8):
+                    stack.enter_context(Wire(gunicorn.url)).request(MessageType.PUB, channel="c")
+                eventually(lambda: variables(gunicorn.url)["MsgsPUB"] == 8, timeout=5)
+                assert variables(gunicorn.url)["ActiveConns"] == 8
+                assert "juggler_workers 2.0" in get(gunicorn.url, "/metrics")
+                os.kill(gunicorn.workers[0], signal.SIGKILL)
+                eventually(lambda: len(gunicorn.workers) == 3, timeout=15)
+            eventually(lambda: variables(gunicorn.url)["ActiveConns"] == 0, timeout=5)
+            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.url, "/metrics"), timeout=5)
+            assert variables(gunicorn.url)["MsgsPUB"] == 8
+            assert variables(gunicorn.url)["TotalConns"] == 8
+        finally:
+            gunicorn.send(signal.SIGTERM)
+            gunicorn.wait()
+
+
+def stats(url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "juggler.cli.main", "stats", url, "--interval", "0.1", "--count", "1"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+
+def test_the_command_shows_what_a_server_does():
+    with running_server() as running, serving(running.broker, ["f"], lambda call: call.args), Wire(running.url) as wire:
+        wire.request(MessageType.CALL, uri="f")
+        wire.receive()
+        done = stats(running.url.replace("ws://", "http://").replace("/ws", ""))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "connections" in done.stdout
+        assert "f /s" in done.stdout
+
+
+def test_the_command_says_in_one_line_that_there_is_no_server():
+    done = stats(f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 5
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_length_of_a_queue_is_told():
+    with EmbeddedRedis(bundled_server()) as redis:
+        broker = RedisBroker(redis.url)
+        with running_server(broker) as running, Wire(running.url) as wire:
+            with serving(broker, ["f"], lambda call: call.args):
+                wire.request(MessageType.CALL, uri="f")
+                wire.receive()
+            for _ in range(3):
+                wire.request(MessageType.CALL, uri="f", timeout=5 * 10**9)
+            text = get(running.url, "/metrics")
+            assert 'juggler_redis_up{link="commands"} 1.0' in text
+            queued = float(text.partition('juggler_queue_length{uri="f"} ')[2].split()[0])
+            assert 0 < queued <= 3
+
+
+NAMES = r"juggler_[a-z_]+"
+
+
+def test_the_documents_name_what_there_is():
+    with EmbeddedRedis(bundled_server()) as redis:
+        broker = RedisBroker(redis.url)
+        with running_server(broker) as running, serving(broker, ["f"], lambda call: call.args):
+            with Wire(running.url) as wire:
+                wire.request(MessageType.CALL, uri="f")
+                wire.receive()
+            text = get(running.url, "/metrics")
+    told = set(re.findall(rf"^# TYPE ({NAMES}) ", text, re.MULTILINE))
+    documented = set(re.findall(rf"^\| `({NAMES})", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    assert documented == told
+    samples = told | set(re.findall(rf"^({NAMES})", text, re.MULTILINE))
+    for panel in json.loads((ROOT / "docs/grafana.json").read_text())["panels"]:
+        for target in panel["targets"]:
+            used = set(re.findall(NAMES, target["expr"]))
+            assert used
+            assert used <= samples
