@@ -31,6 +31,8 @@ class NackCode(IntEnum):
     """The request is well-formed but cannot be meant: an empty URI, say."""
     FORBIDDEN = 403
     """A handler does not let this connection do this."""
+    NOT_FOUND = 404
+    """There is no such URI here."""
     TOO_LARGE = 413
     """The message to be sent is over the write limit."""
     TOO_MANY_REQUESTS = 429

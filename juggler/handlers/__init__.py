@@ -1,0 +1,1 @@
+"""Ready-made middleware, one behaviour a file, for `juggler.handler.chain`."""

@@ -1,0 +1,31 @@
+"""Lets only certain URIs and channels through, the same ones for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from juggler.errors import ConfigError
+from juggler.handler import Middleware
+from juggler.handlers.authorize import Rule, authorize
+
+
+def allow(*, uris: Iterable[str] | None = None, channels: Iterable[str] | None = None) -> Middleware:
+    """Return a middleware that refuses other URIs and channels with NACK 403. Events are treated as by `authorize`.
+
+    Args:
+        uris: Redis globs of the URIs that may be called; None: all.
+        channels: Redis globs of the channels to publish on and to subscribe to; None: all.
+
+    Raises:
+        ConfigError: a string is given where a list is expected.
+    """
+    rules: list[Rule] = []
+    default: list[str] = []
+    for kinds, patterns in ((("call",), uris), (("pub", "sub"), channels)):
+        if isinstance(patterns, str):
+            raise ConfigError(f"expected a list of patterns, got {patterns!r}")
+        if patterns is None:
+            default += kinds
+        else:
+            rules += [Rule(kind, pattern) for pattern in list(patterns) for kind in kinds]
+    return authorize(rules, default)

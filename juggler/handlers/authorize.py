@@ -1,0 +1,87 @@
+"""Decides by the URI of a CALL, and the channel of a PUB or SUB, whether a connection may do this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from juggler.broker.glob import matches
+from juggler.errors import ConfigError, NackCode, Refused
+from juggler.handler import Context, Handler, Middleware
+from juggler.message import Call, Evnt, Message, Pub, Sub
+
+if TYPE_CHECKING:
+    from juggler.connection import Connection
+
+Check: TypeAlias = "Callable[[Connection, str], bool]"
+"""``check(connection, name)``: whether it may, for the URI or channel ``name``. It may block."""
+
+KINDS = ("call", "pub", "sub")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What may be done with the URIs or channels that match a pattern.
+
+    Attributes:
+        kind: ``"call"``, ``"pub"`` or ``"sub"``.
+        pattern: a Redis glob, of URIs for ``"call"``, else of channels.
+        allow: True, False, or a function that decides.
+
+    Raises:
+        ConfigError: the kind is unknown.
+    """
+
+    kind: str
+    pattern: str
+    allow: bool | Check = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind of a rule: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+
+
+def authorize(rules: Sequence[Rule], default: bool | Iterable[str] = False) -> Middleware:
+    """Return a middleware that refuses with NACK 403 what the rules do not allow.
+
+    The first rule of its kind whose pattern matches decides. UNSB always passes.
+
+    A SUB with a pattern covers channels that nobody can list beforehand. Its pattern is judged as if it were a
+    channel, and each event that it then brings is judged again by its channel: one that this connection could not
+    subscribe to is not delivered.
+
+    Args:
+        rules: in the order in which they are tried.
+        default: what holds where no rule matches: for all kinds, or the kinds that are allowed then.
+    """
+    by_kind = {kind: [rule for rule in rules if rule.kind == kind] for kind in KINDS}
+    open_kinds = frozenset(KINDS if default is True else () if default is False else default)
+    if not open_kinds <= set(KINDS):
+        raise ConfigError(f"default: expected True, False or some of {', '.join(KINDS)}, got {default!r}")
+
+    def may(kind: str, connection: Connection, name: str) -> bool:
+        for rule in by_kind[kind]:
+            if matches(rule.pattern, name):
+                return rule.allow if isinstance(rule.allow, bool) else bool(rule.allow(connection, name))
+        return kind in open_kinds
+
+    def check(kind: str, connection: Connection, name: str) -> None:
+        if not may(kind, connection, name):
+            raise Refused(NackCode.FORBIDDEN, f"{kind} of {name!r} is not allowed")
+
+    def middleware(next_handler: Handler) -> Handler:
+        def handler(ctx: Context, connection: Connection, message: Message) -> None:
+            if isinstance(message, Call):
+                check("call", connection, message.uri)
+            elif isinstance(message, Pub):
+                check("pub", connection, message.channel)
+            elif isinstance(message, Sub):
+                check("sub", connection, message.channel)
+            elif isinstance(message, Evnt) and message.pattern and not may("sub", connection, message.channel):
+                return
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    return middleware

@@ -1,0 +1,49 @@
+"""Turns an exception of a handler further in into a NACK, with an id that is in the log beside the traceback."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import gevent
+
+from juggler.errors import CloseCode, NackCode, Refused
+from juggler.handler import Context, Handler, Middleware
+from juggler.message import Message, Nack, nack, new_uuid
+
+if TYPE_CHECKING:
+    from juggler.connection import Connection
+
+log = logging.getLogger("juggler.recover")
+
+
+def recover(close: bool = False) -> Middleware:
+    """Return a middleware that answers NACK 500 where a handler further in fails; put it outermost.
+
+    Without it, the connection is closed with 1011. A response that fails is replaced by a NACK that refers to its
+    request; a NACK that fails is dropped. `Refused` passes. Each failure is counted as a recovered panic.
+
+    Args:
+        close: whether the connection is closed with 1011, too, after the NACK.
+    """
+
+    def middleware(next_handler: Handler) -> Handler:
+        def handler(ctx: Context, connection: Connection, message: Message) -> None:
+            try:
+                next_handler(ctx, connection, message)
+            except Refused:
+                raise
+            except (Exception, gevent.Timeout):
+                failure = new_uuid()
+                extra = {"connection": connection.uuid}
+                log.exception("%s: a handler failed on %s %s", failure, message.type.name, message.uuid, extra=extra)
+                connection.server.metrics.panics += 1
+                if not isinstance(message, Nack):
+                    # Past the handlers, as one of them has just failed.
+                    connection.write(nack(message, NackCode.INTERNAL, f"internal error, id {failure}"))
+                if close:
+                    connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+        return handler
+
+    return middleware

@@ -1,0 +1,56 @@
+"""Spreads the calls of a hot URI over several, each a list of its own in Redis, which clients do not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec.structs import replace
+
+from juggler.errors import ConfigError, NackCode, Refused
+from juggler.handler import Context, Handler, Middleware
+from juggler.message import Ack, Call, Message, Nack, Res
+
+if TYPE_CHECKING:
+    from juggler.connection import Connection
+
+Choose: TypeAlias = "Callable[[Connection, Call], int]"
+
+
+def rewrite(hot: Mapping[str, int], choose: Choose | None = None) -> Middleware:
+    """Return a middleware that calls ``uri.0`` to ``uri.n-1`` where a client calls ``uri``.
+
+    In a Redis Cluster these are served by different nodes; elsewhere by different callees. Answers name the URI that
+    the client has called. Calls that name one of the others are refused with NACK 404.
+
+    Args:
+        hot: over how many each URI is spread.
+        choose: returns a number for a call, of which the remainder counts: calls with the same number go the same way.
+            None: in turn.
+
+    Raises:
+        ConfigError: a number is below 1.
+    """
+    if any(number < 1 for number in hot.values()):
+        raise ConfigError(f"expected numbers from 1, got {dict(hot)!r}")
+    names = {uri: [f"{uri}.{number}" for number in range(many)] for uri, many in hot.items()}
+    original = {name: uri for uri, spread in names.items() for name in spread}
+    turn = count()
+
+    def middleware(next_handler: Handler) -> Handler:
+        def handler(ctx: Context, connection: Connection, message: Message) -> None:
+            if isinstance(message, Call):
+                spread = names.get(message.uri)
+                if spread is not None:
+                    number = next(turn) if choose is None else choose(connection, message)
+                    message = replace(message, uri=spread[number % len(spread)])
+                elif message.uri in original:
+                    raise Refused(NackCode.NOT_FOUND, f"call {original[message.uri]!r} instead of {message.uri!r}")
+            elif isinstance(message, (Ack, Nack, Res)) and message.uri in original:
+                message = replace(message, uri=original[message.uri])
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    return middleware

@@ -1,0 +1,254 @@
+"""Each ready-made middleware, in a real server."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import gevent
+import pytest
+
+from juggler.errors import ConfigError, Refused
+from juggler.handler import chain
+from juggler.handlers.allow import allow
+from juggler.handlers.authorize import Rule, authorize
+from juggler.handlers.drill import drill
+from juggler.handlers.log import log_messages
+from juggler.handlers.rate_limit import rate_limit
+from juggler.handlers.recover import recover
+from juggler.handlers.rewrite import rewrite
+from juggler.message import MessageType
+from tests.stack import Wire, running_server, serving
+
+CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
+
+
+def failing_on(type, error):
+    def middleware(next_handler):
+        def handler(ctx, connection, message):
+            if message.type is type:
+                raise error
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    return middleware
+
+
+def codes(wire, requests):
+    """Send requests, and return 0 for each ACK and the code of each NACK."""
+    return [wire.request(type, **payload)["payload"].get("code", 0) for type, payload in requests]
+
+
+# log
+
+
+def test_messages_are_logged_with_their_connection_and_args_only_when_asked_for(caplog):
+    caplog.set_level(logging.INFO, "juggler.messages")
+    refuse = failing_on(PUB, Refused(403, "not you"))
+    with running_server(handler=chain(log_messages(args=4), refuse)) as running, Wire(running.url) as wire:
+        (connection,) = running.server.connections
+        codes(wire, [(CALL, {"uri": "u\n", "args": "secret"}), (PUB, {"channel": "c"})])
+    lines = [
+        re.sub(r"[\d.]+ ms", "0 ms", record.getMessage())
+        for record in caplog.records
+        if record.name == "juggler.messages"
+    ]
+    assert lines == ["CALL 'u\\n' \"sec… in 0 ms", "ACK 'u\\n'  in 0 ms", "NACK 'c' 403 'not you'  in 0 ms"]
+    assert {record.connection for record in caplog.records if record.name == "juggler.messages"} == {connection.uuid}
+
+
+def test_nothing_is_logged_where_the_level_is_off_and_no_events(caplog):
+    caplog.set_level(logging.INFO, "juggler.messages")
+    log = log_messages(level=logging.DEBUG)
+    with running_server(handler=chain(log)) as running, Wire(running.url) as wire:
+        wire.request(SUB, channel="c")
+    assert not caplog.records
+    with running_server(handler=chain(log_messages())) as running, Wire(running.url) as wire:
+        wire.request(SUB, channel="c")
+        wire.send(PUB, channel="c")
+        assert {wire.receive()["meta"]["type"] for _ in range(2)} == {ACK, EVNT}
+    assert not [record for record in caplog.records if "EVNT" in record.getMessage()]
+    assert "PUB 'c'" in caplog.text
+    assert "secret" not in caplog.text
+
+
+# recover
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("on purpose"), gevent.Timeout(0.1, "on purpose")])
+def test_a_failure_is_a_nack_with_an_id_that_is_in_the_log(caplog, error):
+    handler = chain(recover(), failing_on(CALL, error))
+    with running_server(handler=handler) as running, Wire(running.url) as wire:
+        nack = wire.request(CALL, uri="u")["payload"]
+        assert nack["code"] == 500
+        failure = re.fullmatch("internal error, id ([0-9a-f-]{36})", nack["message"])[1]
+        assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+        assert running.server.metrics.panics == 1
+    assert failure in caplog.text
+    assert "on purpose" in caplog.text
+    assert "on purpose" not in nack["message"]
+
+
+def test_a_response_that_fails_is_a_nack_of_its_request_and_a_nack_is_dropped(caplog):
+    handler = chain(recover(), failing_on(RES, ValueError("no")))
+    with (
+        running_server(handler=handler) as running,
+        serving(running.broker, ["u"], lambda call: call.args),
+        Wire(running.url) as wire,
+    ):
+        uuid = wire.send(CALL, uri="u")
+        assert wire.receive()["meta"]["type"] == ACK
+        nack = wire.receive()["payload"]
+        assert (nack["for"], nack["for_type"], nack["code"]) == (uuid, CALL, 500)
+    handler = chain(recover(), failing_on(NACK, ValueError("no")))
+    with running_server(handler=handler) as running, Wire(running.url) as wire:
+        wire.send(CALL, uri="")
+        assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+
+
+def test_a_refusal_passes_and_closing_is_an_option(caplog):
+    handler = chain(recover(close=True), failing_on(CALL, Refused(403, "no")), failing_on(SUB, ValueError("no")))
+    with running_server(handler=handler) as running, Wire(running.url) as wire:
+        assert codes(wire, [(CALL, {"uri": "u"})]) == [403]
+        assert codes(wire, [(SUB, {"channel": "c"})]) == [500]
+        assert wire.closed() == (1011, "internal error")
+
+
+# authorize and allow
+
+
+def is_admin(connection, name):
+    return connection.identity == "admin"
+
+
+RULES = [
+    Rule("call", "admin.*", is_admin),
+    Rule("call", "*"),
+    Rule("pub", "room.*"),
+    Rule("sub", "private.*", is_admin),
+    Rule("sub", "*"),
+]
+
+
+@pytest.mark.parametrize(("identity", "admins_only"), [("admin", 0), ("ann", 403)])
+def test_rules_decide_by_name_and_identity(identity, admins_only):
+    with (
+        running_server(handler=chain(authorize(RULES)), connect=lambda request: identity) as running,
+        Wire(running.url) as wire,
+    ):
+        assert codes(wire, [(CALL, {"uri": "admin.stop"}), (SUB, {"channel": "private.1"})]) == [admins_only] * 2
+        assert codes(wire, [(SUB, {"channel": "private.*", "pattern": True})]) == [admins_only]
+        assert codes(wire, [(CALL, {"uri": "u"}), (SUB, {"channel": "c"}), (UNSB, {"channel": "private.1"})]) == [0] * 3
+        assert codes(wire, [(PUB, {"channel": "room.1"}), (PUB, {"channel": "hall"})]) == [0, 403]
+        assert "pub of 'hall' is not allowed" in wire.request(PUB, channel="hall")["payload"]["message"]
+
+
+def test_a_pattern_brings_no_events_of_forbidden_channels():
+    with (
+        running_server(handler=chain(authorize([Rule("sub", "private.*", False)], default=True))) as running,
+        Wire(running.url) as one,
+        Wire(running.url) as two,
+    ):
+        one.request(SUB, channel="p*", pattern=True)
+        for channel in ("private.1", "public"):
+            two.request(PUB, channel=channel)
+        assert one.receive()["payload"]["channel"] == "public"
+
+
+def test_only_what_is_listed_is_allowed():
+    with (
+        running_server(handler=chain(allow(uris=["math.*"], channels=["news"]))) as running,
+        Wire(running.url) as wire,
+    ):
+        requests = [(CALL, {"uri": "math.add"}), (PUB, {"channel": "news"}), (SUB, {"channel": "news"})]
+        assert codes(wire, requests) == [0, 0, 0]  # its EVNT would come first, had it been subscribed before
+        requests = [(CALL, {"uri": "os.system"}), (PUB, {"channel": "new"}), (SUB, {"channel": "*", "pattern": True})]
+        assert codes(wire, requests) == [403] * 3
+    with running_server(handler=chain(allow(uris=[]))) as running, Wire(running.url) as wire:
+        assert codes(wire, [(CALL, {"uri": "u"}), (PUB, {"channel": "c"})]) == [403, 0]
+
+
+def test_rules_that_make_no_sense_are_errors():
+    for wrong in (lambda: Rule("res", "*"), lambda: authorize([], ["evnt"]), lambda: allow(uris="math.*")):
+        with pytest.raises(ConfigError, match="expected"):
+            wrong()
+
+
+# rate limit
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("connection", [[0, 0, 429], [0, 0, 429]]),
+        ("identity", [[0, 0, 429], [429, 429, 429]]),
+        ("uri", [[0, 0, 0], [0, 0, 0]]),
+        (lambda connection, message: message.uri, [[0, 0, 0], [429, 0, 429]]),
+    ],
+)
+def test_who_asks_too_often_is_told_when_to_come_back(key, expected):
+    limit = rate_limit(0.5, 2, key=key, types=[CALL], clock=lambda: 100.0)
+    calls = [(CALL, {"uri": "u"}), (CALL, {"uri": "v"}), (CALL, {"uri": "u"})]
+    with running_server(handler=chain(limit), connect=lambda request: "ann") as running:
+        for each in expected:
+            with Wire(running.url) as wire:
+                assert codes(wire, calls) == each
+                assert codes(wire, [(SUB, {"channel": "c"})] * 3) == [0] * 3
+                if each[-1]:
+                    message = wire.request(CALL, uri="u")["payload"]["message"]
+                    assert message == "too many requests: try again in 2.00 s"
+
+
+# rewrite
+
+
+def test_hot_uris_are_spread_and_clients_see_only_the_one():
+    served = []
+
+    def answer(call):
+        served.append(call.uri)
+        return call.args
+
+    with (
+        running_server(handler=chain(rewrite({"hot": 2}))) as running,
+        serving(running.broker, ["hot.0", "hot.1", "cold"], answer),
+        Wire(running.url) as wire,
+    ):
+        for uri in ("hot", "cold", "hot", "hot"):
+            assert wire.request(CALL, uri=uri, args=uri)["payload"]["uri"] == uri
+            result = wire.receive()["payload"]
+            assert (result["uri"], result["args"]) == (uri, uri)
+        nack = wire.request(CALL, uri="hot.1")["payload"]
+        assert (nack["code"], nack["message"]) == (404, "call 'hot' instead of 'hot.1'")
+    assert served == ["hot.0", "cold", "hot.1", "hot.0"]
+
+
+def test_hot_uris_may_be_spread_by_the_call():
+    served = []
+    by_length = rewrite({"hot": 3}, choose=lambda connection, call: len(call.args))
+    with (
+        running_server(handler=chain(by_length)) as running,
+        serving(running.broker, ["hot.0", "hot.1", "hot.2"], lambda call: served.append(call.uri) or b"1"),
+        Wire(running.url) as wire,
+    ):
+        for args in (1, 22, 333, 4444):
+            wire.request(CALL, uri="hot", args=args)
+            wire.receive()
+    assert served == ["hot.1", "hot.2", "hot.0", "hot.1"]
+    with pytest.raises(ConfigError, match="from 1"):
+        rewrite({"hot": 0})
+
+
+# drill
+
+
+def test_a_client_may_rehearse_its_end(caplog):
+    handler = chain(drill(close_uri="bye", panic_uri="panic"))
+    with running_server(handler=handler) as running:
+        for uri, end in (("bye", (1000, "as the client has asked for")), ("panic", (1011, "internal error"))):
+            with Wire(running.url) as wire:
+                wire.send(CALL, uri=uri)
+                assert wire.closed() == end
+    with running_server(handler=chain(drill())) as running, Wire(running.url) as wire:
+        assert codes(wire, [(CALL, {"uri": "bye"})]) == [0]
