@@ -157,7 +157,7 @@ class Connection(Subscriber):
                     message = codec.decode_request(text, self.allowed)  # type: ignore[arg-type]  # binary is not allowed
                 except InvalidMessage as error:
                     metrics.invalid += 1
-                    log.info("connection %s: %s", self.uuid, error)
+                    log.info("%s", error, extra=self._in_log)
                     self.close(error.close_code, str(error))
                     continue
                 metrics.read[message.type] += 1
@@ -166,7 +166,7 @@ class Connection(Subscriber):
                     self._wait_for_room()
         except ConnectionClosed as end:
             self.closed = ConnectionClosed(end.code, end.reason)  # without the traceback, which holds all this
-            log.debug("connection %s: closed: %s", self.uuid, end)
+            log.debug("closed: %s", end, extra=self._in_log)
         finally:
             self._end()
 
@@ -177,12 +177,12 @@ class Connection(Subscriber):
             self.server.handler(Context(), self, message)
         except Refused as refusal:
             if isinstance(message, Nack):
-                log.warning("connection %s: a NACK was refused: %s", self.uuid, refusal)
+                log.warning("a NACK was refused: %s", refusal, extra=self._in_log)
             else:
                 self._handle(nack(message, refusal.code, refusal.reason))
         except (Exception, gevent.Timeout):
             self.server.metrics.panics += 1
-            log.exception("connection %s: the handler failed on %s %s", self.uuid, message.type.name, message.uuid)
+            log.exception("the handler failed on %s %s", message.type.name, message.uuid, extra=self._in_log)
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
         if time.monotonic() - began > SLOW:
             self.server.metrics.slow[message.type] += 1
@@ -207,6 +207,10 @@ class Connection(Subscriber):
             self.closed = ConnectionClosed(code, self.websocket.close_reason)
         self.tell_state(State.CLOSED)
 
+    @property
+    def _in_log(self) -> dict[str, str]:
+        return {"connection": self.uuid}
+
     def tell_state(self, state: State) -> None:
         """Tell the server's ``on_state``, whose failure costs the connection nothing."""
         on_state = self.server.on_state
@@ -214,7 +218,7 @@ class Connection(Subscriber):
             try:
                 on_state(self, state)
             except Exception:
-                log.exception("connection %s: on_state failed at %s", self.uuid, state.value)
+                log.exception("on_state failed at %s", state.value, extra=self._in_log)
 
     # What the standard processing keeps here
 

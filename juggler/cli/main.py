@@ -14,7 +14,7 @@ import juggler
 from juggler.cli.options import VERBOSE
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
-COMMANDS = ("call", "demo", "pub", "server", "stats", "sub")
+COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub")
 
 USAGE = 2
 INTERRUPTED = 130
@@ -69,6 +69,8 @@ def main() -> None:
     \b
     juggler demo                        everything at once, to look at
     juggler server                      the server; callees run with juggler-callee
+    juggler config show                 its settings, and where they come from
+    juggler stats                       what it is doing
     juggler call test.echo '[1, 2]'     a call
     juggler sub news & juggler pub news '"hello"'
 

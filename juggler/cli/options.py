@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from juggler.codec import MAX_TIMEOUT
+from juggler.config.table import address
 
 VERBOSE = "juggler.cli.verbose"
 SECONDS = click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT)
@@ -36,16 +37,10 @@ def _parse(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"expected HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000, got {value!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if not value.startswith("/"):
-        raise click.BadParameter(f"expected a path that begins with /, got {value!r}")
-    return value
+    try:
+        return address(value)
+    except ValueError as error:
+        raise click.BadParameter(f"expected {error}, got {value!r}") from None
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -68,9 +63,6 @@ bind_option = click.option(
     show_default=True,
     callback=_address,
     help="Where to listen; port 0 takes a free one.",
-)
-path_option = click.option(
-    "--path", default="/ws", show_default=True, callback=_path, help="The path that serves websockets."
 )
 verbose_option = click.option(
     "--verbose", is_flag=True, expose_value=False, callback=_remember, help="Print the traceback of an error."

@@ -1,12 +1,16 @@
-"""``juggler server``: one process that serves websockets. gunicorn runs several, see `juggler.worker`."""
+"""``juggler server``: serves websockets, in one process or, with ``--workers``, in several under gunicorn."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from juggler.cli.options import bind_option, path_option, shown_address, verbose_option
+from juggler.cli.options import shown_address, verbose_option
+from juggler.cli.settings import flags_of, read_settings, setting_options
+from juggler.config.load import Settings
+from juggler.config.table import address
 from juggler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,132 +18,104 @@ if TYPE_CHECKING:
     from gevent.pywsgi import WSGIServer
 
     from juggler.broker.redis import RedisBroker
-    from juggler.wsgi import Application
 
-GRACE = 10.0
 LAST_REQUESTS = 1.0
 WAYS_OUT = "start Redis, name another with --redis or REDIS_URL, or try juggler demo"
 
 
-class _Redis(NamedTuple):
-    """Where Redis is, as the options say it."""
-
-    url: str | None
-    pubsub_url: str | None
-    key_prefix: str
-    fail_fast: bool
-
-
 @click.command()
-@bind_option
-@path_option
-@click.option(
-    "--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: redis://127.0.0.1:6379."
-)
-@click.option(
-    "--pubsub-redis",
-    "pubsub_url",
-    metavar="URL",
-    envvar="PUBSUB_REDIS_URL",
-    show_envvar=True,
-    help="Another one for events. Default: the same.",
-)
-@click.option("--key-prefix", default="", metavar="TEXT", help="What all names in Redis begin with.")
-@click.option("--fail-fast", is_flag=True, help="End when Redis does not answer at the start, rather than wait for it.")
-@click.option(
-    "--allow-origin",
-    "origins",
-    metavar="ORIGIN",
-    multiple=True,
-    help="Pages that may connect, besides our own: https://example.com, https://*.example.com, or * for all.",
-)
+@click.argument("app", metavar="[MODULE:OBJECT]", required=False)
+@setting_options
 @verbose_option
-def command(
-    bind: tuple[str, int],
-    path: str,
-    redis_url: str | None,
-    pubsub_url: str | None,
-    key_prefix: str,
-    fail_fast: bool,
-    origins: tuple[str, ...],
-) -> None:
-    """Serve websockets in one process, until Ctrl-C or SIGTERM.
+def command(app: str | None, config_file: str | None, **parameters: Any) -> None:
+    """Serve websockets, until SIGTERM or Ctrl-C.
+
+    MODULE:OBJECT is a juggler Server, or a WSGI application, of your own; without it the options make a server.
 
     A Redis that was named and does not answer is waited for, unless --fail-fast is given.
 
     When it ends, it takes no new connections, waits for the results of calls under way, and closes all connections
-    with code 1001, within 10 seconds. A second Ctrl-C ends it at once.
+    with code 1001, within the seconds of --grace. A second Ctrl-C ends it at once. With several workers, the first
+    Ctrl-C does already; SIGTERM lets calls end.
+
+    Each option can be set in a file, too, and by a variable: see juggler config show.
 
     \b
     Exit codes:
       0    ended by Ctrl-C or SIGTERM
       2    a wrong option, a port in use, no Redis
     """
+    settings, errors = read_settings(config_file, flags_of(parameters))
+    if errors:
+        raise ConfigError("; ".join(errors))
+    if settings["listen.workers"] > 1:
+        # gunicorn's master stays as it is; each worker patches.
+        from juggler.cli.workers import Workers
+
+        Workers(settings, app).run()
+        return
     from gevent import monkey
 
     monkey.patch_all()
-    _run(bind, path, _Redis(redis_url, pubsub_url, key_prefix, fail_fast), origins)
+    from juggler import logs
+
+    logs.configure(settings["log.level"], settings["log.format"])
+    if app is None:
+        _serve_settings(settings)
+    else:
+        from juggler.cli.loading import load_application
+
+        _serve(load_application(app, settings), settings)
 
 
-def _run(bind: tuple[str, int], path: str, redis: _Redis, origins: tuple[str, ...]) -> None:
-    import logging
+def _serve_settings(settings: Settings) -> None:
+    """Serve with what the settings say alone."""
+    from juggler.config.build import make_application, make_brokers, make_server
 
-    from juggler.server import Server
-    from juggler.wsgi import Application
-
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    caller, pubsub = _brokers(redis)
-    server = Server(caller_broker=caller, pubsub_broker=pubsub)
+    caller, pubsub = make_brokers(settings)
     try:
+        server = make_server(settings, caller, pubsub)
         # Probes are answered while Redis is waited for.
-        http = _listen(Application(server, path=path, allowed_origins=origins), bind)
-        _wait_for(redis, caller, pubsub)
-        stop = _stop_at_signal()
-        click.echo(f"juggler server: ws://{shown_address(http.address)}{path}")
-        stop.wait()
-        http.close()
-        server.shut_down(GRACE)
-        http.stop(LAST_REQUESTS)
+        _serve(make_application(settings, server), settings, lambda: _wait_for(settings, caller, pubsub))
     finally:
-        server.close()
         caller.close()
         pubsub.close()
 
 
-def _brokers(redis: _Redis) -> tuple[RedisBroker, RedisBroker]:
-    """Return the brokers for calls and for events, which may be the same."""
-    from juggler.broker.redis import DEFAULT_URL
+def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[], None] = lambda: None) -> None:
+    import gevent
 
-    url = redis.url or DEFAULT_URL
-    caller = _broker(url, redis.key_prefix)
-    if not redis.pubsub_url or redis.pubsub_url == url:
-        return caller, caller
-    return caller, _broker(redis.pubsub_url, redis.key_prefix)
-
-
-def _broker(url: str, key_prefix: str) -> RedisBroker:
-    from juggler.broker.redis import RedisBroker
+    from juggler.server import live_servers
 
     try:
-        return RedisBroker(url, key_prefix=key_prefix)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        http = _listen(application, address(settings["listen.bind"]))
+        wait()
+        stop = _stop_at_signal()
+        click.echo(f"juggler server: ws://{shown_address(http.address)}{settings['listen.path'][0]}")
+        stop.wait()
+        http.close()
+        gevent.joinall([gevent.spawn(server.shut_down, settings["listen.grace"]) for server in live_servers()])
+        http.stop(LAST_REQUESTS)
+    finally:
+        for server in live_servers():
+            server.close()
 
 
-def _wait_for(redis: _Redis, caller: RedisBroker, pubsub: RedisBroker) -> None:
+def _wait_for(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> None:
     """See that Redis is there. One that nobody named is not waited for."""
     from juggler.broker.redis import wait_for
 
     def say(line: str) -> None:
         click.echo(f"juggler server: {line}", err=True)
 
-    patient = not redis.fail_fast
-    wait_for(caller, say, patient=patient and bool(redis.url), ways_out=WAYS_OUT)
+    patient = not settings["redis.fail_fast"]
+    is_named = bool(settings["redis.url"] or settings["redis.caller_url"])
+    wait_for(caller, say, patient=patient and is_named, ways_out=WAYS_OUT)
     if pubsub is not caller:
         wait_for(pubsub, say, patient=patient, ways_out=WAYS_OUT)
 
 
-def _listen(application: Application, bind: tuple[str, int]) -> WSGIServer:
+def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServer:
     from gevent.pywsgi import WSGIServer
 
     from juggler.websocket import WebSocketHandler

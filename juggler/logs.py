@@ -1,0 +1,44 @@
+"""How a command logs: each record a line on standard error, with its connection, as text, key=value or JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+_SHARED: list[Any] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+_ORDER = ["timestamp", "level", "logger", "event"]
+
+
+def configure(level: str = "info", format: str = "text") -> None:
+    """Send the records of all loggers to standard error.
+
+    Args:
+        level: the lowest that is shown: debug, info, warning, error.
+        format: ``"text"``, ``"logfmt"`` or ``"json"``.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(format))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def formatter(format: str) -> logging.Formatter:
+    """Return a formatter for records of the standard library's loggers, see `configure`."""
+    renderers: dict[str, list[Any]] = {
+        "text": [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False)],
+        "logfmt": [
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=_ORDER, drop_missing=True, bool_as_flag=False),
+        ],
+        "json": [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+    }
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[remove_meta, *renderers[format]])

@@ -1,0 +1,166 @@
+"""Settings of the commands: juggler config, a server of one's own, several workers, logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.request
+
+import pytest
+
+from juggler.client import Client
+from juggler.errors import ConnectionClosed, Nacked
+from tests.integration.commands import TIMEOUT, callee_process, run, running
+from tests.stack import Wire
+
+APP = """
+import os
+from juggler.broker.redis import RedisBroker
+from juggler.errors import Refused
+from juggler.handler import chain
+from juggler.server import Server
+from juggler.wsgi import Application
+
+def refuse(next_handler):
+    def handler(ctx, connection, message):
+        if message.type.is_request and getattr(message, "channel", "") == "secret":
+            raise Refused(403, "not you")
+        next_handler(ctx, connection, message)
+    return handler
+
+broker = RedisBroker(os.environ["REDIS_URL"])
+server = Server(caller_broker=broker, pubsub_broker=broker, handler=chain(refuse))
+application = Application(server, path="/mine")
+number = 5
+"""
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "myapp.py").write_text(APP)
+    monkeypatch.setenv("PYTHONPATH", ":".join(__import__("sys").path))
+    return tmp_path
+
+
+def url_of(process) -> str:
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return re.search(r"ws://\S+", line).group()
+
+
+def test_settings_are_shown_with_where_they_come_from_and_no_secrets(tmp_path):
+    file = tmp_path / "j.toml"
+    file.write_text('[redis]\nurl = "redis://ann:s3cret@h:1/0?password=s3cret"\n[server]\nmax_calls = 5\n')
+    done = run("config", "show", "--config", str(file), JUGGLER_LOG_LEVEL="debug")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(rf"^server.max_calls +5 +{re.escape(str(file))} line 4$", done.stdout, re.MULTILINE)
+    assert re.search(r"^log.level +debug +JUGGLER_LOG_LEVEL$", done.stdout, re.MULTILINE)
+    assert re.search(r"^server.max_waiting +1000 +default$", done.stdout, re.MULTILINE)
+    assert "redis://ann:***@h:1/0?password=***" in done.stdout
+    assert "s3cret" not in done.stdout
+    shown = json.loads(run("config", "show", "--json", JUGGLER_CONFIG=str(file)).stdout)
+    assert shown["server.max_calls"] == {"value": 5, "source": f"{file} line 4"}
+
+
+def test_each_error_is_a_line_and_exit_code_2(tmp_path):
+    file = tmp_path / "j.toml"
+    file.write_text("[server]\nmax_calls = 'x'\nmax_cals = 1\n")
+    done = run("config", "check", "--config", str(file))
+    assert done.returncode == 2
+    assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [f"{file} line 2", f"{file} line 3"]
+    file.write_text('[redis]\nurl = "http://h"\n')
+    assert run("config", "check", "--config", str(file)).returncode == 2
+    file.write_text("[server]\nmax_calls = 5\n")
+    done = run("config", "check", "--config", str(file))
+    assert (done.returncode, done.stdout) == (0, "the settings can be used\n")
+    done = run("server", "--config", str(tmp_path / "absent.toml"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"juggler server: cannot read {tmp_path}/absent.toml: No such file or directory\n",
+    )
+
+
+def test_a_server_takes_its_settings_from_all_three(tmp_path, redis_url):
+    file = tmp_path / "j.toml"
+    file.write_text('[server]\nmax_uri_length = 3\n[listen]\npath = ["/a", "/b"]\n[debug]\nclose_uri = "bye"\n')
+    args = ("server", "--config", str(file), "--bind", "127.0.0.1:0", "--max-channel-length", "4")
+    with running(*args, REDIS_URL=redis_url, JUGGLER_WEBSOCKET_READ_LIMIT="200") as process:
+        url = url_of(process)
+        for path, request in (("/a", {"channel": "long!"}), ("/b", {"channel": "long!"})):
+            with Wire(re.sub("/a$", path, url)) as wire:
+                nack = wire.request(2, **request)["payload"]
+                assert nack["message"] == "channel: expected at most 4 characters, got 5"
+                assert wire.request(1, uri="long")["payload"]["code"] == 400
+                wire.send(2, channel="c", args="x" * 200)
+                assert wire.closed()[0] == 1009
+        with Wire(url) as wire:
+            wire.send(1, uri="bye")
+            assert wire.closed() == (1000, "as the client has asked for")
+
+
+def test_a_clients_mistake_is_one_line_of_the_log_with_its_connection(redis_url):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--log-format", "json")
+    with running(*args) as process:
+        with Wire(url_of(process)) as wire:
+            wire.websocket.send("{")
+            assert wire.closed()[0] == 4400
+        entry = json.loads(process.stderr.readline())
+        assert (entry["level"], entry["logger"]) == ("info", "juggler.connection")
+        assert re.fullmatch("[0-9a-f-]{36}", entry["connection"])
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=TIMEOUT)[1] == ""
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+@pytest.mark.parametrize(("name", "path"), [("myapp:server", "/ws"), ("myapp:application", "/mine")])
+def test_a_server_of_ones_own(in_tmp, redis_url, name, path):
+    with running("server", name, "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
+        url = url_of(process).replace("/ws", path)
+        with Client(url) as client:
+            client.publish("open")
+            with pytest.raises(Nacked, match="403 not you"):
+                client.publish("secret")
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed, match="1001"):
+                client.call("nobody.serves.this", timeout=10)
+        assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["myapp"], "'myapp': expected MODULE:OBJECT, for example myapp:server"),
+        (["absent:server"], "cannot import 'absent': ModuleNotFoundError: No module named 'absent'"),
+        (["myapp:absent"], "'myapp:absent': module 'myapp' has no attribute 'absent'"),
+        (["myapp:number"], "'myapp:number': expected a Server or a WSGI application, got int"),
+        (["myapp:server", "--max-calls", "5"], "--max-calls: myapp:server is a Server, and has its own"),
+        (["myapp:application", "--no-metrics"], "--metrics: myapp:application is a WSGI application, and has its own"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(in_tmp, redis_url, args, reason):
+    done = run("server", *args, "--bind", "127.0.0.1:0", REDIS_URL=redis_url)
+    assert (done.returncode, done.stderr) == (2, f"juggler server: {reason}\n")
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_several_workers_serve_and_end_in_order(redis_url):
+    args = ("server", "--workers", "2", "--bind", "127.0.0.1:0", "--redis", redis_url, "--grace", "5")
+    with running(*args) as process:
+        url = url_of(process)
+        with callee_process(redis_url), Client(url) as client:
+            assert client.call("test.echo", [1]) == [1]
+            with urllib.request.urlopen(url.replace("ws:", "http:").replace("/ws", "/metrics"), timeout=5) as answer:
+                assert b"juggler_connections" in answer.read()
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed, match="1001"):
+                client.call("nobody.serves.this", timeout=10)
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_several_workers_that_cannot_be_made_end_with_a_line():
+    done = run("server", "--workers", "2", "--bind", "127.0.0.1:0", "--redis", "http://h")
+    assert done.returncode == 2
+    assert "juggler server: Redis URL" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,46 @@
+"""What a line of the log looks like."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+
+from juggler.logs import formatter
+
+
+def line(format, exc_info=None, **extra):
+    record = logging.LogRecord("juggler.x", logging.INFO, "f.py", 1, "got %r", ("a b",), exc_info)
+    vars(record).update(extra)
+    return formatter(format).format(record)
+
+
+def test_a_line_of_json_has_everything_by_name():
+    fields = json.loads(line("json", connection="c-1"))
+    assert fields.pop("timestamp").endswith("Z")
+    assert fields == {"event": "got 'a b'", "level": "info", "logger": "juggler.x", "connection": "c-1"}
+
+
+def test_a_line_of_logfmt_is_key_and_value():
+    text = line("logfmt", connection="c-1")
+    assert text.startswith("timestamp=")
+    assert text.endswith(" level=info logger=juggler.x event=\"got 'a b'\" connection=c-1")
+
+
+def test_a_line_of_text_is_for_people():
+    text = line("text", connection="c-1")
+    assert "got 'a b'" in text
+    assert "connection=c-1" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("format", ["json", "logfmt"])
+def test_a_traceback_stays_on_the_line(format):
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        text = line(format, exc_info=sys.exc_info())
+    assert "ZeroDivisionError" in text
+    assert "\n" not in text
