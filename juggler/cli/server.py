@@ -50,8 +50,9 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
         raise ConfigError("; ".join(errors))
     if settings["listen.workers"] > 1:
         # gunicorn's master stays as it is; each worker patches.
-        from juggler.cli.workers import Workers
+        from juggler.cli.workers import Workers, check
 
+        check(settings, app)
         Workers(settings, app).run()
         return
     from gevent import monkey

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import traceback
 from typing import Any
 
 import click
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 
 from juggler.cli.options import shown_address
 from juggler.config.load import Settings
@@ -53,8 +53,8 @@ class Workers(BaseApplication):  # type: ignore[misc]
         except SystemExit as end:
             if os.getpid() != master:  # a worker, whose code is for gunicorn's master
                 raise
-            # gunicorn has said why: it cannot listen, or no worker can load the application.
-            raise SystemExit(USAGE if end.code in (1, Arbiter.APP_LOAD_ERROR) else end.code) from None
+            # gunicorn has said why: it cannot listen.
+            raise SystemExit(USAGE if end.code == 1 else end.code) from None
 
     def _say(self, arbiter: Any) -> None:
         where = shown_address(arbiter.LISTENERS[0].sock.getsockname())
@@ -62,15 +62,42 @@ class Workers(BaseApplication):  # type: ignore[misc]
         click.echo(f"juggler server: ws://{where}{path} ({self._settings['listen.workers']} workers)")
 
     def load(self) -> Any:
+        """Return the WSGI application; runs in each worker."""
         from juggler import logs
-        from juggler.cli.loading import load_application
-        from juggler.config.build import make_application, make_brokers, make_server
 
         logs.configure(self._settings["log.level"], self._settings["log.format"])
+        return _make(self._settings, self._app)
+
+
+def check(settings: Settings, app: str | None) -> None:
+    """See that workers will be able to make the application, in a process of its own: this one must not patch.
+
+    Raises:
+        Exit: they will not; it is said why.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = USAGE
         try:
-            if self._app is not None:
-                return load_application(self._app, self._settings)
-            return make_application(self._settings, make_server(self._settings, *make_brokers(self._settings)))
-        except ConfigError as error:
+            from gevent import monkey
+
+            monkey.patch_all()
+            _make(settings, app)
+            code = 0
+        except (ConfigError, ValueError) as error:
             click.echo(f"juggler server: {error}", err=True)
-            raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise click.exceptions.Exit(USAGE)
+
+
+def _make(settings: Settings, app: str | None) -> Any:
+    from juggler.cli.loading import load_application
+    from juggler.config.build import make_application, make_brokers, make_server
+
+    if app is not None:
+        return load_application(app, settings)
+    return make_application(settings, make_server(settings, *make_brokers(settings)))

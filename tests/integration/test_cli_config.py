@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import urllib.request
 
 import pytest
@@ -159,8 +160,20 @@ def test_several_workers_serve_and_end_in_order(redis_url):
         assert process.wait(TIMEOUT) == 0
 
 
-def test_several_workers_that_cannot_be_made_end_with_a_line():
+def test_several_workers_that_cannot_be_made_are_not_started(in_tmp):
     done = run("server", "--workers", "2", "--bind", "127.0.0.1:0", "--redis", "http://h")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("juggler server: Redis URL 'http://h': expected a scheme of")
+    assert done.stderr.count("\n") == 1
+    done = run("server", "myapp:absent", "--workers", "2", REDIS_URL="redis://h")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "juggler server: 'myapp:absent': module 'myapp' has no attribute 'absent'\n"
+
+
+def test_several_workers_need_a_free_port(redis_url):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("server", "--workers", "2", "--bind", bind, "--redis", redis_url)
     assert done.returncode == 2
-    assert "juggler server: Redis URL" in done.stderr
+    assert "in use" in done.stderr
     assert "Traceback" not in done.stderr
