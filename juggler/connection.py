@@ -294,7 +294,7 @@ class Connection(Subscriber):
         text = event.shared
         if text is None:
             message = Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
-            text = event.shared = SharedText(self._encode(message))
+            text = event.shared = SharedText(self._fit(message)[1])
         if self.websocket.send_shared(text):
             self.server.metrics.written[MessageType.EVNT] += 1
 
@@ -302,20 +302,23 @@ class Connection(Subscriber):
         """Put a response on the websocket; where it is too large, a NACK that refers to the original request."""
         # Events come unasked for; what the client has asked for may come faster than it can read.
         extra = 0 if type(response) is Evnt else self.server.answer_limit
-        if self.websocket.send(self._encode(response), extra):
+        response, text = self._fit(response)
+        if self.websocket.send(text, extra):
             metrics = self.server.metrics
             metrics.written[response.type] += 1
             if type(response) is Nack:
                 metrics.nacks[response.code] += 1
 
-    def _encode(self, response: Response) -> bytes:
+    def _fit(self, response: Response) -> tuple[Response, bytes]:
+        """Return a response and its text, or the NACK that takes its place where it is too large."""
         text = codec.encode(response)
         limit = self.server.write_limit
-        if limit is not None and len(text) > limit:
-            self.server.metrics.write_limit_exceeded += 1
-            reason = f"the {response.type.name} has {len(text)} bytes, the limit is {limit}"
-            text = codec.encode(nack(response, NackCode.TOO_LARGE, reason))
-        return text
+        if limit is None or len(text) <= limit:
+            return response, text
+        self.server.metrics.write_limit_exceeded += 1
+        reason = f"the {response.type.name} has {len(text)} bytes, the limit is {limit}"
+        refusal = nack(response, NackCode.TOO_LARGE, reason)
+        return refusal, codec.encode(refusal)
 
 
 def _kept(request: ConnectRequest, names: Iterable[str]) -> Mapping[str, str]:

@@ -139,3 +139,28 @@ def test_the_documents_name_what_there_is():
             used = set(re.findall(NAMES, target["expr"]))
             assert used
             assert used <= samples
+
+
+def test_each_link_to_redis_is_told_and_a_lost_one_is_counted(redis_url):
+    broker = RedisBroker(redis_url)
+    with running_server(broker) as running, Wire(running.url) as wire:
+        wire.request(MessageType.SUB, channel="c")
+        wire.request(MessageType.CALL, uri="nobody", timeout=10**8)
+        eventually(lambda: broker.stats().links == {"commands": True, "results": True, "pubsub": True})
+        broker.pubsub.receiver.drop("on purpose")
+        eventually(lambda: broker.stats().losses == {"commands": 0, "results": 0, "pubsub": 1})
+        eventually(lambda: broker.stats().links["pubsub"])
+        eventually(lambda: not broker.caller._table)
+
+
+def test_what_is_over_the_write_limit_counts_as_the_nack_that_it_becomes():
+    with (
+        running_server(write_limit=300) as running,
+        serving(running.broker, ["u"], lambda call: b'"%b"' % (b"x" * 300)),
+        Wire(running.url) as wire,
+    ):
+        wire.request(MessageType.CALL, uri="u")
+        assert wire.receive()["payload"]["code"] == 413
+        metrics = running.server.metrics
+        assert (metrics.nacks[413], metrics.written[MessageType.NACK], metrics.written[MessageType.RES]) == (1, 1, 0)
+        assert metrics.write_limit_exceeded == 1

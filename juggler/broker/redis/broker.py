@@ -117,7 +117,13 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return self.caller.queue_lengths(uris)
 
     def stats(self) -> BrokerStats:
-        links = self._routes.links()
+        links = [*self._routes.links(), *self.caller.links(), *self.pubsub.receiver.links()]
+        up: dict[str, bool] = {}
+        losses: dict[str, int] = {}
+        for link in links:
+            # In a cluster, several lists of results have links of one name.
+            up[link.name] = up.get(link.name, True) and link.up
+            losses[link.name] = losses.get(link.name, 0) + link.losses
         return BrokerStats(
             calls=self.caller.calls,
             dropped=self.caller.dropped,
@@ -125,8 +131,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             events=self.pubsub.events,
             invalid_events=self.pubsub.invalid,
             gaps=self.pubsub.gaps,
-            links={link.name: link.up for link in links},
-            losses={link.name: link.losses for link in links},
+            links=up,
+            losses=losses,
         )
 
     def check_ready(self) -> None:

@@ -12,7 +12,7 @@ from juggler import codec
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Reply
+from juggler.broker.redis.link import BaseLink, Reply
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.results import ResultsReader
 from juggler.broker.redis.routes import Routes
@@ -65,6 +65,10 @@ class RedisCaller(CallerBroker):
         self._closed = False
         self._prefix = ""
         self._count = 0
+
+    def links(self) -> list[BaseLink]:
+        """Return the links that read results."""
+        return [] if self._results is None else self._results.links()
 
     def _start(self) -> ResultsReader:
         """Begin to wait for results.

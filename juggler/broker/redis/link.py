@@ -141,6 +141,11 @@ class BaseLink(ABC):
 
     # Life
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it has begun to connect, and is meant to stay connected."""
+        return self._greenlet is not None and not self._closed
+
     def start(self) -> None:
         """Connect in the background, and stay connected. Idempotent.
 

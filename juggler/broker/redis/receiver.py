@@ -84,6 +84,9 @@ class Receiver(Protocol):
             BrokerUnavailable: there is no connection.
         """
 
+    def links(self) -> list[BaseLink]:
+        """Return its links that are connected, or that try to be."""
+
     def close(self) -> None:
         """End at once. Idempotent."""
 
@@ -102,6 +105,9 @@ class PubSubLink(BaseLink):
         self._unanswered: Counter[TopicKey] = Counter()
         self.gaps = 0
         self._gap_began: float | None = None
+
+    def links(self) -> list[BaseLink]:
+        return [self] if self.is_started else []
 
     @property
     def reply_due(self) -> bool:

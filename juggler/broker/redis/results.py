@@ -11,7 +11,7 @@ from typing import TypeAlias
 import gevent
 
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Connector, as_error
+from juggler.broker.redis.link import BaseLink, Connector, as_error
 from juggler.broker.redis.pop import PopLink
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
@@ -75,6 +75,10 @@ class ResultsReader(ABC):
         """Return the ``conn_uuid`` for the next call: its result will be read."""
 
     @abstractmethod
+    def links(self) -> list[BaseLink]:
+        """Return the links that pop."""
+
+    @abstractmethod
     def close(self) -> None:
         """Read no more. Idempotent."""
 
@@ -91,6 +95,9 @@ class OwnList(ResultsReader):
 
     def conn_uuid(self) -> str:
         return self._conn_uuid
+
+    def links(self) -> list[BaseLink]:
+        return [self._link]
 
     def close(self) -> None:
         self._link.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import hiredis
 
-from juggler.broker.redis.link import OnReply, Reply
+from juggler.broker.redis.link import BaseLink, OnReply, Reply
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, TopicKey, Topics
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.slotmap import Address, key_slot, redirection
@@ -68,6 +68,9 @@ class ShardedPubSub:
         link = self._link_of.pop(key, None)
         if link is not None:
             link.unsubscribe(key)
+
+    def links(self) -> list[BaseLink]:
+        return [link for link in self._links.values() if link.is_started]
 
     def close(self) -> None:
         for link in self._links.values():

@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from juggler.broker.redis.follower import Follower, Following
-from juggler.broker.redis.link import Connector
+from juggler.broker.redis.link import BaseLink, Connector
 from juggler.broker.redis.results import OnResults, ResultsLink, ResultsReader
 from juggler.broker.redis.slotmap import Address, key_slot
 from juggler.message import new_uuid
@@ -53,6 +53,9 @@ class ListPerMaster(ResultsReader):
 
     def conn_uuid(self) -> str:
         return next(self._turn).conn_uuid
+
+    def links(self) -> list[BaseLink]:
+        return [each.link for each in self._lists]
 
     def close(self) -> None:
         if self._on_change in self._cluster.slots.on_change:
