@@ -61,7 +61,7 @@ def test_a_token_that_is_not_good_is_401_even_where_none_is_needed():
 
 
 def token(key=KEY, algorithm="HS256", **claims):
-    return pyjwt.encode({"sub": "ann", "exp": time.time() + 60, **claims}, key, algorithm=algorithm)
+    return pyjwt.encode({"sub": "ann", "exp": time.time() + 3600, **claims}, key, algorithm=algorithm)
 
 
 def shown(text):
