@@ -14,5 +14,5 @@ graceful_timeout = 30
 accesslog = "-"
 # Each worker loads the application itself, so that HUP loads a new one.
 preload_app = False
-# gunicorn 25 and later would put a socket for gunicornc into the home directory, which the unit protects.
+# A socket for gunicornc would be put into the home directory, which the unit protects.
 control_socket_disable = True
