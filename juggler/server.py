@@ -227,7 +227,7 @@ class Server:
             connection.serve()
         finally:
             self.connections.discard(connection)
-            self.metrics.closes[websocket.close_code or CloseCode.ABNORMAL] += 1
+            self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)
             sweeper.discard(websocket)
 
     def shut_down(self, grace: float = 10.0, spread: float = 2.0) -> None:

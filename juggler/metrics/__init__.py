@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
+from juggler.errors import CloseCode
 from juggler.message import MessageType
 
 SLOW = 0.1
@@ -25,6 +26,7 @@ OTHER = "(other)"
 
 TYPES = tuple(MessageType[name] for name in ("CALL", "PUB", "SUB", "UNSB", "NACK", "ACK", "RES", "EVNT"))
 _SIZE = max(TYPES) + 1
+_CLOSE_CODES = frozenset(CloseCode)
 
 Values = dict[str, dict[str, float]]
 
@@ -63,7 +65,8 @@ class Metrics:
         slow: messages whose processing took over `SLOW`, indexed by their type.
         invalid: what came in and was no message, or one of a type that is not allowed.
         nacks: NACKs that went out, by code.
-        closes: connections that have ended, by close code.
+        closes: connections that have ended, by close code; 0 for those that are not `CloseCode`'s, of which a client
+            may send thousands.
         refused: handshakes that were refused, by status.
         lag: the largest lateness of the event loop in the last ten seconds, in seconds.
     """
@@ -91,6 +94,10 @@ class Metrics:
             histogram = self.calls.setdefault(uri if len(self.calls) < MAX_URIS else OTHER, Histogram())
         histogram.counts[bisect_left(BUCKETS, seconds)] += 1
         histogram.total_seconds += seconds
+
+    def count_close(self, code: int) -> None:
+        """Count a connection that has ended."""
+        self.closes[code if code in _CLOSE_CODES else 0] += 1
 
     def counters(self) -> Values:
         """Return what was counted, by metric and label."""
@@ -139,4 +146,4 @@ def _add(into: Histogram, other: Histogram) -> None:
 
 
 def _by_number(counter: Counter[int]) -> dict[str, float]:
-    return {str(int(number)): count for number, count in counter.items()}
+    return {str(int(number)) if number else "other": count for number, count in counter.items()}

@@ -164,3 +164,12 @@ def test_what_is_over_the_write_limit_counts_as_the_nack_that_it_becomes():
         metrics = running.server.metrics
         assert (metrics.nacks[413], metrics.written[MessageType.NACK], metrics.written[MessageType.RES]) == (1, 1, 0)
         assert metrics.write_limit_exceeded == 1
+
+
+def test_clients_cannot_make_labels_by_inventing_close_codes():
+    with running_server() as running:
+        for code in (1000, 3999, 4500):
+            with Wire(running.url) as wire:
+                wire.websocket.close(code)
+        eventually(lambda: not running.server.connections)
+        assert running.server.metrics.counters()["juggler_closes"] == {"1000": 1, "other": 2}
