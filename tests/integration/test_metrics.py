@@ -144,6 +144,7 @@ def test_the_documents_name_what_there_is():
 def test_each_link_to_redis_is_told_and_a_lost_one_is_counted(redis_url):
     broker = RedisBroker(redis_url)
     with running_server(broker) as running, Wire(running.url) as wire:
+        assert broker.stats().links == {}  # nobody has needed Redis: that is no fault
         wire.request(MessageType.SUB, channel="c")
         wire.request(MessageType.CALL, uri="nobody", timeout=10**8)
         eventually(lambda: broker.stats().links == {"commands": True, "results": True, "pubsub": True})

@@ -117,7 +117,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return self.caller.queue_lengths(uris)
 
     def stats(self) -> BrokerStats:
-        links = [*self._routes.links(), *self.caller.links(), *self.pubsub.receiver.links()]
+        commands = [link for link in self._routes.links() if link.is_started]  # with the first request, or probe
+        links = [*commands, *self.caller.links(), *self.pubsub.receiver.links()]
         up: dict[str, bool] = {}
         losses: dict[str, int] = {}
         for link in links:
