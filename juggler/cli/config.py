@@ -77,8 +77,11 @@ def _masked(value: Any) -> Any:
     """Return a URL without what may be secret: its password, and its options but for their names."""
     if not isinstance(value, str) or "://" not in value:
         return value
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return "***"
     user, at, hosts = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     query = "&".join(f"{option.partition('=')[0]}=***" for option in parts.query.split("&") if option)
-    return urlunsplit(parts._replace(netloc=f"{name}{':***' if colon else ''}{at}{hosts}", query=query))
+    return urlunsplit(parts._replace(netloc=f"{name}{':***' if colon else ''}{at}{hosts}", query=query, fragment=""))

@@ -35,7 +35,7 @@ def load_application(name: str, settings: Settings) -> Callable[..., Any]:
         _refuse(settings, _SERVER_GROUPS, f"{name} is a Server, and has its own")
         return make_application(settings, found)
     if callable(found) and not isinstance(found, type):
-        _refuse(settings, (*_SERVER_GROUPS, "http"), f"{name} is a WSGI application, and has its own")
+        _refuse(settings, (*_SERVER_GROUPS, "http", "listen.path"), f"{name} is a WSGI application, and has its own")
         return found  # type: ignore[no-any-return]
     raise ConfigError(f"{name!r}: expected a Server or a WSGI application, got {type(found).__name__}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import juggler
-from juggler.cli.options import VERBOSE
+from juggler.cli.options import VERBOSE, printable
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
 COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub")
@@ -46,7 +46,7 @@ class Commands(click.Group):
         except JugglerError as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
-            click.echo(f"juggler {ctx.invoked_subcommand}: {_printable(str(error))}", err=True)
+            click.echo(f"juggler {ctx.invoked_subcommand}: {printable(str(error))}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
         except BrokenPipeError:
             # What is still buffered has nowhere to go, either.
@@ -54,11 +54,6 @@ class Commands(click.Group):
             ctx.exit(NO_READER)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-
-
-def _printable(text: str) -> str:
-    """Return the text on one line, without control characters: others have written some of it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -78,3 +78,8 @@ def shown_address(address: tuple[str, int]) -> str:
 def one_line(text: bytes) -> str:
     """Return a JSON text without line breaks, which can only stand between its tokens."""
     return text.decode().replace("\r", " ").replace("\n", " ")
+
+
+def printable(text: str) -> str:
+    """Return the text on one line, without control characters: others have written some of it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

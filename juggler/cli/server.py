@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from juggler.cli.options import shown_address, verbose_option
+from juggler.cli.redis import wait_for_redis
 from juggler.cli.settings import flags_of, read_settings, setting_options
 from juggler.config.load import Settings
 from juggler.config.table import address
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from gevent.event import Event
     from gevent.pywsgi import WSGIServer
 
-    from juggler.broker.redis import RedisBroker
 
 LAST_REQUESTS = 1.0
-WAYS_OUT = "start Redis, name another with --redis or REDIS_URL, or try juggler demo"
 
 
 @click.command()
@@ -77,7 +76,7 @@ def _serve_settings(settings: Settings) -> None:
     try:
         server = make_server(settings, caller, pubsub)
         # Probes are answered while Redis is waited for.
-        _serve(make_application(settings, server), settings, lambda: _wait_for(settings, caller, pubsub))
+        _serve(make_application(settings, server), settings, lambda: wait_for_redis(settings, caller, pubsub))
     finally:
         caller.close()
         pubsub.close()
@@ -92,7 +91,9 @@ def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[
         http = _listen(application, address(settings["listen.bind"]))
         wait()
         stop = _stop_at_signal()
-        click.echo(f"juggler server: ws://{shown_address(http.address)}{settings['listen.path'][0]}")
+        paths = getattr(application, "paths", None)
+        where = shown_address(http.address)
+        click.echo(f"juggler server: ws://{where}{paths[0]}" if paths else f"juggler server: http://{where}")
         stop.wait()
         http.close()
         gevent.joinall([gevent.spawn(server.shut_down, settings["listen.grace"]) for server in live_servers()])
@@ -100,20 +101,6 @@ def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[
     finally:
         for server in live_servers():
             server.close()
-
-
-def _wait_for(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> None:
-    """See that Redis is there. One that nobody named is not waited for."""
-    from juggler.broker.redis import wait_for
-
-    def say(line: str) -> None:
-        click.echo(f"juggler server: {line}", err=True)
-
-    patient = not settings["redis.fail_fast"]
-    is_named = bool(settings["redis.url"] or settings["redis.caller_url"])
-    wait_for(caller, say, patient=patient and is_named, ways_out=WAYS_OUT)
-    if pubsub is not caller:
-        wait_for(pubsub, say, patient=patient, ways_out=WAYS_OUT)
 
 
 def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServer:

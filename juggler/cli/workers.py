@@ -9,7 +9,8 @@ from typing import Any
 import click
 from gunicorn.app.base import BaseApplication
 
-from juggler.cli.options import shown_address
+from juggler.cli.options import printable, shown_address
+from juggler.cli.redis import is_patient, wait_for_redis
 from juggler.config.load import Settings
 from juggler.config.table import address
 from juggler.errors import ConfigError
@@ -33,7 +34,7 @@ class Workers(BaseApplication):  # type: ignore[misc]
             "workers": settings["listen.workers"],
             "worker_class": "juggler.worker.GeventWorker",
             # Beyond its limit a server answers 503; gunicorn would let clients wait.
-            "worker_connections": (settings["server.max_connections"] or 1_000_000) + 100,
+            "worker_connections": 1_000_000 if self._app else (settings["server.max_connections"] or 1_000_000) + 100,
             "graceful_timeout": max(1, round(settings["listen.grace"])),
             "loglevel": "warning",
             "when_ready": self._say,
@@ -58,8 +59,9 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
     def _say(self, arbiter: Any) -> None:
         where = shown_address(arbiter.LISTENERS[0].sock.getsockname())
-        path = self._settings["listen.path"][0]
-        click.echo(f"juggler server: ws://{where}{path} ({self._settings['listen.workers']} workers)")
+        # What an application of the user's serves is known to the workers only.
+        url = f"http://{where}" if self._app else f"ws://{where}{self._settings['listen.path'][0]}"
+        click.echo(f"juggler server: {url} ({self._settings['listen.workers']} workers)")
 
     def load(self) -> Any:
         """Return the WSGI application; runs in each worker."""
@@ -82,10 +84,14 @@ def check(settings: Settings, app: str | None) -> None:
             from gevent import monkey
 
             monkey.patch_all()
+            from juggler.config.build import make_brokers
+
             _make(settings, app)
+            if app is None and not is_patient(settings):
+                wait_for_redis(settings, *make_brokers(settings))
             code = 0
         except (ConfigError, ValueError) as error:
-            click.echo(f"juggler server: {error}", err=True)
+            click.echo(f"juggler server: {printable(str(error))}", err=True)
         except Exception:
             traceback.print_exc()
         finally:

@@ -48,12 +48,12 @@ class Settings:
         """Return the values of a group, by name."""
         return {setting.name: self[setting.key] for setting in SETTINGS if setting.group == name}
 
-    def given(self, groups: Iterable[str]) -> list[str]:
-        """Return the sources of the values of some groups that are not defaults, for people: ``--max-calls``."""
+    def given(self, of: Iterable[str]) -> list[str]:
+        """Return where the values of some groups or keys come from that are not defaults: ``--max-calls``."""
         return [
             value.source
             for key, value in self.values.items()
-            if BY_KEY[key].group in groups and value.is_given and value.source not in BY_KEY[key].variables
+            if (key in of or BY_KEY[key].group in of) and value.is_given and value.source not in BY_KEY[key].variables
         ]
 
 
@@ -144,7 +144,8 @@ class _Reading:
             self.values[setting.key] = Value(convert(value), source)
         except ValueError as error:
             where = source if source in (setting.flag, setting.variable) else f"{source}: {setting.key}"
-            self.errors.append(f"{where}: expected {error}, got {value!r}")
+            got = "something else" if setting.is_secret else repr(value)
+            self.errors.append(f"{where}: expected {error}, got {got}")
 
     def _unknown(self, source: str, name: str, known: Iterable[str]) -> None:
         close = difflib.get_close_matches(name, known, 1)

@@ -32,6 +32,12 @@ def _path(text: str) -> str:
     return text
 
 
+def _prefix(text: str) -> str:
+    if "{" in text or "}" in text:
+        raise ValueError("no braces")
+    return text
+
+
 def _one_of(*names: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in names:
@@ -88,6 +94,11 @@ class Setting:
         return f"JUGGLER_{self.key.replace('.', '_').upper()}"
 
     @property
+    def is_secret(self) -> bool:
+        """Whether a password may be in it."""
+        return self.group == "redis" and self.kind is str
+
+    @property
     def shown_default(self) -> str:
         return show(self.default)
 
@@ -104,7 +115,7 @@ class Setting:
                 value = [value]
             if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
                 raise ValueError("strings in a list")
-            return tuple(self._checked(each) for each in value)
+            return self._checked_list(value)
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
@@ -120,7 +131,7 @@ class Setting:
         if self.optional and text.lower() in _NONE:
             return None
         if self.kind is list:
-            return tuple(self._checked(part) for each in text.split(",") if (part := each.strip()))
+            return self._checked_list([part for each in text.split(",") if (part := each.strip())])
         if self.kind is bool:
             if text.lower() not in _BOOLS:
                 raise ValueError(self.expected)
@@ -149,6 +160,11 @@ class Setting:
         elif not isinstance(value, bool) and not self._in_range(value):
             raise ValueError(self.expected)
         return value
+
+    def _checked_list(self, values: list[str]) -> tuple[str, ...]:
+        if not values and self.default:
+            raise ValueError("at least one")
+        return tuple(self._checked(each) for each in values)
 
     def _in_range(self, value: float) -> bool:
         return value < float("inf") and (value > 0 if self.least is None else value >= self.least)
@@ -198,7 +214,7 @@ SETTINGS = (
         option="pubsub-redis",
         variables=("PUBSUB_REDIS_URL",),
     ),
-    _S("redis.key_prefix", str, "", "What all names in Redis begin with."),
+    _S("redis.key_prefix", str, "", "What all names in Redis begin with.", check=_prefix),
     _S("redis.call_capacity", int, 0, "Calls that may wait for one URI; 0: as many as come.", least=0),
     _S("redis.result_capacity", int, 0, "Results that may wait for one server; 0: as many as come.", least=0),
     _S("redis.blocking_timeout", float, 1.0, "Seconds for which Redis holds a pop.", least=0.01),

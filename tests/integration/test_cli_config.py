@@ -137,6 +137,7 @@ def test_a_server_of_ones_own(in_tmp, redis_url, name, path):
         (["myapp:absent"], "'myapp:absent': module 'myapp' has no attribute 'absent'"),
         (["myapp:number"], "'myapp:number': expected a Server or a WSGI application, got int"),
         (["myapp:server", "--max-calls", "5"], "--max-calls: myapp:server is a Server, and has its own"),
+        (["myapp:application", "--path", "/x"], "--path: myapp:application is a WSGI application, and has its own"),
         (["myapp:application", "--no-metrics"], "--metrics: myapp:application is a WSGI application, and has its own"),
     ],
 )
@@ -168,6 +169,36 @@ def test_several_workers_that_cannot_be_made_are_not_started(in_tmp):
     done = run("server", "myapp:absent", "--workers", "2", REDIS_URL="redis://h")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "juggler server: 'myapp:absent': module 'myapp' has no attribute 'absent'\n"
+
+
+@pytest.mark.parametrize("named", [["--fail-fast", "--redis"], ["--fail-fast", "--pubsub-redis"]])
+def test_several_workers_that_need_redis_at_the_start_say_that_it_is_not_there(redis_url, named):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
+        done = run("server", "--workers", "2", "--bind", "127.0.0.1:0", *named, url, REDIS_URL=redis_url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"juggler server: no Redis at {url}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_of_ones_own_says_where_it_is(in_tmp, redis_url):
+    with running("server", "myapp:application", "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
+        assert re.fullmatch(r"juggler server: ws://127\.0\.0\.1:\d+/mine\n", process.stdout.readline())
+    args = ("server", "myapp:application", "--workers", "2", "--bind", "127.0.0.1:0")
+    with running(*args, REDIS_URL=redis_url) as process:
+        line = process.stdout.readline()
+        assert re.fullmatch(r"juggler server: http://127\.0\.0\.1:\d+ \(2 workers\)\n", line)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("url", ["redis://[::1", "redis://:s3cret@h/0#s3cret"])
+def test_a_url_that_cannot_be_read_is_shown_without_its_secrets(url):
+    done = run("config", "show", JUGGLER_REDIS_URL=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "***" in done.stdout
+    assert "s3cret" not in done.stdout
 
 
 def test_several_workers_need_a_free_port(redis_url):

@@ -112,6 +112,9 @@ def test_texts_of_variables_become_values(key, text, value):
             {},
             "j.toml line 2: server.call_timeout (60 s) is over server.max_call_timeout (5 s)",
         ),
+        ("[listen]\npath = []", {}, "j.toml line 2: listen.path: expected at least one, got []"),
+        ("", {"JUGGLER_LISTEN_PATH": ","}, "JUGGLER_LISTEN_PATH: expected at least one, got ','"),
+        ("", {"JUGGLER_REDIS_KEY_PREFIX": "{x}"}, "JUGGLER_REDIS_KEY_PREFIX: expected no braces"),
         ("[server]\nmax_call_timeout = 1e6", {}, "expected at most 86400 s, got 1e+06"),
     ],
 )
@@ -152,3 +155,8 @@ def table() -> str:
 
 def test_the_documentation_has_them_all():
     assert table() in (DOCS / "configuration.md").read_text()
+
+
+def test_what_may_be_a_password_is_in_no_error():
+    _, errors = read("[redis]\nurl = ['redis://:s3cret@h']", "j.toml")
+    assert errors == ["j.toml line 2: redis.url: expected a string, got something else"]

@@ -63,6 +63,7 @@ ONE_FILE = {
     "ujson": "juggler.codec",
     "geventwebsocket": "juggler.websocket.upgrade",
     "prometheus_client": "juggler.metrics.exposition",
+    "structlog": "juggler.logs",
 }
 
 # The worker belongs to its user, who may not have it: only the demo starts one, when asked to.
