@@ -96,7 +96,7 @@ class Setting:
     @property
     def is_secret(self) -> bool:
         """Whether a password may be in it."""
-        return self.group == "redis" and self.kind is str
+        return self.group == "redis" and self.name.endswith("url")
 
     @property
     def shown_default(self) -> str:

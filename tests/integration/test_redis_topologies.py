@@ -343,7 +343,7 @@ def test_two_deployments_share_a_server_by_their_prefixes(mortal):
 
 def test_a_wrong_prefix_is_refused():
     done = run("server", "--key-prefix", "{a}")
-    assert (done.returncode, done.stderr) == (2, "juggler server: key_prefix: expected no braces, got '{a}'\n")
+    assert (done.returncode, done.stderr) == (2, "juggler server: --key-prefix: expected no braces, got '{a}'\n")
 
 
 # No Redis at the start
