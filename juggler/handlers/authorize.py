@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,7 +42,7 @@ class Rule:
             raise ConfigError(f"kind of a rule: expected one of {', '.join(KINDS)}, got {self.kind!r}")
 
 
-def authorize(rules: Sequence[Rule], default: bool | Iterable[str] = False) -> Middleware:
+def authorize(rules: Iterable[Rule], default: bool | Iterable[str] = False) -> Middleware:
     """Return a middleware that refuses with NACK 403 what the rules do not allow.
 
     The first rule of its kind whose pattern matches decides. UNSB always passes.
@@ -55,6 +55,7 @@ def authorize(rules: Sequence[Rule], default: bool | Iterable[str] = False) -> M
         rules: in the order in which they are tried.
         default: what holds where no rule matches: for all kinds, or the kinds that are allowed then.
     """
+    rules = list(rules)
     by_kind = {kind: [rule for rule in rules if rule.kind == kind] for kind in KINDS}
     open_kinds = frozenset(KINDS if default is True else () if default is False else default)
     if not open_kinds <= set(KINDS):

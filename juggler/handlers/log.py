@@ -12,6 +12,7 @@ from juggler.message import Message, MessageType
 if TYPE_CHECKING:
     from juggler.connection import Connection
 
+_LONGEST = 200  # characters of a name or reason: clients choose them
 _EVENTS = frozenset({MessageType.EVNT})
 
 
@@ -20,7 +21,8 @@ def log_messages(
 ) -> Middleware:
     """Return a middleware that logs messages, in both directions.
 
-    What is refused is logged by the NACK that follows. Each record has the connection's uuid as ``connection``.
+    What is refused, or fails, is logged by the NACK that follows. Each record has the connection's uuid as
+    ``connection``.
 
     Args:
         logger: where to; None means the logger ``juggler.messages``.
@@ -48,10 +50,10 @@ def log_messages(
 
 
 def _described(message: Message, args: int) -> str:
-    about = getattr(message, "uri", "") or getattr(message, "channel", "")
+    about = (getattr(message, "uri", "") or getattr(message, "channel", ""))[:_LONGEST]
     text = f"{message.type.name} {about!r}"
     if message.type is MessageType.NACK:
-        text += f" {message.code} {message.message!r}"  # type: ignore[attr-defined]
+        text += f" {message.code} {message.message[:_LONGEST]!r}"  # type: ignore[attr-defined]
     if args:
         shown = getattr(message, "args", b"")
         text += f" {shown[:args].decode(errors='replace')}{'…' if len(shown) > args else ''}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from juggler.errors import ConfigError, NackCode, Refused
@@ -23,9 +24,18 @@ def by_connection(connection: Connection, message: Message) -> Hashable:
 
 
 def by_identity(connection: Connection, message: Message) -> Hashable:
-    """One bucket for all connections of an identity; for each connection where there is none, or it is not hashable."""
+    """One bucket for all connections of an identity; for each connection where there is none, or it is not hashable.
+
+    A mapping, the claims of a JWT for example, is told apart by its ``iss`` and ``sub``.
+    """
     identity = connection.identity
-    return identity if identity is not None and isinstance(identity, Hashable) else connection.uuid
+    if isinstance(identity, Mapping):
+        identity = (identity.get("iss"), identity["sub"]) if identity.get("sub") else None
+    try:
+        hash(identity)
+    except TypeError:
+        identity = None
+    return connection.uuid if identity is None else ("identity", identity)
 
 
 def by_name(connection: Connection, message: Message) -> Hashable:
@@ -98,14 +108,17 @@ def rate_limit(
             URI or channel of each connection), or a function of the connection and the message.
         types: the types of requests that are limited, and that share a bucket.
         most_buckets: how many are kept, about 200 bytes each; the one used least recently is dropped, and counts as
-            full when it is needed again.
+            full when it is needed again. Who can use more keys than that gets round the limit: put one by connection
+            outside of one by URI.
         clock: returns the time in seconds.
 
     Raises:
-        ConfigError: a value is out of its range, or the key is unknown.
+        ConfigError: a value is out of its range, the key is unknown, or a type is no request's.
     """
     if isinstance(key, str) and key not in KEYS:
         raise ConfigError(f"key: expected one of {', '.join(KEYS)}, or a function, got {key!r}")
+    if not set(types) <= REQUEST_TYPES:
+        raise ConfigError(f"types: expected types of requests, got {types!r}")
     key_of = KEYS[key] if isinstance(key, str) else key
     buckets = Buckets(rate, max(1.0, rate) if burst is None else burst, most_buckets, clock)
     limited = frozenset(types)
@@ -114,7 +127,8 @@ def rate_limit(
         def handler(ctx: Context, connection: Connection, message: Message) -> None:
             if message.type in limited and (wait := buckets.take(key_of(connection, message))):
                 # Rounded up: who comes back then must not be early.
-                raise Refused(NackCode.TOO_MANY_REQUESTS, f"too many requests: try again in {wait + 0.005:.2f} s")
+                shown = math.ceil(wait * 100) / 100
+                raise Refused(NackCode.TOO_MANY_REQUESTS, f"too many requests: try again in {shown:.2f} s")
             next_handler(ctx, connection, message)
 
         return handler

@@ -9,7 +9,7 @@ import gevent
 
 from juggler.errors import CloseCode, NackCode, Refused
 from juggler.handler import Context, Handler, Middleware
-from juggler.message import Message, Nack, nack, new_uuid
+from juggler.message import Evnt, Message, Nack, nack, new_uuid
 
 if TYPE_CHECKING:
     from juggler.connection import Connection
@@ -20,8 +20,9 @@ log = logging.getLogger("juggler.recover")
 def recover(close: bool = False) -> Middleware:
     """Return a middleware that answers NACK 500 where a handler further in fails; put it outermost.
 
-    Without it, the connection is closed with 1011. A response that fails is replaced by a NACK that refers to its
-    request; a NACK that fails is dropped. `Refused` passes. Each failure is counted as a recovered panic.
+    Without it, the connection is closed with 1011. A result or ACK that fails is replaced by a NACK that refers to its
+    request; a NACK that fails is sent past the other handlers; an event is dropped. `Refused` passes. Each failure is
+    counted as a recovered panic.
 
     Args:
         close: whether the connection is closed with 1011, too, after the NACK.
@@ -38,9 +39,10 @@ def recover(close: bool = False) -> Middleware:
                 extra = {"connection": connection.uuid}
                 log.exception("%s: a handler failed on %s %s", failure, message.type.name, message.uuid, extra=extra)
                 connection.server.metrics.panics += 1
-                if not isinstance(message, Nack):
-                    # Past the handlers, as one of them has just failed.
-                    connection.write(nack(message, NackCode.INTERNAL, f"internal error, id {failure}"))
+                if isinstance(message, Nack):
+                    connection.write(message)
+                elif not isinstance(message, Evnt):  # the subscriber has asked for nothing
+                    connection.send(nack(message, NackCode.INTERNAL, f"internal error, id {failure}"))
                 if close:
                     connection.close(CloseCode.INTERNAL_ERROR, "internal error")
 

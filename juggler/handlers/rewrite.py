@@ -22,7 +22,8 @@ def rewrite(hot: Mapping[str, int], choose: Choose | None = None) -> Middleware:
     """Return a middleware that calls ``uri.0`` to ``uri.n-1`` where a client calls ``uri``.
 
     In a Redis Cluster these are served by different nodes; elsewhere by different callees. Answers name the URI that
-    the client has called. Calls that name one of the others are refused with NACK 404.
+    the client has called. Calls that name one of the others are refused with NACK 404. Put it last: handlers further in
+    see the others.
 
     Args:
         hot: over how many each URI is spread.
@@ -36,14 +37,14 @@ def rewrite(hot: Mapping[str, int], choose: Choose | None = None) -> Middleware:
         raise ConfigError(f"expected numbers from 1, got {dict(hot)!r}")
     names = {uri: [f"{uri}.{number}" for number in range(many)] for uri, many in hot.items()}
     original = {name: uri for uri, spread in names.items() for name in spread}
-    turn = count()
+    turns = {uri: count() for uri in names}
 
     def middleware(next_handler: Handler) -> Handler:
         def handler(ctx: Context, connection: Connection, message: Message) -> None:
             if isinstance(message, Call):
                 spread = names.get(message.uri)
                 if spread is not None:
-                    number = next(turn) if choose is None else choose(connection, message)
+                    number = next(turns[message.uri]) if choose is None else choose(connection, message)
                     message = replace(message, uri=spread[number % len(spread)])
                 elif message.uri in original:
                     raise Refused(NackCode.NOT_FOUND, f"call {original[message.uri]!r} instead of {message.uri!r}")

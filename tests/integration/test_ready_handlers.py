@@ -19,6 +19,7 @@ from juggler.handlers.recover import recover
 from juggler.handlers.rewrite import rewrite
 from juggler.message import MessageType
 from tests.stack import Wire, running_server, serving
+from tests.support import eventually
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
 
@@ -58,6 +59,14 @@ def test_messages_are_logged_with_their_connection_and_args_only_when_asked_for(
     assert {record.connection for record in caplog.records if record.name == "juggler.messages"} == {connection.uuid}
 
 
+def test_names_and_reasons_that_clients_choose_are_cut(caplog):
+    caplog.set_level(logging.INFO, "juggler.messages")
+    handler = chain(log_messages(), failing_on(PUB, Refused(403, "r" * 1000)))
+    with running_server(handler=handler, max_channel_length=None) as running, Wire(running.url) as wire:
+        codes(wire, [(PUB, {"channel": "c" * 1000})])
+    assert max(len(record.getMessage()) for record in caplog.records) < 500
+
+
 def test_nothing_is_logged_where_the_level_is_off_and_no_events(caplog):
     caplog.set_level(logging.INFO, "juggler.messages")
     log = log_messages(level=logging.DEBUG)
@@ -90,7 +99,7 @@ def test_a_failure_is_a_nack_with_an_id_that_is_in_the_log(caplog, error):
     assert "on purpose" not in nack["message"]
 
 
-def test_a_response_that_fails_is_a_nack_of_its_request_and_a_nack_is_dropped(caplog):
+def test_a_response_that_fails_is_a_nack_of_its_request_and_a_nack_comes_all_the_same(caplog):
     handler = chain(recover(), failing_on(RES, ValueError("no")))
     with (
         running_server(handler=handler) as running,
@@ -101,10 +110,31 @@ def test_a_response_that_fails_is_a_nack_of_its_request_and_a_nack_is_dropped(ca
         assert wire.receive()["meta"]["type"] == ACK
         nack = wire.receive()["payload"]
         assert (nack["for"], nack["for_type"], nack["code"]) == (uuid, CALL, 500)
-    handler = chain(recover(), failing_on(NACK, ValueError("no")))
+    handler = chain(recover(), failing_on(NACK, ValueError("no")), failing_on(SUB, ValueError("no")))
     with running_server(handler=handler) as running, Wire(running.url) as wire:
-        wire.send(CALL, uri="")
-        assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+        assert codes(wire, [(CALL, {"uri": ""}), (SUB, {"channel": "c"})]) == [400, 500]
+
+
+def test_an_event_that_fails_is_dropped_without_a_word_to_its_subscriber(caplog):
+    with running_server(handler=chain(recover(), failing_on(EVNT, ValueError("no")))) as running:
+        with Wire(running.url) as one, Wire(running.url) as two:
+            one.request(SUB, channel="c")
+            two.request(PUB, channel="c")
+            eventually(lambda: running.server.metrics.panics == 1)
+            assert codes(one, [(SUB, {"channel": "d"})]) == [0]
+
+
+def test_what_recover_says_passes_the_other_handlers(caplog):
+    caplog.set_level(logging.INFO, "juggler.messages")
+    fail = failing_on(RES, ValueError("no"))
+    with (
+        running_server(handler=chain(recover(), log_messages(), rewrite({"hot": 1}), fail)) as running,
+        serving(running.broker, ["hot.0"], lambda call: call.args),
+        Wire(running.url) as wire,
+    ):
+        wire.request(CALL, uri="hot")
+        assert wire.receive()["payload"]["uri"] == "hot"
+    assert "NACK 'hot.0' 500" in caplog.text
 
 
 def test_a_refusal_passes_and_closing_is_an_option(caplog):
@@ -175,7 +205,26 @@ def test_rules_that_make_no_sense_are_errors():
             wrong()
 
 
+def test_rules_may_come_from_anywhere_once():
+    rules = (rule for rule in [Rule("sub", "private.*", False)])
+    with running_server(handler=chain(authorize(rules, default=True))) as running, Wire(running.url) as wire:
+        assert codes(wire, [(SUB, {"channel": "private.1"})]) == [403]
+
+
 # rate limit
+
+
+@pytest.mark.parametrize(
+    ("identity", "shared"),
+    [({"iss": "us", "sub": "ann"}, True), ({"sub": ["ann"]}, False), ({"name": "ann"}, False), (("ann", ["x"]), False)],
+)
+def test_an_identity_of_any_kind_has_its_bucket(identity, shared):
+    limit = rate_limit(1, 1, key="identity", clock=lambda: 100.0)
+    with running_server(handler=chain(limit), connect=lambda request: identity) as running:
+        with Wire(running.url) as one, Wire(running.url) as two:
+            assert codes(one, [(PUB, {"channel": "c"})]) == [0]
+            assert codes(one, [(PUB, {"channel": "c"})]) == [429]
+            assert codes(two, [(PUB, {"channel": "c"})]) == [429 if shared else 0]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +271,19 @@ def test_hot_uris_are_spread_and_clients_see_only_the_one():
         nack = wire.request(CALL, uri="hot.1")["payload"]
         assert (nack["code"], nack["message"]) == (404, "call 'hot' instead of 'hot.1'")
     assert served == ["hot.0", "cold", "hot.1", "hot.0"]
+
+
+def test_each_hot_uri_has_a_turn_of_its_own():
+    served = []
+    with (
+        running_server(handler=chain(rewrite({"a": 2, "b": 2}))) as running,
+        serving(running.broker, ["a.0", "a.1", "b.0", "b.1"], lambda call: served.append(call.uri) or b"1"),
+        Wire(running.url) as wire,
+    ):
+        for uri in "abab":
+            wire.request(CALL, uri=uri)
+            wire.receive()
+    assert served == ["a.0", "b.0", "a.1", "b.1"]
 
 
 def test_hot_uris_may_be_spread_by_the_call():

@@ -38,7 +38,9 @@ def test_the_number_of_buckets_is_bounded_and_the_oldest_goes():
     assert buckets.take("b") == 0
 
 
-@pytest.mark.parametrize("options", [{"rate": 0}, {"rate": 1, "burst": 0.5}, {"rate": 1, "key": "colour"}])
+@pytest.mark.parametrize(
+    "options", [{"rate": 0}, {"rate": 1, "burst": 0.5}, {"rate": 1, "key": "colour"}, {"rate": 1, "types": [8]}]
+)
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="expected"):
         rate_limit(**options)
