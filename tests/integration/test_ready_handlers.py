@@ -116,12 +116,15 @@ def test_a_response_that_fails_is_a_nack_of_its_request_and_a_nack_comes_all_the
 
 
 def test_an_event_that_fails_is_dropped_without_a_word_to_its_subscriber(caplog):
-    with running_server(handler=chain(recover(), failing_on(EVNT, ValueError("no")))) as running:
-        with Wire(running.url) as one, Wire(running.url) as two:
-            one.request(SUB, channel="c")
-            two.request(PUB, channel="c")
-            eventually(lambda: running.server.metrics.panics == 1)
-            assert codes(one, [(SUB, {"channel": "d"})]) == [0]
+    with (
+        running_server(handler=chain(recover(), failing_on(EVNT, ValueError("no")))) as running,
+        Wire(running.url) as one,
+        Wire(running.url) as two,
+    ):
+        one.request(SUB, channel="c")
+        two.request(PUB, channel="c")
+        eventually(lambda: running.server.metrics.panics == 1)
+        assert codes(one, [(SUB, {"channel": "d"})]) == [0]
 
 
 def test_what_recover_says_passes_the_other_handlers(caplog):
@@ -220,11 +223,14 @@ def test_rules_may_come_from_anywhere_once():
 )
 def test_an_identity_of_any_kind_has_its_bucket(identity, shared):
     limit = rate_limit(1, 1, key="identity", clock=lambda: 100.0)
-    with running_server(handler=chain(limit), connect=lambda request: identity) as running:
-        with Wire(running.url) as one, Wire(running.url) as two:
-            assert codes(one, [(PUB, {"channel": "c"})]) == [0]
-            assert codes(one, [(PUB, {"channel": "c"})]) == [429]
-            assert codes(two, [(PUB, {"channel": "c"})]) == [429 if shared else 0]
+    with (
+        running_server(handler=chain(limit), connect=lambda request: identity) as running,
+        Wire(running.url) as one,
+        Wire(running.url) as two,
+    ):
+        assert codes(one, [(PUB, {"channel": "c"})]) == [0]
+        assert codes(one, [(PUB, {"channel": "c"})]) == [429]
+        assert codes(two, [(PUB, {"channel": "c"})]) == [429 if shared else 0]
 
 
 @pytest.mark.parametrize(
