@@ -11,6 +11,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
+from juggler.handshake import tokens
 from juggler.message import MessageType
 
 _MAX_QUERY_FIELDS = 100
@@ -24,11 +25,10 @@ class ConnectRequest:
         peer: address of whoever made the TCP connection; empty for a UNIX socket.
         address: the client's address: `peer`, or what trusted proxies say of it.
         subprotocol: what is going to be negotiated, None where clients may come without.
-        offered: all entries of ``Sec-WebSocket-Protocol``, in order; browsers can put a token there.
         allowed: the types of requests that the client is going to send.
     """
 
-    __slots__ = ("_environ", "address", "allowed", "offered", "path", "peer", "subprotocol")
+    __slots__ = ("_environ", "address", "allowed", "path", "peer", "subprotocol")
 
     def __init__(
         self,
@@ -44,15 +44,17 @@ class ConnectRequest:
         self.peer: str = environ.get("REMOTE_ADDR") or ""
         self.address = client_address(self.peer, environ.get("HTTP_X_FORWARDED_FOR"), trusted_proxies)
         self.subprotocol = subprotocol
-        self.offered = tuple(
-            entry for part in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",") if (entry := part.strip(" \t"))
-        )
         self.allowed = allowed
 
     def header(self, name: str) -> str | None:
         """Return a header by its name in any case, None when it is absent; several of one name are joined by commas."""
         value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
         return None if value is None else str(value)
+
+    @property
+    def offered(self) -> list[str]:
+        """All entries of ``Sec-WebSocket-Protocol``, in order; browsers can put a token there."""
+        return tokens(self.header("Sec-WebSocket-Protocol"))
 
     @property
     def cookies(self) -> dict[str, str]:

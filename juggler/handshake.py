@@ -39,7 +39,7 @@ def _refused(status: str, what: str, expected: str, got: object, headers: Sequen
     return HandshakeRefused(status, f"{what}: expected {expected}, got {shown}", headers)
 
 
-def _tokens(value: str | None) -> list[str]:
+def tokens(value: str | None) -> list[str]:
     """Return the non-empty elements of a comma-separated header; several headers arrive joined with commas."""
     return [token for part in (value or "").split(",") if (token := part.strip(" \t"))]
 
@@ -72,7 +72,7 @@ def websocket_key(environ: Mapping[str, Any]) -> str:
 def _check_upgrade(environ: Mapping[str, Any]) -> None:
     for name, expected in (("Upgrade", "websocket"), ("Connection", "upgrade")):
         value = environ.get(f"HTTP_{name.upper()}")
-        if expected not in map(str.lower, _tokens(value)):
+        if expected not in map(str.lower, tokens(value)):
             raise _refused("426 Upgrade Required", name, expected, value, _UPGRADE)
     protocol = environ.get("SERVER_PROTOCOL")
     if protocol != "HTTP/1.1":  # a proxy that speaks 1.0, say; nothing older can upgrade, nothing newer does it so
@@ -106,7 +106,7 @@ def choose_subprotocol(
     Raises:
         HandshakeRefused: none of the offered is supported.
     """
-    names = _tokens(offered)
+    names = tokens(offered)
     for name in supported:
         if name in names:
             return name
@@ -125,7 +125,7 @@ def allowed_messages(value: str | None) -> frozenset[MessageType]:
     Raises:
         HandshakeRefused: it names no request that exists.
     """
-    names = {token.lower() for token in _tokens(value)}
+    names = {token.lower() for token in tokens(value)}
     if not names or names == {"*"}:
         return REQUEST_TYPES
     types = frozenset(_REQUEST_NAMES[name] for name in names & _REQUEST_NAMES.keys())

@@ -90,10 +90,10 @@ class Application:
             snapshot = with_others(self.server.snapshot())
             lengths = self.server.caller_broker.queue_lengths([uri for uri in snapshot.calls if uri != OTHER])
             snapshot.highest["juggler_queue_length"] = {uri: float(length) for uri, length in lengths.items()}
-            return _answer_bytes(start_response, CONTENT_TYPE, prometheus(snapshot))
+            return _send(start_response, "200 OK", CONTENT_TYPE, prometheus(snapshot))
         if self.metrics and path == VARIABLES:
             body = json.dumps({"juggler": go_variables(with_others(self.server.snapshot()))}).encode()
-            return _answer_bytes(start_response, "application/json", body)
+            return _send(start_response, "200 OK", "application/json", body)
         if self.otherwise is not None and path not in self.paths:
             return self.otherwise(environ, start_response)
         try:
@@ -152,12 +152,15 @@ def _close_foreign(environ: dict[str, Any]) -> None:
 def _answer(
     start_response: StartResponse, status: str, text: str, headers: Sequence[tuple[str, str]] = ()
 ) -> list[bytes]:
-    body = f"{text}\n".encode()
-    own = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    start_response(status, [*own, *headers])
-    return [body]
+    return _send(start_response, status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
 
 
-def _answer_bytes(start_response: StartResponse, content_type: str, body: bytes) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))])
+def _send(
+    start_response: StartResponse,
+    status: str,
+    content_type: str,
+    body: bytes,
+    headers: Sequence[tuple[str, str]] = (),
+) -> list[bytes]:
+    start_response(status, [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers])
     return [body]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import click
 
 from juggler.cli.options import verbose_option
-from juggler.cli.settings import config_option, read_settings
+from juggler.cli.settings import config_option, load_settings, read_settings
 from juggler.config.load import Settings
-from juggler.config.table import show
+from juggler.config.table import BY_KEY, show
 from juggler.errors import ConfigError
 
 
@@ -31,7 +30,7 @@ def check(config_file: str | None) -> None:
       0    they can
       2    they cannot
     """
-    settings, errors = read_settings(config_file, {})
+    settings, errors = read_settings(config_file)
     if not errors:
         try:
             _build(settings)
@@ -50,10 +49,8 @@ def check(config_file: str | None) -> None:
 @verbose_option
 def show_all(config_file: str | None, as_json: bool) -> None:
     """Print the effective settings, and where each came from; secrets are masked."""
-    settings, errors = read_settings(config_file, {})
-    if errors:
-        raise ConfigError("; ".join(errors))
-    shown = {key: (_masked(value.value), value.source) for key, value in settings.values.items()}
+    settings = load_settings(config_file, {})
+    shown = {key: (_shown(key, value.value), value.source) for key, value in settings.values.items()}
     if as_json:
         click.echo(json.dumps({key: {"value": value, "source": source} for key, (value, source) in shown.items()}))
         return
@@ -73,15 +70,7 @@ def _build(settings: Settings) -> None:
     pubsub.close()
 
 
-def _masked(value: Any) -> Any:
-    """Return a URL without what may be secret: its password, and its options but for their names."""
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return "***"
-    user, at, hosts = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    query = "&".join(f"{option.partition('=')[0]}=***" for option in parts.query.split("&") if option)
-    return urlunsplit(parts._replace(netloc=f"{name}{':***' if colon else ''}{at}{hosts}", query=query, fragment=""))
+def _shown(key: str, value: Any) -> Any:
+    from juggler.broker.redis.url import masked
+
+    return masked(value) if value and BY_KEY[key].is_secret else value

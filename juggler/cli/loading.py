@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
-from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from juggler.errors import ConfigError
+from juggler.loading import load_object
 
 if TYPE_CHECKING:
     from juggler.config.load import Settings
@@ -30,7 +27,7 @@ def load_application(name: str, settings: Settings) -> Callable[..., Any]:
     from juggler.config.build import make_application
     from juggler.server import Server
 
-    found = _find(name)
+    found = load_object(name, "myapp:server")
     if isinstance(found, Server):
         _refuse(settings, _SERVER_GROUPS, f"{name} is a Server, and has its own")
         return make_application(settings, found)
@@ -38,20 +35,6 @@ def load_application(name: str, settings: Settings) -> Callable[..., Any]:
         _refuse(settings, (*_SERVER_GROUPS, "http", "listen.path"), f"{name} is a WSGI application, and has its own")
         return found  # type: ignore[no-any-return]
     raise ConfigError(f"{name!r}: expected a Server or a WSGI application, got {type(found).__name__}")
-
-
-def _find(name: str) -> Any:
-    module_name, _, path = name.partition(":")
-    if not module_name or not path:
-        raise ConfigError(f"{name!r}: expected MODULE:OBJECT, for example myapp:server")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return attrgetter(path)(import_module(module_name))
-    except AttributeError as error:
-        raise ConfigError(f"{name!r}: {error}") from error
-    except Exception as error:
-        raise ConfigError(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
 
 
 def _refuse(settings: Settings, groups: tuple[str, ...], why: str) -> None:

@@ -9,7 +9,7 @@ import click
 
 from juggler.cli.options import shown_address, verbose_option
 from juggler.cli.redis import wait_for_redis
-from juggler.cli.settings import flags_of, read_settings, setting_options
+from juggler.cli.settings import flags_of, load_settings, setting_options
 from juggler.config.load import Settings
 from juggler.config.table import address
 from juggler.errors import ConfigError
@@ -17,7 +17,6 @@ from juggler.errors import ConfigError
 if TYPE_CHECKING:
     from gevent.event import Event
     from gevent.pywsgi import WSGIServer
-
 
 LAST_REQUESTS = 1.0
 
@@ -44,9 +43,7 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
       0    ended by Ctrl-C or SIGTERM
       2    a wrong option, a port in use, no Redis
     """
-    settings, errors = read_settings(config_file, flags_of(parameters))
-    if errors:
-        raise ConfigError("; ".join(errors))
+    settings = load_settings(config_file, flags_of(parameters))
     if settings["listen.workers"] > 1:
         # gunicorn's master stays as it is; each worker patches.
         from juggler.cli.workers import Workers, check

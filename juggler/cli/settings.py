@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from juggler.config.load import Settings, read
+from juggler.config.load import Settings, load, read
 from juggler.config.table import BY_KEY, SETTINGS, Setting
 from juggler.errors import ConfigError
 
@@ -51,16 +51,28 @@ def flags_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: parameters[key.replace(".", "__")] for key in BY_KEY if key.replace(".", "__") in parameters}
 
 
-def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
-    """Return settings, and what is wrong with them.
+def load_settings(config_file: str | None, flags: Mapping[str, Any]) -> Settings:
+    """Return the effective settings.
+
+    Raises:
+        ConfigError: the file cannot be read, or settings are wrong; with all errors.
+    """
+    return load(_text(config_file), config_file or "", os.environ, flags)
+
+
+def read_settings(config_file: str | None) -> tuple[Settings, list[str]]:
+    """Return the settings without flags, and what is wrong with them.
 
     Raises:
         ConfigError: the file cannot be read.
     """
-    text = ""
-    if config_file:
-        try:
-            text = Path(config_file).read_text()
-        except (OSError, UnicodeError) as error:
-            raise ConfigError(f"cannot read {config_file}: {getattr(error, 'strerror', None) or error}") from error
-    return read(text, config_file or "", os.environ, flags)
+    return read(_text(config_file), config_file or "", os.environ)
+
+
+def _text(config_file: str | None) -> str:
+    if not config_file:
+        return ""
+    try:
+        return Path(config_file).read_text()
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"cannot read {config_file}: {getattr(error, 'strerror', None) or error}") from error

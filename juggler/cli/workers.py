@@ -84,11 +84,9 @@ def check(settings: Settings, app: str | None) -> None:
             from gevent import monkey
 
             monkey.patch_all()
-            from juggler.config.build import make_brokers
-
-            _make(settings, app)
+            made = _make(settings, app)
             if app is None and not is_patient(settings):
-                wait_for_redis(settings, *make_brokers(settings))
+                wait_for_redis(settings, made.server.caller_broker, made.server.pubsub_broker)
             code = 0
         except (ConfigError, ValueError) as error:
             click.echo(f"juggler server: {printable(str(error))}", err=True)

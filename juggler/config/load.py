@@ -106,7 +106,7 @@ class _Reading:
             if group not in GROUPS:
                 self._unknown(source, group, GROUPS)
             elif not isinstance(table, dict):
-                self.errors.append(f"{source}: {group}: expected a table, got {table!r}")
+                self.errors.append(f"{source}: {group}: expected a table, got {_shown(table, group == 'redis')}")
             else:
                 for key, value in table.items():
                     full = f"{group}.{key}"
@@ -144,12 +144,15 @@ class _Reading:
             self.values[setting.key] = Value(convert(value), source)
         except ValueError as error:
             where = source if source in (setting.flag, setting.variable) else f"{source}: {setting.key}"
-            got = "something else" if setting.is_secret else repr(value)
-            self.errors.append(f"{where}: expected {error}, got {got}")
+            self.errors.append(f"{where}: expected {error}, got {_shown(value, setting.is_secret)}")
 
     def _unknown(self, source: str, name: str, known: Iterable[str]) -> None:
         close = difflib.get_close_matches(name, known, 1)
         self.errors.append(f"{source}: unknown {name!r}" + (f", do you mean {close[0]!r}?" if close else ""))
+
+
+def _shown(value: Any, is_secret: bool) -> str:
+    return "something else" if is_secret else repr(value)
 
 
 def _lines(text: str) -> dict[str, int]:

@@ -160,3 +160,5 @@ def test_the_documentation_has_them_all():
 def test_what_may_be_a_password_is_in_no_error():
     _, errors = read("[redis]\nurl = ['redis://:s3cret@h']", "j.toml")
     assert errors == ["j.toml line 2: redis.url: expected a string, got something else"]
+    _, errors = read("redis = 'redis://:s3cret@h'", "j.toml")
+    assert errors == ["j.toml line 1: redis: expected a table, got something else"]

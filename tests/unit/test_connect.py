@@ -46,7 +46,7 @@ def test_a_request_shows_headers_cookies_query_and_subprotocols():
     assert shown.cookies == {"session": "s 1", "theme": "dark"}
     assert shown.header("x-tenant") == "acme"
     assert shown.header("X-Other") is None
-    assert shown.offered == ("juggler.0", "other")
+    assert shown.offered == ["juggler.0", "other"]
 
 
 def test_a_unix_socket_has_no_address_but_its_proxy_tells_one():

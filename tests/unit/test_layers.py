@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # A part of juggler imports from the rows above its own, and from itself.
 LAYERS = [
     ["errors"],
-    ["message", "rawjson"],
+    ["message", "rawjson", "loading"],
     ["codec"],
     ["metrics", "embedded", "logs"],
     ["board"],
@@ -40,7 +40,8 @@ NEEDS_ONLY = {
     "juggler.embedded": {"errors"},
     "juggler.session": {"errors", "message", "codec"},
     "juggler.client": {"errors", "message", "codec", "session"},
-    "callee": {"errors", "message", "codec", "broker"},
+    "juggler.loading": {"errors"},
+    "callee": {"errors", "message", "codec", "broker", "loading"},
 }
 
 # No I/O, no clock, no threads: a file whose docstring says PURE imports none of NOT_PURE. These have to say so.

@@ -1,0 +1,36 @@
+"""Imports the object that a command line names as ``MODULE:OBJECT``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
+
+from juggler.errors import ConfigError
+
+
+def load_object(name: str, example: str) -> Any:
+    """Import ``MODULE:OBJECT`` and return it; the current directory is looked in first.
+
+    Args:
+        name: what to import.
+        example: such a name, for the error.
+
+    Raises:
+        ConfigError: the name is none, the module cannot be imported, or there is no such object.
+    """
+    module_name, _, path = name.partition(":")
+    if not module_name or not path:
+        raise ConfigError(f"{name!r}: expected MODULE:OBJECT, for example {example}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        raise ConfigError(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
+    try:
+        return attrgetter(path)(module)
+    except AttributeError as error:
+        raise ConfigError(f"{name!r}: {error}") from error
