@@ -7,7 +7,7 @@ import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import gevent
@@ -74,6 +74,9 @@ def mortal_redis(directory: Path, *options: str) -> Iterator[MortalRedis]:
         server.kill()
 
 
+FAILOVER_ATTEMPTS = 3
+
+
 class Sentinels:
     """A master, a replica of it, and three sentinels that watch over them as ``mymaster``."""
 
@@ -94,9 +97,14 @@ class Sentinels:
             return int(sentinel.sentinel_get_master_addr_by_name(self.NAME)[1])
 
     def fail_over(self) -> None:
-        """Let the replica take over although the master is well."""
-        with redis.Redis(port=self.ports[0], protocol=2) as sentinel:
-            sentinel.execute_command("SENTINEL", "FAILOVER", self.NAME)
+        """Let the replica take over although the master is well. What the sentinels give up is asked for again."""
+        for _ in range(FAILOVER_ATTEMPTS):
+            with redis.Redis(port=self.ports[0], protocol=2) as sentinel, suppress(redis.ResponseError):
+                sentinel.execute_command("SENTINEL", "FAILOVER", self.NAME)
+            with suppress(AssertionError):
+                eventually(lambda: self.master_port() == self.replica.port, timeout=8)
+                return
+        raise AssertionError(f"the sentinels gave up {FAILOVER_ATTEMPTS} failovers")
 
     def master_is_demoted(self) -> bool:
         """Whether the first master is a replica now, and the first replica a master."""

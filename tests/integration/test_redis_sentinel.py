@@ -37,7 +37,7 @@ def test_a_failover_on_demand_moves_the_service_too(tmp_path):
     ):
         load.flows()
         deployment.fail_over()
-        eventually(deployment.master_is_demoted, timeout=20)
+        eventually(deployment.master_is_demoted, timeout=30)
         load.flows(timeout=20)
         counts = load.counts()
     assert counts.expired <= load.most_under_way
