@@ -33,7 +33,7 @@ from juggler.errors import (
     InvalidMessage,
     JugglerError,
 )
-from juggler.message import Call, Evnt, Pub, Request, Response, Sub, Unsb
+from juggler.message import Call, Evnt, Pub, Request, Res, Response, Sub, Unsb
 from juggler.session import Exp, Outcome, Session, Sink, result_value
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ class _Waiter:
         """Return whether the request is settled."""
         return self._event.wait(timeout)
 
-    def outcome(self) -> bytes | None:
+    def outcome(self) -> Res | None:
         if isinstance(self._outcome, JugglerError):
             raise self._outcome
         return self._outcome
@@ -357,17 +357,23 @@ class Pending(_Waiter):
         Raises:
             TimeoutError: there is no result yet; it may be asked for again.
         """
-        return result_value(self.result_json(timeout))
+        return result_value(self.response(timeout))
 
     def result_json(self, timeout: float | None = None) -> bytes:
         """As `result`, but return the JSON text that the callee wrote, an error included."""
+        return self.response(timeout).args
+
+    def response(self, timeout: float | None = None) -> Res:
+        """As `result`, but return the message, whether the function failed or not."""
         now = time.monotonic()
         until = self._deadline if timeout is None else min(self._deadline, now + timeout)
         if not self.wait(max(0.0, until - now)):
             if until < self._deadline:
                 raise TimeoutError(f"no result of {self.uri} yet")
             self._expire(self._deadline)
-        return self.outcome() or b""
+        response = self.outcome()
+        assert response is not None
+        return response
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -103,6 +104,7 @@ class _Nack(Struct, gc=False):
 class _Res(Struct, gc=False):
     for_: str = field(name="for")
     uri: str
+    failed: bool | None = None
     args: Raw = _NULL
 
 
@@ -117,6 +119,14 @@ class _Stored(Struct, gc=False):
     conn_uuid: _Id
     msg_uuid: _Id
     uri: str
+    args: Raw = _NULL
+
+
+class _StoredResult(Struct, gc=False):
+    conn_uuid: _Id
+    msg_uuid: _Id
+    uri: str
+    failed: bool | None = None
     args: Raw = _NULL
 
 
@@ -195,6 +205,7 @@ _read_nack = _reader(_Nack, "$.payload")
 _read_res = _reader(_Res, "$.payload")
 _read_evnt = _reader(_Evnt, "$.payload")
 _read_stored = _reader(_Stored, "$")
+_read_stored_result = _reader(_StoredResult, "$")
 _read_event = _reader(_Event, "$")
 
 
@@ -262,7 +273,7 @@ def _decode_nack(uuid: str, text: Raw) -> Nack:
 
 def _decode_res(uuid: str, text: Raw) -> Res:
     payload = _read_res(text)
-    return Res(uuid=uuid, for_=_for(payload), uri=payload.uri, args=bytes(payload.args))
+    return Res(uuid=uuid, for_=_for(payload), uri=payload.uri, args=bytes(payload.args), failed=payload.failed)
 
 
 def _decode_evnt(uuid: str, text: Raw) -> Evnt:
@@ -355,9 +366,12 @@ _UNSB = _HEAD % MessageType.UNSB + b'"channel":%b,"pattern":%b}}'
 _NACK = _HEAD % MessageType.NACK + b'"for":%b,"for_type":%d%b,"code":%d,"message":%b}}'
 _ACK = _HEAD % MessageType.ACK + b'"for":%b,"for_type":%d%b}}'
 _RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"args":%b}}'
+_FLAGGED_RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"failed":%b,"args":%b}}'
 _EVNT = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"args":%b}}'
 _EVNT_BY_PATTERN = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"pattern":%b,"args":%b}}'
 _STORED = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"args":%b}'
+_FLAGGED_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"failed":%b,"args":%b}'
+_FLAGS = {False: b"false", True: b"true"}
 _EVENT = b'{"msg_uuid":%b,"args":%b}'
 
 
@@ -393,6 +407,8 @@ def _encode_ack(m: Ack) -> bytes:
 
 
 def _encode_res(m: Res) -> bytes:
+    if m.failed is not None:
+        return _FLAGGED_RES % (_quote(m.uuid), _quote(m.for_), _quote(m.uri), _FLAGS[m.failed], m.args)
     return _RES % (_quote(m.uuid), _quote(m.for_), _quote(m.uri), m.args)
 
 
@@ -448,8 +464,8 @@ def decode_call(data: bytes) -> CallPayload:
 
 def decode_result(data: bytes) -> ResultPayload:
     """Return the result that a callee has stored. Raises `InvalidMessage`."""
-    stored = _read_stored(_utf8(data))
-    return ResultPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args))
+    stored = _read_stored_result(_utf8(data))
+    return ResultPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args), stored.failed)
 
 
 def decode_event(data: bytes) -> EventPayload:
@@ -467,7 +483,10 @@ def encode_call(payload: CallPayload) -> bytes:
 
 def encode_result(payload: ResultPayload) -> bytes:
     """Return a result as brokers store it. Its ``args`` are not checked."""
-    return encode_call(payload)
+    if payload.failed is None:
+        return encode_call(payload)
+    head = _quote(payload.conn_uuid), _quote(payload.msg_uuid), _quote(payload.uri)
+    return _FLAGGED_RESULT % (*head, _FLAGS[payload.failed], payload.args)
 
 
 def encode_event(payload: EventPayload) -> bytes:
@@ -480,7 +499,20 @@ def encode_event(payload: EventPayload) -> bytes:
 _check_json = msgspec.json.Decoder(Raw).decode
 
 
-def _no_json(value: object) -> NoReturn:
+# Bytes have no look in JSON that all agree on; numbers of any kind are written alike, wherever they stand.
+_BYTES = (bytes, bytearray, memoryview)
+_KEPT = (*_BYTES, Decimal)
+
+
+def _plain(value: object) -> Any:
+    """Return what stands for a value that ujson does not know; it may have parts that ujson asks about, too."""
+    if not isinstance(value, _BYTES):
+        try:
+            return msgspec.to_builtins(value, builtin_types=_KEPT)
+        except (TypeError, ValueError) as error:
+            what = str(error)
+            if type(value).__name__ not in what:
+                raise InvalidValue(f"{type(value).__name__} cannot travel as JSON: {what}"[:_MAX_ERROR]) from None
     raise InvalidValue(f"{type(value).__name__} cannot travel as JSON: {_repr.repr(value)}"[:_MAX_ERROR])
 
 
@@ -488,13 +520,14 @@ def encode_args(value: Any) -> bytes:
     """Return a Python value as JSON text.
 
     As ujson has it: keys that are no strings become strings, a ``Decimal`` the nearest float, and objects may say with
-    ``__json__`` or ``toDict`` how they look.
+    ``__json__`` or ``toDict`` how they look. As msgspec has it: dataclasses and structs become objects, sets arrays,
+    enums their values, dates, times and UUIDs strings.
 
     Raises:
-        InvalidValue: JSON has no such value (NaN, bytes, a set), or it is circular or nested too deep.
+        InvalidValue: JSON has no such value (NaN, bytes, a set of objects), or it is circular or nested too deep.
     """
     try:
-        text = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_no_json)
+        text = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_plain)
         _check(text)
     except InvalidValue:
         raise

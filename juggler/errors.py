@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class NackCode(IntEnum):
@@ -172,12 +173,16 @@ class CallFailed(JugglerError):
     Attributes:
         message: what the callee said.
         type: name of the error's type, empty where the callee did not say.
+        code: of the application's own, ``None`` where it gave none.
+        data: whatever the callee wanted to say more, a JSON value; ``None`` where it said no more.
     """
 
-    def __init__(self, message: str, type: str = "") -> None:
+    def __init__(self, message: str, type: str = "", code: int | str | None = None, data: Any = None) -> None:
         super().__init__(message)
         self.message = message
         self.type = type
+        self.code = code
+        self.data = data
 
 
 class Nacked(JugglerError):

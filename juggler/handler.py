@@ -74,10 +74,10 @@ class _ServerCall(PendingCall):
             self._connection.end_call(self)
             self._connection.answer(nack(self._request, error.code, error.reason))
 
-    def on_result(self, args: bytes) -> None:
+    def on_result(self, args: bytes, failed: bool | None) -> None:
         self._connection.server.metrics.observe_call(self._request.uri, time.monotonic() - self._began)
         self._connection.end_call(self)
-        self._connection.respond(Res(for_=self._request.uuid, uri=self._request.uri, args=args))
+        self._connection.respond(Res(for_=self._request.uuid, uri=self._request.uri, args=args, failed=failed))
 
     def on_expired(self) -> None:
         self._connection.server.metrics.expired += 1

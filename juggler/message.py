@@ -157,13 +157,18 @@ class Ack(Message, frozen=True, gc=False):
 
 
 class Res(Message, frozen=True, gc=False):
-    """The result of the CALL ``for_``, as JSON text in ``args``."""
+    """The result of the CALL ``for_``, as JSON text in ``args``.
+
+    Attributes:
+        failed: whether it is an error; ``None`` where the callee did not say, and it has to be judged by its look.
+    """
 
     type: ClassVar[MessageType] = MessageType.RES
 
     for_: str
     uri: str
     args: bytes = NULL
+    failed: bool | None = None
 
 
 class Evnt(Message, frozen=True, gc=False):
@@ -243,7 +248,13 @@ class CallPayload(Struct, frozen=True, gc=False):
 
 
 class ResultPayload(CallPayload, frozen=True, gc=False):
-    """A result as brokers store it: the call's fields, with the result's JSON text in ``args``."""
+    """A result as brokers store it: the call's fields, with the result's JSON text in ``args``.
+
+    Attributes:
+        failed: as that of `Res`.
+    """
+
+    failed: bool | None = None
 
 
 class EventPayload(Struct, frozen=True, gc=False):

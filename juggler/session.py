@@ -14,10 +14,11 @@ from juggler.codec import decode_args, decode_response
 from juggler.errors import CallFailed, ConnectionClosed, Expired, JugglerError, Nacked
 from juggler.message import NULL, Ack, Call, Evnt, Message, MessageType, Nack, Pub, Res, Response, Sub, Unsb
 
-Outcome: TypeAlias = bytes | JugglerError | None
-"""What becomes of a request: a call's result as JSON text, ``None`` for an ACK, or why it failed."""
+Outcome: TypeAlias = Res | JugglerError | None
+"""What becomes of a request: a call's result, ``None`` for an ACK, or why it failed."""
 
 _FEW = 64
+_MAX_MESSAGE = 200
 
 
 class Waiter(Protocol):
@@ -213,7 +214,7 @@ class Session:
     def _on_res(self, res: Res) -> None:
         waiter = self._pop_call(res.for_)
         if waiter is not None:
-            waiter.settle(res.args)
+            waiter.settle(res)
 
     def _on_evnt(self, event: Evnt) -> None:
         channel = self._channels.get((event.pattern, True) if event.pattern else (event.channel, False))
@@ -233,16 +234,27 @@ class Session:
     }
 
 
-def result_value(args: bytes) -> Any:
+def result_value(res: Res) -> Any:
     """Decode a result.
 
     Raises:
-        CallFailed: it is ``{"error": {"message": …}}``, as callees answer when the function failed.
+        CallFailed: the callee says that the function failed, or does not say and the result is
+            ``{"error": {"message": …}}``, as callees answer then.
         InvalidValue: it has no Python value.
     """
-    value = decode_args(args)
-    if isinstance(value, dict) and value.keys() == {"error"}:
-        error = value["error"]
-        if isinstance(error, dict) and isinstance(error.get("message"), str):
-            raise CallFailed(error["message"], str(error.get("type", "")))
+    value = decode_args(res.args)
+    if res.failed is False:
+        return value
+    error = value["error"] if isinstance(value, dict) and value.keys() == {"error"} else None
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        code = error.get("code")
+        raise CallFailed(
+            error["message"],
+            str(error.get("type", "")),
+            code=code if isinstance(code, (int, str)) else None,
+            data=error.get("data"),
+        )
+    if res.failed:
+        # An error of another make: its type may look as it likes.
+        raise CallFailed(res.args[:_MAX_MESSAGE].decode(errors="replace"), data=value)
     return value

@@ -16,11 +16,13 @@ class RecordedCall(PendingCall):
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.failed: bool | None = None
 
     def on_stored(self, error: BrokerError | None) -> None:
         self.told.append(("stored", error))
 
-    def on_result(self, args: bytes) -> None:
+    def on_result(self, args: bytes, failed: bool | None) -> None:
+        self.failed = failed
         self.told.append(("result", args))
 
     def on_expired(self) -> None:

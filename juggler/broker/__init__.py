@@ -10,7 +10,7 @@ it must be quick, must not block and must not raise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -40,8 +40,8 @@ class PendingCall(ABC):
         """The call is registered, or it was refused because of ``error``."""
 
     @abstractmethod
-    def on_result(self, args: bytes) -> None:
-        """The result is here: JSON text, valid UTF-8."""
+    def on_result(self, args: bytes, failed: bool | None) -> None:
+        """The result is here: JSON text, valid UTF-8; ``failed`` as that of `juggler.message.Res`."""
 
     @abstractmethod
     def on_expired(self) -> None:
@@ -95,6 +95,50 @@ class Broker(ABC):
         """
 
 
+class Announcement(Struct, frozen=True):
+    """What a callee says of a function that it serves.
+
+    Attributes:
+        signature: its parameters, for people.
+        doc: its docstring, or the beginning of it.
+        rate: calls that it got of late, a second.
+    """
+
+    signature: str = ""
+    doc: str = ""
+    rate: float = 0.0
+
+
+class ServedFunction(Struct, frozen=True):
+    """What all callees together say of a URI.
+
+    Attributes:
+        uri: the function's URI.
+        signature: its parameters, for people.
+        doc: its docstring, or the beginning of it.
+        callees: how many serve it.
+        rate: calls that they got of late, a second.
+        waiting: calls that wait for a callee.
+    """
+
+    uri: str
+    signature: str
+    doc: str
+    callees: int
+    rate: float
+    waiting: int
+
+
+def served_function(uri: str, said: Sequence[Announcement], waiting: int) -> ServedFunction:
+    """Return what several callees, at least one, say of a URI."""
+    first = said[0]
+    return ServedFunction(uri, first.signature, first.doc, len(said), sum(each.rate for each in said), waiting)
+
+
+OnServed: TypeAlias = Callable[[Mapping[str, bool] | None], None]
+"""Told which URIs callees have announced; ``None`` when that cannot be known now."""
+
+
 class CallerBroker(Broker):
     """Registers calls and delivers their results: the server's side of RPC. Greenlets may share it."""
 
@@ -113,6 +157,18 @@ class CallerBroker(Broker):
     def forget(self, pending: PendingCall) -> None:
         """Tell ``pending``, which was given to `call`, nothing more; its result is dropped. Idempotent."""
 
+    def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
+        """Ask which of some URIs are served, as callees have announced. Returns at once."""
+        on_served(None)
+
+    def functions(self, limit: int = 1000) -> list[ServedFunction]:
+        """Return at most ``limit`` of the functions that callees have announced, by URI. Waits for at most 5 seconds.
+
+        Raises:
+            BrokerError: they cannot be told now.
+        """
+        return []
+
 
 class IncomingCall(Struct, frozen=True, gc=False):
     """A call that a callee has popped.
@@ -123,6 +179,7 @@ class IncomingCall(Struct, frozen=True, gc=False):
         uri: the function's URI.
         args: JSON text.
         deadline: until when the result is wanted, on the clock ``time.monotonic``, in seconds.
+        waited: seconds for which it has waited for a callee.
     """
 
     conn_uuid: str
@@ -130,6 +187,7 @@ class IncomingCall(Struct, frozen=True, gc=False):
     uri: str
     args: bytes
     deadline: float
+    waited: float = 0.0
 
 
 class CallConsumer(ABC):
@@ -163,14 +221,27 @@ class CalleeBroker(Broker):
         """
 
     @abstractmethod
-    def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
+    def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
         """Store the result of a call, for as long as it is wanted. One that comes too late is dropped and counted.
 
         Args:
             call: the call, as popped.
             args: JSON text.
             on_done: told once the result is stored or dropped, or why it could not be stored.
+            failed: whether ``args`` are an error; ``None`` leaves it to their look.
         """
+
+    def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
+        """Say which functions a callee serves; to be said again before it is forgotten. Never blocks, nor fails.
+
+        Args:
+            callee_id: tells callees apart.
+            functions: by URI.
+            lifetime: seconds after which it is forgotten.
+        """
+
+    def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
+        """Take back what was announced. Never blocks, nor fails."""
 
 
 class Event(Struct, gc=False):

@@ -9,23 +9,28 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 import gevent
+import msgspec
 from gevent.event import Event as Flag
 
 from juggler.broker import (
+    Announcement,
     CallConsumer,
     CalleeBroker,
     CallerBroker,
     Done,
     Event,
     IncomingCall,
+    OnServed,
     PendingCall,
     PubSubBroker,
+    ServedFunction,
     Subscriber,
     glob,
+    served_function,
 )
 from juggler.broker.names import check_channel, check_uri, check_uris
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
@@ -67,9 +72,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._clock = clock
         self._conn_uuid = new_uuid()
         self._pending: dict[str, tuple[PendingCall, float]] = {}
-        self._calls: dict[str, deque[IncomingCall]] = {}
-        self._results: dict[str, deque[tuple[IncomingCall, bytes]]] = {}
+        self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
+        self._results: dict[str, deque[tuple[IncomingCall, bytes, bool | None]]] = {}
         self._consumers: list[MemoryConsumer] = []
+        self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
         self._subscriptions: dict[Subscription, dict[int, Subscriber]] = {}
         self._deadlines: list[float] = []
         self._closed = False
@@ -97,7 +103,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         try:
             self._check_open()
             check_uri(uri)
-            _append(self._calls, uri, call, self._call_capacity)
+            _append(self._calls, uri, (call, self._clock()), self._call_capacity)
         except BrokerError as error:
             pending.on_stored(error)
             return
@@ -110,8 +116,18 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def forget(self, pending: PendingCall) -> None:
         self._pending.pop(pending.call_id, None)
 
+    def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
+        on_served({uri: bool(self._announcements(uri)) for uri in uris})
+
+    def functions(self, limit: int = 1000) -> list[ServedFunction]:
+        found = [(uri, said) for uri in sorted(self._announced) if (said := self._announcements(uri))]
+        return [served_function(uri, said, len(self._calls.get(uri, ()))) for uri, said in found[:limit]]
+
+    def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
+        return {uri: len(self._calls.get(uri, ())) for uri in uris}
+
     def _deliver_results(self) -> None:
-        for call, args in self._results.pop(self._conn_uuid, ()):
+        for call, args, failed in self._results.pop(self._conn_uuid, ()):
             pending, deadline = self._pending.pop(call.msg_uuid, (None, 0.0))
             if pending is None:
                 self.dropped += 1
@@ -119,7 +135,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
                 self.expired += 1
                 pending.on_expired()
             else:
-                pending.on_result(args)
+                pending.on_result(args, failed)
 
     # Callee
 
@@ -131,13 +147,13 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             self._consumers.append(consumer)
         return consumer
 
-    def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
+    def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
         try:
             self._check_open()
             if call.deadline <= self._clock():
                 self.dropped += 1
             else:
-                _append(self._results, call.conn_uuid, (call, args), self._result_capacity)
+                _append(self._results, call.conn_uuid, (call, args, failed), self._result_capacity)
         except BrokerError as error:
             on_done(error)
             return
@@ -145,15 +161,28 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._loop.run_callback(self._deliver_results)
         on_done(None)
 
+    def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
+        until = self._clock() + lifetime
+        for uri, announcement in functions.items():
+            self._announced.setdefault(uri, {})[callee_id] = announcement, until
+
+    def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
+        for uri in uris:
+            self._announced.get(uri, {}).pop(callee_id, None)
+
+    def _announcements(self, uri: str) -> list[Announcement]:
+        now = self._clock()
+        return [announcement for announcement, until in self._announced.get(uri, {}).values() if until > now]
+
     def take(self, uri: str) -> IncomingCall | None:
         """Return the oldest call to ``uri`` that is still wanted, for a consumer; ``None`` when there is none."""
         waiting = self._calls.get(uri)
         while waiting:
-            call = waiting.popleft()
+            call, since = waiting.popleft()
             if not waiting:
                 del self._calls[uri]
             if call.deadline > self._clock():
-                return call
+                return msgspec.structs.replace(call, waited=self._clock() - since)
         return None
 
     def remove(self, consumer: MemoryConsumer) -> None:
@@ -214,7 +243,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         now = self._clock()
         while self._deadlines and self._deadlines[0] <= now:
             heapq.heappop(self._deadlines)
-        _drop(self._calls, lambda call: call.deadline <= now)
+        _drop(self._calls, lambda waiting: waiting[0].deadline <= now)
         _drop(self._results, lambda result: result[0].deadline <= now)
         for call_id, (pending, deadline) in list(self._pending.items()):
             if deadline <= now and call_id in self._pending:

@@ -32,6 +32,6 @@ def command(uri: str, args: Any, url: str, timeout: float) -> None:
       5    no connection, or the connection was lost
     """
     with Client(url) as client:
-        result = client.start_call(uri, args, timeout).result_json()
-    result_value(result)
-    click.echo(one_line(result))
+        response = client.start_call(uri, args, timeout).response()
+    result_value(response)
+    click.echo(one_line(response.args))

@@ -126,7 +126,7 @@ class Caller(PendingCall):
     def on_stored(self, error: BrokerError | None) -> None:
         pass
 
-    def on_result(self, args: bytes) -> None:
+    def on_result(self, args: bytes, failed: bool | None) -> None:
         self._answered()
         self.call()
 

@@ -13,6 +13,7 @@ import pytest
 from juggler.errors import BrokerError, NackCode
 from tests.contract.conftest import BLOCKING_TIMEOUT
 from tests.recorders import Outcome, RecordedCall, pop_all
+from tests.support import eventually
 
 TEXTS = [
     b"null",
@@ -35,6 +36,23 @@ def test_args_and_result_arrive_byte_for_byte(caller, callee, call, text):
     callee.result(incoming, text, done)
     assert done.wait() is None
     assert pending.wait(2) == [("stored", None), ("result", text)]
+
+
+@pytest.mark.parametrize("failed", [None, False, True])
+def test_whether_it_failed_arrives_with_a_result(caller, callee, call, failed):
+    pending = call(caller)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    callee.result(incoming, b"1", Outcome(), failed)
+    assert pending.wait(2)[1] == ("result", b"1")
+    assert pending.failed is failed
+
+
+def test_a_call_knows_how_long_it_has_waited(caller, callee, call):
+    call(caller)
+    since = time.monotonic()
+    eventually(lambda: time.monotonic() > since + 0.1)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    assert 0.09 < incoming.waited < 4
 
 
 def test_identifiers_are_uuids_and_differ(caller, callee, call, round_trip):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from juggler.errors import CallFailed, ConnectionClosed, Expired, InvalidMessage, InvalidValue, Nacked
-from juggler.message import Call, Pub, Sub, Unsb, new_uuid
+from juggler.message import Call, Pub, Res, Sub, Unsb, new_uuid
 from juggler.session import Session, result_value
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
@@ -18,7 +18,7 @@ class Waiter:
         self.outcomes = []
 
     def settle(self, outcome):
-        self.outcomes.append(outcome)
+        self.outcomes.append(outcome.args if isinstance(outcome, Res) else outcome)
 
     @property
     def outcome(self):
@@ -323,25 +323,46 @@ def test_answers_to_unknown_requests_are_no_error(session):
 # Results
 
 
+def result(args, failed=None):
+    return result_value(Res(for_="", uri="f", args=args, failed=failed))
+
+
+LOOKS_FAILED = b'{"error":{"message":"no such user","type":"LookupError"}}'
+
+
 @pytest.mark.parametrize(
     "args", [b"null", b"[]", b'{"error":null}', b'{"error":{"message":1}}', b'{"error":{"message":"x"},"more":1}']
 )
 def test_a_result_is_a_value(args):
-    assert result_value(args) == json.loads(args)
+    assert result(args) == result(args, failed=False) == json.loads(args)
 
 
-def test_an_error_result_is_raised():
+def test_a_result_that_says_it_is_one_is_one_whatever_it_looks_like():
+    assert result(LOOKS_FAILED, failed=False) == json.loads(LOOKS_FAILED)
+
+
+@pytest.mark.parametrize("failed", [None, True])
+def test_an_error_result_is_raised(failed):
     with pytest.raises(CallFailed, match="no such user") as caught:
-        result_value(b'{"error":{"message":"no such user","type":"LookupError"}}')
+        result(LOOKS_FAILED, failed)
     assert caught.value.type == "LookupError"
     with pytest.raises(CallFailed) as caught:
-        result_value(b'{"error":{"message":"no"}}')
-    assert (caught.value.message, caught.value.type) == ("no", "")
+        result(b'{"error":{"message":"no"}}', failed)
+    assert (caught.value.message, caught.value.type, caught.value.code, caught.value.data) == ("no", "", None, None)
+    with pytest.raises(CallFailed) as caught:
+        result(b'{"error":{"message":"no","code":402,"data":{"need":3}}}', failed)
+    assert (caught.value.code, caught.value.data) == (402, {"need": 3})
+
+
+def test_an_error_of_another_make_is_raised_if_it_says_that_it_is_one():
+    with pytest.raises(CallFailed, match="quota") as caught:
+        result(b'{"quota":3}', failed=True)
+    assert caught.value.data == {"quota": 3}
 
 
 def test_a_result_without_a_python_value_is_an_error():
     with pytest.raises(InvalidValue):
-        result_value(b"9" * 10_000)
+        result(b"9" * 10_000)
 
 
 def test_an_ack_that_comes_too_late_for_one_still_confirms_the_others(session):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import redis
 
 from juggler.broker import (
+    Announcement,
     BrokerStats,
     CallConsumer,
     CalleeBroker,
     CallerBroker,
     Done,
     IncomingCall,
+    OnServed,
     PendingCall,
     PubSubBroker,
+    ServedFunction,
     Subscriber,
 )
+from juggler.broker.redis.announcements import Announcements
 from juggler.broker.redis.callee import RedisCallee
 from juggler.broker.redis.caller import RedisCaller
 from juggler.broker.redis.cluster import Cluster
@@ -84,6 +88,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.caller = RedisCaller(names, Store(routes, call_capacity), self._watchdog, routes)
         self.callee = RedisCallee(names, Store(routes, result_capacity), self._watchdog, routes)
         self.pubsub = RedisPubSub(names, routes, self._watchdog)
+        self._announcements = Announcements(names, routes)
 
     def _make_routes(self, url: RedisUrl, names: Names, blocking_timeout: float, legacy: bool, sharded: bool) -> Routes:
         connector_to = partial(connector, version_key=names.version, legacy=legacy)
@@ -140,6 +145,18 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._routes.check_ready()
         self.pubsub.check_ready()
 
+    def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
+        self._announcements.ask_served(uris, on_served)
+
+    def functions(self, limit: int = 1000) -> list[ServedFunction]:
+        return self._announcements.functions(limit)
+
+    def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
+        self._announcements.announce(callee_id, functions, lifetime)
+
+    def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
+        self._announcements.withdraw(callee_id, uris)
+
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
         self.caller.call(uri, args, timeout, pending)
 
@@ -149,8 +166,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def calls(self, uris: Sequence[str]) -> CallConsumer:
         return self.callee.calls(uris)
 
-    def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
-        self.callee.result(call, args, on_done)
+    def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
+        self.callee.result(call, args, on_done, failed)
 
     def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
         self.pubsub.publish(channel, uuid, args, on_done)

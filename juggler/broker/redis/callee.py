@@ -12,7 +12,7 @@ from gevent.event import AsyncResult
 from juggler import codec
 from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
 from juggler.broker.names import check_uris
-from juggler.broker.redis.held import HeldResults
+from juggler.broker.redis.held import HeldResult, HeldResults
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Reply, as_error, ignore
 from juggler.broker.redis.pop import Popper
@@ -42,7 +42,7 @@ class RedisCallee(CalleeBroker):
         self._store = store
         self._routes = routes
         self._consumers: set[RedisConsumer] = set()
-        self._held = HeldResults(self.result, watchdog)
+        self._held = HeldResults(lambda held: self.result(*held), watchdog)
         self._closed = False
         routes.on_up(self._held.release)
 
@@ -58,7 +58,7 @@ class RedisCallee(CalleeBroker):
         """A consumer has closed its connections. Idempotent."""
         self._consumers.discard(consumer)
 
-    def result(self, call: IncomingCall, args: bytes, on_done: Done) -> None:
+    def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
         remaining = call.deadline - time.monotonic()
         if remaining <= 0:
             self.late += 1
@@ -68,7 +68,7 @@ class RedisCallee(CalleeBroker):
             self._store.push(
                 self.names.result_timeout(call.conn_uuid, call.msg_uuid),
                 self.names.results(call.conn_uuid),
-                codec.encode_result(ResultPayload(call.conn_uuid, call.msg_uuid, call.uri, args)),
+                codec.encode_result(ResultPayload(call.conn_uuid, call.msg_uuid, call.uri, args, failed)),
                 remaining,
                 on_done,
             )
@@ -76,7 +76,7 @@ class RedisCallee(CalleeBroker):
             if self._closed:
                 on_done(error)
             else:
-                self._held.add(call, args, on_done, error)
+                self._held.add(HeldResult(call, args, on_done, failed), error)
 
     def close(self) -> None:
         self._closed = True
@@ -166,16 +166,18 @@ class _Check:
         self._routes = routes
         self._keys = [names.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
         self._pttls: list[Any] = []
+        self._timeouts: Reply = None
         self._known: AsyncResult = AsyncResult()
         try:
             packed = b"".join(b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (len(key), key) for key in self._keys)
+            packed += pack(b"MGET", *self._keys)
             on_replies = [self._pttls.append] * len(payloads)
-            routes.link_for(self._keys[0]).send(packed, (*on_replies[1:], self._on_last))
+            routes.link_for(self._keys[0]).send(packed, (*on_replies, self._on_timeouts))
         except BrokerUnavailable as error:
             self._known.set(error)
 
-    def _on_last(self, reply: Reply) -> None:
-        self._pttls.append(reply)
+    def _on_timeouts(self, reply: Reply) -> None:
+        self._timeouts = reply
         self._known.set(None)
 
     def wait(self) -> list[IncomingCall]:
@@ -184,15 +186,23 @@ class _Check:
         Raises:
             BrokerError: Redis did not tell. It may be asked again: nothing was deleted.
         """
-        failures = [self._known.get(), *self._pttls]
+        failures = [self._known.get(), self._timeouts, *self._pttls]
         for failure in failures:
             if isinstance(failure, Exception):
                 raise as_error(failure)
         now = time.monotonic()
         self._delete()
         return [
-            IncomingCall(payload.conn_uuid, payload.msg_uuid, payload.uri, payload.args, now + pttl / 1000)
-            for payload, pttl in zip(self.payloads, self._pttls, strict=True)
+            IncomingCall(
+                payload.conn_uuid,
+                payload.msg_uuid,
+                payload.uri,
+                payload.args,
+                now + pttl / 1000,
+                # The key's value is the call's timeout; it may have ended just now.
+                (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
+            )
+            for payload, pttl, timeout in zip(self.payloads, self._pttls, self._timeouts, strict=True)
             if pttl > 0
         ]
 

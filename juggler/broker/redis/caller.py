@@ -20,7 +20,7 @@ from juggler.broker.redis.store import Store
 from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
-from juggler.message import CallPayload, new_uuid
+from juggler.message import CallPayload, ResultPayload, new_uuid
 
 
 class _Entry:
@@ -33,7 +33,7 @@ class _Entry:
         self.pending: PendingCall | None = pending
         self.deadline = deadline
         self.stored = False
-        self.early_result: bytes | None = None
+        self.early_result: ResultPayload | None = None
 
 
 class RedisCaller(CallerBroker):
@@ -166,17 +166,17 @@ class RedisCaller(CallerBroker):
             if entry is None or entry.deadline <= now:
                 self.dropped += 1
             elif entry.stored:
-                self._deliver(entry, result.args)
+                self._deliver(entry, result)
             else:
                 # The result has overtaken the reply to the push, which comes on another connection.
-                entry.early_result = result.args
+                entry.early_result = result
         self._store.delete(over)
 
-    def _deliver(self, entry: _Entry, args: bytes) -> None:
+    def _deliver(self, entry: _Entry, result: ResultPayload) -> None:
         pending = entry.pending
         if pending is not None:
             self.forget(pending)
-            pending.on_result(args)
+            pending.on_result(result.args, result.failed)
 
     def _expire(self, _: float) -> None:
         now = time.monotonic()

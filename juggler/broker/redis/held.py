@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from juggler.broker import Done, IncomingCall
 from juggler.broker.redis.watchdog import Watchdog
@@ -17,30 +18,39 @@ LIMIT = 64 * 1024 * 1024
 """Bytes of results that may wait; beyond it, they are lost."""
 
 
+class HeldResult(NamedTuple):
+    """What `juggler.broker.CalleeBroker.result` was given."""
+
+    call: IncomingCall
+    args: bytes
+    on_done: Done
+    failed: bool | None
+
+
 class HeldResults:
     """A queue of results, in their order."""
 
-    def __init__(self, send: Callable[[IncomingCall, bytes, Done], None], watchdog: Watchdog) -> None:
+    def __init__(self, send: Callable[[HeldResult], None], watchdog: Watchdog) -> None:
         """Hold results for ``send``; meanwhile ``watchdog`` sees that none waits for longer than it is wanted."""
         self._send = send
         self._watchdog = watchdog
-        self._queue: deque[tuple[IncomingCall, bytes, Done, BrokerUnavailable]] = deque()
+        self._queue: deque[tuple[HeldResult, BrokerUnavailable]] = deque()
         self._size = 0
 
-    def add(self, call: IncomingCall, args: bytes, on_done: Done, error: BrokerUnavailable) -> None:
-        """Hold a result; when there is no room, or in the end no time, ``on_done`` is told ``error``."""
-        if self._size + len(args) > LIMIT:
-            on_done(error)
+    def add(self, held: HeldResult, error: BrokerUnavailable) -> None:
+        """Hold a result; when there is no room, or in the end no time, its ``on_done`` is told ``error``."""
+        if self._size + len(held.args) > LIMIT:
+            held.on_done(error)
             return
         if not self._queue:
             self._watchdog.add(self.drop_late)
-        self._size += len(args)
-        self._queue.append((call, args, on_done, error))
+        self._size += len(held.args)
+        self._queue.append((held, error))
 
     def release(self) -> None:
         """Send all: Redis is back."""
-        for call, args, on_done, _ in self._take(lambda call: True):
-            self._send(call, args, on_done)
+        for held, _ in self._take(lambda call: True):
+            self._send(held)
 
     def drop_late(self, _: float) -> None:
         """Give up those that are wanted no more."""
@@ -52,13 +62,13 @@ class HeldResults:
         self._fail(lambda call: True)
 
     def _fail(self, which: Callable[[IncomingCall], bool]) -> None:
-        for _, _, on_done, error in self._take(which):
-            on_done(error)
+        for held, error in self._take(which):
+            held.on_done(error)
 
-    def _take(self, which: Callable[[IncomingCall], bool]) -> list[tuple[IncomingCall, bytes, Done, BrokerUnavailable]]:
-        taken = [entry for entry in self._queue if which(entry[0])]
-        self._queue = deque(entry for entry in self._queue if not which(entry[0]))
-        self._size = sum(len(args) for _, args, _, _ in self._queue)
+    def _take(self, which: Callable[[IncomingCall], bool]) -> list[tuple[HeldResult, BrokerUnavailable]]:
+        taken = [entry for entry in self._queue if which(entry[0].call)]
+        self._queue = deque(entry for entry in self._queue if not which(entry[0].call))
+        self._size = sum(len(held.args) for held, _ in self._queue)
         if not self._queue:
             self._watchdog.remove(self.drop_late)
         return taken

@@ -39,6 +39,19 @@ class Names:
         """Return the key that exists while a result is still wanted."""
         return f"{self._prefix}juggler:results:timeout:{{{conn_uuid}}}:{msg_uuid}".encode()
 
+    def callees(self, uri: str) -> bytes:
+        """Return the key of the set of callees that serve a URI; it exists as long as there is one."""
+        return f"{self._prefix}juggler:callees:{{{uri}}}".encode()
+
+    def announcement(self, uri: str, callee_id: str) -> bytes:
+        """Return the key of what one callee says of a URI."""
+        return f"{self._prefix}juggler:callees:{{{uri}}}:{callee_id}".encode()
+
+    @property
+    def uris(self) -> bytes:
+        """The key of the set of all URIs that are served, for lists of them."""
+        return self._bytes + b"juggler:uris"
+
     @property
     def version(self) -> bytes:
         """The key by which a server's version is found out: no URI's list, and never there."""

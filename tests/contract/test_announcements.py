@@ -1,0 +1,89 @@
+"""Callees say what they serve; whoever asks is told, until they fall silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from juggler.broker import Announcement
+from tests.recorders import pop_all
+from tests.support import eventually
+
+ADD = Announcement(signature="(a: int, b: int) -> int", doc="Add.", rate=2.0)
+LONG = 60.0
+
+
+def served(broker, *uris):
+    """Ask, and return what was told."""
+    told = []
+    broker.ask_served(uris, told.append)
+    eventually(lambda: told, message="on_served")
+    (known,) = told
+    return known
+
+
+@pytest.fixture
+def withdrawing(caller, callee):
+    """Withdraw all that a test has announced."""
+    announced = []
+
+    def announce(callee_id, functions, lifetime=LONG):
+        announced.append((callee_id, tuple(functions)))
+        callee.announce(callee_id, functions, lifetime)
+        served(callee, *functions)  # by now it is written
+
+    yield announce
+    for callee_id, uris in announced:
+        callee.withdraw(callee_id, uris)
+    eventually(lambda: not caller.functions())
+
+
+def test_what_nobody_announced_is_not_served(caller):
+    assert served(caller, "math.add", "math.sub") == {"math.add": False, "math.sub": False}
+    assert caller.functions() == []
+
+
+def test_what_was_announced_is_served(caller, callee, withdrawing):
+    withdrawing("one", {"math.add": ADD})
+    assert served(caller, "math.sub", "math.add") == {"math.add": True, "math.sub": False}
+    (function,) = caller.functions()
+    assert (function.uri, function.signature, function.doc) == ("math.add", ADD.signature, "Add.")
+    assert (function.callees, function.rate, function.waiting) == (1, 2.0, 0)
+
+
+def test_callees_are_counted_and_their_rates_added(caller, callee, withdrawing):
+    withdrawing("one", {"math.add": ADD, "math.sub": Announcement()})
+    withdrawing("two", {"math.add": ADD})
+    withdrawing("two", {"math.add": ADD})
+    functions = caller.functions()
+    assert [(f.uri, f.callees, f.rate) for f in functions] == [("math.add", 2, 4.0), ("math.sub", 1, 0.0)]
+    assert [f.uri for f in caller.functions(limit=1)] == ["math.add"]
+
+
+def test_what_is_withdrawn_is_served_no_more(caller, callee, withdrawing):
+    withdrawing("one", {"math.add": ADD})
+    withdrawing("two", {"math.add": ADD})
+    callee.withdraw("one", ["math.add"])
+    served(callee, "math.add")
+    assert served(caller, "math.add") == {"math.add": True}
+    assert caller.functions()[0].callees == 1
+    callee.withdraw("two", ["math.add"])
+    served(callee, "math.add")
+    assert served(caller, "math.add") == {"math.add": False}
+    assert caller.functions() == []
+
+
+def test_what_is_not_said_again_is_forgotten(caller, callee, withdrawing):
+    withdrawing("one", {"math.add": ADD, "math.sub": ADD}, 0.05)
+    withdrawing("two", {"math.add": ADD})
+    eventually(lambda: not served(caller, "math.sub")["math.sub"])
+    assert served(caller, "math.add") == {"math.add": True}
+    assert [(f.uri, f.callees) for f in caller.functions()] == [("math.add", 1)]
+
+
+def test_calls_that_wait_are_told(caller, callee, withdrawing, call):
+    withdrawing("one", {"math.add": ADD})
+    call(caller, "math.add")
+    assert caller.functions()[0].waiting == 1
+    consumer = callee.calls(["math.add"])
+    pop_all(consumer, 1)
+    consumer.close()
