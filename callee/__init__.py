@@ -7,12 +7,27 @@
     rpc = Callee()
 
     @rpc.register("greet")
-    def greet(name):
+    def greet(name: str) -> str:
         return f"hello, {name}"
 
-Run it with ``juggler-callee MODULE:rpc``, or with `callee.worker.Worker` from a program of your own.
+Run it with ``juggler-callee MODULE:rpc``, or with `callee.worker.Worker` from a program of your own. Within functions
+there are `time_left`, `given_up`, `publish` and `current_call`; `CallError` is for errors that callers are to see.
 """
 
+from callee.current import Call, current_call, given_up, publish, time_left
+from callee.errors import CallError, DeadlineExceeded, InvalidArguments, TimeIsUp, TimeLimitExceeded
 from callee.registry import Callee
 
-__all__ = ["Callee"]
+__all__ = [
+    "Call",
+    "CallError",
+    "Callee",
+    "DeadlineExceeded",
+    "InvalidArguments",
+    "TimeIsUp",
+    "TimeLimitExceeded",
+    "current_call",
+    "given_up",
+    "publish",
+    "time_left",
+]

@@ -1,36 +1,82 @@
-"""From a call's arguments to its answer, both as JSON text: decode, run, encode; an exception becomes an error."""
+"""From a call to its answer: run the thunk, encode what it returns; an exception becomes an error."""
 
 from __future__ import annotations
 
-from callee.binding import Thunk
-from juggler.codec import decode_args, encode_args
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from callee.current import Call, running
+from callee.errors import CallError, InvalidResult
+from callee.thunk import Thunk
+from juggler.codec import check_args, encode_args
 from juggler.errors import InvalidValue
 
-
-class InvalidResult(Exception):
-    """A function returned what JSON cannot carry. Its text says what."""
+_LOOKS_FAILED = b'{"error":'
 
 
-def run(thunk: Thunk, args: bytes) -> bytes:
-    """Run the function and return its result as JSON text.
+class Answer(NamedTuple):
+    """What is sent back for a call.
+
+    Attributes:
+        args: JSON text.
+        failed: True for an error, False for a result that looks like one, ``None`` for any other result.
+    """
+
+    args: bytes
+    failed: bool | None
+
+
+def run(thunk: Thunk, call: Call) -> Answer:
+    """Run the function and return its result.
 
     Raises:
-        InvalidValue: ``args`` cannot be decoded.
+        juggler.errors.InvalidValue: the arguments cannot be decoded.
         InvalidResult: the result cannot be encoded.
         BaseException: whatever the function raises.
     """
-    value = thunk(decode_args(args))
+    token = running.set(call)
     try:
-        return encode_args(value)
+        value = thunk.run(call)
+    finally:
+        running.reset(token)
+    if type(value) is Raw:
+        return _raw(bytes(value))
+    try:
+        args = encode_args(value)
     except InvalidValue as error:
         raise InvalidResult(f"the function's result cannot be sent: {error}") from None
+    return Answer(args, False if args.startswith(_LOOKS_FAILED) else None)
 
 
-def error(exception: BaseException) -> bytes:
-    """Return the JSON text that tells the caller of an exception."""
+def _raw(text: bytes) -> Answer:
+    """Check JSON text that a function has written itself."""
+    try:
+        check_args(text)
+    except InvalidValue as error:
+        raise InvalidResult(f"the function's result cannot be sent: {error}") from None
+    return Answer(text, False)
+
+
+def error(exception: BaseException, call_id: str = "", mask: bool = False) -> Answer:
+    """Return what tells the caller of an exception.
+
+    Args:
+        exception: what was raised.
+        call_id: where the log says more.
+        mask: say nothing of it but ``call_id``, unless it was made for the caller.
+    """
+    if mask and not isinstance(exception, CallError):
+        return Answer(encode_args({"error": {"message": f"internal error, call {call_id}", "type": "Internal"}}), True)
     name = type(exception).__name__
     try:
         message = str(exception) or name
     except BaseException:
         message = name
-    return encode_args({"error": {"message": message, "type": name}})
+    told: dict[str, object] = {"message": message, "type": name}
+    if isinstance(exception, CallError):
+        told.update({key: more for key in ("code", "data") if (more := getattr(exception, key)) is not None})
+    try:
+        return Answer(encode_args({"error": told}), True)
+    except InvalidValue as invalid:
+        return Answer(encode_args({"error": {**told, "data": f"cannot be sent: {invalid}"}}), True)

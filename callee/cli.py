@@ -1,75 +1,112 @@
-"""The command ``juggler-callee``: serves the functions of a `Callee`."""
+"""The command ``juggler-callee``: serves the functions of a `Callee`, in one process or several."""
 
 from __future__ import annotations
 
-from gevent import monkey
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
 
-# First of all: what is imported from here on, the user's module above all, gets what is patched. As this module is
-# imported for nothing but the command, that is the command's doing.
-monkey.patch_all()
+import click
 
-import logging  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-import traceback  # noqa: E402
-from types import FrameType  # noqa: E402
+import juggler
+from callee import control
+from callee.options import Options, shortened
+from juggler.errors import ConfigError
 
-import click  # noqa: E402
+DEFAULT_URL = "redis://127.0.0.1:6379"
+_POSITIVE = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0)
+_SECONDS_OF_SOME = click.FloatRange(min=0, min_open=True)
+_LEVELS = click.Choice(["debug", "info", "warning", "error"])
+_FORMATS = click.Choice(["text", "logfmt", "json"])
 
-import juggler  # noqa: E402
-from callee.loading import load  # noqa: E402
-from callee.registry import Callee  # noqa: E402
-from callee.worker import Worker  # noqa: E402
-from juggler.broker.redis import DEFAULT_URL, RedisBroker, wait_for  # noqa: E402
-from juggler.errors import ConfigError  # noqa: E402
 
-WAYS_OUT = "start one, or name another with --redis or REDIS_URL"
-NAMES_SHOWN = 10
+def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter(f"expected HOST:PORT, such as 127.0.0.1:9100, got {value!r}")
+    return host, int(port)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """Return an option that a variable of the environment can set, too."""
+    long = next(name for name in names if name.startswith("--"))
+    settings.setdefault("envvar", f"JUGGLER_CALLEE_{long[2:].upper().replace('-', '_')}")
+    return click.option(*names, **settings)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("name", metavar="MODULE:OBJECT")
-@click.option(
-    "-c", "--concurrency", type=click.IntRange(min=1), default=100, show_default=True, help="Calls at a time."
+@_option("-c", "--concurrency", type=_POSITIVE, default=100, show_default=True, help="Calls at a time, each process.")
+@_option("-p", "--processes", type=_POSITIVE, default=1, show_default=True, help="Processes.")
+@_option("--threads", type=_POSITIVE, default=10, show_default=True, help="Calls at a time of functions for threads.")
+@_option("--pool-processes", type=_POSITIVE, help="The same for processes. Default: as many as there are CPUs.")
+@_option("--only", multiple=True, metavar="PATTERN", help="Serve URIs that match, as in 'math.*'; more than once.")
+@_option("--without", multiple=True, metavar="PATTERN", help="Serve no URIs that match; more than once.")
+@_option("--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help=f"Default: {DEFAULT_URL}.")
+@_option(
+    "--pubsub-redis",
+    "pubsub_url",
+    metavar="URL",
+    envvar="PUBSUB_REDIS_URL",
+    show_envvar=True,
+    help="Where functions publish, if it is another one.",
 )
-@click.option("--redis", "url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help=f"Default: {DEFAULT_URL}.")
-@click.option("--key-prefix", default="", metavar="TEXT", help="What all names in Redis begin with.")
-@click.option("--fail-fast", is_flag=True, help="End when Redis does not answer at the start, rather than wait for it.")
-@click.option(
+@_option("--key-prefix", default="", metavar="TEXT", help="What all names in Redis begin with.")
+@_option("--fail-fast", is_flag=True, help="End when Redis does not answer at the start, rather than wait for it.")
+@_option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=_SECONDS,
     default=10.0,
     show_default=True,
     metavar="SECONDS",
     help="Time for running calls to end in when it is stopped.",
 )
+@_option("--time-limit", type=_SECONDS_OF_SOME, metavar="SECONDS", help="End functions that run longer.")
+@_option("--mask-errors", is_flag=True, help="Hide from callers what functions raise, but for CallError.")
+@_option("--reload", is_flag=True, help="Start anew when a Python file under the current directory changes.")
+@_option("--listen", callback=_address, metavar="HOST:PORT", help="Answer /healthz, /metrics and /debug/vars there.")
+@_option("--health-file", metavar="PATH", help="Touch this file every second, as long as calls are taken.")
+@_option("--log-level", type=_LEVELS, default="info", show_default=True, help="Lowest level that is logged.")
+@_option("--log-format", type=_FORMATS, default="text", show_default=True, help="A line each.")
+@click.option("--check", is_flag=True, help="Import the callee, say what would be served, and end.")
 @click.option("--verbose", is_flag=True, help="Log more, and show tracebacks.")
 @click.version_option(juggler.__version__, prog_name="juggler-callee")
-def main(
-    name: str, concurrency: int, url: str | None, key_prefix: str, fail_fast: bool, grace: float, verbose: bool
-) -> None:
+def main(check: bool, verbose: bool, redis_url: str | None, **parameters: Any) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
 
-    A Redis that was named and does not answer is waited for, unless --fail-fast is given.
+    A Redis that was named and does not answer is waited for, unless --fail-fast is given. Each option can be set by a
+    variable, too: --time-limit by JUGGLER_CALLEE_TIME_LIMIT.
 
-    SIGTERM and SIGINT (Ctrl-C) let running calls end; a second one does not.
+    SIGTERM and SIGINT (Ctrl-C) take no more calls and let running ones end; a second one does not. SIGHUP starts anew
+    with the code as it is then; with several processes, new ones serve before old ones end.
 
     \b
     Exit codes:
       0    stopped, all calls have ended
       1    stopped, but gave up on calls that did not end
-      2    a wrong option or argument, or no Redis
+      2    a wrong option or argument, a callee that cannot be imported, or no Redis
+      130, 143   ended at once, by a second SIGINT or SIGTERM
     """
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if verbose:
+        parameters["log_level"] = "debug"
+    options = Options(redis_url=redis_url or DEFAULT_URL, redis_named=bool(redis_url), **parameters)
     try:
-        callee = load(name)
-        broker = _broker(url or DEFAULT_URL, key_prefix)
-        try:
-            wait_for(broker, _complain, patient=bool(url) and not fail_fast, ways_out=WAYS_OUT)
-            given_up = _serve(callee, broker, concurrency, grace)
-        finally:
-            broker.close()
-        sys.exit(1 if given_up else 0)
+        if check:
+            _check(options)
+            return
+        supervised = control.VARIABLE in os.environ
+        if not supervised and (options.processes > 1 or options.reload):
+            from callee.supervisor import Supervisor
+
+            sys.exit(Supervisor(options, sys.argv[1:], click.echo).run())
+        from callee.serve import serve
+
+        sys.exit(1 if serve(options, click.echo, _complain) else 0)
     except ConfigError as error:
         if verbose:
             traceback.print_exc()
@@ -77,42 +114,18 @@ def main(
         sys.exit(2)
 
 
-def _broker(url: str, key_prefix: str) -> RedisBroker:
-    try:
-        return RedisBroker(url, key_prefix=key_prefix)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+def _check(options: Options) -> None:
+    # As it would be served: what is imported may ask.
+    from callee import serve  # noqa: F401
+    from callee.loading import load
+    from callee.options import chosen
+
+    uris = chosen(load(options.name), options.only, options.without)
+    click.echo(f"{options.name}: {shortened(uris)}")
 
 
 def _complain(line: str) -> None:
     click.echo(f"juggler-callee: {line}", err=True)
-
-
-def _serve(callee: Callee, broker: RedisBroker, concurrency: int, grace: float) -> int:
-    worker = Worker(callee, broker, concurrency=concurrency, grace=grace)
-    _stop_on_signals(worker)
-    click.echo(f"serving {_shortened(list(callee))}, {concurrency} calls at a time, from {broker.shown_url}")
-    given_up = worker.run()
-    click.echo(f"stopped: {worker.stats.total()!r}")
-    return given_up
-
-
-def _stop_on_signals(worker: Worker) -> None:
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        # The next one ends the process at once, even one that computes and never looks up.
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
-        worker.stop()
-
-    for each in signals:
-        signal.signal(each, on_signal)
-
-
-def _shortened(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 if __name__ == "__main__":

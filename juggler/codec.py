@@ -549,6 +549,18 @@ def _check(text: str) -> None:
         rawjson.check(text)
 
 
+def check_args(text: bytes) -> None:
+    """Check that a text is one JSON value in UTF-8.
+
+    Raises:
+        InvalidValue: it is not.
+    """
+    try:
+        _check(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"not a JSON value: {error}"[:_MAX_ERROR]) from None
+
+
 def decode_args(text: bytes | str) -> Any:
     """Return the value of a JSON text that has been checked: the ``args`` of a decoded message or payload.
 

@@ -60,6 +60,10 @@ class BrokerStats(Struct, frozen=True):
         gaps: how often events may have been lost.
         links: whether each link is up.
         losses: how many connections each link has lost.
+        expired_calls: calls that a callee popped when nobody wanted them any more.
+        invalid_calls: what a callee popped and is no call.
+        unchecked_calls: failed attempts to learn whether popped calls are still wanted; they are asked about again.
+        late_results: results that nobody wanted any more when they were ready.
     """
 
     calls: int = 0
@@ -70,6 +74,10 @@ class BrokerStats(Struct, frozen=True):
     gaps: int = 0
     links: dict[str, bool] = {}
     losses: dict[str, int] = {}
+    expired_calls: int = 0
+    invalid_calls: int = 0
+    unchecked_calls: int = 0
+    late_results: int = 0
 
 
 class Broker(ABC):

@@ -47,6 +47,7 @@ class Snapshot(Struct):
         highest: gauges of which the highest counts.
         lowest: gauges of which the lowest counts.
         calls: latencies by URI.
+        waits: how long calls waited for a callee, by URI.
     """
 
     counters: Values = {}
@@ -54,6 +55,7 @@ class Snapshot(Struct):
     highest: Values = {}
     lowest: Values = {}
     calls: dict[str, Histogram] = {}
+    waits: dict[str, Histogram] = {}
 
 
 class Metrics:
@@ -135,8 +137,9 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
                 chosen = into.setdefault(name, {})
                 for label, value in labels.items():
                     chosen[label] = choose(chosen.get(label, value), value)
-        for uri, histogram in snapshot.calls.items():
-            _add(merged.calls.setdefault(uri, Histogram()), histogram)
+        for of, histograms in ((merged.calls, snapshot.calls), (merged.waits, snapshot.waits)):
+            for uri, histogram in histograms.items():
+                _add(of.setdefault(uri, Histogram()), histogram)
     return merged
 
 

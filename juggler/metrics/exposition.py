@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import (
@@ -50,41 +51,56 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "juggler_queue_length": ("Calls that wait for a callee.", ("uri",)),
     "juggler_redis_up": ("Whether the link to Redis is up.", ("link",)),
 }
+HISTOGRAMS = {"calls": ("juggler_call_duration_seconds", "From CALL to RES.")}
+
+
+class Words(NamedTuple):
+    """What the figures of a snapshot are called: for each a text, and the names of its labels."""
+
+    counters: Mapping[str, tuple[str, tuple[str, ...]]]
+    gauges: Mapping[str, tuple[str, tuple[str, ...]]]
+    histograms: Mapping[str, tuple[str, str]]
+
+
+SERVER = Words(COUNTERS, GAUGES, HISTOGRAMS)
+
 # Prometheus's name for what has the usual one: juggler_connections is a gauge as well.
 _RENAMED = {"juggler_connections_opened": "juggler_connections"}
 
 
 class _Snapshots(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, words: Words) -> None:
         self._snapshot = snapshot
+        self._words = words
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
-        for name, (text, labels) in COUNTERS.items():
+        for name, (text, labels) in self._words.counters.items():
             counter = CounterMetricFamily(_RENAMED.get(name, name), text, labels=labels)
             for label, value in snapshot.counters.get(name, {}).items():
-                counter.add_metric(label.split(",") if labels else [], value)
+                counter.add_metric(label.split(",", len(labels) - 1) if labels else [], value)
             yield counter
         gauges = snapshot.gauges | snapshot.highest | snapshot.lowest
-        for name, (text, labels) in GAUGES.items():
+        for name, (text, labels) in self._words.gauges.items():
             gauge = GaugeMetricFamily(name, text, labels=labels)
             for label, value in gauges.get(name, {}).items():
                 gauge.add_metric([label] if labels else [], value)
             yield gauge
-        duration = HistogramMetricFamily("juggler_call_duration_seconds", "From CALL to RES.", labels=["uri"])
-        for uri, histogram in snapshot.calls.items():
-            so_far, buckets = 0, []
-            for bound, count in zip([*map(str, BUCKETS), "+Inf"], histogram.counts, strict=True):
-                so_far += count
-                buckets.append((bound, so_far))
-            duration.add_metric([uri], buckets, histogram.total_seconds)
-        yield duration
+        for field, (name, text) in self._words.histograms.items():
+            family = HistogramMetricFamily(name, text, labels=["uri"])
+            for uri, histogram in getattr(snapshot, field).items():
+                so_far, buckets = 0, []
+                for bound, count in zip([*map(str, BUCKETS), "+Inf"], histogram.counts, strict=True):
+                    so_far += count
+                    buckets.append((bound, so_far))
+                family.add_metric([uri], buckets, histogram.total_seconds)
+            yield family
 
 
-def prometheus(snapshot: Snapshot) -> bytes:
+def prometheus(snapshot: Snapshot, words: Words = SERVER) -> bytes:
     """Return the snapshot in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshots(snapshot))
+    registry.register(_Snapshots(snapshot, words))
     return generate_latest(registry)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,9 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from juggler.broker.redis import RedisBroker
 from juggler.embedded import EmbeddedRedis, bundled_server, free_port
-from tests.recorders import RecordedCall
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -58,31 +55,14 @@ def end(process, *signals):
     return process.returncode, out, err
 
 
-@pytest.fixture
-def ask(redis_url):
-    """Call a function through Redis and return the result, decoded: ``ask(uri, value)``."""
-    broker = RedisBroker(redis_url)
-
-    def ask(uri, value, wait=True):
-        pending = RecordedCall()
-        broker.call(uri, json.dumps(value).encode(), 10.0, pending)
-        if not wait:
-            return pending
-        (_, error), (kind, args) = pending.wait(2)
-        assert (error, kind) == (None, "result")
-        return json.loads(args)
-
-    yield ask
-    broker.close()
-
-
 def test_serves_the_demo_and_stops_in_order(redis_url, ask):
     with running("callee.demo:rpc", "-c", "7", REDIS_URL=redis_url) as process:
         assert process.said == (f"serving test.echo, test.reverse, test.delay, 7 calls at a time, from {redis_url}\n")
         assert ask("test.echo", {"a": [1]}) == {"a": [1]}
         assert ask("test.reverse", "abc") == "cba"
         assert ask("test.delay", "5") == 5
-        assert ask("test.reverse", 1) == {"error": {"message": "expected a string, got 1", "type": "ValueError"}}
+        told = {"message": "text: Expected str, got int", "type": "InvalidArguments", "code": 400}
+        assert ask("test.reverse", 1) == {"error": told}
         assert end(process, signal.SIGTERM)[:2] == (
             0,
             "stopped: 4 requests, 3 successes, 1 failures, 0 expiries\n",

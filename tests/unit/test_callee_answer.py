@@ -1,41 +1,101 @@
-"""Every call has an answer, and it is JSON."""
+"""Every call has an answer, and it is JSON; whether it failed is said wherever its look could mislead."""
 
 from __future__ import annotations
 
 import json
 import math
+import time
+from dataclasses import dataclass
 
+import msgspec
 import pytest
 
-from callee import answer
-from callee.answer import InvalidResult
+from callee import Callee, CallError, InvalidArguments, answer, current_call, time_left
+from callee.answer import Answer
+from callee.current import Call
+from callee.errors import InvalidResult
+from juggler.broker import IncomingCall
 from juggler.errors import InvalidValue
+
+
+def run(function, text=b"null", **options):
+    rpc = Callee()
+    rpc.register("f", function, **{"whole": True, **options})
+    incoming = IncomingCall("conn", "msg", "f", text, time.monotonic() + 60, 0.25)
+    return answer.run(rpc["f"], Call(incoming, pytest.fail))
 
 
 @pytest.mark.parametrize("text", [b"null", b'{"a":[1,2.5,"x",true]}', '"ünï ☃"'.encode(), b"12345678901234567890123"])
 def test_the_function_gets_the_decoded_args_and_its_value_is_encoded(text):
     seen = []
-    result = answer.run(lambda value: seen.append(value) or value, text)
+    result = run(lambda value: seen.append(value) or value, text)
     assert seen == [json.loads(text)]
-    assert json.loads(result) == json.loads(text)
+    assert json.loads(result.args) == json.loads(text)
+    assert result.failed is None
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, b"bytes", {1}, object()], ids=repr)
+@dataclass
+class Item:
+    name: str
+    price: float = 1.5
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(Item("tea"), b'{"name":"tea","price":1.5}'), ({1}, b"[1]"), ((1, "a"), b'[1,"a"]')]
+)
+def test_results_of_many_kinds_can_be_sent(value, text):
+    assert run(lambda _: value) == (text, None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, b"bytes", {object()}, object(), Item("x", math.nan)], ids=repr)
 def test_a_result_that_json_cannot_carry_is_an_error_that_names_it(value):
     with pytest.raises(InvalidResult, match=r"the function's result cannot be sent: .*(NaN|bytes|set|object)"):
-        answer.run(lambda _: value, b"null")
+        run(lambda _: value)
 
 
 def test_an_endless_result_is_an_error():
     endless = []
     endless.append(endless)
     with pytest.raises(InvalidResult, match="circular"):
-        answer.run(lambda _: endless, b"null")
+        run(lambda _: endless)
 
 
 def test_args_that_cannot_be_decoded_never_reach_the_function():
     with pytest.raises(InvalidValue, match="not a JSON value"):
-        answer.run(pytest.fail, b"[1,")
+        run(pytest.fail, b"[1,")
+
+
+def test_a_raw_function_gets_the_call_and_may_write_json_itself():
+    def echo(call):
+        assert (call.uri, call.conn_uuid, call.msg_uuid, call.waited) == ("f", "conn", "msg", 0.25)
+        assert call.value == [1.0]
+        assert 59 < call.time_left() <= 60
+        assert not call.given_up()
+        return msgspec.Raw(call.args)
+
+    assert run(echo, b"[1.00]", raw=True, whole=False) == (b"[1.00]", False)
+
+
+def test_json_that_is_none_is_an_error():
+    with pytest.raises(InvalidResult, match="the function's result cannot be sent: not a JSON value"):
+        run(lambda _: msgspec.Raw(b"[1"))
+
+
+def test_a_result_that_looks_like_an_error_says_that_it_is_none():
+    assert run(lambda _: {"error": {"message": "x"}}) == (b'{"error":{"message":"x"}}', False)
+    assert run(lambda _: {"errors": 0}).failed is None
+
+
+def test_the_running_call_is_known_while_it_runs():
+    assert run(lambda _: [current_call().uri, time_left() > 59]).args == b'["f",true]'
+    with pytest.raises(RuntimeError, match="no call is running here"):
+        current_call()
+
+
+def told(exception, **options):
+    found = answer.error(exception, **options)
+    assert found.failed is True
+    return json.loads(found.args)["error"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +109,29 @@ def test_args_that_cannot_be_decoded_never_reach_the_function():
     ],
 )
 def test_an_exception_becomes_an_error(exception, message, type_):
-    assert json.loads(answer.error(exception)) == {"error": {"message": message, "type": type_}}
+    assert told(exception) == {"message": message, "type": type_}
+
+
+def test_an_error_for_the_caller_says_more():
+    error = CallError("not enough", code=402, data={"missing": 3})
+    expected = {"message": "not enough", "type": "CallError", "code": 402, "data": {"missing": 3}}
+    assert told(error) == told(error, mask=True) == expected
+    assert told(InvalidArguments("a: missing"), mask=True) == {
+        "message": "a: missing",
+        "type": "InvalidArguments",
+        "code": 400,
+    }
+
+
+def test_what_is_masked_names_only_the_call():
+    error = told(ValueError("secret"), call_id="123", mask=True)
+    assert error == {"message": "internal error, call 123", "type": "Internal"}
+
+
+def test_data_that_cannot_be_sent_does_not_hide_the_error():
+    error = told(CallError("no", code=1, data=b"x"))
+    assert (error["message"], error["code"]) == ("no", 1)
+    assert "bytes cannot travel as JSON" in error["data"]
 
 
 def test_an_exception_without_a_text_is_told_by_its_name():
@@ -57,4 +139,8 @@ def test_an_exception_without_a_text_is_told_by_its_name():
         def __str__(self):
             raise ValueError
 
-    assert json.loads(answer.error(Rude())) == {"error": {"message": "Rude", "type": "Rude"}}
+    assert told(Rude()) == {"message": "Rude", "type": "Rude"}
+
+
+def test_an_answer_is_a_pair():
+    assert Answer(b"1", None) == (b"1", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callee import demo
+from callee import InvalidArguments, demo
 
 
 @pytest.mark.parametrize("value", ["text", 1, None, {"a": [1]}])
@@ -18,7 +18,7 @@ def test_reverse_is_by_characters():
 
 @pytest.mark.parametrize("value", [1, None, ["a"]])
 def test_reverse_needs_a_string(value):
-    with pytest.raises(ValueError, match="expected a string, got"):
+    with pytest.raises(InvalidArguments, match="text: Expected str, got"):
         demo.rpc["test.reverse"](value)
 
 
@@ -27,7 +27,13 @@ def test_delay_takes_a_string_and_answers_the_number(text):
     assert demo.rpc["test.delay"](text) == int(text)
 
 
-@pytest.mark.parametrize("value", [1, None, "", "-1", "1.5", " 1", "1_0", "x", "٣", "9" * 5000, "86400001"])
+@pytest.mark.parametrize("value", [1, None])
+def test_delay_needs_a_string(value):
+    with pytest.raises(InvalidArguments, match="milliseconds: Expected str, got"):
+        demo.rpc["test.delay"](value)
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1.5", " 1", "1_0", "x", "٣", "9" * 5000, "86400001"])
 def test_delay_says_what_it_expects(value):
     with pytest.raises(ValueError, match=r'expected milliseconds as a string of digits, as in "250", got .{1,60}$'):
         demo.rpc["test.delay"](value)

@@ -10,13 +10,17 @@ import gevent
 import pytest
 from gevent import GreenletExit
 from gevent.event import Event
+from gevent.monkey import get_original
 
-from callee import Callee
+from callee import Callee, CallError, given_up, publish, time_left
 from callee.worker import Worker
+from juggler.broker import CalleeBroker
 from juggler.broker.memory import MemoryBroker
 from juggler.errors import BrokerUnavailable, CapacityExceeded
-from tests.recorders import RecordedCall
+from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.support import eventually
+
+allocate_lock, get_ident = get_original("_thread", ["allocate_lock", "get_ident"])
 
 
 class Service:
@@ -184,7 +188,7 @@ def test_a_keyboard_interrupt_answers_its_call_and_ends_the_worker(service):
     assert result(pending) == {"error": {"message": "KeyboardInterrupt", "type": "KeyboardInterrupt"}}
 
 
-@pytest.mark.parametrize("value", [float("nan"), b"x", {1}], ids=repr)
+@pytest.mark.parametrize("value", [float("nan"), b"x", {object}], ids=["nan", "bytes", "set"])
 def test_a_result_that_cannot_be_sent_is_an_error_and_is_logged(service, caplog, value):
     service.rpc.register("f", lambda _: value)
     worker = service.start()
@@ -197,7 +201,7 @@ def test_bad_args_never_stop_the_loop(service):
     service.rpc.register("f", lambda value: value)
     service.start()
     assert service.ask(args=b"[1,")["error"]["type"] == "InvalidValue"
-    assert service.ask(args=b"[1]") == [1]
+    assert service.ask(args=b"[1]") == 1
 
 
 def test_a_call_that_expired_on_the_way_is_not_run(service):
@@ -291,16 +295,16 @@ class FailingBroker(MemoryBroker):
         consumer.pop = failing_pop
         return consumer
 
-    def result(self, call, args, on_done):
+    def result(self, call, args, on_done, failed=None):
         if self.result_error is None:
-            super().result(call, args, on_done)
+            super().result(call, args, on_done, failed)
         else:
             on_done(self.result_error)
 
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("callee.worker.RETRY_PAUSE", 0.001)
+    monkeypatch.setattr("callee.lane.RETRY_PAUSE", 0.001)
 
 
 def test_an_outage_is_logged_once_and_popping_goes_on(service, caplog, no_pause):
@@ -339,7 +343,7 @@ def test_a_result_that_cannot_be_stored_is_logged(service, caplog):
 
 def test_stop_waits_until_results_are_stored(service):
     told = []
-    service.broker.result = lambda call, args, on_done: told.append(on_done)
+    service.broker.result = lambda call, args, on_done, failed: told.append(on_done)
     service.rpc.register("f", lambda _: 1)
     worker = service.start()
     service.call()
@@ -387,3 +391,209 @@ def test_an_exception_whose_text_raises_is_named(service):
     service.start()
     assert service.ask() == {"error": {"message": "Nasty", "type": "Nasty"}}
     assert service.ask() == {"error": {"message": "Nasty", "type": "Nasty"}}
+
+
+# Time
+
+
+def test_the_function_knows_the_time_left(service):
+    service.rpc.register("f", lambda: [0 < time_left() <= 5, given_up()])
+    service.start()
+    assert service.ask() == [True, False]
+
+
+def test_a_deadline_that_is_enforced_ends_the_function(service, caplog):
+    caplog.set_level(logging.INFO, "juggler.callee")
+    gate = Gate()
+    service.rpc.register("f", gate, deadline="enforce")
+    worker = service.start()
+    pending = service.call(timeout=0.05)
+    eventually(lambda: counts(worker) == (1, 0, 0, 1))
+    assert gate.inside == 0
+    assert pending.wait(2)[1] == ("expired",)
+    assert [record.exc_info for record in caplog.records] == [None]
+    assert "nobody waits for the result any more" in caplog.text
+
+
+def test_a_time_limit_ends_a_function_that_somebody_waits_for(service):
+    gate = Gate()
+    service.rpc.register("f", gate)
+    worker = service.start(time_limit=0.02)
+    told = service.ask()["error"]
+    assert told == {"message": "the function ran longer than its limit of 0.02 s", "type": "TimeLimitExceeded"}
+    assert (gate.inside, counts(worker)) == (0, (1, 0, 1, 0))
+
+
+# Errors
+
+
+def test_errors_for_callers_are_no_fault_and_have_no_traceback(service, caplog):
+    caplog.set_level(logging.INFO, "juggler.callee")
+
+    def pay(amount: int):
+        raise CallError("not enough", code=402)
+
+    service.rpc.register("pay", pay)
+    service.start(mask_errors=True)
+    pending = service.call("pay", b"[3]")
+    assert result(pending)["error"]["code"] == 402
+    assert pending.failed is True
+    assert service.ask("pay", b'["3"]')["error"]["message"] == "amount: Expected int, got str"
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", None), ("INFO", None)]
+
+
+def test_other_errors_can_be_hidden(service, caplog):
+    service.rpc.register("f", lambda: 1 / 0)
+    service.start(mask_errors=True)
+    pending = service.call()
+    assert result(pending)["error"] == {"message": f"internal error, call {pending.call_id}", "type": "Internal"}
+    assert "ZeroDivisionError" in caplog.text
+    assert pending.call_id in caplog.text
+
+
+# Events
+
+
+def test_a_function_publishes(service):
+    seen, done = RecordedSubscriber(), Outcome()
+    service.broker.subscribe("news", False, seen, done)
+    service.rpc.register("f", lambda: publish("news", {"a": [1]}))
+    service.rpc.register("g", lambda: publish("news", {"a": [2]}), pool="thread")
+    service.start()
+    assert (service.ask("f"), service.ask("g")) == (None, None)
+    assert seen.wait(2) == [("news", "", b'{"a":[1]}'), ("news", "", b'{"a":[2]}')]
+    service.broker.unsubscribe_all(seen)
+
+
+def test_what_cannot_be_published_is_told(service):
+    service.rpc.register("f", lambda channel: publish(channel, 1))
+    service.rpc.register("g", lambda channel: publish(channel, 1), pool="thread")
+    service.start()
+    for uri in ("f", "g"):
+        assert "must not be empty" in service.ask(uri, b'""')["error"]["message"]
+
+
+class CallsOnly(CalleeBroker):
+    """A broker that does not publish."""
+
+    def __init__(self, broker):
+        self.calls, self.result, self.close = broker.calls, broker.result, broker.close
+
+    calls = result = close = None
+
+
+def test_a_broker_that_does_not_publish_says_so(service):
+    service.rpc.register("f", lambda: publish("news"))
+    service.start(broker=CallsOnly(service.broker))
+    assert "cannot publish on 'news'" in service.ask()["error"]["message"]
+
+
+# Threads
+
+
+def test_functions_for_threads_run_in_threads_and_no_more_than_there_are(service):
+    main, inside, seen = get_ident(), [], []
+    lock = allocate_lock()
+    lock.acquire()
+
+    def block(value):
+        seen.append(get_ident())
+        inside.append(value)
+        with lock:
+            return value
+
+    service.rpc.register("block", block, pool="thread")
+    service.rpc.register("quick", lambda: "quick")
+    worker = service.start(threads=2)
+    blocked = [service.call("block", b"%d" % number) for number in range(3)]
+    eventually(lambda: len(inside) == 2)
+    assert service.ask("quick") == "quick"
+    consumer = service.broker.calls(["block"])
+    assert [call.args for call in consumer.pop(5)] == [b"2"]
+    consumer.close()
+    lock.release()
+    assert [result(pending) for pending in blocked[:2]] == [0, 1]
+    assert main not in seen
+    assert counts(worker)[1] == 3
+
+
+@pytest.mark.parametrize("exception", [ValueError("no"), SystemExit("no"), KeyError("no")])
+def test_an_exception_in_a_thread_answers_its_call(service, exception):
+    def fail():
+        raise exception
+
+    service.rpc.register("f", fail, pool="thread")
+    service.start()
+    assert service.ask()["error"]["type"] == type(exception).__name__
+    assert "no" in service.ask()["error"]["message"]
+
+
+# Health and figures
+
+
+def test_a_worker_that_takes_calls_is_well(service):
+    gate = Gate()
+    service.rpc.register("f", gate)
+    worker = service.start(concurrency=1)
+    assert worker.unwell() == ""
+    service.call(timeout=5)
+    eventually(lambda: gate.inside)
+    assert worker.unwell() == ""
+    gate.open.set()
+    service.stop()
+    assert worker.unwell().startswith("stopping")
+
+
+def test_a_worker_whose_calls_all_run_too_long_is_not_well(service):
+    gate = Gate()
+    service.rpc.register("f", gate)
+    worker = service.start(concurrency=1)
+    service.call(timeout=0.01)
+    eventually(lambda: worker.unwell() == "all 1 calls at a time run past their deadlines")
+    gate.open.set()
+    eventually(lambda: worker.unwell() == "")
+
+
+def test_a_worker_without_a_broker_is_not_well(service, no_pause):
+    service.broker = FailingBroker(*[BrokerUnavailable("redis is away")] * 20)
+    service.rpc.register("f", lambda: 1)
+    worker = service.start()
+    eventually(lambda: worker.unwell() == "no calls can be taken: redis is away")
+    eventually(lambda: worker.unwell() == "")
+
+
+def test_figures_by_uri(service):
+    service.rpc.register("f", lambda: gevent.sleep(0.02))
+    service.rpc.register("idle", lambda: None)
+    worker = service.start()
+    service.ask("f")
+    service.ask("f")
+    snapshot = worker.snapshot()
+    assert snapshot.counters["juggler_callee_requests"] == {"f": 2}
+    assert snapshot.counters["juggler_callee_successes"] == {"f": 2}
+    assert snapshot.gauges["juggler_callee_running"] == {"f": 0}
+    assert sum(snapshot.calls["f"].counts) == sum(snapshot.waits["f"].counts) == 2
+    assert 0.04 < snapshot.calls["f"].total_seconds < 2
+
+
+# Announcements
+
+
+def test_what_is_served_is_announced_and_taken_back(service):
+    service.rpc.register("f", lambda a, b: 1)
+    service.rpc.register("g", lambda: 1, pool="thread")
+    service.start()
+    eventually(lambda: len(service.broker.functions()) == 2)
+    assert [(f.uri, f.signature, f.callees) for f in service.broker.functions()] == [
+        ("f", "(a, b)", 1),
+        ("g", "()", 1),
+    ]
+    service.stop()
+    assert service.broker.functions() == []
+
+
+def test_announcing_can_be_left_out(service):
+    service.rpc.register("f", lambda: 1)
+    service.start(announce=False)
+    assert service.ask() == 1
+    assert service.broker.functions() == []

@@ -41,7 +41,7 @@ class Announcements:
         self._refused = False
         self._losses = 0
         self._doubt_until = 0.0
-        self._again: dict[str, tuple[Mapping[str, Announcement], float]] = {}
+        self._again: dict[str, dict[str, tuple[Announcement, float]]] = {}
         routes.on_up(self._on_up)
 
     def _on_up(self) -> None:
@@ -50,16 +50,21 @@ class Announcements:
             self._losses = losses
             self._doubt_until = time.monotonic() + DOUBT
         # Redis may have lost everything.
-        for callee_id, (functions, lifetime) in list(self._again.items()):
-            self.announce(callee_id, functions, lifetime)
+        for callee_id, announced in self._again.items():
+            self._announce(callee_id, announced)
 
     # Callees
 
     def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
         """See `juggler.broker.CalleeBroker.announce`."""
-        self._again[callee_id] = functions, lifetime
-        ttl = max(1, int(lifetime * 1000))
-        for uri, announcement in functions.items():
+        announced = {uri: (announcement, lifetime) for uri, announcement in functions.items()}
+        self._again.setdefault(callee_id, {}).update(announced)
+        self._announce(callee_id, announced)
+
+    def _announce(self, callee_id: str, announced: Mapping[str, tuple[Announcement, float]]) -> None:
+        ttl = 0
+        for uri, (announcement, lifetime) in announced.items():
+            ttl = max(1, int(lifetime * 1000))
             callees, said = self._names.callees(uri), self._names.announcement(uri, callee_id)
             self._write(
                 callees,
@@ -68,7 +73,7 @@ class Announcements:
                 pack(b"PEXPIRE", callees, ttl),
             )
         uris = self._names.uris
-        self._write(uris, pack(b"SADD", uris, *functions), pack(b"PEXPIRE", uris, ttl))
+        self._write(uris, pack(b"SADD", uris, *announced), pack(b"PEXPIRE", uris, ttl))
 
     def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
         """See `juggler.broker.CalleeBroker.withdraw`."""

@@ -139,6 +139,10 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             gaps=self.pubsub.gaps,
             links=up,
             losses=losses,
+            expired_calls=self.callee.expired,
+            invalid_calls=self.callee.invalid,
+            unchecked_calls=self.callee.unchecked,
+            late_results=self.callee.late,
         )
 
     def check_ready(self) -> None:

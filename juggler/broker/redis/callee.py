@@ -29,6 +29,7 @@ class RedisCallee(CalleeBroker):
 
     Attributes:
         expired: calls that were not wanted any more when they were popped.
+        unchecked: failed attempts to learn whether popped calls are still wanted.
         late: results that were not wanted any more when they were ready.
         invalid: payloads in a list of calls that are none.
         names: of the keys.
@@ -36,6 +37,7 @@ class RedisCallee(CalleeBroker):
 
     def __init__(self, names: Names, store: Store, watchdog: Watchdog, routes: Routes) -> None:
         self.expired = 0
+        self.unchecked = 0
         self.late = 0
         self.invalid = 0
         self.names = names
@@ -140,6 +142,7 @@ class RedisConsumer(CallConsumer):
             except BrokerError as error:
                 # Redis does not have them any more: nobody else will ever run them.
                 self._unchecked.append(check.payloads)
+                self._callee.unchecked += 1
                 failure = error
                 continue
             self._callee.expired += len(check.payloads) - len(wanted)

@@ -1,0 +1,38 @@
+"""Functions that run in threads of the operating system: for what waits without telling gevent, and for C extensions.
+
+A thread cannot be ended from outside, so no limits of time hold here.
+"""
+
+from __future__ import annotations
+
+from gevent.threadpool import ThreadPool
+
+from callee import answer
+from callee.answer import Answer
+from callee.current import Call
+from callee.pools import Runner
+from callee.thunk import Thunk
+
+
+class ThreadRunner(Runner):
+    """See `Runner`. Threads are made when they are needed."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPool(threads)
+
+    def run(self, thunk: Thunk, call: Call) -> Answer:
+        found: Answer | BaseException = self._pool.apply(_run, (thunk, call))
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self._pool.kill()
+
+
+def _run(thunk: Thunk, call: Call) -> Answer | BaseException:
+    # gevent takes a SystemExit of a thread for one of the whole program.
+    try:
+        return answer.run(thunk, call)
+    except BaseException as exception:
+        return exception

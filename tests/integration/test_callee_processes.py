@@ -1,0 +1,407 @@
+"""``juggler-callee`` with several processes, pools and reloads: started, killed and renewed for real."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import redis
+
+from juggler.broker.redis import RedisBroker
+from juggler.embedded import free_port
+from tests.integration.commands import server_process
+from tests.integration.test_callee_command import end, run, running
+from tests.load import Load
+from tests.recorders import RecordedCall
+from tests.redis_servers import mortal_redis
+from tests.support import eventually
+
+SHOP = """
+import os
+import time
+
+from callee import CallError, Callee, publish, time_left
+
+rpc = Callee()
+VERSION = {version}
+
+
+@rpc.register("version")
+def version():
+    return VERSION
+
+
+@rpc.register("pid")
+def pid():
+    return os.getpid()
+
+
+@rpc.register("die")
+def die():
+    os._exit(7)
+
+
+@rpc.register("compute", pool="process")
+def compute(n: int) -> int:
+    return sum(range(n))
+
+
+@rpc.register("process.pid", pool="process")
+def process_pid():
+    return os.getpid()
+
+
+@rpc.register("process.die", pool="process")
+def process_die():
+    os._exit(7)
+
+
+@rpc.register("process.fail", pool="process")
+def process_fail(code: int):
+    raise CallError("no", code=code) if code else ValueError("bad")
+
+
+@rpc.register("process.publish", pool="process")
+def process_publish(text: str) -> float:
+    publish("news", text)
+    return time_left()
+
+
+@rpc.register("process.spin", pool="process", deadline="enforce")
+def process_spin():
+    while True:
+        pass
+"""
+
+
+class Folder:
+    def __init__(self, path, write):
+        self.path, self.write = path, write
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """The folder of a callee's module, which can be written again as another version."""
+
+    def write(version):
+        # Python tells a compiled form from a newer source by time and size.
+        text = SHOP.replace("{version}", repr(version)) + "#" * version + "\n"
+        (tmp_path / "shop.py").write_text(text)
+
+    write(1)
+    return Folder(tmp_path, write)
+
+
+def children(process):
+    """The process ids of a supervisor's children."""
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def get(address, path):
+    """The status and body of a page."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+# Several processes
+
+
+def test_several_processes_serve_and_say_so_once(redis_url, ask):
+    with running("callee.demo:rpc", "-p", "2", "-c", "3", REDIS_URL=redis_url) as process:
+        assert process.said == (
+            f"serving test.echo, test.reverse, test.delay, 2 processes of 3 calls at a time, from {redis_url}\n"
+        )
+        assert len(children(process)) == 2
+        assert [ask("test.echo", number) for number in range(5)] == list(range(5))
+        code, out, _ = end(process, signal.SIGTERM)
+    assert (code, out) == (0, "stopped: 5 requests, 5 successes, 0 failures, 0 expiries\n")
+
+
+def test_a_process_that_dies_is_replaced(redis_url, ask, shop):
+    with running("shop:rpc", "-p", "2", "--redis", redis_url, cwd=shop.path) as process:
+        before = children(process)
+        ask("die", None, wait=False)
+        eventually(lambda: len(children(process)) == 1)
+        assert ask("pid", None) in before
+        eventually(lambda: len(children(process)) == 2)
+        new = next(pid for pid in children(process) if pid not in before)
+        eventually(lambda: ask("pid", None) == new, timeout=10)
+        code, _, err = end(process, signal.SIGTERM)
+    assert code == 0
+    assert "ended with exit code 7; another is started in 0.5 s" in err
+
+
+def test_the_processes_end_with_their_supervisor(redis_url):
+    with running("callee.demo:rpc", "-p", "2", "--redis", redis_url) as process:
+        pids = children(process)
+        process.kill()
+        process.wait()
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.leaves_keys("juggler:results:*")
+def test_a_second_signal_ends_all_at_once(redis_url, ask, signum):
+    with running("callee.demo:rpc", "-p", "2", "--redis", redis_url) as process:
+        pids = children(process)
+        ask("test.delay", "60000", wait=False)
+        assert ask("test.echo", 1) == 1
+        process.send_signal(signum)
+        # By then one of them, which runs no call, has ended: the first signal was seen.
+        eventually(lambda: len(children(process)) == 1)
+        assert end(process, signum)[0] == -signum
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_calls_that_do_not_end_are_told_by_the_exit_code(redis_url, ask):
+    with running("callee.demo:rpc", "-p", "2", "--grace", "0.1", "--redis", redis_url) as process:
+        pending = ask("test.delay", "60000", wait=False)
+        assert ask("test.echo", 1) == 1
+        code, _, err = end(process, signal.SIGTERM)
+    assert code == 1
+    assert "gave up on 1 calls" in err
+    assert b"the callee was stopped" in pending.wait(2)[1][1]
+
+
+def test_a_callee_that_cannot_start_ends_all_with_one_reason_each(redis_url):
+    done = run("no_such_module:rpc", "-p", "2", "--redis", redis_url)
+    assert done.returncode == 2
+    assert set(done.stderr.splitlines()) == {
+        "juggler-callee: cannot import 'no_such_module': ModuleNotFoundError: No module named 'no_such_module'"
+    }
+
+
+# Nothing is lost in a rolling restart
+
+
+def test_a_rolling_restart_under_load_loses_no_call(redis_url):
+    with (
+        running("callee.demo:rpc", "-p", "2", "--redis", redis_url) as process,
+        server_process(redis_url) as url,
+        Load(url) as load,
+    ):
+        load.flows()
+        for _ in range(3):
+            before = set(children(process))
+            process.send_signal(signal.SIGHUP)
+            eventually(lambda before=before: not before & set(children(process)), timeout=15)
+            load.flows()
+        counts = load.counts()
+        code, out, _ = end(process, signal.SIGTERM)
+    assert code == 0
+    assert counts.expired == counts.refused == 0
+    assert counts.acknowledged == counts.answered > 0
+    assert f"{counts.answered} requests, {counts.answered} successes, 0 failures, 0 expiries" in out
+
+
+# Reloading
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_sighup_brings_the_new_code(redis_url, ask, shop, processes):
+    with running("shop:rpc", "-p", processes, "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("version", None) == 1
+        shop.write(2)
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: ask("version", None) == 2, timeout=15)
+        end(process, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_code_that_cannot_be_imported_is_not_taken(redis_url, ask, shop, processes):
+    with running("shop:rpc", "-p", processes, "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("version", None) == 1
+        (shop.path / "shop.py").write_text("1 / 0\n")
+        process.send_signal(signal.SIGHUP)
+        line = ""
+        while "old" not in line:
+            line = process.stderr.readline()
+        assert "not reloaded, the old" in line
+        assert ask("version", None) == 1
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_changed_file_brings_the_new_code(redis_url, ask, shop):
+    with running("shop:rpc", "--reload", "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("version", None) == 1
+        shop.write(2)
+        eventually(lambda: ask("version", None) == 2, timeout=15)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+# Pools
+
+
+@pytest.fixture
+def pool(redis_url, shop):
+    """The shop's callee, with one process for what computes."""
+    with running("shop:rpc", "--pool-processes", "1", "--redis", redis_url, cwd=shop.path) as process:
+        yield process
+        if process.poll() is None:
+            end(process, signal.SIGTERM)
+
+
+def test_a_function_for_processes_runs_in_one(pool, ask):
+    assert "100 calls at a time and 1 in processes" in pool.said
+    pid = ask("process.pid", None)
+    assert pid not in (pool.pid, os.getpid())
+    assert ask("process.pid", None) == pid
+    assert ask("compute", [100_000]) == sum(range(100_000))
+    assert ask("compute", ["x"])["error"]["message"] == "n: Expected int, got str"
+
+
+def test_errors_in_a_process_are_told_and_logged(pool, ask):
+    assert ask("process.fail", [5])["error"] == {"message": "no", "type": "CallError", "code": 5}
+    assert ask("process.fail", [0])["error"] == {"message": "bad", "type": "ValueError"}
+    _, _, err = end(pool, signal.SIGTERM)
+    assert "Traceback" in err
+    assert err.count("ValueError: bad") == 1
+    assert err.count("raise CallError") == 1  # a line of the traceback of the other
+
+
+def test_a_process_that_dies_costs_its_call_only(pool, ask):
+    first = ask("process.pid", None)
+    assert ask("process.die", None)["error"] == {
+        "message": "the process in which the function ran has died (exit code 7)",
+        "type": "ProcessDied",
+    }
+    assert ask("process.pid", None) != first
+
+
+def test_a_computation_is_killed_at_its_deadline(pool, ask, redis_url):
+    first = ask("process.pid", None)
+    broker = RedisBroker(redis_url)
+    pending = RecordedCall()
+    broker.call("process.spin", b"null", 0.3, pending)
+    pending.wait(2)
+    broker.close()
+    eventually(lambda: not Path(f"/proc/{first}").exists())
+    assert ask("compute", [10]) == 45
+
+
+def test_a_function_in_a_process_publishes(pool, ask, redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client, client.pubsub() as listener:
+        listener.subscribe("news")
+        listener.get_message(timeout=5)
+        assert 5 < ask("process.publish", ["hi"]) <= 10
+        assert b'"args":"hi"' in listener.get_message(timeout=5)["data"]
+
+
+def test_the_processes_of_a_pool_end_with_the_callee(pool, ask):
+    pid = ask("process.pid", None)
+    assert end(pool, signal.SIGTERM)[0] == 0
+    assert not Path(f"/proc/{pid}").exists()
+
+
+# Health and figures
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_health_and_figures_are_told(redis_url, ask, processes, tmp_path):
+    address, file = f"127.0.0.1:{free_port()}", tmp_path / "healthy"
+    options = ("--listen", address, "--health-file", str(file), "-p", processes, "--redis", redis_url)
+    with running("callee.demo:rpc", *options) as process:
+        eventually(lambda: get(address, "/healthz") == (200, "consuming\n"))
+        for number in range(3):
+            ask("test.echo", number)
+
+        def counted():
+            text = get(address, "/metrics")[1]
+            return re.search(r'^juggler_callee_requests_total\{uri="test.echo"\} 3.0$', text, re.MULTILINE)
+
+        eventually(counted)
+        text = get(address, "/metrics")[1]
+        assert f"juggler_callee_processes {processes}.0" in text
+        assert 'juggler_callee_duration_seconds_count{uri="test.echo"} 3.0' in text
+        assert 'juggler_callee_wait_seconds_count{uri="test.echo"} 3.0' in text
+        assert '"Calls": 3' in get(address, "/debug/vars")[1]
+        assert get(address, "/")[0] == 404
+        before = file.stat().st_mtime
+        eventually(lambda: file.stat().st_mtime > before)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_callee_without_redis_is_not_healthy_and_comes_back(processes, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    with mortal_redis(tmp_path) as server:
+        server.start()
+        options = ("--listen", address, "-p", processes, "--redis", server.url)
+        with running("callee.demo:rpc", *options) as process:
+            eventually(lambda: get(address, "/healthz")[0] == 200)
+            server.kill()
+            eventually(lambda: get(address, "/healthz")[0] == 503, timeout=10)
+            assert "no calls can be taken" in get(address, "/healthz")[1]
+            server.start()
+            eventually(lambda: get(address, "/healthz") == (200, "consuming\n"), timeout=15)
+            assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_port_in_use_is_said(redis_url):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("callee.demo:rpc", "--listen", f"127.0.0.1:{port}", "--redis", redis_url)
+    assert done.returncode == 2
+    assert done.stderr == f"juggler-callee: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+# Choosing, checking, variables
+
+
+def test_uris_can_be_chosen(redis_url, ask):
+    with running("callee.demo:rpc", "--only", "test.*", "--without", "test.r*", "--redis", redis_url) as process:
+        assert process.said.startswith("serving test.echo, test.delay, ")
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--only", "shop.*"], "'shop.*': no such URI; there are test.echo, test.reverse, test.delay"),
+        (["--without", "test.*"], "no URI is left to be served"),
+        (["--health-file", "/no/such/file"], "the health file '/no/such/file' cannot be written"),
+        (["--redis", "redis://127.0.0.1", "--key-prefix", "{"], "key_prefix: expected no braces"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(redis_url, options, words):
+    done = run("callee.demo:rpc", *options, REDIS_URL=redis_url)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_callee_can_be_checked_without_redis():
+    done = run("callee.demo:rpc", "--check")
+    assert (done.returncode, done.stdout) == (0, "callee.demo:rpc: test.echo, test.reverse, test.delay\n")
+    assert run("callee.demo:nothing", "--check").returncode == 2
+
+
+def test_options_can_be_variables(redis_url):
+    with running("callee.demo:rpc", REDIS_URL=redis_url, JUGGLER_CALLEE_CONCURRENCY="5") as process:
+        assert "5 calls at a time" in process.said
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_time_limit_can_be_set(redis_url, ask):
+    with running("callee.demo:rpc", "--time-limit", "0.05", "--redis", redis_url) as process:
+        assert ask("test.delay", "5000")["error"]["type"] == "TimeLimitExceeded"
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_logs_can_be_json(redis_url, ask):
+    with running("callee.demo:rpc", "--log-format", "json", "--redis", redis_url) as process:
+        ask("test.reverse", 1)
+        _, _, err = end(process, signal.SIGTERM)
+    assert '"event": "call ' in err
+    assert '"level": "info"' in err

@@ -1,0 +1,242 @@
+"""Arguments find their parameters, checked and converted, or the caller is told what was expected."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+import pytest
+
+from callee.binding import Binding
+from callee.errors import InvalidArguments
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Item:
+    name: str
+    prices: list[int]
+    note: str = ""
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int = 0
+
+
+class Options(TypedDict):
+    deep: bool
+
+
+def call(function: Callable[..., Any], value: Any = None, **options: Any) -> Any:
+    return Binding("f", function, **options).call(value)
+
+
+def refusal(function: Callable[..., Any], value: Any, **options: Any) -> str:
+    with pytest.raises(InvalidArguments) as refused:
+        call(function, value, **options)
+    assert refused.value.code == 400
+    return str(refused.value)
+
+
+def add(a: int, b: int = 10) -> int:
+    return a + b
+
+
+def anything(a, b=2, *rest, c=3, **more):
+    return a, b, rest, c, more
+
+
+def positional(a, b=2, /, c=3):
+    return a, b, c
+
+
+def nothing():
+    return "called"
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "result"),
+    [
+        (add, [1, 2], 3),
+        (add, [1], 11),
+        (add, {"a": 1, "b": 2}, 3),
+        (add, {"b": 2, "a": 1}, 3),
+        (add, {"a": 1}, 11),
+        (add, 1, 11),
+        (anything, [1], (1, 2, (), 3, {})),
+        (anything, [1, 5, 6, 7], (1, 5, (6, 7), 3, {})),
+        (anything, {"a": 1, "c": 4, "d": 5}, (1, 2, (), 4, {"d": 5})),
+        (anything, "text", ("text", 2, (), 3, {})),
+        (anything, None, (None, 2, (), 3, {})),
+        (positional, {"a": 1, "c": 5}, (1, 2, 5)),
+        (positional, {"a": 1, "b": 4}, (1, 4, 3)),
+        (positional, [1, 4, 5], (1, 4, 5)),
+        (nothing, None, "called"),
+        (nothing, [], "called"),
+        (nothing, {}, "called"),
+        (lambda value=5: value, None, 5),
+        (lambda value=5: value, [None], None),
+        (lambda value: value, None, None),
+        (partial(add, 1), {"b": 5}, 6),
+        (Item("x", []).__eq__, 1, NotImplemented),
+        (max, [1, 3, 2], 3),
+        (str.upper, "abc", "ABC"),
+    ],
+)
+def test_arrays_go_by_position_objects_by_name_and_the_rest_is_the_only_one(function, value, result):
+    assert call(function, value) == result
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "words"),
+    [
+        (add, [1, 2, 3], "expected 2 arguments (the parameters are a, b), got 3"),
+        (add, [], "a: missing (the parameters are a, b)"),
+        (add, None, "a: Expected int, got null"),
+        (add, {"b": 1}, "a: missing (the parameters are a, b)"),
+        (add, {"a": 1, "x": 1}, "x: there is no such parameter (the parameters are a, b)"),
+        (nothing, [1], "expected no arguments, got 1"),
+        (nothing, 1, "expected no arguments, got 1"),
+        (lambda *, key: key, [], "key: missing (the parameters are key)"),
+        (lambda a, *, key: key, [1], "key: missing (the parameters are a, key)"),
+        (lambda a, *, key: key, {"a": 1}, "key: missing (the parameters are a, key)"),
+    ],
+)
+def test_what_does_not_fit_is_told(function, value, words):
+    assert refusal(function, value) == words
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "result"),
+    [
+        (int, 1, 1),
+        (float, 1, 1.0),
+        (int | None, None, None),
+        (list[int], [1, 2], [1, 2]),
+        (Sequence[int], [1, 2], [1, 2]),
+        (dict[int, str], {"1": "a"}, {1: "a"}),
+        (set[int], [1, 1], {1}),
+        (tuple[int, str], [1, "a"], (1, "a")),
+        (Colour, "red", Colour.RED),
+        (Literal["a", "b"], "b", "b"),
+        (Item, {"name": "tea", "prices": [1]}, Item("tea", [1])),
+        (Point, {"x": 1}, Point(1, 0)),
+        (Options, {"deep": True}, {"deep": True}),
+        (datetime, "2026-11-25T09:00:00Z", datetime(2026, 11, 25, 9, tzinfo=timezone.utc)),
+        (uuid.UUID, "00000000-0000-4000-8000-000000000001", uuid.UUID("00000000-0000-4000-8000-000000000001")),
+        (Decimal, "1.10", Decimal("1.10")),
+        (bytes, "aGk=", b"hi"),
+        (Annotated[int, msgspec.Meta(ge=0)], 3, 3),
+        (Any, {"a": [1]}, {"a": [1]}),
+        (object, "x", "x"),
+    ],
+)
+def test_annotations_convert(wanted, value, result):
+    def function(argument):
+        return argument
+
+    function.__annotations__ = {"argument": wanted}
+    assert call(function, [value]) == result
+    assert call(function, {"argument": value}) == result
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "words"),
+    [
+        (int, "1", "argument: Expected int, got str"),
+        (int, True, "argument: Expected int, got bool"),
+        (int, 1.5, "argument: Expected int, got float"),
+        (str, 1, "argument: Expected str, got int"),
+        (list[int], [1, "a"], "argument[1]: Expected int, got str"),
+        (Item, {"name": "tea", "prices": [None]}, "argument.prices[0]: Expected int, got null"),
+        (Point, {}, "argument: Object missing required field x"),
+        (Colour, "blue", "argument: Invalid enum value 'blue'"),
+        (Annotated[int, msgspec.Meta(ge=0)], -1, "argument: Expected int >= 0"),
+        (datetime, "yesterday", "argument: Invalid RFC3339 encoded datetime"),
+    ],
+)
+def test_what_an_annotation_does_not_take_is_told_with_its_place(wanted, value, words):
+    def function(argument):
+        raise AssertionError("it was called")
+
+    function.__annotations__ = {"argument": wanted}
+    assert refusal(function, [value]) == words
+    assert refusal(function, {"argument": value}) == words
+
+
+def test_more_arguments_are_checked_too():
+    def total(*numbers: int, **named: int) -> int:
+        return sum(numbers) + sum(named.values())
+
+    assert call(total, [1, 2, 3]) == 6
+    assert call(total, {"a": 1, "b": 2}) == 3
+    assert refusal(total, [1, "2"]) == "numbers: Expected int, got str"
+    assert refusal(total, {"a": "2"}) == "a: Expected int, got str"
+
+
+@pytest.mark.parametrize("value", [None, 1, "a", [1, 2], {"a": 1}])
+def test_the_whole_is_given_as_it_is(value):
+    assert call(lambda value: value, value, whole=True) == value
+
+
+def test_the_whole_is_checked_as_well():
+    def total(prices: list[int]) -> int:
+        return sum(prices)
+
+    assert call(total, [1, 2], whole=True) == 3
+    assert refusal(total, {"prices": []}, whole=True) == "prices: Expected array, got object"
+
+
+@pytest.mark.parametrize("function", [nothing, lambda a, b: a, lambda *, key: key])
+def test_the_whole_needs_one_parameter(function):
+    with pytest.raises(TypeError, match="f: whole=True needs a function of one parameter, got "):
+        Binding("f", function, whole=True)
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize("wanted", [Opaque, list[Opaque], Callable, complex, str | datetime])
+def test_what_no_json_makes_is_refused_when_it_is_bound(wanted):
+    def function(argument):
+        return argument
+
+    function.__annotations__ = {"argument": wanted}
+    with pytest.raises(TypeError, match="f: parameter argument: no JSON makes a value of "):
+        Binding("f", function)
+
+
+def test_an_annotation_that_names_nothing_is_refused():
+    def function(argument: Nonsense) -> None:  # noqa: F821
+        pass
+
+    with pytest.raises(TypeError, match="f: an annotation cannot be understood: name 'Nonsense' is not defined"):
+        Binding("f", function)
+
+
+@pytest.mark.parametrize(
+    ("function", "signature"),
+    [(add, "(a: int, b: int = 10) -> int"), (nothing, "()"), (max, "(...)"), (partial(add, 1), "(b: int = 10) -> int")],
+)
+def test_the_signature_is_for_people(function, signature):
+    assert Binding("f", function).signature == signature
+
+
+def test_a_type_error_of_the_function_is_its_own():
+    def fails(value):
+        raise TypeError("its own")
+
+    with pytest.raises(TypeError, match="its own"):
+        call(fails, 1)
