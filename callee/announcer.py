@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 import gevent
@@ -36,7 +36,8 @@ class Announcer:
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, with all of them."""
+        self._announce(self._thunks)
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = "callee-announce"
 
@@ -52,9 +53,12 @@ class Announcer:
         while True:
             uris = iter(self._thunks)
             for _ in range(chunks):
-                functions = {uri: self._thunks[uri].announcement(self._rate(uri)) for uri in islice(uris, CHUNK)}
-                self._broker.announce(self.callee_id, functions, LIFETIMES * self._period)
                 gevent.sleep(self._period / chunks)
+                self._announce(islice(uris, CHUNK))
+
+    def _announce(self, uris: Iterable[str]) -> None:
+        functions = {uri: self._thunks[uri].announcement(self._rate(uri)) for uri in uris}
+        self._broker.announce(self.callee_id, functions, LIFETIMES * self._period)
 
     def _rate(self, uri: str) -> float:
         requests = self._stats.by_uri[uri].requests

@@ -149,6 +149,7 @@ class _Alone:
             self._waiting = ""
             self._take_signals()
             stack.enter_context(_every_second(lambda: touch(options.health_file, self._status())))
+            worker.start()
             self._say(serving_line(self._process.serving, 1, shortened(self._process.uris)))
             given_up = worker.run()
             self._say(f"stopped: {total(worker.snapshot())}")
@@ -199,6 +200,7 @@ class _Supervised:
         listener.name = "callee-control"
         try:
             self._process.wait_for_redis()
+            self._process.worker.start()
             self._tell(self._process.serving)
             with _every_second(self._report):
                 given_up = self._process.worker.run()

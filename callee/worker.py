@@ -106,6 +106,7 @@ class Worker:
         self._grace = grace
         self._mask = mask_errors
         self._clock = clock
+        self._started = False
         self._unsent = 0
         self._sent = Event()
         self._stop_requested = Event()
@@ -142,16 +143,22 @@ class Worker:
             serve = partial(self._serve, len(self._lanes), runner, publish or _no_publish)
             self._lanes.append(Lane(name, uris, consumer, concurrency, serve, self.stop))
 
+    def start(self) -> None:
+        """Begin to serve, and return at once. `run` does it, too."""
+        if not self._started:
+            self._started = True
+            for lane in self._lanes:
+                lane.start()
+            if self._announcer is not None:
+                self._announcer.start()
+
     def run(self) -> int:
         """Serve calls until `stop`, then let those that run end. Return how many were given up after the grace time.
 
         Raises:
             KeyboardInterrupt: it came while a function ran, or to this greenlet.
         """
-        for lane in self._lanes:
-            lane.start()
-        if self._announcer is not None:
-            self._announcer.start()
+        self.start()
         try:
             self._stop_requested.wait()
         finally:

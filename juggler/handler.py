@@ -91,10 +91,23 @@ def _process_call(connection: Connection, message: Call) -> None:
     if message.timeout > server.max_call_timeout:
         expected = f"expected at most {server.max_call_timeout:g} s"
         raise Refused(NackCode.BAD_REQUEST, f"timeout: {expected}, got {message.timeout:.12g} s")
+    if message.uri == server.list_uri:
+        _list_uris(connection, message)
+        return
+    served = server.served_uris
+    if served is not None and message.uri not in served.known and not served.is_served(message.uri):
+        raise Refused(NackCode.NOT_FOUND, f"no callee serves {message.uri!r}")
     pending = _ServerCall(connection, message)
     connection.begin_call(pending)
     connection.expect_answer()
     server.caller_broker.call(message.uri, message.args, message.timeout or server.call_timeout, pending)
+
+
+def _list_uris(connection: Connection, message: Call) -> None:
+    """Answer the built-in call for the list of what is served."""
+    result = Res(for_=message.uuid, uri=message.uri, args=connection.server.directory.text())
+    connection.respond(ack(message))
+    connection.respond(result)
 
 
 def _process_pub(connection: Connection, message: Pub) -> None:

@@ -7,7 +7,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gevent
 
@@ -19,6 +19,7 @@ from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
 from juggler.handler import Handler, process_message
 from juggler.metrics import Metrics, Snapshot
 from juggler.metrics.lag import LagMeter
+from juggler.served import Directory, ServedUris
 from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
 
 log = logging.getLogger("juggler.server")
@@ -59,6 +60,8 @@ class Server:
         max_channel_length: int | None = 512,
         write_limit: int | None = 16 * 1024 * 1024,
         answer_limit: int = 64 * 1024 * 1024,
+        unknown_uris: Literal["queue", "refuse"] = "queue",
+        list_uri: str | None = None,
     ) -> None:
         """Make a server. It starts to use its brokers with the first request.
 
@@ -87,10 +90,17 @@ class Server:
             answer_limit: bytes of answers that may wait for a client to read them, beyond the
                 `WebSocketOptions.queue_limit` that events are held to: results of many calls may come faster than they
                 can be read.
+            unknown_uris: what becomes of a CALL to a URI that no callee has announced: ``"queue"`` lets it wait for a
+                callee until its timeout, as in the Go package; ``"refuse"`` answers NACK 404 at once. Callees of the Go
+                package announce nothing.
+            list_uri: a CALL to this URI is answered by the server itself with the list of what is served, see
+                `juggler.broker.ServedFunction`. None means that there is no such URI.
 
         Raises:
             ValueError: an option is out of its range.
         """
+        if unknown_uris not in ("queue", "refuse"):
+            raise ValueError(f"unknown_uris: expected 'queue' or 'refuse', got {unknown_uris!r}")
         _check_seconds("max_call_timeout", max_call_timeout, MAX_TIMEOUT)
         _check_seconds("call_timeout", call_timeout, max_call_timeout)
         self.caller_broker = caller_broker
@@ -113,6 +123,9 @@ class Server:
         self.max_channel_length = _positive("max_channel_length", max_channel_length)
         self.answer_limit: int = _positive("answer_limit", answer_limit) or 0
         self.write_limit = _positive("write_limit", write_limit)
+        self.list_uri = list_uri
+        self.directory = Directory(caller_broker)
+        self.served_uris = ServedUris(caller_broker) if unknown_uris == "refuse" else None
         self.connections: set[Connection] = set()
         self._asking = 0  # clients about which the connect hook is being asked
         self.draining = False
@@ -263,6 +276,8 @@ class Server:
         for connection in list(self.connections):
             connection.close(CloseCode.GOING_AWAY, _GOODBYE)
         self._lag.close()
+        if self.served_uris is not None:
+            self.served_uris.close()
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None

@@ -14,7 +14,7 @@ import juggler
 from juggler.cli.options import VERBOSE, printable
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
-COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub")
+COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub", "uris")
 
 USAGE = 2
 INTERRUPTED = 130
@@ -66,6 +66,7 @@ def main() -> None:
     juggler server                      the server; callees run with juggler-callee
     juggler config show                 its settings, and where they come from
     juggler stats                       what it is doing
+    juggler uris                        what callees serve
     juggler call test.echo '[1, 2]'     a call
     juggler sub news & juggler pub news '"hello"'
 

@@ -24,7 +24,7 @@ LAYERS = [
     ["board"],
     ["handshake", "broker", "session"],
     ["connect"],
-    ["websocket", "client"],
+    ["websocket", "client", "served"],
     ["handler"],
     ["handlers", "auth"],
     ["connection"],

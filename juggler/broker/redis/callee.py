@@ -189,11 +189,13 @@ class _Check:
         Raises:
             BrokerError: Redis did not tell. It may be asked again: nothing was deleted.
         """
-        failures = [self._known.get(), self._timeouts, *self._pttls]
+        failures = [self._known.get(), *self._pttls]
         for failure in failures:
             if isinstance(failure, Exception):
                 raise as_error(failure)
         now = time.monotonic()
+        # Without the right to them, nobody knows how long calls have waited, and no more than that.
+        timeouts = self._timeouts if isinstance(self._timeouts, list) else [None] * len(self._keys)
         self._delete()
         return [
             IncomingCall(
@@ -205,7 +207,7 @@ class _Check:
                 # The key's value is the call's timeout; it may have ended just now.
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
             )
-            for payload, pttl, timeout in zip(self.payloads, self._pttls, self._timeouts, strict=True)
+            for payload, pttl, timeout in zip(self.payloads, self._pttls, timeouts, strict=True)
             if pttl > 0
         ]
 

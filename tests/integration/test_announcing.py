@@ -1,0 +1,225 @@
+"""Who serves what: callees announce it, servers refuse what nobody serves, people and clients can list it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import gevent
+import pytest
+import redis
+
+from juggler.broker import Announcement
+from juggler.broker.redis import RedisBroker
+from juggler.message import MessageType
+from tests.integration.commands import callee_process, run, server_process
+from tests.integration.test_callee_command import end, running
+from tests.load import Load
+from tests.redis_servers import mortal_redis
+from tests.stack import Wire, running_server, serving
+from tests.support import eventually
+
+CALL, NACK, ACK, RES = (MessageType(n) for n in (1, 7, 8, 9))
+ADD = Announcement(signature="(a: int, b: int) -> int", doc="Add.")
+
+
+@pytest.fixture
+def broker(redis_url):
+    """A broker on Redis whose commands can be counted, for a server."""
+    broker = RedisBroker(redis_url, blocking_timeout=0.1)
+    yield broker
+    broker.close()
+
+
+def exists_asked(redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        return client.info("commandstats").get("cmdstat_exists", {}).get("calls", 0)
+
+
+def call(wire, uri="math.add", timeout=5):
+    """Call, and return the type of the first answer, and its payload."""
+    wire.send(CALL, uri=uri, timeout=int(timeout * 1e9))
+    answer = wire.receive()
+    return MessageType(answer["meta"]["type"]), answer["payload"]
+
+
+def test_a_uri_that_nobody_serves_is_refused_at_once():
+    with running_server(unknown_uris="refuse") as running, Wire(running.url) as wire:
+        assert call(wire)[0] == NACK
+        assert call(wire)[1]["code"] == 404
+        assert call(wire)[1]["message"] == "no callee serves 'math.add'"
+        running.broker.announce("one", {"math.add": ADD}, 60)
+        with serving(running.broker, ["math.add"], lambda call: b"3"):
+            assert call(wire)[0] == ACK
+            assert wire.receive()["payload"]["args"] == 3
+
+
+def test_by_default_such_calls_wait_as_in_the_original():
+    with running_server() as running, Wire(running.url) as wire:
+        assert call(wire)[0] == ACK
+        with serving(running.broker, ["math.add"], lambda call: b"3"):
+            assert wire.receive()["payload"]["args"] == 3
+
+
+def test_calls_to_a_served_uri_cost_no_round_trip(broker, redis_url):
+    with (
+        running_server(broker, unknown_uris="refuse") as running,
+        serving(broker, ["math.add"], lambda call: b"3"),
+        Wire(running.url) as wire,
+    ):
+        broker.announce("one", {"math.add": ADD}, 60)
+        assert call(wire)[0] == ACK
+        wire.receive()
+        asked = exists_asked(redis_url)
+        began = time.monotonic()
+        for _ in range(200):
+            assert call(wire)[0] == ACK
+            wire.receive()
+        # The server looks again once a second, whatever comes.
+        assert exists_asked(redis_url) - asked <= 1 + (time.monotonic() - began)
+        broker.withdraw("one", ["math.add"])
+
+
+def test_what_is_served_no_more_is_refused_within_a_heartbeat():
+    with running_server(unknown_uris="refuse") as running, Wire(running.url) as wire:
+        running.broker.announce("one", {"math.add": ADD}, 0.2)
+        assert call(wire)[0] == ACK
+        eventually(lambda: call(wire)[0] == NACK, timeout=3)
+
+
+def test_in_doubt_a_call_is_let_through(tmp_path):
+    with mortal_redis(tmp_path) as server:
+        server.start()
+        broker = RedisBroker(server.url, blocking_timeout=0.1)
+        with running_server(broker, unknown_uris="refuse") as running, Wire(running.url) as wire:
+            assert call(wire)[1]["code"] == 404
+            server.kill()
+            eventually(lambda: call(wire)[1].get("code") == 503)
+            server.start()
+            # Redis is empty: its callees may not have come back yet.
+            eventually(lambda: call(wire, timeout=0.1)[0] == ACK)
+            eventually(lambda: call(wire, timeout=0.1)[1].get("code") == 404, timeout=8)
+
+
+def test_the_list_can_be_called_like_any_function():
+    with running_server(list_uri="juggler.uris") as running, Wire(running.url) as wire:
+        running.broker.announce("one", {"math.add": ADD}, 60)
+        assert call(wire, "juggler.uris")[0] == ACK
+        assert wire.receive()["payload"]["args"] == [
+            {
+                "uri": "math.add",
+                "signature": "(a: int, b: int) -> int",
+                "doc": "Add.",
+                "callees": 1,
+                "rate": 0.0,
+                "waiting": 0,
+            }
+        ]
+
+
+def test_the_list_is_an_ordinary_uri_where_it_is_not_enabled():
+    with (
+        running_server() as running,
+        serving(running.broker, ["juggler.uris"], lambda call: b'"mine"'),
+        Wire(running.url) as wire,
+    ):
+        assert call(wire, "juggler.uris")[0] == ACK
+        assert wire.receive()["payload"]["args"] == "mine"
+
+
+# With the commands
+
+
+def test_a_killed_callee_is_forgotten_and_a_new_one_is_found_at_once(redis_url):
+    with server_process(redis_url, "--unknown-uris", "refuse") as url, Wire(url) as wire:
+        assert call(wire, "test.echo")[1]["code"] == 404
+        with callee_process(redis_url) as callee:
+            assert call(wire, "test.echo")[0] == ACK
+            assert wire.receive()["meta"]["type"] == RES
+            callee.kill()
+            callee.wait()
+            killed = time.monotonic()
+            eventually(lambda: refused(wire), timeout=10)
+            assert time.monotonic() - killed < 5
+        with callee_process(redis_url):
+            assert call(wire, "test.echo")[0] == ACK
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        eventually(lambda: not client.keys("juggler:*"), timeout=10)
+
+
+def refused(wire):
+    """Whether a short call is refused with 404; results of others may come in between."""
+    uuid = wire.send(CALL, uri="test.echo", timeout=10**8)
+    while True:
+        answer = wire.receive()
+        if answer["payload"]["for"] == uuid and answer["meta"]["type"] in (ACK, NACK):
+            return answer["payload"].get("code") == 404
+
+
+def test_a_rolling_restart_refuses_nothing(redis_url):
+    with (
+        running("callee.demo:rpc", "-p", "2", "--redis", redis_url) as process,
+        server_process(redis_url, "--unknown-uris", "refuse") as url,
+        Load(url) as load,
+    ):
+        load.flows()
+        process.send_signal(signal.SIGHUP)
+        line = ""
+        while "the old ones end" not in line:
+            line = process.stderr.readline()
+        load.flows()
+        counts = load.counts()
+        assert end(process, signal.SIGTERM)[0] == 0
+    assert (counts.refused, counts.expired) == (0, 0)
+
+
+def test_uris_are_listed_for_people_and_programs(redis_url):
+    with callee_process(redis_url):
+        table = run("uris", "test.*", REDIS_URL=redis_url, COLUMNS="120")
+        assert table.returncode == 0
+        assert "test.reverse" in table.stdout
+        assert "(text: str) -> str" in table.stdout
+        done = run("uris", "--json", "test.r*", REDIS_URL=redis_url)
+        (line,) = done.stdout.splitlines()
+        function = json.loads(line)
+        assert (function["uri"], function["callees"]) == ("test.reverse", 1)
+        assert function["doc"] == "Return a string with its characters in reverse order."
+    assert run("uris", "no.*", REDIS_URL=redis_url).stdout == "no callee serves such a URI\n"
+
+
+def test_no_redis_is_said():
+    done = run("uris", "--redis", "redis://127.0.0.1:1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("juggler uris: Redis at redis://127.0.0.1:1 cannot be asked: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_rate_is_told(redis_url):
+    with callee_process(redis_url), server_process(redis_url) as url, Wire(url) as wire:
+
+        def rate():
+            for _ in range(5):
+                call(wire, "test.echo")
+                wire.receive()
+            lines = run("uris", "--json", "test.echo", REDIS_URL=redis_url).stdout.splitlines()
+            return json.loads(lines[0])["rate"]
+
+        eventually(lambda: rate() > 0, timeout=15)
+
+
+def test_thousands_of_uris_are_announced_in_chunks(redis_url):
+    with running("callee.demo:rpc", REDIS_URL=redis_url, JUGGLER_DEMO_DELAYS="2000") as process:
+        broker = RedisBroker(redis_url)
+        told = []
+
+        def all_served():
+            told.clear()
+            broker.ask_served([f"test.delay.{number}" for number in (0, 999, 1999)], told.append)
+            eventually(lambda: told)
+            return all(told[0].values())
+
+        eventually(all_served, timeout=10)
+        gevent.sleep(0)
+        broker.close()
+        assert end(process, signal.SIGTERM)[0] == 0
