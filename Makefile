@@ -6,10 +6,11 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # More options, as in: make demo ARGS="--bind 127.0.0.1:9001", make test ARGS="tests/unit -x"
 ARGS ?=
 
-.PHONY: help demo test lint types clean
+.PHONY: help demo chat test lint types clean
 
 help:
 	@echo "make demo   Redis, a server and a callee, and a first call"
+	@echo "make chat   the chat of examples/, with a page"
 	@echo "make test   all tests"
 	@echo "make lint   ruff"
 	@echo "make types  mypy"
@@ -17,6 +18,9 @@ help:
 
 demo: $(VENV)/.runs
 	@$(BIN)/juggler demo $(ARGS)
+
+chat: $(VENV)/.runs
+	@$(BIN)/juggler demo examples.chat.callees:rpc --app examples.chat.app:application $(ARGS)
 
 test: $(VENV)/.develops
 	$(BIN)/python -m pytest $(ARGS)

@@ -16,9 +16,10 @@ def python_blocks(page: str) -> list[str]:
 
 def run_blocks(page: str, replace: dict[str, str] | None = None) -> dict[str, Any]:
     """Run all of them, with some texts replaced, and return their names."""
-    names: dict[str, Any] = {"__name__": page.replace("/", ".").removesuffix(".md")}
+    # Not that of a module that there is.
+    names: dict[str, Any] = {"__name__": f"docs of {page}"}
     for number, text in enumerate(python_blocks(page), 1):
         for old, new in (replace or {}).items():
             text = text.replace(old, new)
-        exec(compile(text, f"{page}, block {number}", "exec"), names)
+        exec(compile(text, f"{page}, block {number}", "exec", dont_inherit=True), names)
     return names

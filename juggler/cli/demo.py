@@ -24,8 +24,9 @@ FIRST_CALL_TIMEOUT = 15.0
 STOP_TIMEOUT = 12.0
 POLL_INTERVAL = 0.1
 
-SERVER = ("-m", "juggler.cli.main", "server", "--fail-fast")
-CALLEE = ("-m", "callee.cli", "--fail-fast", "callee.demo:rpc")
+SERVER = ("-m", "juggler.cli.main", "server")
+CALLEE = ("-m", "callee.cli", "--fail-fast")
+DEMO = "callee.demo:rpc"
 
 # Its standard input is a pipe that only we hold open, and on which it reads our children's process ids. They end with
 # us, however that comes about.
@@ -33,13 +34,18 @@ GUARD = 'pids=; while read -r pid; do pids="$pids $pid"; done; kill -9 $pids'
 
 
 @click.command()
+@click.argument("callee", metavar="[MODULE:OBJECT]", default=DEMO)
 @bind_option
+@click.option("--app", metavar="MODULE:OBJECT", help="A juggler Server, or a WSGI application, of your own.")
+@click.option("--reload", is_flag=True, help="Start the callee anew when a Python file changes.")
 @click.option(
     "--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: one of our own."
 )
 @verbose_option
-def command(bind: tuple[str, int], redis_url: str | None) -> None:
+def command(callee: str, bind: tuple[str, int], app: str | None, reload: bool, redis_url: str | None) -> None:
     """Run everything that juggler consists of, make a first call, and serve until Ctrl-C or SIGTERM.
+
+    MODULE:OBJECT is a Callee of your own, in place of the demo's.
 
     \b
     Exit codes:
@@ -57,20 +63,30 @@ def command(bind: tuple[str, int], redis_url: str | None) -> None:
             parts.watch("redis", redis.wait)
         assert redis_url is not None
         _say("redis", _host(redis_url) + (" (embedded)" if redis else ""))
-        url = _start(parts, bind, redis_url)
-        if _first_call(url, stop):
+        url = _start(parts, bind, redis_url, callee, app, reload)
+        if callee != DEMO:
+            click.echo(f"\nOpen {_page(url)}, or connect to {url} with subprotocol juggler.0. Ctrl-C ends it all.")
+            stop.wait()
+        elif _first_call(url, stop):
             _introduce(url, redis.url if redis else None)
             stop.wait()
         parts.check()
 
 
-def _start(parts: _Parts, bind: tuple[str, int], redis_url: str) -> str:
+def _start(parts: _Parts, bind: tuple[str, int], redis_url: str, callee: str, app: str | None, reload: bool) -> str:
     """Start server and callee, and return the server's URL."""
-    url = parts.start("server", [*SERVER, "--bind", shown_address(bind)], redis_url).rpartition(" ")[2]
+    # An application of one's own knows its Redis itself.
+    server = [*SERVER, app or "--fail-fast", "--bind", shown_address(bind)]
+    url = parts.start("server", server, redis_url).rpartition(" ")[2]
     _say("server", url)
-    parts.start("callee", [*CALLEE], redis_url)
-    _say("callee", CALLEE[-1])
+    parts.start("callee", [*CALLEE, *(["--reload"] if reload else []), callee], redis_url)
+    _say("callee", callee)
     return url
+
+
+def _page(url: str) -> str:
+    """Return the address of the page that belongs to a websocket's."""
+    return "http" + url.removeprefix("ws").rpartition("/")[0] + "/"
 
 
 def _first_call(url: str, stop: threading.Event) -> bool:

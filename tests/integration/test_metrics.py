@@ -11,9 +11,12 @@ import sys
 import urllib.request
 from contextlib import ExitStack
 
+from callee.metrics import WORDS
 from juggler.broker.redis import RedisBroker
 from juggler.embedded import EmbeddedRedis, bundled_server, free_port
 from juggler.message import MessageType
+from juggler.metrics import Snapshot
+from juggler.metrics.exposition import prometheus
 from tests.integration.test_gunicorn import ROOT, Gunicorn
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
@@ -131,6 +134,8 @@ def test_the_documents_name_what_there_is():
                 wire.receive()
             text = get(running.url, "/metrics")
     told = set(re.findall(rf"^# TYPE ({NAMES}) ", text, re.MULTILINE))
+    by_callees = prometheus(Snapshot(), WORDS).decode()
+    told |= set(re.findall(rf"^# TYPE ({NAMES}) ", by_callees, re.MULTILINE))
     documented = set(re.findall(rf"^\| `({NAMES})", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
     assert documented == told
     samples = told | set(re.findall(rf"^({NAMES})", text, re.MULTILINE))

@@ -1,0 +1,168 @@
+"""What a call costs a callee, by kind of function: ``python -m loadtest.bench.callee [SECONDS [IN_FLIGHT]]``.
+
+A caller in this process, ``juggler-callee`` in another, and a Redis. CPU time is that of the callee and of Redis, as
+Linux counts it. The kinds are measured in turn, several rounds, so that a noisy machine is noisy for all of them.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from statistics import median  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+import msgspec  # noqa: E402
+
+from callee import Call, Callee  # noqa: E402
+from juggler.broker import PendingCall  # noqa: E402
+from juggler.broker.redis import RedisBroker  # noqa: E402
+from juggler.embedded import EmbeddedRedis  # noqa: E402
+from juggler.errors import BrokerError  # noqa: E402
+from loadtest.bench.process import cpu_seconds  # noqa: E402
+
+SECONDS = 1.0
+IN_FLIGHT = 100
+ROUNDS = 3
+
+
+@dataclass
+class Item:
+    name: str
+    price: float
+    tags: list[str]
+
+
+rpc = Callee()
+
+
+@rpc.register("empty")
+def empty(value: Any = None) -> None:
+    """Do nothing."""
+
+
+@rpc.register("typed")
+def typed(a: int, b: int, name: str = "") -> None:
+    """Check three arguments, and do nothing."""
+
+
+@rpc.register("dataclass")
+def with_dataclass(item: Item) -> None:
+    """Convert one, and do nothing."""
+
+
+@rpc.register("raw", raw=True)
+def raw(call: Call) -> msgspec.Raw:
+    """Decode nothing."""
+    return msgspec.Raw(b"null")
+
+
+@rpc.register("thread", pool="thread")
+def in_thread() -> None:
+    """Do nothing, in a thread."""
+
+
+@rpc.register("process", pool="process")
+def in_process() -> None:
+    """Do nothing, in a process."""
+
+
+KINDS = {
+    "empty function": ("empty", b"null"),
+    "three annotated arguments": ("typed", b'[1,2,"x"]'),
+    "the same by name": ("typed", b'{"a":1,"b":2,"name":"x"}'),
+    "a dataclass": ("dataclass", b'[{"name":"tea","price":1.5,"tags":["a","b"]}]'),
+    "raw": ("raw", b"null"),
+    "in a thread": ("thread", b"null"),
+    "in a process (its own time not counted)": ("process", b"null"),
+}
+
+
+class _Caller(PendingCall):
+    """Calls again as soon as it is answered, as long as it is told to."""
+
+    def __init__(self, load: _Load) -> None:
+        self._load = load
+        load.call(self)
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        if error is not None and not self._load.over:
+            raise error
+
+    def on_result(self, args: bytes, failed: bool | None) -> None:
+        if failed:
+            raise RuntimeError(args.decode())
+        self._load.answered += 1
+        self._load.call(self)
+
+    def on_expired(self) -> None:
+        raise RuntimeError("a call expired")
+
+
+class _Load:
+    def __init__(self, broker: RedisBroker, uri: str, args: bytes) -> None:
+        self.answered = 0
+        self.over = False
+        self._broker, self._uri, self._args = broker, uri, args
+
+    def call(self, caller: _Caller) -> None:
+        if not self.over:
+            self._broker.call(self._uri, self._args, 60.0, caller)
+
+
+@contextmanager
+def _callee(url: str) -> Iterator[int]:
+    command = [sys.executable, "-m", "callee.cli", "loadtest.bench.callee:rpc", "--redis", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def measure(url: str, pids: tuple[int, int], kind: str, in_flight: int, seconds: float) -> tuple[float, list[float]]:
+    """Return calls a second, and the CPU µs that one costs each of the processes."""
+    broker = RedisBroker(url)
+    load = _Load(broker, *KINDS[kind])
+    for _ in range(in_flight):
+        _Caller(load)
+    gevent.sleep(seconds / 4)
+    before, count = [cpu_seconds(pid) for pid in pids], load.answered
+    gevent.sleep(seconds)
+    done = load.answered - count
+    costs = [(cpu_seconds(pid) - then) / max(done, 1) * 1e6 for pid, then in zip(pids, before, strict=True)]
+    load.over = True
+    broker.close()
+    return done / seconds, costs
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    in_flight = int(sys.argv[2]) if len(sys.argv) > 2 else IN_FLIGHT
+    found: dict[str, list[tuple[float, list[float]]]] = {kind: [] for kind in KINDS}
+    with EmbeddedRedis() as server, _callee(server.url) as callee_pid:
+        for number in range(ROUNDS):
+            for kind in KINDS:
+                print(f"\rround {number + 1} of {ROUNDS}: {kind:<50}", end="", file=sys.stderr, flush=True)
+                found[kind].append(measure(server.url, (callee_pid, server.pid), kind, in_flight, seconds))
+    print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
+    print(
+        f"{in_flight} in flight, medians of {ROUNDS}{'':<19}{'calls/s':>12}{'callee':>10}{'Redis':>10}  CPU µs a call"
+    )
+    for kind, rounds in found.items():
+        rate = median(rate for rate, _ in rounds)
+        costs = [median(costs[number] for _, costs in rounds) for number in (0, 1)]
+        print(f"{kind:<45}{rate:>10,.0f}" + "".join(f"{cost:>10.1f}" for cost in costs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The stacks of the test kit, in a program and a pytest of somebody else: nothing is patched there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SHOP = """
+import os
+import time
+
+from callee import Callee, publish
+
+rpc = Callee()
+
+
+@rpc.register("price")
+def price(name: str) -> int:
+    return len(name)
+
+
+@rpc.register("wait", pool="thread")
+def wait():
+    time.sleep(0.05)
+    publish("news", "waited")
+    return "waited"
+
+
+@rpc.register("pid")
+def pid():
+    return os.getpid()
+"""
+
+TESTS = """
+import os
+
+import pytest
+
+from juggler.errors import CallFailed
+from shop import rpc
+
+
+def test_in_memory(juggler_memory):
+    from gevent import monkey
+
+    assert not monkey.is_module_patched("socket")
+    stack = juggler_memory(rpc)
+    assert stack.client.call("price", "tea") == 3
+    assert stack.client.call("pid") == os.getpid()
+    with pytest.raises(CallFailed, match="name: Expected str, got int"):
+        stack.client.call("price", 1)
+    with stack.client.subscribe("news") as news:
+        assert stack.client.call("wait") == "waited"
+        assert news.get(timeout=5).args == "waited"
+
+
+def test_twice(juggler_memory):
+    one, two = juggler_memory(rpc), juggler_memory(rpc, max_calls=5)
+    assert one.url != two.url
+    assert one.client.call("price", "tea") == two.client.call("price", "tea")
+
+
+def test_with_redis(juggler_redis):
+    stack = juggler_redis("shop:rpc", "-c", "5")
+    assert stack.client.call("price", "tea") == 3
+    assert stack.client.call("pid") != os.getpid()
+"""
+
+
+def test_the_fixtures_are_there_for_everybody(tmp_path):
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "test_shop.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_a_callee_that_cannot_be_served_is_an_error_at_once(juggler_memory, juggler_redis):
+    from callee import Callee
+    from juggler.errors import ConfigError
+
+    rpc = Callee()
+    rpc.register("compute", lambda: 1, pool="process")
+    with pytest.raises(ValueError, match="source: functions for processes need MODULE:OBJECT"):
+        juggler_memory(rpc)
+    with pytest.raises(ConfigError, match="ended with exit code 2"):
+        juggler_redis("no_such_module:rpc")
