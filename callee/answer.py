@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -12,6 +13,7 @@ from callee.thunk import Thunk
 from juggler.codec import check_args, encode_args
 from juggler.errors import InvalidValue
 
+_HERE = os.path.dirname(__file__) + os.sep
 _LOOKS_FAILED = b'{"error":'
 
 
@@ -56,6 +58,14 @@ def _raw(text: bytes) -> Answer:
     except InvalidValue as error:
         raise InvalidResult(f"the function's result cannot be sent: {error}") from None
     return Answer(text, False)
+
+
+def without_our_part(exception: BaseException) -> BaseException:
+    """Return the exception with its traceback from the function on; from here on where the function is not in it."""
+    traceback = exception.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_HERE):
+        traceback = traceback.tb_next
+    return exception.with_traceback(traceback or exception.__traceback__)
 
 
 def error(exception: BaseException, call_id: str = "", mask: bool = False) -> Answer:

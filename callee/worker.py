@@ -19,7 +19,7 @@ from callee import answer
 from callee.announcer import Announcer
 from callee.answer import Answer
 from callee.current import Call
-from callee.errors import CallError, TimeIsUp
+from callee.errors import CallError, InvalidResult, ProcessDied, TimeIsUp
 from callee.lane import LAST_WORDS_TIMEOUT, Lane
 from callee.pools import Runner
 from callee.pools.greenlets import GreenletRunner
@@ -229,10 +229,12 @@ class Worker:
             self._interrupt = exception
             self.stop()
         if isinstance(exception, (CallError, TimeIsUp)):
-            # No fault of the function's, or none that a traceback tells more of.
+            # No fault of the function's.
             log.info("call %s of %r failed: %s", call.msg_uuid, call.uri, exception)
+        elif isinstance(exception, (InvalidResult, ProcessDied)):
+            log.error("call %s of %r failed: %s", call.msg_uuid, call.uri, exception)
         else:
-            log.error("call %s of %r failed", call.msg_uuid, call.uri, exc_info=exception)
+            log.error("call %s of %r failed", call.msg_uuid, call.uri, exc_info=answer.without_our_part(exception))
         return answer.error(exception, call.msg_uuid, self._mask)
 
     def _on_sent(self, call: IncomingCall, error: BrokerError | None) -> None:

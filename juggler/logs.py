@@ -33,7 +33,12 @@ def configure(level: str = "info", format: str = "text") -> None:
 def formatter(format: str) -> logging.Formatter:
     """Return a formatter for records of the standard library's loggers, see `configure`."""
     renderers: dict[str, list[Any]] = {
-        "text": [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False)],
+        # Python's own tracebacks: those of rich fill pages, and show the values of local variables.
+        "text": [
+            structlog.dev.ConsoleRenderer(
+                colors=False, pad_event_to=0, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+            )
+        ],
         "logfmt": [
             structlog.processors.format_exc_info,
             structlog.processors.LogfmtRenderer(key_order=_ORDER, drop_missing=True, bool_as_flag=False),

@@ -48,7 +48,7 @@ class Child:
                 answer.error(error).args,
                 answer.error(error, task.msg_uuid, mask=True).args,
                 isinstance(error, CallError),
-                traceback.format_exc(),
+                "".join(traceback.format_exception(answer.without_our_part(error))),
             )
         return wire.Done(*done)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import traceback
 from dataclasses import dataclass
 
 import msgspec
@@ -144,3 +145,19 @@ def test_an_exception_without_a_text_is_told_by_its_name():
 
 def test_an_answer_is_a_pair():
     assert Answer(b"1", None) == (b"1", None)
+
+
+def test_a_traceback_begins_in_the_function():
+    def outer(_):
+        return inner()
+
+    def inner():
+        raise ValueError("deep")
+
+    with pytest.raises(ValueError, match="deep") as raised:
+        run(outer)
+    # Without the frames of this test and of its `run`.
+    raised.value.__traceback__ = raised.value.__traceback__.tb_next.tb_next
+    assert "thunk.run(call)" in traceback.format_exception(raised.value)[1]
+    shown = traceback.extract_tb(answer.without_our_part(raised.value).__traceback__)
+    assert [frame.name for frame in shown] == ["outer", "inner"]
