@@ -15,7 +15,6 @@ from callee import control
 from callee.options import Options, shortened
 from juggler.errors import ConfigError
 
-DEFAULT_URL = "redis://127.0.0.1:6379"
 _POSITIVE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
 _SECONDS_OF_SOME = click.FloatRange(min=0, min_open=True)
@@ -47,7 +46,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 @_option("--pool-processes", type=_POSITIVE, help="The same for processes. Default: as many as there are CPUs.")
 @_option("--only", multiple=True, metavar="PATTERN", help="Serve URIs that match, as in 'math.*'; more than once.")
 @_option("--without", multiple=True, metavar="PATTERN", help="Serve no URIs that match; more than once.")
-@_option("--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help=f"Default: {DEFAULT_URL}.")
+@_option("--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: on 127.0.0.1.")
 @_option(
     "--pubsub-redis",
     "pubsub_url",
@@ -76,7 +75,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 @click.option("--check", is_flag=True, help="Import the callee, say what would be served, and end.")
 @click.option("--verbose", is_flag=True, help="Log more, and show tracebacks.")
 @click.version_option(juggler.__version__, prog_name="juggler-callee")
-def main(check: bool, verbose: bool, redis_url: str | None, **parameters: Any) -> None:
+def main(check: bool, verbose: bool, **parameters: Any) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
 
     A Redis that was named and does not answer is waited for, unless --fail-fast is given. Each option can be set by a
@@ -94,7 +93,7 @@ def main(check: bool, verbose: bool, redis_url: str | None, **parameters: Any) -
     """
     if verbose:
         parameters["log_level"] = "debug"
-    options = Options(redis_url=redis_url or DEFAULT_URL, redis_named=bool(redis_url), **parameters)
+    options = Options(**parameters)
     try:
         if check:
             _check(options)

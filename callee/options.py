@@ -15,7 +15,7 @@ class Options(Struct, frozen=True):
 
     Attributes:
         name: the callee, as ``MODULE:OBJECT``.
-        redis_named: whether somebody has named Redis, and it is worth waiting for.
+        redis_url: of Redis; ``None`` where nobody has named one, and it is not worth waiting for.
         only: patterns of the URIs to be served; none means all.
         without: patterns of those that are not.
         listen: where health and figures are told, as host and port.
@@ -26,8 +26,7 @@ class Options(Struct, frozen=True):
     concurrency: int
     threads: int
     pool_processes: int | None
-    redis_url: str
-    redis_named: bool
+    redis_url: str | None
     pubsub_url: str | None
     key_prefix: str
     fail_fast: bool

@@ -27,6 +27,7 @@ from callee.options import Options, chosen, shortened  # noqa: E402
 from callee.status import Status, StatusServer, check_file, touch  # noqa: E402
 from callee.worker import Worker  # noqa: E402
 from juggler import logs  # noqa: E402
+from juggler.broker import redis  # noqa: E402
 from juggler.broker.redis import RedisBroker, wait_for  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.metrics import Snapshot  # noqa: E402
@@ -66,7 +67,7 @@ class _Process:
         callee = load(options.name)
         self.uris = chosen(callee, options.only, options.without)
         self._stack = ExitStack()
-        self._broker = self._make_broker(options.redis_url)
+        self._broker = self._make_broker(options.redis_url or redis.DEFAULT_URL)
         pubsub = self._make_broker(options.pubsub_url) if options.pubsub_url else None
         self._complain = complain
         try:
@@ -102,7 +103,7 @@ class _Process:
 
     def wait_for_redis(self) -> None:
         """Wait until Redis answers, if it was named."""
-        patient = self.options.redis_named and not self.options.fail_fast
+        patient = bool(self.options.redis_url) and not self.options.fail_fast
         wait_for(self._broker, self._complain, patient=patient, ways_out=WAYS_OUT)
 
     @property

@@ -32,7 +32,10 @@ class Sink(Protocol):
 
     def on_event(self, event: Evnt) -> None: ...
 
-    def on_end(self, error: ConnectionClosed) -> None:
+    def on_gap(self) -> None:
+        """Events may have been missed: the connection was lost, and the subscription is made anew."""
+
+    def on_end(self, error: JugglerError) -> None:
         """No more events come."""
 
 
@@ -54,7 +57,7 @@ class Exp(Message, frozen=True, gc=False):
 class _Channel:
     """All subscriptions of this client to one channel or pattern: one subscription for the server."""
 
-    __slots__ = ("_channels", "confirmed", "key", "sinks", "waiters")
+    __slots__ = ("_channels", "confirmed", "is_renewed", "key", "sinks", "waiters")
 
     def __init__(self, channels: dict[tuple[str, bool], _Channel], key: tuple[str, bool]) -> None:
         self._channels = channels
@@ -62,6 +65,7 @@ class _Channel:
         self.sinks: list[Sink] = []
         self.waiters: list[Waiter] = []
         self.confirmed = False
+        self.is_renewed = False
 
     def join(self, sink: Sink, waiter: Waiter) -> None:
         self.sinks.append(sink)
@@ -78,10 +82,27 @@ class _Channel:
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             waiter.settle(outcome)
+        if self.is_renewed:
+            self.is_renewed = False
+            for sink in self.sinks:
+                if isinstance(outcome, JugglerError):
+                    sink.on_end(outcome)
+                else:
+                    sink.on_gap()
+
+    def lose(self, error: ConnectionClosed) -> bool:
+        """The connection is lost. Return whether the subscription is to be made anew with the next one."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.settle(ConnectionClosed(error.code, error.reason))
+        # Whoever has waited for a first confirmation was told that there is none, and is out.
+        was_confirmed, self.confirmed = self.confirmed or self.is_renewed, False
+        self.is_renewed = was_confirmed
+        return was_confirmed
 
 
 class Session:
-    """The state of one connection, on the client's side.
+    """The state of a client: of one connection, or of several one after the other.
 
     Requests are registered here before they are sent. Each waiter is settled once: by the answer, by `expire`, or by
     `end`; never when its request was forgotten.
@@ -93,6 +114,7 @@ class Session:
         self._deadlines: list[tuple[float, str]] = []
         self._channels: dict[tuple[str, bool], _Channel] = {}
         self.ended: ConnectionClosed | None = None
+        self.lost: ConnectionClosed | None = None
 
     # Requests
 
@@ -128,8 +150,11 @@ class Session:
 
         Returns whether the message is to be sent: only when the last one ends.
         """
-        self._check_open()
+        if self.ended is not None:
+            self._check_open()
         channel = self._channels.get((message.channel, message.pattern))
+        if self.lost is not None:
+            return self._leave_while_lost(channel, sink, waiter)
         leaving = [] if channel is None else [s for s in channel.sinks if sink is None or s is sink]
         if channel is None or not leaving:
             waiter.settle(None)
@@ -143,6 +168,17 @@ class Session:
         del self._channels[channel.key]
         self._replies[message.uuid] = waiter
         return True
+
+    def _leave_while_lost(self, channel: _Channel | None, sink: Sink | None, waiter: Waiter) -> bool:
+        """End subscriptions of which no server knows now."""
+        if channel is not None:
+            for each in [s for s in channel.sinks if sink is None or s is sink]:
+                channel.sinks.remove(each)
+                each.on_end(ConnectionClosed(1000, "unsubscribed"))
+            if not channel.sinks:
+                del self._channels[channel.key]
+        waiter.settle(None)
+        return False
 
     def forget(self, uuid: str) -> None:
         """Nobody waits for the ACK of this request any more. Idempotent.
@@ -181,6 +217,33 @@ class Session:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
+    def lose(self, error: ConnectionClosed) -> None:
+        """The connection is lost and another one is to come: settle all requests, and keep the subscriptions.
+
+        Until `resume`, requests are refused. What was under way is never sent again.
+        """
+        self.lost = error
+        lost = [waiter for waiter in self._replies.values() if not isinstance(waiter, _Channel)]
+        lost += [waiter for _, waiter in self._calls.values()]
+        self._replies.clear()
+        self._calls.clear()
+        self._deadlines.clear()
+        for channel in list(self._channels.values()):
+            if not channel.lose(error):
+                self._channels.pop(channel.key, None)
+        for waiter in lost:
+            waiter.settle(ConnectionClosed(error.code, error.reason))
+
+    def resume(self) -> list[Sub]:
+        """There is a connection again. Return what has to be sent first: the subscriptions, each to be confirmed."""
+        self.lost = None
+        messages = []
+        for channel in self._channels.values():
+            message = Sub(channel=channel.key[0], pattern=channel.key[1])
+            self._replies[message.uuid] = channel
+            messages.append(message)
+        return messages
+
     def end(self, error: ConnectionClosed) -> None:
         """The connection is over: settle all requests and end all subscriptions. Later calls change nothing."""
         if self.ended is not None:
@@ -198,8 +261,9 @@ class Session:
             sink.on_end(ConnectionClosed(error.code, error.reason))
 
     def _check_open(self) -> None:
-        if self.ended is not None:
-            raise ConnectionClosed(self.ended.code, self.ended.reason)
+        closed = self.ended or self.lost
+        if closed is not None:
+            raise ConnectionClosed(closed.code, closed.reason)
 
     def _on_ack(self, ack: Ack) -> None:
         waiter = self._replies.pop(ack.for_, None)

@@ -59,7 +59,7 @@ def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator
     thread.start()
     try:
         url = service.wait()
-        with Client(url, proxy=None) as client:
+        with Client(url) as client:
             yield Stack(url, client)
     finally:
         service.stop()
@@ -136,7 +136,7 @@ def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...]
         found = re.search(r"ws://\S+", server)
         if found is None:
             raise ConfigError(f"the server did not say where it serves websockets: {server!r}")
-        client = stack.enter_context(Client(found.group(), proxy=None))
+        client = stack.enter_context(Client(found.group()))
         yield Stack(found.group(), client, redis.url)
 
 

@@ -92,7 +92,7 @@ def _page(url: str) -> str:
 def _first_call(url: str, stop: threading.Event) -> bool:
     """Return whether the call was answered before we had to stop."""
     uri, args = FIRST_CALL
-    with Client(url, proxy=None) as client:
+    with Client(url) as client:
         call = client.start_call(uri, args, FIRST_CALL_TIMEOUT)
         while not (call.done or stop.wait(POLL_INTERVAL)):
             pass

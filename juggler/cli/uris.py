@@ -9,12 +9,10 @@ from rich.table import Table
 from juggler.cli.options import verbose_option
 from juggler.errors import ConfigError
 
-DEFAULT_URL = "redis://127.0.0.1:6379"
-
 
 @click.command()
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
-@click.option("--redis", "url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help=f"Default: {DEFAULT_URL}.")
+@click.option("--redis", "url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: on 127.0.0.1.")
 @click.option("--key-prefix", default="", envvar="JUGGLER_REDIS_KEY_PREFIX", help="What all names in Redis begin with.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, with the docstring.")
 @verbose_option
@@ -32,7 +30,7 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
 
     functions = [
         function
-        for function in _functions(url or DEFAULT_URL, key_prefix)
+        for function in _functions(url, key_prefix)
         if not patterns or any(glob.matches(pattern, function.uri) for pattern in patterns)
     ]
     if as_json:
@@ -46,12 +44,12 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
     Console().print(table if functions else "no callee serves such a URI")
 
 
-def _functions(url: str, key_prefix: str):  # type: ignore[no-untyped-def]  # its type is imported when it is patched
-    from juggler.broker.redis import RedisBroker
+def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def]  # its type is imported when it is patched
+    from juggler.broker.redis import DEFAULT_URL, RedisBroker
     from juggler.errors import BrokerError
 
     try:
-        broker = RedisBroker(url, key_prefix=key_prefix)
+        broker = RedisBroker(url or DEFAULT_URL, key_prefix=key_prefix)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     try:

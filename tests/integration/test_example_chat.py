@@ -34,7 +34,7 @@ def chat(database):
 
 def test_what_is_said_is_heard_and_kept(tmp_path):
     database = tmp_path / "chat.db"
-    with chat(database) as url, Client(url, proxy=None) as ann, Client(url, proxy=None) as bob:
+    with chat(database) as url, Client(url) as ann, Client(url) as bob:
         with bob.subscribe("chat.lobby") as lobby:
             said = ann.call("chat.say", {"room": "lobby", "name": "ann", "text": "hello"})
             assert lobby.get(timeout=5).args == said
@@ -49,7 +49,7 @@ def test_what_is_said_is_heard_and_kept(tmp_path):
         page = urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", "/"), timeout=5)
         with page:
             assert b"<title>Chat</title>" in page.read()
-    with chat(database) as url, Client(url, proxy=None) as ann:
+    with chat(database) as url, Client(url) as ann:
         assert [m["name"] for m in ann.call("chat.history", ["lobby"])] == ["ann"]
 
 

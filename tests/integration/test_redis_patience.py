@@ -7,8 +7,8 @@ import re
 import gevent
 import pytest
 
+from juggler.backoff import pauses
 from juggler.broker.redis import RedisBroker, wait_for
-from juggler.broker.redis.backoff import pauses
 from juggler.embedded import free_port
 from juggler.errors import ConfigError
 

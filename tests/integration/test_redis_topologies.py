@@ -12,10 +12,11 @@ import pytest
 import redis
 import trustme
 
+from juggler.broker import Announcement
 from juggler.broker.redis import RedisBroker
 from juggler.client import Client
 from juggler.embedded import free_port
-from juggler.errors import BrokerUnavailable, ConfigError, Expired, Nacked
+from juggler.errors import BrokerError, BrokerUnavailable, ConfigError, Expired, Nacked
 from juggler.message import new_uuid
 from tests.integration.commands import ROOT, callee_process, run, run_python, running, running_callee, server_process
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
@@ -38,7 +39,7 @@ def served(redis_url: str, callee_url: str | None = None, *args: str) -> Iterato
     with (
         callee_process(callee_url or redis_url, *args),
         server_process(redis_url, *args) as url,
-        Client(url, proxy=None) as client,
+        Client(url) as client,
     ):
         yield client
 
@@ -100,8 +101,10 @@ def with_user(client: redis.Redis, server: MortalRedis, line: str) -> str:
 def test_the_documented_rights_are_enough(acl_server):
     with admin(acl_server) as client:
         server_url, callee_url = (with_user(client, acl_server, line) for line in ACL_LINES)
-        with served(server_url, callee_url) as juggler:
+        with served(server_url, callee_url) as juggler, closing(RedisBroker(server_url)) as broker:
             check(juggler)
+            broker.connect()
+            assert len(broker.functions()) == 3
         assert client.acl_log() == []
 
 
@@ -154,9 +157,16 @@ def test_each_documented_right_is_needed(acl_server, line, right):
         for subscriber in list(server.pubsub._of):
             server.unsubscribe_all(subscriber)
         refused = {"+": ("command", right[1:]), "~": ("key", "juggler:"), "&": ("channel", "c")}[right[0]]
-        eventually(
-            lambda: any(is_about(entry, *refused) for entry in client.acl_log()), message=f"{refused} is refused"
-        )
+
+        def is_refused() -> bool:
+            # What is served is said, taken back, and asked for, all on connections of their own.
+            callee.announce("one", {"u": Announcement(), "gone": Announcement()}, 60)
+            callee.withdraw("one", ["gone"])
+            with suppress(BrokerError):
+                server.functions()
+            return any(is_about(entry, *refused) for entry in client.acl_log())
+
+        eventually(is_refused, message=f"{refused} is refused")
 
 
 def is_about(entry: dict[str, str], kind: str, name: str) -> bool:
@@ -166,7 +176,7 @@ def is_about(entry: dict[str, str], kind: str, name: str) -> bool:
 def test_a_right_that_is_missing_is_named(acl_server):
     with admin(acl_server) as client:
         url = with_user(client, acl_server, ACL_LINES[0].replace(" +publish", "").replace(" &*", " &news"))
-        with server_process(url) as server, Client(server, proxy=None) as juggler:
+        with server_process(url) as server, Client(server) as juggler:
             juggler.subscribe("news").close()
             with pytest.raises(Nacked, match=r"NOPERM .*'publish'"):
                 juggler.publish("news")
@@ -302,7 +312,7 @@ def test_two_servers(mortal, tmp_path):
         with (
             callee_process(mortal.url),
             server_process(mortal.url, "--pubsub-redis", events.url) as url,
-            Client(url, proxy=None) as client,
+            Client(url) as client,
         ):
             check(client)
             with client.subscribe("news") as news, events.client() as there, mortal.client() as here:
@@ -331,7 +341,7 @@ def test_two_deployments_share_a_server_by_their_prefixes(mortal):
     with (
         served(mortal.url, None, "--key-prefix", "a*:") as one,
         server_process(mortal.url, "--key-prefix", "ab:") as url,
-        Client(url, proxy=None) as other,
+        Client(url) as other,
         other.subscribe("*", pattern=True) as strange,
     ):
         check(one)
@@ -359,7 +369,7 @@ def test_commands_wait_for_a_redis_that_they_were_told_of(mortal):
                 line = process.stderr.readline()
                 assert re.fullmatch(rf"{name}: no Redis at {mortal.url} \(.*\); next attempt in \d+\.\d s\n", line)
         mortal.start()
-        with Client(re.search(r"ws://\S+", server.stdout.readline()).group(), proxy=None) as client:
+        with Client(re.search(r"ws://\S+", server.stdout.readline()).group()) as client:
             assert callee.stdout.readline().startswith("serving ")
             check(client)
 

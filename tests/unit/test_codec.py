@@ -562,7 +562,7 @@ NO_VALUES = [
     (math.nan, "NaN and Infinity are not JSON"),
     ([{"a": -math.inf}], "NaN and Infinity are not JSON"),
     (b"x", "bytes cannot travel as JSON: b'x'"),
-    ([{1}], "set cannot travel as JSON: {1}"),
+    ([{1j}], "set cannot travel as JSON: Encoding objects of type complex is unsupported"),
     ({"a": 1j}, "complex cannot travel as JSON: 1j"),
     ("x".join, "builtin_function_or_method cannot travel as JSON: <built-in"),
     (bytearray(1_000_000), "bytearray cannot travel as JSON: bytearray(b'"),

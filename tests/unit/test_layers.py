@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # A part of juggler imports from the rows above its own, and from itself.
 LAYERS = [
     ["errors"],
-    ["message", "rawjson", "loading"],
+    ["message", "rawjson", "loading", "backoff"],
     ["codec"],
     ["metrics", "embedded", "logs"],
     ["board"],
@@ -39,7 +39,7 @@ LAYERS = [
 NEEDS_ONLY = {
     "juggler.embedded": {"errors"},
     "juggler.session": {"errors", "message", "codec"},
-    "juggler.client": {"errors", "message", "codec", "session"},
+    "juggler.client": {"errors", "message", "codec", "session", "backoff"},
     "juggler.loading": {"errors"},
     "callee": {"errors", "message", "codec", "broker", "loading", "metrics", "logs"},
 }

@@ -30,6 +30,10 @@ class Sink:
     def __init__(self):
         self.args = []
         self.ends = []
+        self.gaps = 0
+
+    def on_gap(self):
+        self.gaps += 1
 
     def on_event(self, event):
         self.args.append(event.args)
@@ -372,3 +376,62 @@ def test_an_ack_that_comes_too_late_for_one_still_confirms_the_others(session):
     session.forget(message.uuid)
     session.receive(ack(message))
     assert second.outcome is None
+
+
+# Lost connections
+
+
+def test_what_is_under_way_when_a_connection_is_lost_fails_and_is_over(session):
+    call, waiter = Call(uri="f"), Waiter()
+    session.call(call, 5.0, waiter)
+    _, sink, subscribed, _ = subscribe(session)
+    lost = ConnectionClosed(1006, "gone")
+    session.lose(lost)
+    assert (waiter.outcome.code, subscribed.outcome.code) == (1006, 1006)
+    assert session.next_deadline() is None
+    with pytest.raises(ConnectionClosed, match="1006 gone"):
+        session.call(Call(uri="f"), 5.0, Waiter())
+    # It was never confirmed: whoever asked for it knows that he has none.
+    assert session.resume() == []
+    assert (sink.args, sink.ends) == ([], [])
+
+
+def test_subscriptions_are_made_again_and_tell_of_the_gap(session):
+    message, sink, _, _ = subscribe(session)
+    session.receive(ack(message))
+    session.lose(ConnectionClosed(1006, "gone"))
+    (again,) = session.resume()
+    assert (again.channel, again.pattern, again.uuid != message.uuid) == ("news", False, True)
+    assert sink.gaps == 0
+    session.receive(ack(again))
+    assert (sink.gaps, sink.ends) == (1, [])
+
+
+def test_a_subscription_that_is_refused_anew_ends(session):
+    message, sink, _, _ = subscribe(session)
+    session.receive(ack(message))
+    session.lose(ConnectionClosed(1006, "gone"))
+    (again,) = session.resume()
+    session.receive(nack(again, 403, "no"))
+    assert sink.ends == ["403 no"]
+    assert session.resume() == []
+
+
+def test_losing_it_twice_before_a_confirmation_keeps_the_subscription(session):
+    message, sink, _, _ = subscribe(session)
+    session.receive(ack(message))
+    for _ in range(2):
+        session.lose(ConnectionClosed(1006, "gone"))
+        (again,) = session.resume()
+    session.receive(ack(again))
+    assert sink.gaps == 1
+
+
+def test_who_leaves_while_it_is_lost_is_out(session):
+    message, sink, _, _ = subscribe(session)
+    session.receive(ack(message))
+    session.lose(ConnectionClosed(1006, "gone"))
+    _, waiter, is_sent = unsubscribe(session, sink)
+    assert (waiter.outcome, is_sent) == (None, False)
+    assert sink.ends == ["1000 unsubscribed"]
+    assert session.resume() == []

@@ -21,7 +21,7 @@ import redis
 from gevent import monkey
 from gevent.event import AsyncResult, Event
 
-from juggler.broker.redis.backoff import pauses
+from juggler.backoff import pauses
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable

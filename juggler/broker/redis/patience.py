@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import gevent
 
-from juggler.broker.redis.backoff import pauses
+from juggler.backoff import pauses
 from juggler.broker.redis.broker import RedisBroker
 from juggler.errors import BrokerUnavailable, ConfigError
 

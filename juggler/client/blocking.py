@@ -1,35 +1,29 @@
 """A blocking client of a juggler server, for threads and, under gevent's monkey-patching, for greenlets.
 
-What messages mean is `juggler.session`'s business; here are only the websocket, the waiting, and the threads: one that
-reads, and, with ``on_message``, one that looks after expired calls.
+What messages mean is `juggler.session`'s business, the websocket that of `juggler.client.transport`; here are the
+waiting and the threads: one that reads and connects again, and, with ``on_message``, one for expired calls.
 """
 
 from __future__ import annotations
 
 import logging
-import re
+import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from websockets.exceptions import ConnectionClosed as WebsocketClosed
-from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
-
-from juggler.codec import MAX_TIMEOUT, decode_args, encode, encode_args
+from juggler.client.endings import State, may_come_back, reconnect_pauses
+from juggler.client.events import Event, EventQueue, WhenFull
+from juggler.client.opening import Headers, upgrade_headers
+from juggler.client.transport import Transport
+from juggler.codec import MAX_TIMEOUT, encode, encode_args
 from juggler.errors import (
     CloseCode,
-    ConfigError,
     ConnectionClosed,
     Expired,
-    HandshakeRefused,
     InvalidMessage,
     JugglerError,
 )
@@ -39,39 +33,39 @@ from juggler.session import Exp, Outcome, Session, Sink, result_value
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SUBPROTOCOL = Subprotocol("juggler.0")
-MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
-
-# Messages that wait for our reader, which takes them as they come. When there are more, websockets pauses; and when it
-# is closed while it pauses, it polls a closed socket, for which gevent's event loop aborts the process.
-READ_AHEAD = 4096
-
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
+OnState: TypeAlias = Callable[[State, JugglerError | None], None]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("juggler.client")
 
 
 class Client:
-    """A connection to a juggler server. Any number of threads or greenlets may share it.
+    """A client of a juggler server. Any number of threads or greenlets may share it.
 
-    It connects when it is made, and is closed by `close` or at the end of a ``with`` block. A lost connection is not
-    made anew: all that wait get `ConnectionClosed`, as does every later request.
+    It connects when it is made, and is closed by `close` or at the end of a ``with`` block. When the connection is
+    lost, what is under way fails with `ConnectionClosed`, and is never sent again. With ``reconnect`` the client then
+    connects anew, after growing, jittered pauses, and makes its subscriptions again; requests fail until it has. Where
+    the server refuses the client for a reason that would last (a wrong token, say), it ends.
 
     Args:
         url: ``ws://host:port/path`` or ``wss://…``.
         timeout: seconds to connect, to write a message, and to wait for the server's ACK.
         call_timeout: seconds for which the result of a call is wanted, unless the call says otherwise.
-        headers: more headers for the upgrade, for example ``Authorization``.
+        headers: more headers for the upgrade, for example ``Authorization``; or a function that returns them, and is
+            asked whenever it connects.
         allowed_messages: the only requests that will be made, for example ``"call, pub"``, so that the server does
             less; any other then ends the connection. ``None`` allows all.
         max_size: largest message to accept, in bytes; the default is that of a server's ``write_limit``. ``None``: no
             limit.
-        ping_interval: seconds between pings. ``None``: none are sent.
-        ping_timeout: seconds after which a missing pong ends the connection. ``None``: never.
-        max_events: how many events a subscription keeps for its reader; then it drops the oldest.
+        ping_interval: seconds of silence between pings. ``None``: none are sent.
+        ping_timeout: seconds after which a missing answer ends the connection. ``None``: never.
+        max_events: how many events a subscription keeps for its reader, unless the subscription says otherwise.
+        reconnect: whether to connect again.
+        reconnect_timeout: seconds after which it stops to try, and ends. ``None``: never.
+        ssl: for ``wss://``; ``None``: the system's authorities are trusted.
         on_message: is told every message from the server, and an `Exp` for each call that expired, from the client's
             own threads; it must be quick, and must not wait for an answer.
-        options: further options of ``websockets.sync.client.connect``, such as ``ssl`` and ``proxy``.
+        on_state: is told when the client is connected, disconnected and closed, and why; likewise.
 
     Raises:
         ConfigError: the URL is none.
@@ -85,41 +79,47 @@ class Client:
         *,
         timeout: float = 10.0,
         call_timeout: float = 60.0,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         allowed_messages: str | None = None,
         max_size: int | None = 16 * 2**20,
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
         max_events: int = 1000,
+        reconnect: bool = True,
+        reconnect_timeout: float | None = None,
+        ssl: ssl.SSLContext | None = None,
         on_message: OnMessage | None = None,
-        **options: Any,
+        on_state: OnState | None = None,
     ) -> None:
+        self._url = url
         self._timeout = timeout
         self._call_timeout = call_timeout
+        self._headers = headers
+        self._allowed_messages = allowed_messages
         self._max_events = max_events
+        self._reconnect = reconnect
+        self._reconnect_timeout = reconnect_timeout
         self._on_message = on_message
+        self._on_state = on_state
+        self._options: dict[str, Any] = {
+            "timeout": timeout,
+            "max_size": max_size,
+            "ping_interval": ping_interval,
+            "ping_timeout": ping_timeout,
+            "ssl_context": ssl,
+        }
         self._session = Session()
-        # Guards the session; told when a call is made or the session ends.
+        self._overfull: list[Subscription] = []
+        # Guards the session; told when a call is made, and when the connection comes or goes.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         # SUB and UNSB of one channel must be sent in the order in which the session got them.
         self._order = threading.Lock()
-        self._websocket = _open(
-            url,
-            additional_headers=_headers(headers, allowed_messages),
-            open_timeout=timeout,
-            close_timeout=timeout,
-            max_size=max_size,
-            max_queue=READ_AHEAD,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            **options,
-        )
-        # Bounds each write. Reads are not concerned: they begin when there is something to read.
-        self._websocket.socket.settimeout(timeout)
-        self._threads = [_start("juggler-client-reader", self._read)]
+        self._transport = self._connect()
+        self._threads = [_start("juggler-client-reader", self._run)]
         if on_message is not None:
             self._threads.append(_start("juggler-client-expiry", self._watch))
+        self._tell_state(State.CONNECTED, None)
 
     def __enter__(self) -> Self:
         return self
@@ -131,19 +131,44 @@ class Client:
 
     @property
     def closed(self) -> ConnectionClosed | None:
-        """Why the connection has ended, ``None`` while it is open."""
+        """Why the client has ended, ``None`` while it has not."""
         return self._session.ended
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """End the connection; all that wait get `ConnectionClosed`. Any thread may call it, any number of times.
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._session.ended is None and self._session.lost is None
 
-        Waits for the server's close frame, but no longer than a few ``timeout``.
+    def wait_connected(self, timeout: float | None = None) -> bool:
+        """Wait until requests can be made, for at most ``timeout`` seconds. Return whether they can.
+
+        Raises:
+            ConnectionClosed: never more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.connected or self.closed, timeout)
+            if self._session.ended is not None:
+                raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
+            return self.connected
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """End the client; all that wait get `ConnectionClosed`. Any thread may call it, any number of times.
+
+        Waits for the server's close frame, but no longer than ``timeout``.
         """
         self._end(ConnectionClosed(code, reason or "closed by this client"))
-        self._websocket.close(code, _short(reason))
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(self._timeout)
+        transport = self._transport
+        transport.begin_close(code, reason)
+        if threading.current_thread() in self._threads:
+            return
+        deadline = time.monotonic() + self._timeout
+        reader, *others = self._threads
+        reader.join(self._timeout)
+        if reader.is_alive():
+            self._transport.abort()
+            reader.join(self._timeout)
+        for thread in others:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def call(self, uri: str, args: Any = None, timeout: float | None = None) -> Any:
         """Run the function at ``uri`` and return its result.
@@ -195,22 +220,39 @@ class Client:
         self._send(text)
         self._wait_for_ack(message, waiter)
 
-    def subscribe(self, channel: str, pattern: bool = False) -> Subscription:
+    def subscribe(
+        self,
+        channel: str,
+        pattern: bool = False,
+        *,
+        max_events: int | None = None,
+        when_full: WhenFull = "drop_oldest",
+        on_gap: Callable[[], None] | None = None,
+    ) -> Subscription:
         """Subscribe, and wait until the server has acknowledged it: each later event is received.
+
+        When the connection is lost and made again, so is the subscription; events may be missing in between. Each time
+        ``Subscription.gaps`` is counted up, and ``on_gap`` is told, once the server has acknowledged it anew.
 
         Args:
             channel: the channel, or a Redis glob such as ``news.*``.
             pattern: whether it is a glob.
+            max_events: how many events are kept for the reader; ``None``: as many as the client says.
+            when_full: what happens when there are more: ``"drop_oldest"``, ``"drop_newest"``, or ``"end"``, which ends
+                the subscription with `ConnectionClosed` (4429) once all that was kept is read.
+            on_gap: is told of a gap from the client's own thread; it must be quick, and must not wait for an answer.
 
         Raises:
             Nacked: the server refused it.
             Expired: it was not acknowledged in time.
             ConnectionClosed: the connection ended before.
+            ValueError: an argument is out of its range.
         """
         message = Sub(channel=channel, pattern=pattern)
         text = encode(message)
         waiter = _Waiter()
-        subscription = Subscription(self._unsubscribe, channel, pattern, self._max_events)
+        queue = EventQueue(self._max_events if max_events is None else max_events, when_full)
+        subscription = Subscription(self._unsubscribe, self._overfull.append, channel, pattern, queue, on_gap)
         try:
             with self._order:
                 with self._lock:
@@ -245,6 +287,17 @@ class Client:
                 self._send(text)
         self._wait_for_ack(message, waiter)
 
+    def _leave_overfull(self) -> None:
+        """Unsubscribe those that have ended because nobody reads them, and do not wait for it."""
+        while self._overfull:
+            subscription = self._overfull.pop()
+            message = Unsb(channel=subscription.channel, pattern=subscription.pattern)
+            with self._order:
+                with self._lock:
+                    is_last = self._session.unsubscribe(message, subscription, _Waiter())
+                if is_last:
+                    self._send(encode(message))
+
     def _wait_for_ack(self, message: Request, waiter: _Waiter) -> None:
         try:
             if not waiter.wait(self._timeout):
@@ -255,39 +308,110 @@ class Client:
         waiter.outcome()
 
     def _send(self, text: bytes) -> None:
-        try:
-            self._websocket.send(text.decode())
-        except WebsocketClosed as error:
-            ended = self._end(_reason_of(error))
-            raise ConnectionClosed(ended.code, ended.reason) from error
+        self._transport.send(text)
 
-    def _read(self) -> None:
-        """Process what the server sends, until the connection ends."""
+    # The connection
+
+    def _connect(self) -> Transport:
+        return Transport(self._url, headers=upgrade_headers(self._headers, self._allowed_messages), **self._options)
+
+    def _run(self) -> None:
+        """Read, and connect again, until the client has ended."""
+        while True:
+            ended = self._read()
+            if self._session.ended is None and self._reconnect and may_come_back(ended):
+                with self._changed:
+                    self._session.lose(ended)
+                    self._changed.notify_all()
+                self._tell_state(State.DISCONNECTED, ended)
+                failure = self._connect_again(ended)
+                if failure is None:
+                    continue
+                ended = failure
+            self._end(ended)
+            self._tell_state(State.CLOSED, self._session.ended)
+            return
+
+    def _read(self) -> ConnectionClosed:
+        """Process what the server sends, until the connection ends. Return why."""
+        transport = self._transport
         ended = ConnectionClosed(CloseCode.INTERNAL_ERROR, "the client's reader failed")
         try:
             while True:
-                self._receive(self._websocket.recv())
-        except WebsocketClosed as error:
-            ended = _reason_of(error)
+                text = transport.receive()
+                with self._lock:
+                    message = self._session.receive(text)
+                if self._overfull:
+                    self._leave_overfull()
+                self._tell(message)
+        except ConnectionClosed as error:
+            ended = ConnectionClosed(error.code, error.reason)
         except InvalidMessage as error:
             ended = ConnectionClosed(error.close_code, f"the server sent an invalid message: {error}")
+            transport.begin_close(ended.code, ended.reason)
         finally:
-            self._end(ended)
-            self._websocket.close(ended.code if ended.code >= 4000 else CloseCode.INTERNAL_ERROR, _short(ended.reason))
+            transport.release()
+        return ended
 
-    def _receive(self, text: str | bytes) -> None:
-        if isinstance(text, bytes):
-            raise InvalidMessage("expected a text message, got a binary one")
-        with self._lock:
-            message = self._session.receive(text)
-        self._tell(message)
+    def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
+        """Connect, and make the subscriptions again; return why not, if not."""
+        since = time.monotonic()
+        for pause in reconnect_pauses():
+            with self._changed:
+                self._changed.wait_for(lambda: self._session.ended, pause)
+            if self._session.ended is not None:
+                return self._session.ended
+            if self._reconnect_timeout is not None and time.monotonic() - since >= self._reconnect_timeout:
+                return lost
+            try:
+                transport = self._connect()
+            except JugglerError as error:
+                lost = error if isinstance(error, ConnectionClosed) else ConnectionClosed(lost.code, str(error))
+                if may_come_back(error):
+                    continue
+                return lost
+            except Exception as error:
+                # The function that returns the headers: it may be better the next time.
+                _log.exception("cannot connect to the server again for now")
+                lost = ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")
+                continue
+            if self._resume(transport):
+                return None
+        raise AssertionError("pauses never end")
 
-    def _end(self, error: ConnectionClosed) -> ConnectionClosed:
-        """End the session; returns why it ended, which may have been before."""
+    def _resume(self, transport: Transport) -> bool:
+        """Use a new connection. Return False when it was lost at once, or the client has ended."""
+        with self._order:
+            with self._changed:
+                if self._session.ended is not None:
+                    transport.begin_close(CloseCode.NORMAL, "")
+                    transport.release()
+                    return False
+                self._transport = transport
+                messages = self._session.resume()
+                self._changed.notify_all()
+            try:
+                for message in messages:
+                    transport.send(encode(message))
+            except ConnectionClosed as error:
+                with self._changed:
+                    self._session.lose(ConnectionClosed(error.code, error.reason))
+                transport.release()
+                return False
+        self._tell_state(State.CONNECTED, None)
+        return True
+
+    def _end(self, error: ConnectionClosed) -> None:
         with self._changed:
             self._session.end(error)
-            self._changed.notify()
-            return self._session.ended or error
+            self._changed.notify_all()
+
+    def _tell_state(self, state: State, error: JugglerError | None) -> None:
+        if self._on_state is not None:
+            try:
+                self._on_state(state, error)
+            except Exception:
+                _log.exception("on_state failed for %s", state.value)
 
     def _watch(self) -> None:
         """Tell of expired calls when nobody waits for them."""
@@ -376,50 +500,42 @@ class Pending(_Waiter):
         return response
 
 
-@dataclass(frozen=True)
-class Event:
-    """A publication that a subscription received.
-
-    Attributes:
-        channel: the channel on which it was published.
-        pattern: the pattern that matched, empty for a subscription to the channel itself.
-        uuid: UUID of the PUB that caused it.
-        json: what was published, as JSON text.
-    """
-
-    channel: str
-    pattern: str
-    uuid: str
-    json: bytes
-
-    @cached_property
-    def args(self) -> Any:
-        """What was published, decoded when first asked for. Raises `InvalidValue` when it has no Python value."""
-        return decode_args(self.json)
-
-
 class Subscription:
     """The events of a channel or pattern: an iterator, and a context manager that unsubscribes at its end.
 
-    Keeps up to ``max_events`` for its reader; when it is full, a new event drops the oldest. Several threads or
-    greenlets may read; each event goes to one of them.
+    Several threads or greenlets may read; each event goes to one of them.
 
     Attributes:
         channel: what was subscribed to.
         pattern: whether it is a glob.
-        dropped: number of events dropped so far.
     """
 
     def __init__(
-        self, unsubscribe: Callable[[str, bool, Sink], None], channel: str, pattern: bool, max_events: int
+        self,
+        unsubscribe: Callable[[str, bool, Sink], None],
+        on_overfull: Callable[[Subscription], None],
+        channel: str,
+        pattern: bool,
+        queue: EventQueue,
+        on_gap: Callable[[], None] | None,
     ) -> None:
         self._unsubscribe = unsubscribe
-        self._events: deque[Event] = deque(maxlen=max_events)
+        self._on_overfull = on_overfull
+        self._queue = queue
+        self._on_gap = on_gap
         self._changed = threading.Condition()
-        self._ended: ConnectionClosed | None = None
         self.channel = channel
         self.pattern = pattern
-        self.dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Number of events dropped so far, because nobody read them in time."""
+        return self._queue.dropped
+
+    @property
+    def gaps(self) -> int:
+        """How often events may have been missed, as the connection was lost and made again."""
+        return self._queue.gaps
 
     def get(self, timeout: float | None = None) -> Event:
         """Wait for the next event.
@@ -429,21 +545,21 @@ class Subscription:
 
         Raises:
             TimeoutError: there was none in time.
-            ConnectionClosed: the subscription or the connection has ended, and all its events were read.
+            ConnectionClosed: the subscription or the client has ended, and all its events were read.
+            Nacked: the server refused it when it was made again.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._events or self._ended, timeout):
+            if not self._changed.wait_for(lambda: self._queue or self._queue.ended, timeout):
                 raise TimeoutError(f"no event of {self.channel} within {timeout:g} s")
-            if self._events:
-                return self._events.popleft()
-            assert self._ended is not None
-            raise ConnectionClosed(self._ended.code, self._ended.reason)
+            event = self._queue.get()
+            assert event is not None
+            return event
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
-        """Return the next event; ends when the subscription does, or the connection with code 1000."""
+        """Return the next event; ends when the subscription does, or the client with code 1000."""
         try:
             return self.get()
         except ConnectionClosed as error:
@@ -474,54 +590,27 @@ class Subscription:
     def on_event(self, event: Evnt) -> None:
         """Called by the client."""
         with self._changed:
-            self.dropped += len(self._events) == self._events.maxlen
-            self._events.append(Event(event.channel, event.pattern, event.for_, event.args))
+            if not self._queue.put(event):
+                self._on_overfull(self)
             self._changed.notify()
 
-    def on_end(self, error: ConnectionClosed) -> None:
+    def on_gap(self) -> None:
+        """Called by the client."""
+        self._queue.gaps += 1
+        if self._on_gap is not None:
+            try:
+                self._on_gap()
+            except Exception:
+                _log.exception("on_gap failed for %s", self.channel)
+
+    def on_end(self, error: JugglerError) -> None:
         """Called by the client."""
         with self._changed:
-            self._ended = error
+            self._queue.end(error)
             self._changed.notify_all()
-
-
-def _open(url: str, **options: Any) -> ClientConnection:
-    shown = re.sub(r"//[^/@]*@", "//***@", url)
-    try:
-        # Entered by hand: some versions of websockets return a connection, others what makes one.
-        websocket: ClientConnection = connect(url, subprotocols=[SUBPROTOCOL], compression=None, **options).__enter__()
-    except (InvalidURI, ValueError) as error:
-        why = getattr(error, "msg", error)
-        raise ConfigError(f"url: expected ws://host:port/path or wss://…, got {shown!r}: {why}") from error
-    except InvalidStatus as error:
-        status = f"{error.response.status_code} {error.response.reason_phrase}"
-        reason = (error.response.body or b"").decode(errors="replace").strip()
-        raise HandshakeRefused(status, reason or "no reason given") from error
-    except (OSError, EOFError, WebSocketException) as error:
-        raise ConnectionClosed(CloseCode.ABNORMAL, f"cannot connect to {shown}: {error}") from error
-    if websocket.subprotocol != SUBPROTOCOL:
-        websocket.close(CloseCode.PROTOCOL_ERROR)
-        raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, f"the server at {shown} does not speak {SUBPROTOCOL}")
-    return websocket
-
-
-def _headers(headers: Mapping[str, str] | None, allowed_messages: str | None) -> dict[str, str]:
-    allowed = {} if allowed_messages is None else {"Juggler-Allowed-Messages": allowed_messages}
-    return {**(headers or {}), **allowed}
 
 
 def _start(name: str, target: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def _reason_of(error: WebsocketClosed) -> ConnectionClosed:
-    if error.rcvd is not None:
-        return ConnectionClosed(error.rcvd.code, error.rcvd.reason)
-    cause = error.__cause__ or (error.sent and error.sent.reason) or "the server is gone"
-    return ConnectionClosed(CloseCode.ABNORMAL, f"the connection was lost: {cause}")
-
-
-def _short(reason: str) -> str:
-    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")

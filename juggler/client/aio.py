@@ -1,0 +1,514 @@
+"""A client for asyncio. The names, rules and errors are those of `juggler.client.Client`; what waits is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed as WebsocketClosed
+
+from juggler.client.endings import State, may_come_back, reconnect_pauses
+from juggler.client.events import Event, EventQueue, WhenFull
+from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
+from juggler.codec import MAX_TIMEOUT, encode, encode_args
+from juggler.errors import CloseCode, ConnectionClosed, Expired, InvalidMessage, JugglerError
+from juggler.message import Call, Evnt, Pub, Request, Res, Response, Sub, Unsb
+from juggler.session import Exp, Outcome, Session, Sink, result_value
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+OnMessage: TypeAlias = Callable[[Response | Exp], None]
+OnState: TypeAlias = Callable[[State, JugglerError | None], None]
+
+_log = logging.getLogger("juggler.client")
+
+
+class AsyncClient:
+    """A client of a juggler server, for the tasks of one event loop.
+
+    ::
+
+        async with AsyncClient("ws://127.0.0.1:9000/ws") as client:
+            print(await client.call("greet", "world"))
+
+    It connects with ``async with``, or `connect`. Arguments, reconnecting and errors are those of
+    `juggler.client.Client`; the callbacks run in the event loop, and must not block.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 10.0,
+        call_timeout: float = 60.0,
+        headers: Headers | None = None,
+        allowed_messages: str | None = None,
+        max_size: int | None = 16 * 2**20,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        max_events: int = 1000,
+        reconnect: bool = True,
+        reconnect_timeout: float | None = None,
+        ssl: ssl.SSLContext | None = None,
+        on_message: OnMessage | None = None,
+        on_state: OnState | None = None,
+    ) -> None:
+        """Make a client that is not connected yet; see `juggler.client.Client`."""
+        self._url = url
+        self._timeout = timeout
+        self._call_timeout = call_timeout
+        self._headers = headers
+        self._allowed_messages = allowed_messages
+        self._max_events = max_events
+        self._reconnect = reconnect
+        self._reconnect_timeout = reconnect_timeout
+        self._on_message = on_message
+        self._on_state = on_state
+        self._options: dict[str, Any] = {
+            "open_timeout": timeout,
+            "close_timeout": timeout,
+            "max_size": max_size,
+            "ping_interval": ping_interval,
+            "ping_timeout": ping_timeout,
+            "compression": None,
+        }
+        if ssl is not None:
+            self._options["ssl"] = ssl
+        self._session = Session()
+        self._overfull: list[AsyncSubscription] = []
+        self._order = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._websocket: ClientConnection | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Connect, once.
+
+        Raises:
+            ConfigError: the URL is none.
+            HandshakeRefused: the server answered with an HTTP error.
+            ConnectionClosed: it cannot be reached, or does not speak juggler.
+        """
+        self._websocket = await self._open()
+        self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
+        self._tell_state(State.CONNECTED, None)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def closed(self) -> ConnectionClosed | None:
+        """Why the client has ended, ``None`` while it has not."""
+        return self._session.ended
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._websocket is not None and self._session.ended is None and self._session.lost is None
+
+    async def wait_connected(self) -> None:
+        """Wait until requests can be made.
+
+        Raises:
+            ConnectionClosed: never more.
+        """
+        while not self.connected:
+            if self._session.ended is not None:
+                raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
+            await self._changed.wait()
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """End the client; all that wait get `ConnectionClosed`. Any number of times."""
+        self._end(ConnectionClosed(code, reason or "closed by this client"))
+        if self._websocket is not None:
+            await self._websocket.close(code, short(reason))
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            await asyncio.wait([self._reader], timeout=self._timeout)
+            self._reader.cancel()
+
+    async def call(self, uri: str, args: Any = None, timeout: float | None = None) -> Any:
+        """Run the function at ``uri`` and return its result; see `juggler.client.Client.call`."""
+        return await (await self.start_call(uri, args, timeout)).result()
+
+    async def start_call(self, uri: str, args: Any = None, timeout: float | None = None) -> AsyncPending:
+        """Start a call and do not wait for its result. Arguments and errors as those of `call`."""
+        timeout = self._call_timeout if timeout is None else timeout
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
+        message = Call(uri=uri, args=encode_args(args), timeout=timeout)
+        text = encode(message)
+        pending = AsyncPending()
+        self._session.call(message, time.monotonic() + timeout, pending)
+        self._watch()
+        await self._send(text)
+        return pending
+
+    async def publish(self, channel: str, args: Any = None) -> None:
+        """Publish an event, and wait until it is acknowledged; see `juggler.client.Client.publish`."""
+        message = Pub(channel=channel, args=encode_args(args))
+        text = encode(message)
+        waiter = AsyncPending()
+        self._session.publish(message, waiter)
+        await self._send(text)
+        await self._wait_for_ack(message, waiter)
+
+    async def subscribe(
+        self,
+        channel: str,
+        pattern: bool = False,
+        *,
+        max_events: int | None = None,
+        when_full: WhenFull = "drop_oldest",
+        on_gap: Callable[[], None] | None = None,
+    ) -> AsyncSubscription:
+        """Subscribe, and wait until it is acknowledged; see `juggler.client.Client.subscribe`."""
+        message = Sub(channel=channel, pattern=pattern)
+        text = encode(message)
+        waiter = AsyncPending()
+        queue = EventQueue(self._max_events if max_events is None else max_events, when_full)
+        subscription = AsyncSubscription(self._unsubscribe, self._overfull.append, channel, pattern, queue, on_gap)
+        try:
+            async with self._order:
+                if self._session.subscribe(message, subscription, waiter):
+                    await self._send(text)
+            await self._wait_for_ack(message, waiter)
+        except BaseException:
+            with suppress(JugglerError):
+                await subscription.close()
+            raise
+        return subscription
+
+    async def unsubscribe(self, channel: str, pattern: bool = False) -> None:
+        """End all subscriptions to a channel or pattern; see `juggler.client.Client.unsubscribe`."""
+        await self._unsubscribe(channel, pattern, None)
+
+    async def _unsubscribe(self, channel: str, pattern: bool, sink: Sink | None) -> None:
+        message = Unsb(channel=channel, pattern=pattern)
+        text = encode(message)
+        waiter = AsyncPending()
+        async with self._order:
+            if self._session.unsubscribe(message, sink, waiter):
+                await self._send(text)
+        await self._wait_for_ack(message, waiter)
+
+    async def _wait_for_ack(self, message: Request, waiter: AsyncPending) -> None:
+        try:
+            await asyncio.wait_for(waiter.settled(), self._timeout)
+        except asyncio.TimeoutError:
+            raise Expired(f"no acknowledgement of {message.type.name} within {self._timeout:g} s") from None
+        finally:
+            self._session.forget(message.uuid)
+        waiter.outcome()
+
+    async def _send(self, text: bytes) -> None:
+        websocket = self._websocket
+        if websocket is None:
+            raise ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
+        try:
+            await asyncio.wait_for(websocket.send(text.decode()), self._timeout)
+        except WebsocketClosed as error:
+            raise _reason_of(error) from error
+        except asyncio.TimeoutError:
+            websocket.transport.abort()
+            raise ConnectionClosed(CloseCode.ABNORMAL, "a message could not be written in time") from None
+
+    # The connection
+
+    async def _open(self) -> ClientConnection:
+        try:
+            websocket = await connect(
+                self._url,
+                subprotocols=[SUBPROTOCOL],
+                additional_headers=upgrade_headers(self._headers, self._allowed_messages),
+                **self._options,
+            )
+        except Exception as error:
+            raise as_error(error, self._url) from error
+        try:
+            check_subprotocol(websocket.subprotocol, self._url)
+        except ConnectionClosed as error:
+            await websocket.close(error.code)
+            raise
+        return websocket
+
+    async def _run(self) -> None:
+        while True:
+            ended = await self._read()
+            if self._session.ended is None and self._reconnect and may_come_back(ended):
+                self._session.lose(ended)
+                self._notify()
+                self._tell_state(State.DISCONNECTED, ended)
+                failure = await self._connect_again(ended)
+                if failure is None:
+                    continue
+                ended = failure
+            self._end(ended)
+            self._tell_state(State.CLOSED, self._session.ended)
+            return
+
+    async def _read(self) -> ConnectionClosed:
+        """Process what the server sends, until the connection ends. Return why."""
+        websocket = self._websocket
+        assert websocket is not None
+        try:
+            while True:
+                text = await websocket.recv()
+                if isinstance(text, bytes):
+                    raise InvalidMessage("expected a text message, got a binary one")
+                message = self._session.receive(text)
+                if self._overfull:
+                    await self._leave_overfull()
+                self._tell(message)
+        except WebsocketClosed as error:
+            return _reason_of(error)
+        except ConnectionClosed as error:
+            return ConnectionClosed(error.code, error.reason)
+        except InvalidMessage as error:
+            ended = ConnectionClosed(error.close_code, f"the server sent an invalid message: {error}")
+            await websocket.close(ended.code, short(ended.reason))
+            return ended
+
+    async def _leave_overfull(self) -> None:
+        while self._overfull:
+            subscription = self._overfull.pop()
+            message = Unsb(channel=subscription.channel, pattern=subscription.pattern)
+            async with self._order:
+                if self._session.unsubscribe(message, subscription, AsyncPending()):
+                    await self._send(encode(message))
+
+    async def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
+        """Connect, and make the subscriptions again; return why not, if not."""
+        since = time.monotonic()
+        for pause in reconnect_pauses():
+            await self._wait_for_end(pause)
+            if self._session.ended is not None:
+                return self._session.ended
+            if self._reconnect_timeout is not None and time.monotonic() - since >= self._reconnect_timeout:
+                return lost
+            try:
+                websocket = await self._open()
+            except JugglerError as error:
+                lost = error if isinstance(error, ConnectionClosed) else ConnectionClosed(lost.code, str(error))
+                if may_come_back(error):
+                    continue
+                return lost
+            except Exception as error:
+                _log.exception("cannot connect to the server again for now")
+                lost = ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")
+                continue
+            if await self._resume(websocket):
+                return None
+        raise AssertionError("pauses never end")
+
+    async def _wait_for_end(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._session.ended is None and (left := deadline - time.monotonic()) > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+
+    async def _resume(self, websocket: ClientConnection) -> bool:
+        async with self._order:
+            if self._session.ended is not None:
+                await websocket.close()
+                return False
+            self._websocket = websocket
+            try:
+                for message in self._session.resume():
+                    await self._send(encode(message))
+            except ConnectionClosed as error:
+                self._session.lose(ConnectionClosed(error.code, error.reason))
+                return False
+        self._notify()
+        self._tell_state(State.CONNECTED, None)
+        return True
+
+    def _end(self, error: ConnectionClosed) -> None:
+        self._session.end(error)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake all who wait for a change; later ones wait for the next."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # Telling
+
+    def _watch(self) -> None:
+        """See that the next call to expire does."""
+        deadline = self._session.next_deadline()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if deadline is not None and self._session.ended is None:
+            delay = max(0.0, deadline - time.monotonic())
+            self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        for exp in self._session.expire(time.monotonic()):
+            self._tell(exp)
+        self._watch()
+
+    def _tell(self, message: Response | Exp) -> None:
+        if self._on_message is not None:
+            try:
+                self._on_message(message)
+            except Exception:
+                _log.exception("on_message failed for %s", type(message).__name__)
+
+    def _tell_state(self, state: State, error: JugglerError | None) -> None:
+        if self._on_state is not None:
+            try:
+                self._on_state(state, error)
+            except Exception:
+                _log.exception("on_state failed for %s", state.value)
+
+
+class AsyncPending:
+    """A request under way. Several tasks may wait for it."""
+
+    def __init__(self) -> None:
+        self._settled = asyncio.Event()
+        self._outcome: Outcome = None
+
+    def settle(self, outcome: Outcome) -> None:
+        """Called by the client."""
+        self._outcome = outcome
+        self._settled.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` returns or raises at once."""
+        return self._settled.is_set()
+
+    async def settled(self) -> None:
+        """Wait until it is."""
+        await self._settled.wait()
+
+    async def result(self) -> Any:
+        """Wait for the result and return it. Errors as those of `AsyncClient.call`."""
+        await self._settled.wait()
+        response = self.outcome()
+        assert response is not None
+        return result_value(response)
+
+    def outcome(self) -> Res | None:
+        """Return what became of it, or raise it."""
+        if isinstance(self._outcome, JugglerError):
+            raise self._outcome
+        return self._outcome
+
+
+class AsyncSubscription:
+    """The events of a channel or pattern: an asynchronous iterator, and a context manager that unsubscribes.
+
+    Attributes:
+        channel: what was subscribed to.
+        pattern: whether it is a glob.
+    """
+
+    def __init__(
+        self,
+        unsubscribe: Callable[[str, bool, Sink], Any],
+        on_overfull: Callable[[AsyncSubscription], None],
+        channel: str,
+        pattern: bool,
+        queue: EventQueue,
+        on_gap: Callable[[], None] | None,
+    ) -> None:
+        self._unsubscribe = unsubscribe
+        self._on_overfull = on_overfull
+        self._queue = queue
+        self._on_gap = on_gap
+        self._changed = asyncio.Event()
+        self.channel = channel
+        self.pattern = pattern
+
+    @property
+    def dropped(self) -> int:
+        """Number of events dropped so far, because nobody read them in time."""
+        return self._queue.dropped
+
+    @property
+    def gaps(self) -> int:
+        """How often events may have been missed, as the connection was lost and made again."""
+        return self._queue.gaps
+
+    async def get(self) -> Event:
+        """Wait for the next event. Errors as those of `juggler.client.Subscription.get`."""
+        while True:
+            event = self._queue.get()
+            if event is not None:
+                return event
+            self._changed.clear()
+            await self._changed.wait()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await self.get()
+        except ConnectionClosed as error:
+            if error.code == CloseCode.NORMAL:
+                raise StopAsyncIteration from None
+            raise
+
+    async def close(self) -> None:
+        """Unsubscribe, and wait until it is acknowledged. Idempotent, and no error when the connection has ended."""
+        with suppress(ConnectionClosed):
+            await self._unsubscribe(self.channel, self.pattern, self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def on_event(self, event: Evnt) -> None:
+        """Called by the client."""
+        if not self._queue.put(event):
+            self._on_overfull(self)
+        self._changed.set()
+
+    def on_gap(self) -> None:
+        """Called by the client."""
+        self._queue.gaps += 1
+        if self._on_gap is not None:
+            try:
+                self._on_gap()
+            except Exception:
+                _log.exception("on_gap failed for %s", self.channel)
+
+    def on_end(self, error: JugglerError) -> None:
+        """Called by the client."""
+        self._queue.end(error)
+        self._changed.set()
+
+
+def _reason_of(error: WebsocketClosed) -> ConnectionClosed:
+    if error.rcvd is not None:
+        return ConnectionClosed(error.rcvd.code, error.rcvd.reason)
+    sent = error.sent
+    if sent is not None and sent.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR):
+        # What the server sent is against the protocol, or too large: it would be the next time.
+        return ConnectionClosed(sent.code, f"the server broke the protocol: {sent.reason or sent.code}")
+    cause = error.__cause__ or (sent and sent.reason) or "the server is gone"
+    return ConnectionClosed(CloseCode.ABNORMAL, f"the connection was lost: {cause}")

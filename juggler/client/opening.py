@@ -1,0 +1,62 @@
+"""What both clients need to open a websocket: its protocol object, and errors in our words. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
+
+from juggler.errors import CloseCode, ConfigError, ConnectionClosed, HandshakeRefused, JugglerError
+
+SUBPROTOCOL = Subprotocol("juggler.0")
+MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
+
+Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
+"""Headers for the upgrade, or a function that returns them and is asked at each attempt: tokens grow old."""
+
+
+def shown(url: str) -> str:
+    """Return a URL without user name and password."""
+    return re.sub(r"//[^/@]*@", "//***@", url)
+
+
+def upgrade_headers(headers: Headers | None, allowed_messages: str | None) -> dict[str, str]:
+    """Return the headers of the upgrade that are the client's own."""
+    own = headers() if callable(headers) else headers
+    allowed = {} if allowed_messages is None else {"Juggler-Allowed-Messages": allowed_messages}
+    return {**(own or {}), **allowed}
+
+
+def as_error(error: Exception, url: str) -> JugglerError:
+    """Return why a connection could not be made, in our words."""
+    if isinstance(error, JugglerError):
+        return error
+    if isinstance(error, (InvalidURI, ValueError)):
+        why = getattr(error, "msg", error)
+        return ConfigError(f"url: expected ws://host:port/path or wss://…, got {shown(url)!r}: {why}")
+    if isinstance(error, InvalidStatus):
+        status = f"{error.response.status_code} {error.response.reason_phrase}"
+        reason = (error.response.body or b"").decode(errors="replace").strip()
+        return HandshakeRefused(status, reason or "no reason given")
+    if isinstance(error, (InvalidHandshake, WebSocketException, OSError, EOFError)):
+        return ConnectionClosed(CloseCode.ABNORMAL, f"cannot connect to {shown(url)}: {error or type(error).__name__}")
+    raise error
+
+
+def check_subprotocol(subprotocol: str | None, url: str) -> None:
+    """See that the server speaks ours.
+
+    Raises:
+        ConnectionClosed: it does not.
+    """
+    if subprotocol != SUBPROTOCOL:
+        reason = f"the server at {shown(url)} does not speak {SUBPROTOCOL}"
+        raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, reason)
+
+
+def short(reason: str) -> str:
+    """Return as much of a close reason as a frame can carry."""
+    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")

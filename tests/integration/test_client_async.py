@@ -1,0 +1,231 @@
+"""The client for asyncio, against a server that follows a script. They run unpatched, in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from juggler.client import AsyncClient, State
+from juggler.errors import (
+    CallFailed,
+    ConfigError,
+    ConnectionClosed,
+    Expired,
+    HandshakeRefused,
+    InvalidValue,
+    Nacked,
+)
+from juggler.session import Exp
+from tests.integration.scripted import CALL, PUB, SUB, UNSB, Peer, echo, serving
+
+UNPATCHED = "JUGGLER_TEST_UNPATCHED"
+
+if not os.environ.get(UNPATCHED):
+
+    def test_all_of_these_pass_in_an_unpatched_process():
+        options = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-o", "addopts="]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, __file__],
+            env={**os.environ, UNPATCHED: "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "passed" in done.stdout
+
+else:
+
+    def run(coroutine):
+        return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+    async def until(condition):
+        """Wait for a condition."""
+        for _ in range(1000):
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("the condition does not come true")
+
+    @pytest.fixture
+    def quick(monkeypatch):
+        monkeypatch.setattr("juggler.client.endings.FIRST_PAUSE", 0.01)
+
+    def lose(peer):
+        peer.websocket.socket.shutdown(socket.SHUT_RDWR)
+
+    def test_calls_by_many_tasks():
+        async def main(url):
+            async with AsyncClient(url) as client:
+                results = await asyncio.gather(*(client.call("test.echo", n) for n in range(50)))
+                assert results == list(range(50))
+
+        with serving(echo) as url:
+            run(main(url))
+
+    def test_errors_of_a_call():
+        def script(peer):
+            peer.nack(peer.receive(CALL), 503, "list capacity exceeded")
+            peer.res(peer.acknowledge(CALL), {"error": {"message": "no such user", "type": "LookupError", "code": 4}})
+            peer.acknowledge(CALL)
+            peer.wait_closed()
+
+        async def main(url):
+            seen = []
+            async with AsyncClient(url, on_message=seen.append) as client:
+                with pytest.raises(Nacked, match="503 list capacity exceeded"):
+                    await client.call("test.echo")
+                with pytest.raises(CallFailed, match="no such user") as failed:
+                    await client.call("test.echo")
+                assert failed.value.code == 4
+                with pytest.raises(Expired, match=r"within 0\.05 s"):
+                    await client.call("test.echo", timeout=0.05)
+                with pytest.raises(InvalidValue):
+                    await client.call("test.echo", float("nan"))
+                with pytest.raises(ValueError, match="timeout"):
+                    await client.call("test.echo", timeout=0)
+                assert [type(message) for message in seen].count(Exp) == 1
+            with pytest.raises(ConnectionClosed, match="1000 closed by this client"):
+                await client.call("test.echo")
+
+        with serving(script) as url:
+            run(main(url))
+
+    def test_publications_and_subscriptions():
+        def script(peer):
+            assert peer.acknowledge(SUB)["payload"] == {"channel": "news.*", "pattern": True}
+            peer.event("news.a", [1], pattern="news.*")
+            peer.acknowledge(PUB)
+            peer.nack(peer.receive(PUB), 403, "read only")
+            peer.acknowledge(UNSB)
+            peer.wait_closed()
+
+        async def main(url):
+            async with AsyncClient(url) as client:
+                async with await client.subscribe("news.*", pattern=True) as news:
+                    event = await news.get()
+                    assert (event.channel, event.pattern, event.args) == ("news.a", "news.*", [1])
+                    await client.publish("x", 1)
+                    with pytest.raises(Nacked, match="403 read only"):
+                        await client.publish("x")
+                assert [event async for event in news] == []
+
+        with serving(script) as url:
+            run(main(url))
+
+    def test_a_full_queue_may_end_its_subscription():
+        left = threading.Event()
+
+        def script(peer):
+            peer.acknowledge(SUB)
+            for n in range(10):
+                peer.event("news", n)
+            peer.acknowledge(UNSB)
+            left.set()
+            peer.wait_closed()
+
+        async def main(url):
+            async with AsyncClient(url) as client:
+                news = await client.subscribe("news", max_events=2, when_full="end")
+                await until(left.is_set)
+                assert [(await news.get()).args for _ in range(2)] == [0, 1]
+                with pytest.raises(ConnectionClosed, match="4429"):
+                    await news.get()
+
+        with serving(script) as url:
+            run(main(url))
+
+    def test_a_lost_connection_is_made_again_and_its_subscriptions(quick):
+        scripts = []
+
+        def first(peer):
+            peer.acknowledge(SUB)
+            peer.receive(CALL)
+            lose(peer)
+
+        def second(peer):
+            peer.acknowledge(SUB)
+            peer.event("news", 2)
+            peer.wait_closed()
+
+        scripts += [first, second]
+
+        async def main(url):
+            states, gaps = [], []
+            client = AsyncClient(url, on_state=lambda state, error: states.append(state))
+            async with client:
+                news = await client.subscribe("news", on_gap=lambda: gaps.append(1))
+                with pytest.raises(ConnectionClosed, match="1006"):
+                    await client.call("test.echo")
+                await client.wait_connected()
+                assert (await news.get()).args == 2
+                assert (news.gaps, gaps) == (1, [1])
+            assert states == [State.CONNECTED, State.DISCONNECTED, State.CONNECTED, State.CLOSED]
+
+        with serving(lambda peer: scripts.pop(0)(peer)) as url:
+            run(main(url))
+
+    def test_close_ends_the_attempts(quick):
+        async def main(url):
+            client = AsyncClient(url)
+            await client.connect()
+            await until(lambda: not client.connected)
+            await client.close()
+            assert client.closed.code == 1000
+            with pytest.raises(ConnectionClosed, match="1000"):
+                await client.wait_connected()
+
+        with serving(lose) as url:
+            run(main(url))
+
+    def test_who_is_refused_for_good_does_not_come_again(quick):
+        refuse = threading.Event()
+
+        def process(websocket, request):
+            return websocket.respond(401, "a new token\n") if refuse.is_set() else None
+
+        def script(peer):
+            refuse.set()
+            lose(peer)
+
+        async def main(url):
+            client = AsyncClient(url)
+            await client.connect()
+            await until(lambda: client.closed)
+            with pytest.raises(ConnectionClosed, match="401 Unauthorized: a new token"):
+                await client.publish("x")
+
+        with serving(script, process_request=process) as url:
+            run(main(url))
+
+    def test_what_cannot_be_connected_to():
+        async def main():
+            with pytest.raises(ConfigError, match="url: expected ws://"):
+                await AsyncClient("http://x").connect()
+            with pytest.raises(ConnectionClosed, match=r"1006 cannot connect to ws://\*\*\*@127.0.0.1:1"):
+                await AsyncClient("ws://user:secret@127.0.0.1:1").connect()
+            with pytest.raises(ConnectionClosed, match="not connected yet"):
+                await AsyncClient("ws://127.0.0.1:1").publish("x")
+
+        run(main())
+
+    def test_a_refused_upgrade_and_another_protocol():
+        async def refused(url):
+            with pytest.raises(HandshakeRefused, match="403 Forbidden: not you"):
+                await AsyncClient(url).connect()
+
+        async def other(url):
+            with pytest.raises(ConnectionClosed, match=r"1002 .*does not speak"):
+                await AsyncClient(url).connect()
+
+        with serving(echo, process_request=lambda w, r: w.respond(403, "not you\n")) as url:
+            run(refused(url))
+        with serving(Peer.wait_closed, subprotocols=["other"], select_subprotocol=lambda *_: None) as url:
+            run(other(url))
