@@ -15,7 +15,7 @@ from juggler.message import new_uuid
 PERIOD = 1.0
 """Seconds between two announcements of the same function: more for workers with over 1000 of them."""
 
-LIFETIMES = 3
+LIFETIMES = 5
 """So many periods after the last announcement a function counts as not served."""
 
 CHUNK = 100
@@ -41,12 +41,13 @@ class Announcer:
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = "callee-announce"
 
-    def close(self) -> None:
-        """Say that nothing is served any more. Idempotent."""
+    def close(self, withdraw: bool = True) -> None:
+        """Say nothing more, or with ``withdraw`` that nothing is served any more. Idempotent."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None:
             greenlet.kill()
-            self._broker.withdraw(self.callee_id, tuple(self._thunks))
+            if withdraw:
+                self._broker.withdraw(self.callee_id, tuple(self._thunks))
 
     def _run(self) -> None:
         chunks = max(1, -(-len(self._thunks) // CHUNK))

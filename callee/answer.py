@@ -85,8 +85,10 @@ def error(exception: BaseException, call_id: str = "", mask: bool = False) -> An
         message = name
     told: dict[str, object] = {"message": message, "type": name}
     if isinstance(exception, CallError):
-        told.update({key: more for key in ("code", "data") if (more := getattr(exception, key)) is not None})
+        told.update({key: more for key in ("code", "data") if (more := getattr(exception, key, None)) is not None})
     try:
         return Answer(encode_args({"error": told}), True)
     except InvalidValue as invalid:
-        return Answer(encode_args({"error": {**told, "data": f"cannot be sent: {invalid}"}}), True)
+        kept = {key: value for key, value in told.items() if isinstance(value, (str, int))}
+        kept["data"] = f"cannot be sent: {invalid}"
+        return Answer(encode_args({"error": kept}), True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from juggler.metrics import Snapshot
@@ -45,7 +47,12 @@ class Lines:
     def feed(self, data: bytes) -> list[Serving | Report]:
         """Return the messages that are complete now."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return [_decoder.decode(line) for line in lines]
+        messages = []
+        for line in lines:
+            # A process that was killed may have left half a line.
+            with suppress(msgspec.MsgspecError):
+                messages.append(_decoder.decode(line))
+        return messages
 
 
 def serving_line(serving: Serving, processes: int, shown: str) -> str:

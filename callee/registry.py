@@ -132,10 +132,8 @@ def _thunks_of(source: Any) -> list[Thunk]:
         named = getattr(source, "__all__", None)
         names = named if named is not None else [name for name in vars(source) if not name.startswith("_")]
         members = [(name, getattr(source, name)) for name in names]
-        return [
-            Thunk(name, member)
-            for name, member in members
-            if inspect.isroutine(member) and (named is not None or member.__module__ == source.__name__)
-        ]
+        if named is None:  # what it has imported is not its own
+            members = [each for each in members if getattr(each[1], "__module__", None) == source.__name__]
+        return [Thunk(name, member) for name, member in members if inspect.isroutine(member)]
     methods = inspect.getmembers(source, inspect.ismethod)
     return [Thunk(name, method) for name, method in methods if not name.startswith("_")]

@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress  # noqa: E40
 from types import FrameType  # noqa: E402
 
 import gevent  # noqa: E402
+from gevent.event import Event  # noqa: E402
 
 from callee import control  # noqa: E402
 from callee.control import Report, Serving, serving_line  # noqa: E402
@@ -53,10 +54,23 @@ def serve(options: Options, say: Callable[[str], None], complain: Callable[[str]
     logs.configure(options.log_level, options.log_format)
     descriptor = os.environ.pop(control.VARIABLE, None)
     if descriptor is not None:
+        # Signals are the supervisor's business. Not SIG_IGN, which programs that functions start would inherit.
+        for each in (*_STOPS, signal.SIGHUP):
+            signal.signal(each, _ignore)
+        os.register_at_fork(after_in_child=_default_signals)
         with socket.socket(fileno=int(descriptor)) as supervisor, closing(_Process(options, complain)) as process:
             return _Supervised(process, supervisor).run()
     with closing(_Process(options, complain)) as process:
         return _Alone(process, say).run()
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Do nothing at a signal."""
+
+
+def _default_signals() -> None:
+    for each in (*_STOPS, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
 
 
 class _Process:
@@ -116,16 +130,21 @@ class _Process:
 
 @contextmanager
 def _every_second(do: Callable[[], None]) -> Iterator[None]:
+    """Do something now and every second, for the time of a ``with`` block, and never half of it."""
+    over = Event()
+
     def run() -> None:
-        while True:
+        while not over.is_set():
             do()
-            gevent.sleep(PERIOD)
+            over.wait(PERIOD)
 
     greenlet = gevent.spawn(run)
     greenlet.name = "callee-status"
     try:
         yield
     finally:
+        over.set()
+        greenlet.join(PERIOD)
         greenlet.kill()
 
 
@@ -136,11 +155,13 @@ class _Alone:
         self._process = process
         self._say = say
         self._again = False
+        self._stopping = False
         self._waiting = "waiting for Redis"
 
     def run(self) -> int:
         options, worker = self._process.options, self._process.worker
         check_file(options.health_file)
+        signal.signal(signal.SIGHUP, _ignore)  # until there is something to be renewed
         with ExitStack() as stack:
             if options.listen is not None:
                 server = StatusServer(options.listen, self._status)
@@ -154,7 +175,7 @@ class _Alone:
             self._say(serving_line(self._process.serving, 1, shortened(self._process.uris)))
             given_up = worker.run()
             self._say(f"stopped: {total(worker.snapshot())}")
-        if self._again:
+        if self._again and not self._stopping:
             self._process.close()
             sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
@@ -168,7 +189,7 @@ class _Alone:
             # The next one ends the process at once, even one that computes and never looks up.
             for each in _STOPS:
                 signal.signal(each, signal.SIG_DFL)
-            self._again = False
+            self._stopping = True
             self._process.worker.stop()
 
         for each in _STOPS:
@@ -177,14 +198,16 @@ class _Alone:
 
     def _reload(self) -> None:
         """Begin anew with the code as it is now, if that can be served."""
-        command = [sys.executable, "-m", "callee.cli", self._process.options.name, "--check"]
+        command = [sys.executable, *sys.orig_argv[1:], "--check"]
         checked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if self._stopping:
+            return
         if checked.returncode:
             log.error("not reloaded, the old code goes on: %s", checked.stderr.strip())
             return
         log.info("reloading")
         self._again = True
-        self._process.worker.stop()
+        self._process.worker.stop(returning=True)
 
 
 class _Supervised:
@@ -193,14 +216,14 @@ class _Supervised:
     def __init__(self, process: _Process, supervisor: socket.socket) -> None:
         self._process = process
         self._supervisor = supervisor
+        self._serves = False
 
     def run(self) -> int:
-        for each in (*_STOPS, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
         listener = gevent.spawn(self._listen)
         listener.name = "callee-control"
         try:
             self._process.wait_for_redis()
+            self._serves = True
             self._process.worker.start()
             self._tell(self._process.serving)
             with _every_second(self._report):
@@ -214,6 +237,8 @@ class _Supervised:
         # Whatever comes means stop, and so does the end: the supervisor is gone.
         with suppress(OSError):
             self._supervisor.recv(1)
+        if not self._serves:
+            os._exit(0)  # it waits for Redis, and has taken nothing
         self._process.worker.stop()
 
     def _report(self) -> None:

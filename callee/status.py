@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,8 @@ from callee.metrics import WORDS, go_variables
 from juggler.errors import ConfigError
 from juggler.metrics import Snapshot
 from juggler.metrics.exposition import CONTENT_TYPE, prometheus
+
+log = logging.getLogger("juggler.callee")
 
 HEALTH, METRICS, VARIABLES = "/healthz", "/metrics", "/debug/vars"
 REQUEST_TIMEOUT = 5.0
@@ -93,7 +96,10 @@ def _page(path: str, status: Status) -> tuple[int, str, bytes]:
 def touch(path: str | None, status: Status) -> None:
     """Give the health file, if there is one, the time of now, unless the callee is not well."""
     if path is not None and not status.unwell:
-        Path(path).touch()
+        try:
+            Path(path).touch()
+        except OSError as error:
+            log.warning("the health file cannot be written: %s", error)
 
 
 def check_file(path: str | None) -> None:

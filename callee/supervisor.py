@@ -65,6 +65,7 @@ class _Child:
         self.unwell = ""
         self.snapshot = Snapshot()
         self.kill_at: float | None = None
+        self.is_drained = False
         self._lines = Lines()
 
     def read(self) -> bool:
@@ -72,9 +73,11 @@ class _Child:
         try:
             data = self.peer.recv(65536)
         except BlockingIOError:
+            self.is_drained = True
             return True
         except OSError:
             return False
+        self.is_drained = False
         self.heard = time.monotonic()
         for message in self._lines.feed(data):
             if isinstance(message, Serving):
@@ -125,6 +128,7 @@ class Supervisor:
         self._pause = FIRST_PAUSE
         self._start_at: list[float] = []
         self._introduced = False
+        self._reload_again = False
         self._stopping = False
         self._exit_code = 0
         self._signals: list[int] = []
@@ -148,7 +152,7 @@ class Supervisor:
             if self._options.reload:
                 self._watch_files(stack)
             for _ in range(self._options.processes):
-                self._children.append(self._start())
+                self._start_or_later()
             self._loop()
         self._say(f"stopped: {total(self._retired)}")
         return self._exit_code
@@ -214,45 +218,63 @@ class Supervisor:
 
     # Processes
 
-    def _start(self) -> _Child:
-        child = _Child(self._command)
+    def _start(self) -> _Child | None:
+        """Start a process; ``None``, and a line in the log, when the system does not let us."""
+        try:
+            child = _Child(self._command)
+        except OSError as error:
+            log.error("no process can be started now: %s", error)
+            return None
         self._selector.register(child.peer, selectors.EVENT_READ, child)
         return child
 
     def _on_ends(self) -> None:
-        for group in (self._children, self._next, self._ending):
-            for child in [each for each in group if each.process.poll() is not None]:
-                while child.read() and child.process.returncode is None:
-                    pass
-                self._forget(child)
-                group.remove(child)
-                self._on_end(child, group)
+        ended = [
+            (child, group)
+            for group in (self._children, self._next, self._ending)
+            for child in group
+            if child.process.poll() is not None
+        ]
+        for child, group in ended:
+            self._forget(child)
+            group.remove(child)
+        # Each by the group in which it was: what is done about one may move the others.
+        for child, group in ended:
+            on_end = {id(self._ending): self._on_end_of_ending, id(self._next): self._on_end_of_next}
+            on_end.get(id(group), self._on_end_of_current)(child, child.process.returncode)
 
     def _forget(self, child: _Child) -> None:
-        child.read()
-        if child.peer.fileno() >= 0 and child.peer in [key.fileobj for key in self._selector.get_map().values()]:
+        while child.read():
+            if child.is_drained:
+                break
+        if child.peer in [key.fileobj for key in self._selector.get_map().values()]:
             self._selector.unregister(child.peer)
         child.peer.close()
         ended = child.snapshot
         self._retired = merge([self._retired, Snapshot(counters=ended.counters, calls=ended.calls, waits=ended.waits)])
 
-    def _on_end(self, child: _Child, group: list[_Child]) -> None:
-        code = child.process.returncode
-        if group is self._ending:
-            if child.serving is None:
-                return  # it has said why it could not begin
-            if code == 1 and self._stopping:
-                self._exit_code = 1
-            elif code not in (0, 1):
-                log.error("process %d ended with %s while it was stopped", child.process.pid, _how(code))
-                self._exit_code = self._exit_code or 1
-            return
-        if group is self._next:
-            log.error("process %d ended with %s: not reloaded, the old ones go on", child.process.pid, _how(code))
-            for other in self._next:
-                other.stop(0)
-            self._ending += self._next
-            self._next = []
+    def _on_end_of_ending(self, child: _Child, code: int) -> None:
+        if child.serving is None:
+            return  # it has said why it could not begin
+        if code == 1 and self._stopping:
+            self._exit_code = 1
+        elif code not in (0, 1):
+            log.error("process %d ended with %s while it was stopped", child.process.pid, _how(code))
+            self._exit_code = self._exit_code or 1
+
+    def _on_end_of_next(self, child: _Child, code: int) -> None:
+        log.error("process %d ended with %s: not reloaded, the old ones go on", child.process.pid, _how(code))
+        self._give_up_next()
+
+    def _give_up_next(self) -> None:
+        for other in self._next:
+            other.stop(self._options.grace)
+        self._ending += self._next
+        self._next = []
+        self._reload_if_asked()
+
+    def _on_end_of_current(self, child: _Child, code: int) -> None:
+        if self._stopping:
             return
         if code == USAGE and not self._introduced:
             # It has said why, and the others will, too.
@@ -262,6 +284,9 @@ class Supervisor:
         if time.monotonic() - child.began >= A_WHILE:
             self._pause = FIRST_PAUSE
         log.error("process %d ended with %s; another is started in %g s", child.process.pid, _how(code), self._pause)
+        self._start_later()
+
+    def _start_later(self) -> None:
         self._start_at.append(time.monotonic() + self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
@@ -270,7 +295,14 @@ class Supervisor:
         due = [at for at in self._start_at if at <= now]
         self._start_at = [at for at in self._start_at if at > now]
         for _ in due:
-            self._children.append(self._start())
+            self._start_or_later()
+
+    def _start_or_later(self) -> None:
+        child = self._start()
+        if child is None:
+            self._start_later()
+        else:
+            self._children.append(child)
 
     def _kill_due(self) -> None:
         now = time.monotonic()
@@ -293,14 +325,26 @@ class Supervisor:
             self._ending += self._children
             self._children, self._next = self._next, []
             self._start_at.clear()
+            self._reload_if_asked()
 
     # Renewing them
 
     def _reload(self) -> None:
-        if self._stopping or self._next:
+        if self._stopping:
+            return
+        if self._next:
+            self._reload_again = True  # what they have imported may be old already
             return
         log.info("reloading")
-        self._next = [self._start() for _ in range(self._options.processes)]
+        started = [self._start() for _ in range(self._options.processes)]
+        self._next = [child for child in started if child is not None]
+        if len(self._next) < self._options.processes:
+            self._give_up_next()
+
+    def _reload_if_asked(self) -> None:
+        asked, self._reload_again = self._reload_again, False
+        if asked:
+            self._reload()
 
     def _watch_files(self, stack: ExitStack) -> None:
         try:

@@ -107,6 +107,7 @@ class Worker:
         self._mask = mask_errors
         self._clock = clock
         self._started = False
+        self._returning = False
         self._unsent = 0
         self._sent = Event()
         self._stop_requested = Event()
@@ -141,7 +142,7 @@ class Worker:
             consumer = self._broker.calls(uris)
             self._runners.append(runner)
             serve = partial(self._serve, len(self._lanes), runner, publish or _no_publish)
-            self._lanes.append(Lane(name, uris, consumer, concurrency, serve, self.stop))
+            self._lanes.append(Lane(name, uris, consumer, concurrency, serve, self._on_lane_end))
 
     def start(self) -> None:
         """Begin to serve, and return at once. `run` does it, too."""
@@ -171,8 +172,16 @@ class Worker:
                 raise failure
         return given_up
 
-    def stop(self) -> None:
-        """Take no more calls, and make `run` end. Returns at once; any greenlet and a signal handler may call it."""
+    def stop(self, returning: bool = False) -> None:
+        """Take no more calls, and make `run` end. Returns at once; any greenlet and a signal handler may call it.
+
+        Args:
+            returning: another worker takes over: what is served stays announced until then, for a few seconds.
+        """
+        self._returning = returning
+        self._loop.run_callback_threadsafe(self._stop_requested.set)
+
+    def _on_lane_end(self) -> None:
         self._loop.run_callback_threadsafe(self._stop_requested.set)
 
     def unwell(self) -> str:
@@ -274,7 +283,7 @@ class Worker:
     def _finish(self) -> int:
         deadline = time.monotonic() + self._grace
         self._stop_requested.set()
-        if self._announcer is not None:
+        if self._announcer is not None and not self._returning:
             self._announcer.close()
         for lane in self._lanes:
             lane.stop()
@@ -291,6 +300,8 @@ class Worker:
             lane.close()
         for runner in self._runners:
             runner.close()
+        if self._announcer is not None:
+            self._announcer.close(withdraw=False)
         return left.total()
 
     def _wait_until_sent(self, deadline: float) -> None:

@@ -8,10 +8,10 @@ from itertools import islice
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 
 from juggler.broker import CallerBroker
 from juggler.codec import encode_args
-from juggler.errors import BrokerError
 
 PERIOD = 1.0
 """Seconds between two looks at the URIs that are known."""
@@ -76,6 +76,7 @@ class Directory:
 
     def __init__(self, broker: CallerBroker) -> None:
         self._broker = broker
+        self._asking = BoundedSemaphore()
         self._text = b"[]"
         self._until = 0.0
 
@@ -85,11 +86,8 @@ class Directory:
         Raises:
             BrokerError: it cannot be told now.
         """
-        now = time.monotonic()
-        if now >= self._until:
-            try:
+        with self._asking:
+            if time.monotonic() >= self._until:
                 self._text = encode_args(self._broker.functions())
-            except gevent.Timeout:
-                raise BrokerError("redis has not told who serves what in time") from None
-            self._until = now + LIST_LIFETIME
-        return self._text
+                self._until = time.monotonic() + LIST_LIFETIME
+            return self._text

@@ -7,12 +7,15 @@ greenlets.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from io import BufferedReader
+from types import FrameType
 
 from callee import answer
 from callee.current import Call
@@ -22,6 +25,8 @@ from callee.pools import wire
 from callee.registry import Callee
 from juggler.broker import IncomingCall
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Child:
@@ -48,7 +53,7 @@ class Child:
                 answer.error(error).args,
                 answer.error(error, task.msg_uuid, mask=True).args,
                 isinstance(error, CallError),
-                "".join(traceback.format_exception(answer.without_our_part(error))),
+                _traceback(error),
             )
         return wire.Done(*done)
 
@@ -61,15 +66,40 @@ class Child:
             raise BrokerError(told.reason, told.code)
 
 
+def _traceback(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(answer.without_our_part(error)))
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Do nothing at a signal. Unlike SIG_IGN, programs that are started from here do not inherit it."""
+
+
+def _default_signals() -> None:
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+
+
+def _end_with_worker(descriptor: int) -> None:
+    """End when the worker has, even in the middle of a computation."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLHUP)
+    while True:
+        if poll.poll():
+            os._exit(1)
+
+
 def main() -> None:
     # The worker decides when it ends: those who stop it may signal the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for each in SIGNALS:
+        signal.signal(each, _ignore)
+    os.register_at_fork(after_in_child=_default_signals)
     descriptor, name = sys.argv[1:]
     try:
         callee = load(name)
     except ConfigError as error:
         sys.exit(f"juggler-callee: {error}")
+    threading.Thread(target=_end_with_worker, args=(int(descriptor),), daemon=True).start()
     with socket.socket(fileno=int(descriptor)) as peer:
         peer.setblocking(True)  # gevent has made it otherwise
         try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import gevent
 from gevent import socket
@@ -40,6 +41,16 @@ class _Process:
                 stdin=subprocess.DEVNULL,
             )
         self._reader = self.peer.makefile("rb")
+        # Not only when the socket ends: a process that it has forked may hold that open.
+        self._process.rawlink(self._on_end)
+
+    def _on_end(self, _: object) -> None:
+        with suppress(OSError):
+            self.peer.shutdown(socket.SHUT_RD)
+
+    @property
+    def is_dead(self) -> bool:
+        return self._process.poll() is not None
 
     @property
     def pid(self) -> int:
@@ -47,7 +58,11 @@ class _Process:
         return pid
 
     def send(self, message: wire.Message) -> None:
-        self.peer.sendall(wire.encode(message))
+        """Send a message. Raises `ProcessDied` when nobody reads it any more."""
+        try:
+            self.peer.sendall(wire.encode(message))
+        except OSError:
+            raise self._death() from None
 
     def receive(self) -> wire.Message:
         """Return the next message.
@@ -60,12 +75,16 @@ class _Process:
         except OSError:
             message = None
         if message is None:
-            raise ProcessDied(f"the process in which the function ran has died ({self._how_it_ended()})")
+            raise self._death()
         return message
 
+    def _death(self) -> ProcessDied:
+        return ProcessDied(f"the process in which the function ran has died ({self._how_it_ended()})")
+
     def _how_it_ended(self) -> str:
-        code = self._process.wait(timeout=END_TIMEOUT)
-        if code is None:
+        try:
+            code = self._process.wait(timeout=END_TIMEOUT)
+        except cooperative.TimeoutExpired:
             return "it closed its connection"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
@@ -111,7 +130,7 @@ class ProcessRunner(Runner):
         self._pause = FIRST_PAUSE
 
     def run(self, thunk: Thunk, call: Call) -> Answer:
-        process = self._idle.pop() if self._idle else self._start()
+        process = self._take()
         limit = limit_of(thunk, call, self._time_limit)
         timeout = None if limit is None else gevent.Timeout.start_new(*limit)
         try:
@@ -125,6 +144,15 @@ class ProcessRunner(Runner):
                 timeout.close()
         self._idle.append(process)
         return answer
+
+    def _take(self) -> _Process:
+        """Return a process that waits for work; one that has died while it waited costs no call."""
+        while self._idle:
+            process = self._idle.pop()
+            if not process.is_dead:
+                return process
+            process.close()
+        return self._start()
 
     def _run(self, process: _Process, call: Call) -> Answer:
         process.send(wire.Task(call.conn_uuid, call.msg_uuid, call.uri, call.args, call.time_left(), call.waited))

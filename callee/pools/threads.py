@@ -5,6 +5,7 @@ A thread cannot be ended from outside, so no limits of time hold here.
 
 from __future__ import annotations
 
+import gevent
 from gevent.threadpool import ThreadPool
 
 from callee import answer
@@ -12,6 +13,8 @@ from callee.answer import Answer
 from callee.current import Call
 from callee.pools import Runner
 from callee.thunk import Thunk
+
+END_TIMEOUT = 0.5
 
 
 class ThreadRunner(Runner):
@@ -27,7 +30,9 @@ class ThreadRunner(Runner):
         return found
 
     def close(self) -> None:
-        self._pool.kill()
+        # It waits for threads that run a function; these end with the process.
+        with gevent.Timeout(END_TIMEOUT, False):
+            self._pool.kill()
 
 
 def _run(thunk: Thunk, call: Call) -> Answer | BaseException:

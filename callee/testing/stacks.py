@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import IO, Any
+
+from gevent import get_hub
 
 from callee.thunk import Thunk
 from callee.worker import Worker
@@ -73,16 +76,22 @@ class _Service:
         self._callee = callee
         self._server_options = server_options
         self._started = threading.Event()
+        self._hub_outside = get_hub()
         self._worker: Worker | None = None
         self._url = ""
         self._error: Exception | None = None
 
     def run(self) -> None:
+        hub = get_hub()
         try:
             self._serve()
         except Exception as error:
             self._error = error
             self._started.set()
+        finally:
+            # One of its own, unless threads are greenlets.
+            if hub is not self._hub_outside:
+                hub.destroy(destroy_loop=True)
 
     def _serve(self) -> None:
         # Imported here: each thread has an event loop of its own.
@@ -153,13 +162,28 @@ def _process(redis_url: str, *arguments: str) -> Iterator[str]:
     ) as process:
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
+            lines: queue.Queue[str] = queue.Queue()
+            # All of it, or the process would wait for its reader one day.
+            copier = threading.Thread(target=_copy, args=(process.stdout, lines), daemon=True)
+            copier.start()
+            try:
+                line = lines.get(timeout=START_TIMEOUT)
+            except queue.Empty:
+                raise ConfigError(f"{' '.join(arguments)}: does not serve after {START_TIMEOUT:g} s") from None
             if not line:
                 raise ConfigError(f"{' '.join(arguments)}: ended with exit code {process.wait()}")
             yield line
         finally:
             process.terminate()
             try:
-                process.communicate(timeout=STOP_TIMEOUT)
+                process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
+            copier.join()
+
+
+def _copy(source: IO[str], lines: queue.Queue[str]) -> None:
+    """Give the first line to ``lines``, empty at the end, and the rest to our own standard output."""
+    lines.put(source.readline())
+    for line in source:
+        print(line, end="")

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import click
@@ -176,6 +176,8 @@ class _Parts:
         line = process.stdout.readline().strip()
         if not line:
             raise click.exceptions.Exit(process.wait())
+        # What it prints from now on is for whoever looks at us; and it must never wait for a reader.
+        threading.Thread(target=_copy, args=(process.stdout,), name=f"juggler-demo-{name}-out", daemon=True).start()
         self.watch(name, process.wait)
         return line
 
@@ -206,6 +208,11 @@ class _Parts:
             except subprocess.TimeoutExpired:
                 _kill(process)
         self._processes.clear()
+
+
+def _copy(source: IO[str]) -> None:
+    for line in source:
+        click.echo(line, nl=False)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +19,7 @@ import redis
 
 from juggler.broker.redis import RedisBroker
 from juggler.embedded import free_port
+from loadtest.bench.process import cpu_seconds
 from tests.integration.commands import server_process
 from tests.integration.test_callee_command import end, run, running
 from tests.load import Load
@@ -23,7 +28,9 @@ from tests.redis_servers import mortal_redis
 from tests.support import eventually
 
 SHOP = """
+import ctypes
 import os
+import subprocess
 import time
 
 from callee import CallError, Callee, publish, time_left
@@ -71,6 +78,28 @@ def process_fail(code: int):
 def process_publish(text: str) -> float:
     publish("news", text)
     return time_left()
+
+
+@rpc.register("process.odd", pool="process")
+def process_odd(text: str):
+    raise ValueError(text)
+
+
+@rpc.register("terminate")
+def terminate():
+    child = subprocess.Popen(["sleep", "20"])
+    child.terminate()
+    return child.wait(5)
+
+
+@rpc.register("process.terminate", pool="process")
+def process_terminate():
+    return terminate()
+
+
+@rpc.register("block", pool="thread")
+def block():
+    ctypes.CDLL(None).usleep(8_000_000)
 
 
 @rpc.register("process.spin", pool="process", deadline="enforce")
@@ -253,7 +282,7 @@ def pool(redis_url, shop):
 
 
 def test_a_function_for_processes_runs_in_one(pool, ask):
-    assert "100 calls at a time and 1 in processes" in pool.said
+    assert "100 calls at a time and 10 in threads and 1 in processes" in pool.said
     pid = ask("process.pid", None)
     assert pid not in (pool.pid, os.getpid())
     assert ask("process.pid", None) == pid
@@ -304,7 +333,119 @@ def test_the_processes_of_a_pool_end_with_the_callee(pool, ask):
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_process_that_died_while_it_was_idle_costs_no_call(pool, ask):
+    first = ask("process.pid", None)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: not is_running(first))
+    assert ask("process.pid", None) not in (first, None)
+
+
+def is_running(pid):
+    """Whether a process lives, and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_text_that_no_log_can_carry_costs_no_process(pool, ask):
+    first = ask("process.pid", None)
+    assert ask("process.odd", ["\ud800"])["error"]["type"] == "ValueError"
+    assert ask("process.pid", None) == first
+
+
+def test_a_computation_ends_with_a_worker_that_is_killed(pool, ask):
+    pid = ask("process.pid", None)
+    ask("process.spin", None, wait=False)
+    eventually(lambda: cpu_seconds(pid) > 0.2)
+    pool.kill()
+    pool.wait()
+    eventually(lambda: not is_running(pid))
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_programs_that_functions_start_can_be_terminated(redis_url, ask, shop, processes):
+    with running("shop:rpc", "-p", processes, "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("terminate", None) == -signal.SIGTERM
+        assert ask("process.terminate", None) == -signal.SIGTERM
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_thread_that_does_not_return_holds_up_nobody(redis_url, ask, shop):
+    with running("shop:rpc", "--grace", "0.2", "--redis", redis_url, cwd=shop.path) as process:
+        ask("block", None, wait=False)
+        assert ask("version", None) == 1
+        began = time.monotonic()
+        assert end(process, signal.SIGTERM)[0] == 1
+        assert time.monotonic() - began < 6
+
+
+# Signals at odd times
+
+
+def test_a_stop_during_a_reload_is_a_stop(redis_url, ask, shop):
+    with running("shop:rpc", "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("version", None) == 1
+        process.send_signal(signal.SIGHUP)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_reload_during_a_reload_is_not_forgotten(redis_url, ask, shop):
+    with running("shop:rpc", "-p", "2", "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("version", None) == 1
+        shop.write(2)
+        process.send_signal(signal.SIGHUP)
+        line = ""
+        while "reloading" not in line:
+            line = process.stderr.readline()
+        shop.write(3)
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: ask("version", None) == 3, timeout=15)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_processes_that_wait_for_redis_stop_at_once():
+    url = f"redis://127.0.0.1:{free_port()}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "callee.cli", "callee.demo:rpc", "-p", "2", "--redis", url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert "no Redis at" in process.stderr.readline()
+        pids = children(process)
+        began = time.monotonic()
+        assert end(process, signal.SIGTERM)[0] == 0
+        assert time.monotonic() - began < 5
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_new_code_without_a_uri_that_was_asked_for_is_not_taken(redis_url, ask, shop):
+    with running("shop:rpc", "--only", "version", "--redis", redis_url, cwd=shop.path) as process:
+        assert ask("version", None) == 1
+        text = (shop.path / "shop.py").read_text()
+        (shop.path / "shop.py").write_text(text.replace('"version"', '"another"'))
+        process.send_signal(signal.SIGHUP)
+        assert "not reloaded, the old code goes on" in process.stderr.readline()
+        assert ask("version", None) == 1
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
 # Health and figures
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_health_file_that_cannot_be_written_is_no_end(redis_url, ask, tmp_path, processes):
+    folder = tmp_path / "health"
+    folder.mkdir()
+    file = folder / "file"
+    with running("callee.demo:rpc", "--health-file", str(file), "-p", processes, "--redis", redis_url) as process:
+        eventually(file.exists)
+        shutil.rmtree(folder)
+        assert "the health file cannot be written" in process.stderr.readline()
+        folder.mkdir()
+        eventually(file.exists)
+        assert end(process, signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -135,6 +135,18 @@ def test_data_that_cannot_be_sent_does_not_hide_the_error():
     assert "bytes cannot travel as JSON" in error["data"]
 
 
+def test_an_error_of_ones_own_need_not_say_all():
+    @dataclass
+    class Mine(CallError):
+        need: int
+
+    assert told(Mine(3))["type"] == "Mine"
+
+
+def test_a_code_that_cannot_be_sent_does_not_hide_the_error():
+    assert told(CallError("no", code=math.nan))["message"] == "no"
+
+
 def test_an_exception_without_a_text_is_told_by_its_name():
     class Rude(Exception):
         def __str__(self):

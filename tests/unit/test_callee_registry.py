@@ -106,6 +106,8 @@ def test_the_methods_of_an_object_can_be_included():
 SHOP = """
 from os.path import join
 
+upper = str.upper
+
 def price(name): return len(name)
 
 def _hidden(): pass

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import gevent
 import hiredis
 import msgspec
 from gevent.event import AsyncResult
@@ -70,10 +71,17 @@ class Announcements:
                 callees,
                 pack(b"SET", said, msgspec.json.encode(announcement), b"PX", ttl),
                 pack(b"SADD", callees, callee_id),
-                pack(b"PEXPIRE", callees, ttl),
+                *self._prolong(callees, ttl),
             )
         uris = self._names.uris
-        self._write(uris, pack(b"SADD", uris, *announced), pack(b"PEXPIRE", uris, ttl))
+        self._write(uris, pack(b"SADD", uris, *announced), *self._prolong(uris, ttl))
+
+    def _prolong(self, key: bytes, ttl: int) -> list[bytes]:
+        """Let a key live for so long, if it would not live longer anyway: callees differ in it."""
+        with suppress(BrokerUnavailable):
+            if self._routes.link_for(key).modern:
+                return [pack(b"PEXPIRE", key, ttl, b"NX"), pack(b"PEXPIRE", key, ttl, b"GT")]
+        return [pack(b"PEXPIRE", key, ttl)]
 
     def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
         """See `juggler.broker.CalleeBroker.withdraw`."""
@@ -168,7 +176,10 @@ class Announcements:
             replies.append(answer)
         known = []
         for answer in replies:
-            reply = answer.get(timeout=ANSWER_TIMEOUT)
+            try:
+                reply = answer.get(timeout=ANSWER_TIMEOUT)
+            except gevent.Timeout:
+                raise BrokerUnavailable("redis has not told in time who serves what") from None
             if isinstance(reply, Exception):
                 raise as_error(reply)
             known.append(reply)

@@ -1,0 +1,229 @@
+/**
+ * A client of a juggler server, for browsers and for Node: calls, publications and subscriptions over one websocket.
+ * No dependencies, no build step. Types and documentation are in juggler.d.ts.
+ */
+
+const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10;
+
+export class JugglerError extends Error {
+  constructor(message, fields) {
+    super(message);
+    this.name = this.constructor.name;
+    Object.assign(this, fields);
+  }
+}
+export class CallFailed extends JugglerError {}
+export class Nacked extends JugglerError {}
+export class Expired extends JugglerError {}
+export class ConnectionClosed extends JugglerError {}
+
+const closed = (code, reason) => new ConnectionClosed(`${code} ${reason}`.trimEnd(), { code, reason });
+
+/** A random UUID (version 4). crypto.randomUUID is there on pages with TLS only. */
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+/** A token as an entry of the subprotocols: browsers cannot set headers. A JWT may stand there as it is. */
+function tokenProtocol(token) {
+  if (/^[\w-]+\.[\w-]+\.[\w-]*$/.test(token)) return `juggler.bearer.${token}`;
+  const binary = String.fromCharCode(...new TextEncoder().encode(token));
+  return `juggler.bearer.${btoa(binary).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
+}
+
+/** What a result says: its value, or the error that it is. */
+function resultOf({ args = null, failed }) {
+  if (failed === false) return args;
+  const isError = args !== null && typeof args === "object" && Object.keys(args).join() === "error";
+  const { message, type = "", code = null, data = null } = (isError && args.error) || {};
+  if (typeof message === "string") throw new CallFailed(message, { type, code, data });
+  if (failed) throw new CallFailed(JSON.stringify(args).slice(0, 200), { type: "", code: null, data: args });
+  return args;
+}
+
+// Ends after which the server, or something on the way, may have us again.
+const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
+const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15;
+
+export class Client extends EventTarget {
+  #url; #options; #socket = null; #ended = null; #lost = null; #timer = null; #pause = FIRST_PAUSE; #since = 0;
+  #replies = new Map(); #channels = new Map(); #connected; #settleConnected; #wake;
+
+  constructor(url, options = {}) {
+    super();
+    this.#url = url;
+    this.#options = {
+      timeout: 10, callTimeout: 60, maxEvents: 1000, reconnect: true, WebSocket: globalThis.WebSocket, ...options,
+    };
+    if (!this.#options.WebSocket) throw new JugglerError("no WebSocket here: give one as the option WebSocket");
+    this.#expectConnection();
+    this.#wake = () => this.#onWake();
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
+    this.#connect();
+  }
+
+  get state() {
+    return this.#ended ? "closed" : this.#socket?.readyState === 1 && !this.#lost ? "connected" : "connecting";
+  }
+
+  /** Resolves when requests can be made, rejects when they never can again. */
+  connected() {
+    return this.#connected;
+  }
+
+  async call(uri, args = null, { timeout = this.#options.callTimeout, signal } = {}) {
+    if (!(timeout > 0 && timeout <= 86400)) throw new RangeError(`timeout: expected 0 to 86400 s, got ${timeout}`);
+    const until = performance.now() + timeout * 1000;
+    const late = () => new Expired(`no result of ${uri} within ${timeout} s`);
+    return this.#request(CALL, { uri, timeout: Math.round(timeout * 1e9), args }, { until, late, signal });
+  }
+
+  async publish(channel, args = null, { signal } = {}) {
+    await this.#request(PUB, { channel, args }, { signal });
+  }
+
+  subscribe(channel, options = {}) {
+    const { pattern = false } = options;
+    const key = `${pattern ? "p" : "c"}${channel}`;
+    const subscription = new Subscription(channel, pattern, { maxEvents: this.#options.maxEvents, ...options },
+      () => this.#unsubscribe(key, subscription));
+    let entry = this.#channels.get(key);
+    if (!entry) {
+      entry = { channel, pattern, subscriptions: new Set(), confirmed: false, ready: null };
+      this.#channels.set(key, entry);
+      entry.ready = this.#request(SUB, { channel, pattern }).then(
+        () => { entry.confirmed = true; },
+        (error) => {
+          if (this.#channels.get(key) === entry) this.#channels.delete(key);
+          for (const each of entry.subscriptions) each._end(error);
+          throw error;
+        },
+      );
+    }
+    entry.subscriptions.add(subscription);
+    subscription.ready = entry.ready;
+    subscription.ready.catch(() => {}); // whoever reads is told as well
+    return subscription;
+  }
+
+  close(code = 1000, reason = "") {
+    this.#end(closed(code, reason || "closed by this client"));
+    this.#socket?.close(code, reason);
+  }
+
+  async #unsubscribe(key, subscription) {
+    const entry = this.#channels.get(key);
+    if (!entry?.subscriptions.delete(subscription) || entry.subscriptions.size) return;
+    this.#channels.delete(key);
+    if (this.#ended || this.#lost) return; // no server knows of it
+    const { channel, pattern } = entry;
+    await this.#request(UNSB, { channel, pattern }).catch((error) => {
+      if (!(error instanceof ConnectionClosed)) throw error;
+    });
+  }
+
+  /** Send a request when there is a connection, and wait for its answer; of a CALL, for its result. */
+  async #request(type, payload, { until, late, signal } = {}) {
+    signal?.throwIfAborted();
+    if (this.#ended ?? this.#lost) throw this.#ended ?? this.#lost;
+    until ??= performance.now() + this.#options.timeout * 1000;
+    late ??= () => new Expired(`no acknowledgement within ${this.#options.timeout} s`);
+    const id = uuid();
+    const text = JSON.stringify({ meta: { type, uuid: id }, payload });
+    return new Promise((resolve, reject) => {
+      const settle = (how, what) => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", abort);
+        this.#replies.delete(id);
+        how(what);
+      };
+      const abort = () => settle(reject, signal.reason);
+      const timer = setTimeout(() => settle(reject, late()), until - performance.now());
+      signal?.addEventListener("abort", abort);
+      // Before it is sent: an answer may be quick.
+      this.#replies.set(id, { type, text, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
+      if (this.#socket?.readyState === 1) this.#send(text);
+    });
+  }
+
+  #send(text) {
+    this.#socket.send(text);
+    this.#tell("sent", text);
+  }
+
+  // The connection
+
+  async #connect() {
+    this.#timer = null;
+    const { token, allowedMessages, WebSocket, timeout } = this.#options;
+    let socket, slow;
+    try {
+      const known = typeof token === "function" ? await token() : token;
+      if (this.#ended) return;
+      const url = new URL(this.#url, globalThis.location?.href);
+      url.protocol = url.protocol.replace(/^http/, "ws");
+      if (allowedMessages) url.searchParams.set("allowed_messages", allowedMessages);
+      socket = new WebSocket(url.href, known ? ["juggler.0", tokenProtocol(known)] : ["juggler.0"]);
+    } catch (error) {
+      this.#onClose({ code: error instanceof SyntaxError || error instanceof TypeError ? 1002 : 1006, reason: String(error) });
+      return;
+    }
+    this.#socket = socket;
+    slow = setTimeout(() => socket.close(), timeout * 1000);
+    socket.onopen = () => { clearTimeout(slow); this.#onOpen(); };
+    socket.onmessage = ({ data }) => this.#onMessage(socket, data);
+    socket.onclose = ({ code, reason }) => { clearTimeout(slow); if (socket === this.#socket) this.#onClose({ code, reason }); };
+  }
+
+  #onOpen() {
+    if (this.#ended) return this.#socket.close(1000);
+    const again = this.#lost !== null;
+    this.#lost = null;
+    this.#pause = FIRST_PAUSE;
+    for (const { text } of [...this.#replies.values()]) this.#send(text);
+    if (again) for (const [key, entry] of this.#channels) this.#renew(key, entry);
+    this.#settleConnected.resolve();
+    this.#tell("state", "connected");
+  }
+
+  async #renew(key, entry) {
+    try {
+      await this.#request(SUB, { channel: entry.channel, pattern: entry.pattern });
+      for (const each of entry.subscriptions) each._gap();
+    } catch (error) {
+      if (error instanceof ConnectionClosed) return; // it is lost once more, and is renewed with the next one
+      if (this.#channels.get(key) === entry) this.#channels.delete(key);
+      for (const each of entry.subscriptions) each._end(error);
+    }
+  }
+
+  #onClose({ code, reason }) {
+    const end = closed(code, reason || "the connection was lost");
+    if (this.#ended) return;
+    const { reconnect, reconnectTimeout = Infinity } = this.#options;
+    if (!this.#lost) this.#since = performance.now();
+    // A browser tells of a refused handshake as of a lost connection (1006), so the first one is not tried again.
+    const never = !this.#lost && this.#socket === null;
+    const first = !this.#lost && !this.#everOpen;
+    if (never || first || !reconnect || !AGAIN.has(code) || performance.now() - this.#since > reconnectTimeout * 1000) {
+      this.#end(end);
+      return;
+    }
+    if (!this.#lost) {
+      this.#lost = end;
+      this.#expectConnection();
+      for (const [key, entry] of this.#channels) if (!entry.confirmed) this.#channels.delete(key);
+      for (const { reject } of [...this.#replies.values()]) reject(closed(end.code, end.reason));
+      this.#tell("state", "connecting", end);
+    }
+    const pause = this.#pause * (0.5 + Math.random());
+    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
+    // Without a network there is nothing to try: the browser tells when there is one.
+    if (globalThis.navigator?.onLine !== false) this.#timer = setTimeout(() => this.#connect(), pause * 1000);
+  }
+}
