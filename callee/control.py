@@ -62,4 +62,4 @@ def serving_line(serving: Serving, processes: int, shown: str) -> str:
     parts = [f"{calls} calls at a time"] if calls else []
     parts += [f"{count} in {'threads' if kind == 'thread' else 'processes'}" for kind, count in counts.items()]
     each = f"{processes} processes of " if processes > 1 else ""
-    return f"serving {shown}, {each}{' and '.join(parts)}, from {serving.redis}"
+    return f"serving {shown}, {each}{', '.join(parts)}, from {serving.redis}"

@@ -282,7 +282,7 @@ def pool(redis_url, shop):
 
 
 def test_a_function_for_processes_runs_in_one(pool, ask):
-    assert "100 calls at a time and 10 in threads and 1 in processes" in pool.said
+    assert "100 calls at a time, 10 in threads, 1 in processes" in pool.said
     pid = ask("process.pid", None)
     assert pid not in (pool.pid, os.getpid())
     assert ask("process.pid", None) == pid
