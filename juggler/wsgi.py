@@ -13,6 +13,7 @@ from juggler.connect import ConnectRequest, parse_query
 from juggler.errors import CloseCode, ConfigError, HandshakeRefused
 from juggler.metrics import OTHER
 from juggler.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
+from juggler.pages import Pages
 from juggler.server import Server
 from juggler.websocket import UPGRADE, WebSocket
 
@@ -34,7 +35,7 @@ METRICS, VARIABLES = "/metrics", "/debug/vars"
 class Application:
     """A WSGI application that serves websockets of a `Server`, alone or mounted beside another application.
 
-    It answers at `HEALTH` and `READINESS`, too.
+    It answers at `HEALTH` and `READINESS`, and with the module for browsers at `juggler.pages.CLIENT`, too.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Application:
         trusted_proxies: int = 0,
         otherwise: WsgiApplication | None = None,
         metrics: bool = True,
+        playground: bool = False,
     ) -> None:
         """Make the application.
 
@@ -61,6 +63,8 @@ class Application:
             otherwise: another WSGI application, Flask's for example, that gets all requests to other paths. None: they
                 are 404.
             metrics: whether to answer at `METRICS` and `VARIABLES`. Do not route these to the public.
+            playground: whether ``/`` is a page to try everything with. It can do what any client can, and no more; the
+                server's ``list_uri`` lets it list what is served.
 
         Raises:
             ConfigError: a path or an origin cannot be understood, or the number of proxies is negative.
@@ -78,6 +82,7 @@ class Application:
         self.allowed_origins = tuple(allowed_origins)
         self.allow_empty_subprotocol = allow_empty_subprotocol
         self.metrics = metrics
+        self.pages = Pages(playground=playground, path=paths[0], list_uri=server.list_uri)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")
@@ -94,6 +99,8 @@ class Application:
         if self.metrics and path == VARIABLES:
             body = json.dumps({"juggler": go_variables(with_others(self.server.snapshot()))}).encode()
             return _send(start_response, "200 OK", "application/json", body)
+        if path in self.pages and path not in self.paths:
+            return self.pages.answer(environ, start_response)
         if self.otherwise is not None and path not in self.paths:
             return self.otherwise(environ, start_response)
         try:

@@ -26,6 +26,7 @@ POLL_INTERVAL = 0.1
 
 SERVER = ("-m", "juggler.cli.main", "server")
 CALLEE = ("-m", "callee.cli", "--fail-fast")
+OWN = ("--fail-fast", "--playground", "--list-uri", "juggler.uris")
 DEMO = "callee.demo:rpc"
 
 # Its standard input is a pipe that only we hold open, and on which it reads our children's process ids. They end with
@@ -65,7 +66,7 @@ def command(callee: str, bind: tuple[str, int], app: str | None, reload: bool, r
         _say("redis", _host(redis_url) + (" (embedded)" if redis else ""))
         url = _start(parts, bind, redis_url, callee, app, reload)
         if callee != DEMO:
-            click.echo(f"\nOpen {_page(url)}, or connect to {url} with subprotocol juggler.0. Ctrl-C ends it all.")
+            click.echo(f"\nOpen {_page(url)}. Ctrl-C ends it all.")
             stop.wait()
         elif _first_call(url, stop):
             _introduce(url, redis.url if redis else None)
@@ -76,7 +77,7 @@ def command(callee: str, bind: tuple[str, int], app: str | None, reload: bool, r
 def _start(parts: _Parts, bind: tuple[str, int], redis_url: str, callee: str, app: str | None, reload: bool) -> str:
     """Start server and callee, and return the server's URL."""
     # An application of one's own knows its Redis itself.
-    server = [*SERVER, app or "--fail-fast", "--bind", shown_address(bind)]
+    server = [*SERVER, *([app] if app else OWN), "--bind", shown_address(bind)]
     url = parts.start("server", server, redis_url).rpartition(" ")[2]
     _say("server", url)
     parts.start("callee", [*CALLEE, *(["--reload"] if reload else []), callee], redis_url)
@@ -113,7 +114,7 @@ def _introduce(url: str, own_redis_url: str | None) -> None:
         lines.append(f"juggler-callee MODULE:OBJECT --redis {own_redis_url}")
     if shutil.which("juggler") is None:
         lines.insert(0, f". {os.path.relpath(sys.prefix)}/bin/activate")
-    click.echo(f"\nConnect to {url} with subprotocol juggler.0, or try in another terminal:")
+    click.echo(f"\nOpen {_page(url)}, or try in another terminal:")
     click.echo("".join(f"  {line}\n" for line in lines) + "Ctrl-C ends it all.")
 
 

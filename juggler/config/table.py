@@ -264,6 +264,7 @@ SETTINGS = (
     _S("http.allow_empty_subprotocol", bool, False, "Let clients in that offer no subprotocol."),
     _S("http.trusted_proxies", int, 0, "Proxies of ours whose X-Forwarded-For is believed.", least=0),
     _S("http.metrics", bool, True, "Answer at /metrics and /debug/vars."),
+    _S("http.playground", bool, False, "Answer at / with a page to try everything with."),
     _S(
         "log.level",
         str,

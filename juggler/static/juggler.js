@@ -49,8 +49,87 @@ function resultOf({ args = null, failed }) {
 const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
 const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15;
 
+/** The events of a channel or pattern, as an asynchronous iterator. */
+export class Subscription {
+  ready = Promise.resolve();
+  dropped = 0;
+  gaps = 0;
+  #events = []; #readers = []; #ended = null; #options; #leave;
+
+  constructor(channel, pattern, options, leave) {
+    this.channel = channel;
+    this.pattern = pattern;
+    this.#options = options;
+    this.#leave = leave;
+  }
+
+  /** Unsubscribe. Events that are here can still be read. */
+  async close() {
+    this._end(closed(1000, "unsubscribed"));
+    await this.#leave();
+  }
+
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+
+  async next() {
+    if (this.#events.length) return { done: false, value: this.#events.shift() };
+    if (this.#ended?.code === 1000) return { done: true, value: undefined };
+    if (this.#ended) throw this.#ended;
+    return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
+  }
+
+  /** The end of a loop ends the subscription. */
+  async return(value) {
+    await this.close();
+    return { done: true, value };
+  }
+
+  _event(event) {
+    const { onEvent, maxEvents, whenFull = "drop_oldest" } = this.#options;
+    if (this.#ended) return;
+    if (onEvent) return void guarded(onEvent, event);
+    const reader = this.#readers.shift();
+    if (reader) return void reader.resolve({ done: false, value: event });
+    if (this.#events.length >= maxEvents) {
+      this.dropped++;
+      if (whenFull === "drop_newest") return;
+      if (whenFull === "end") {
+        this._end(closed(4429, `${maxEvents} events wait to be read`));
+        return void this.#leave().catch(() => {}); // it ends in any case
+      }
+      this.#events.shift();
+    }
+    this.#events.push(event);
+  }
+
+  _gap() {
+    this.gaps++;
+    if (this.#options.onGap) guarded(this.#options.onGap);
+  }
+
+  _end(error) {
+    this.#ended ??= error;
+    for (const { resolve, reject } of this.#readers.splice(0)) {
+      if (this.#ended.code === 1000) resolve({ done: true, value: undefined });
+      else reject(this.#ended);
+    }
+  }
+}
+
+/** Call a function of the user's; its failure is his, and costs nobody else anything. */
+function guarded(callback, ...args) {
+  try {
+    callback(...args);
+  } catch (error) {
+    console.error("juggler: a callback failed", error);
+  }
+}
+
 export class Client extends EventTarget {
-  #url; #options; #socket = null; #ended = null; #lost = null; #timer = null; #pause = FIRST_PAUSE; #since = 0;
+  #url; #options; #socket = null; #ended = null; #lost = null; #wasOpen = false;
+  #timer = null; #slow = null; #pause = FIRST_PAUSE; #since = 0;
   #replies = new Map(); #channels = new Map(); #connected; #settleConnected; #wake;
 
   constructor(url, options = {}) {
@@ -62,6 +141,7 @@ export class Client extends EventTarget {
     if (!this.#options.WebSocket) throw new JugglerError("no WebSocket here: give one as the option WebSocket");
     this.#expectConnection();
     this.#wake = () => this.#onWake();
+    // A phone that wakes up, a page that is looked at again: then is the time to look whether the connection lives.
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
     this.#connect();
@@ -153,7 +233,7 @@ export class Client extends EventTarget {
 
   #send(text) {
     this.#socket.send(text);
-    this.#tell("sent", text);
+    if (this.#options.onMessage) guarded(this.#options.onMessage, "sent", text);
   }
 
   // The connection
@@ -161,7 +241,7 @@ export class Client extends EventTarget {
   async #connect() {
     this.#timer = null;
     const { token, allowedMessages, WebSocket, timeout } = this.#options;
-    let socket, slow;
+    let socket;
     try {
       const known = typeof token === "function" ? await token() : token;
       if (this.#ended) return;
@@ -174,21 +254,23 @@ export class Client extends EventTarget {
       return;
     }
     this.#socket = socket;
-    slow = setTimeout(() => socket.close(), timeout * 1000);
-    socket.onopen = () => { clearTimeout(slow); this.#onOpen(); };
+    this.#slow = setTimeout(() => socket.close(), timeout * 1000);
+    socket.onopen = () => this.#onOpen();
     socket.onmessage = ({ data }) => this.#onMessage(socket, data);
-    socket.onclose = ({ code, reason }) => { clearTimeout(slow); if (socket === this.#socket) this.#onClose({ code, reason }); };
+    socket.onclose = (end) => { if (socket === this.#socket) this.#onClose(end); };
   }
 
   #onOpen() {
-    if (this.#ended) return this.#socket.close(1000);
+    clearTimeout(this.#slow);
+    if (this.#ended) return void this.#socket.close(1000);
     const again = this.#lost !== null;
     this.#lost = null;
+    this.#wasOpen = true;
     this.#pause = FIRST_PAUSE;
     for (const { text } of [...this.#replies.values()]) this.#send(text);
     if (again) for (const [key, entry] of this.#channels) this.#renew(key, entry);
     this.#settleConnected.resolve();
-    this.#tell("state", "connected");
+    this.#tellState();
   }
 
   async #renew(key, entry) {
@@ -202,28 +284,110 @@ export class Client extends EventTarget {
     }
   }
 
+  #onMessage(socket, data) {
+    if (socket !== this.#socket || this.#ended) return;
+    if (this.#options.onMessage) guarded(this.#options.onMessage, "received", data);
+    let type, payload;
+    try {
+      ({ meta: { type }, payload } = JSON.parse(data));
+      if (type === EVNT) return this.#onEvent(payload);
+      const request = this.#replies.get(payload.for);
+      if (!request) return; // nobody waits for it any more
+      if (type === NACK) request.reject(new Nacked(payload.message, { code: payload.code }));
+      else if (type === RES) this.#onResult(request, payload);
+      else if (type === ACK && request.type !== CALL) request.resolve();
+    } catch (error) {
+      const reason = `the server sent an invalid message: ${error.message}`.slice(0, 120);
+      this.#end(closed(4400, reason));
+      socket.close(4400, reason);
+    }
+  }
+
+  #onResult(request, payload) {
+    try {
+      request.resolve(resultOf(payload));
+    } catch (failure) {
+      request.reject(failure);
+    }
+  }
+
+  #onEvent({ channel, pattern = "", args = null, for: id }) {
+    const entry = this.#channels.get(pattern ? `p${pattern}` : `c${channel}`);
+    for (const each of entry?.subscriptions ?? []) each._event({ channel, pattern, args, uuid: id });
+  }
+
   #onClose({ code, reason }) {
-    const end = closed(code, reason || "the connection was lost");
+    clearTimeout(this.#slow);
     if (this.#ended) return;
+    const end = closed(code, reason || "the connection was lost");
     const { reconnect, reconnectTimeout = Infinity } = this.#options;
     if (!this.#lost) this.#since = performance.now();
-    // A browser tells of a refused handshake as of a lost connection (1006), so the first one is not tried again.
-    const never = !this.#lost && this.#socket === null;
-    const first = !this.#lost && !this.#everOpen;
-    if (never || first || !reconnect || !AGAIN.has(code) || performance.now() - this.#since > reconnectTimeout * 1000) {
-      this.#end(end);
-      return;
-    }
-    if (!this.#lost) {
-      this.#lost = end;
-      this.#expectConnection();
-      for (const [key, entry] of this.#channels) if (!entry.confirmed) this.#channels.delete(key);
-      for (const { reject } of [...this.#replies.values()]) reject(closed(end.code, end.reason));
-      this.#tell("state", "connecting", end);
-    }
+    const tooLong = performance.now() - this.#since > reconnectTimeout * 1000;
+    if (!this.#wasOpen || !reconnect || tooLong || !AGAIN.has(code)) return void this.#end(end);
+    if (!this.#lost) this.#lose(end);
     const pause = this.#pause * (0.5 + Math.random());
     this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
-    // Without a network there is nothing to try: the browser tells when there is one.
-    if (globalThis.navigator?.onLine !== false) this.#timer = setTimeout(() => this.#connect(), pause * 1000);
+    this.#timer = setTimeout(() => this.#connect(), pause * 1000);
+  }
+
+  /** What is under way fails and is never sent again; subscriptions that were confirmed are made anew. */
+  #lose(end) {
+    this.#lost = end;
+    this.#expectConnection();
+    for (const [key, entry] of this.#channels) if (!entry.confirmed) this.#channels.delete(key);
+    this.#rejectAll(end);
+    this.#tellState(end);
+  }
+
+  #rejectAll(end) {
+    // An error of his own for each: it has the place where it was waited for.
+    for (const { reject } of [...this.#replies.values()]) reject(closed(end.code, end.reason));
+  }
+
+  #end(end) {
+    if (this.#ended) return;
+    this.#ended = end;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#slow);
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    if (this.#wasOpen && !this.#lost) this.#expectConnection();
+    this.#settleConnected.reject(end);
+    this.#rejectAll(end);
+    for (const entry of this.#channels.values()) for (const each of entry.subscriptions) each._end(end);
+    this.#channels.clear();
+    this.#tellState(end);
+  }
+
+  #onWake() {
+    if (globalThis.document?.visibilityState === "hidden") return;
+    if (this.#timer !== null && this.#lost) {
+      clearTimeout(this.#timer);
+      this.#pause = FIRST_PAUSE;
+      this.#connect();
+    } else if (this.state === "connected" && !this.#options.allowedMessages) {
+      this.#probe(this.#socket);
+    }
+  }
+
+  /** See that somebody is still there: browsers notice a connection that died while they slept after minutes only. */
+  async #probe(socket) {
+    try {
+      await this.#request(UNSB, { channel: "juggler.probe", pattern: false });
+    } catch (error) {
+      if (!(error instanceof Expired) || socket !== this.#socket) return;
+      socket.onclose = socket.onmessage = null;
+      socket.close();
+      this.#onClose({ code: 1006, reason: "the server does not answer" });
+    }
+  }
+
+  #expectConnection() {
+    this.#connected = new Promise((resolve, reject) => { this.#settleConnected = { resolve, reject }; });
+    this.#connected.catch(() => {}); // whoever makes a request is told as well
+  }
+
+  #tellState(error = null) {
+    this.dispatchEvent(Object.assign(new Event("state"), { state: this.state, error }));
   }
 }

@@ -20,7 +20,7 @@ LAYERS = [
     ["errors"],
     ["message", "rawjson", "loading", "backoff"],
     ["codec"],
-    ["metrics", "embedded", "logs"],
+    ["metrics", "embedded", "logs", "pages"],
     ["board"],
     ["handshake", "broker", "session"],
     ["connect"],

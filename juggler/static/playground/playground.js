@@ -1,0 +1,238 @@
+/** The playground: everything that a client can do, by hand, and every message to be seen. */
+
+import { CallFailed, Client, ConnectionClosed, Expired, Nacked } from "./juggler.js";
+import { Chart } from "./playground-chart.js";
+import { Log } from "./playground-log.js";
+
+const $ = (id) => document.getElementById(id);
+const chart = new Chart($("chart"), $("chart-now"));
+const log = new Log($("log"), $("log-count"), { filter: $("filter-log"), raw: $("raw"), pause: $("pause"), clear: $("clear") });
+const subscriptions = new Map();
+const settings = await fetch("playground.json").then((answer) => answer.json());
+
+let client = null;
+let functions = [];
+
+// Connection
+
+function connect() {
+  client?.close();
+  subscriptions.clear();
+  showSubscriptions();
+  const token = $("token").value;
+  client = new Client($("url").value, {
+    ...(token ? { token } : {}),
+    onMessage: (direction, text) => log.add(direction, text),
+  });
+  client.addEventListener("state", ({ target, error }) => {
+    if (target === client) showState(error);
+  });
+  showState(null);
+  client.connected().then(listFunctions, () => {});
+}
+
+function showState(error) {
+  const { state } = client;
+  const words = { connected: "connected", connecting: "connecting…", closed: "not connected" };
+  $("state").dataset.state = state;
+  $("state").lastElementChild.textContent = error ? `${words[state]} (${error.message})` : words[state];
+  for (const button of document.querySelectorAll("#call-button, #subscribe button, #publish button, #refresh")) {
+    button.disabled = state !== "connected";
+  }
+}
+
+// What is served
+
+async function listFunctions() {
+  if (!settings.listUri) return;
+  try {
+    functions = await client.call(settings.listUri, null, { timeout: 5 });
+  } catch {
+    return; // it is said in the log
+  }
+  $("known-uris").replaceChildren(...functions.map(({ uri }) => Object.assign(document.createElement("option"), { value: uri })));
+  showFunctions();
+}
+
+function showFunctions() {
+  const wanted = $("filter-functions").value.toLowerCase();
+  const shown = functions.filter(({ uri, doc }) => `${uri} ${doc}`.toLowerCase().includes(wanted));
+  $("uris").replaceChildren(...shown.map(functionItem));
+  $("no-uris").hidden = shown.length > 0;
+  if (functions.length && !shown.length) $("no-uris").textContent = "No function matches.";
+}
+
+function functionItem(each) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-pressed", String($("call-uri").value === each.uri));
+  button.append(element("code", each.uri), element("small", each.signature));
+  button.onclick = () => pick(each);
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
+}
+
+function pick({ uri, signature }) {
+  $("call-uri").value = uri;
+  $("call-args").value = template(signature);
+  showDoc();
+  showFunctions();
+  $("call-args").focus();
+}
+
+/** An array with a place for each parameter that a signature names and that has no default. */
+function template(signature) {
+  const inside = /^\((.*?)\)(?: ->|$)/.exec(signature)?.[1] ?? "";
+  const samples = { int: "1", float: "1.5", str: '"text"', bool: "true" };
+  const values = inside.split(/,\s*(?![^[]*\])/).filter((part) => part && !/[=*/]|^\.\.\.|^raw$/.test(part))
+    .map((part) => samples[part.split(":")[1]?.trim()] ?? (/: (list|tuple|set)/.test(part) ? "[]" : /: (dict|\w*[A-Z])/.test(part) ? "{}" : '"text"'));
+  return values.length === 1 && !/^[[{]/.test(values[0]) ? values[0] : values.length ? `[${values.join(", ")}]` : "";
+}
+
+function showDoc() {
+  const known = functions.find(({ uri }) => uri === $("call-uri").value);
+  $("call-doc").textContent = known ? [known.signature, known.doc.split("\n")[0]].filter(Boolean).join(" · ") : "";
+}
+
+// Requests
+
+/** The value of a field with JSON; nothing is null. Says where it is wrong. */
+function json(field) {
+  const text = field.value.trim();
+  field.setCustomValidity("");
+  if (!text) return null;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    field.setCustomValidity(`not JSON: ${error.message}`);
+    field.reportValidity();
+    throw error;
+  }
+}
+
+function told(error) {
+  if (error instanceof CallFailed) {
+    const more = [error.code !== null && `code ${error.code}`, error.data !== null && JSON.stringify(error.data)].filter(Boolean).join(", ");
+    return `${error.type || "error"}: ${error.message}${more ? ` (${more})` : ""}`;
+  }
+  if (error instanceof Nacked) return `refused: ${error.code} ${error.message}`;
+  if (error instanceof Expired || error instanceof ConnectionClosed) return error.message;
+  return error.name === "AbortError" ? "no longer waited for; it may run all the same" : String(error);
+}
+
+let running = null;
+
+async function call() {
+  let args;
+  try {
+    args = json($("call-args"));
+  } catch {
+    return; // the field says it
+  }
+  running?.abort();
+  const mine = running = new AbortController();
+  $("cancel-button").disabled = false;
+  answer("none", "…");
+  const began = performance.now();
+  let kind = "value", text;
+  try {
+    const options = { timeout: Number($("call-timeout").value), signal: mine.signal };
+    text = JSON.stringify(await client.call($("call-uri").value, args, options), null, 2);
+  } catch (error) {
+    [kind, text] = ["error", told(error)];
+  }
+  if (running !== mine) return;
+  const took = performance.now() - began;
+  if (kind === "value") chart.addTrip(took);
+  answer(kind, text, took);
+  $("cancel-button").disabled = true;
+  running = null;
+}
+
+function answer(kind, text, took) {
+  $("answer").dataset.kind = kind;
+  $("answer").textContent = text;
+  $("call-took").textContent = took === undefined ? "" : `${took < 100 ? took.toFixed(1) : Math.round(took)} ms`;
+}
+
+function subscribe() {
+  const channel = $("sub-channel").value, pattern = $("sub-pattern").checked;
+  const key = `${pattern} ${channel}`;
+  if (subscriptions.has(key)) return;
+  const subscription = client.subscribe(channel, { pattern, onEvent: () => chart.addEvent() });
+  subscriptions.set(key, subscription);
+  subscription.ready.catch((error) => {
+    subscriptions.delete(key);
+    showSubscriptions();
+    $("sub-channel").setCustomValidity(told(error));
+    $("sub-channel").reportValidity();
+  });
+  showSubscriptions();
+  if (!$("pub-channel").value) $("pub-channel").value = pattern ? "" : channel;
+}
+
+function showSubscriptions() {
+  $("subscriptions").replaceChildren(...[...subscriptions].map(([key, subscription]) => {
+    const item = element("li", subscription.channel);
+    const button = element("button", "×");
+    button.type = "button";
+    button.setAttribute("aria-label", `Unsubscribe from ${subscription.channel}`);
+    button.onclick = () => {
+      subscriptions.delete(key);
+      subscription.close().catch(() => {}); // it is said in the log
+      showSubscriptions();
+    };
+    item.append(button);
+    return item;
+  }));
+}
+
+async function publish() {
+  let args;
+  try {
+    args = json($("pub-args"));
+  } catch {
+    return;
+  }
+  const began = performance.now();
+  try {
+    await client.publish($("pub-channel").value, args);
+    $("pub-answer").textContent = `published, acknowledged in ${(performance.now() - began).toFixed(1)} ms`;
+  } catch (error) {
+    $("pub-answer").textContent = told(error);
+  }
+}
+
+function element(name, text) {
+  return Object.assign(document.createElement(name), { textContent: text });
+}
+
+// Wiring
+
+function onSubmit(id, action) {
+  $(id).addEventListener("submit", (event) => {
+    event.preventDefault();
+    action();
+  });
+}
+
+onSubmit("connection", connect);
+onSubmit("call", call);
+onSubmit("subscribe", subscribe);
+onSubmit("publish", publish);
+$("refresh").onclick = listFunctions;
+$("filter-functions").oninput = showFunctions;
+$("call-uri").oninput = () => { showDoc(); showFunctions(); };
+$("cancel-button").onclick = () => running?.abort();
+for (const field of [$("call-args"), $("pub-args"), $("sub-channel")]) field.oninput = () => field.setCustomValidity("");
+for (const field of document.querySelectorAll("textarea")) {
+  field.onkeydown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) field.form.requestSubmit();
+  };
+}
+
+const here = new URL(settings.path, location.href);
+here.protocol = here.protocol.replace("http", "ws");
+$("url").value = here.href;
+connect();

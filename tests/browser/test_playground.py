@@ -1,0 +1,170 @@
+"""The playground, as somebody uses it: with the mouse, with the keyboard alone, on a phone."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from juggler.embedded import EmbeddedRedis, free_port
+from tests.integration.commands import callee_process, server_process
+from tests.integration.test_example_chat import chat
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+DARK = {"viewport": {"width": 1400, "height": 900}, "color_scheme": "dark"}
+NARROW = {"viewport": {"width": 900, "height": 700}}
+
+
+@pytest.fixture
+def playground(page, site):
+    page.goto(site)
+    expect(page.locator("#state")).to_have_text("connected")
+    expect(page.locator("#uris button")).to_have_count(3)
+    return page
+
+
+def test_a_function_is_picked_called_and_answers(playground):
+    playground.get_by_role("button", name="test.reverse").click()
+    expect(playground.locator("#call-uri")).to_have_value("test.reverse")
+    expect(playground.locator("#call-args")).to_have_value('"text"')
+    expect(playground.locator("#call-doc")).to_contain_text("Return a string with its characters in reverse order.")
+    playground.get_by_role("button", name="Call", exact=True).click()
+    expect(playground.locator("#answer")).to_have_text('"txet"')
+    assert playground.locator("#call-took").inner_text().endswith(" ms")
+    expect(playground.locator("#chart-now")).to_contain_text("1 calls, median")
+
+
+def test_functions_are_filtered(playground):
+    playground.get_by_role("searchbox", name="Filter functions").fill("rev")
+    expect(playground.locator("#uris button")).to_have_count(1)
+    playground.get_by_role("searchbox", name="Filter functions").fill("nothing of the kind")
+    expect(playground.locator("#no-uris")).to_have_text("No function matches.")
+
+
+def test_errors_are_told(playground):
+    call = playground.get_by_role("button", name="Call", exact=True)
+    playground.locator("#call-uri").fill("test.reverse")
+    playground.locator("#call-args").fill("[1")
+    call.click()
+    assert "not JSON" in playground.locator("#call-args").evaluate("(field) => field.validationMessage")
+    playground.locator("#call-args").fill("1")
+    call.click()
+    expect(playground.locator("#answer")).to_have_text("InvalidArguments: text: Expected str, got int (code 400)")
+    playground.locator("#call-uri").fill("}")
+    call.click()
+    expect(playground.locator("#answer")).to_contain_text("refused: 400 invalid URI")
+    playground.locator("#call-uri").fill("test.delay")
+    playground.locator("#call-args").fill('"9000"')
+    playground.locator("#call-timeout").fill("0.05")
+    call.click()
+    expect(playground.locator("#answer")).to_have_text("no result of test.delay within 0.05 s")
+
+
+def test_waiting_can_be_given_up(playground):
+    playground.locator("#call-uri").fill("test.delay")
+    playground.locator("#call-args").fill('"3000"')
+    playground.get_by_role("button", name="Call", exact=True).click()
+    playground.get_by_role("button", name="Cancel").click()
+    expect(playground.locator("#answer")).to_contain_text("no longer waited for")
+
+
+def test_events_come_and_messages_are_seen(playground):
+    playground.locator("#sub-channel").fill("news")
+    playground.get_by_role("button", name="Subscribe").click()
+    expect(playground.locator("#subscriptions li")).to_have_count(1)
+    playground.locator("#pub-args").fill('{"n": 42}')
+    playground.get_by_role("button", name="Publish").click()
+    expect(playground.locator("#pub-answer")).to_contain_text("published, acknowledged in")
+    log = playground.locator("#log")
+    expect(log.locator('[data-type="EVNT"]')).to_contain_text('news {"n":42}')
+    expect(playground.locator("#chart-now")).to_contain_text("1 events")
+    playground.get_by_role("searchbox", name="Filter messages").fill("evnt")
+    expect(log.locator("li")).to_have_count(1)
+    playground.get_by_label("raw").check()
+    expect(log.locator("li .text")).to_contain_text('{"meta":{"type":10,')
+    playground.get_by_role("searchbox", name="Filter messages").fill("")
+    playground.get_by_label("pause").check()
+    count = log.locator("li").count()
+    playground.get_by_role("button", name="Unsubscribe from news").click()
+    expect(playground.locator("#subscriptions li")).to_have_count(0)
+    expect(log.locator("li")).to_have_count(count)
+    playground.get_by_label("pause").uncheck()
+    expect(log.locator('[data-type="UNSB"]')).to_have_count(1)
+    playground.get_by_role("button", name="Clear").click()
+    expect(log.locator("li")).to_have_count(0)
+
+
+def test_the_keyboard_is_enough(playground):
+    playground.locator("#filter-functions").focus()
+    for _ in range(2):
+        playground.keyboard.press("Tab")
+    playground.keyboard.press("Enter")  # the second function
+    expect(playground.locator("#call-uri")).to_have_value("test.echo")
+    expect(playground.locator("#call-args")).to_be_focused()
+    playground.keyboard.press("Control+a")
+    playground.keyboard.type("[1, 2]")
+    playground.keyboard.press("Control+Enter")
+    expect(playground.locator("#answer")).to_contain_text("1,")
+
+
+def test_another_server_that_is_none_is_told(playground, context):
+    context.expected_errors = ["WebSocket connection"]
+    playground.locator("#url").fill("ws://127.0.0.1:1/ws")
+    playground.get_by_role("button", name="Connect").click()
+    expect(playground.locator("#state")).to_contain_text("not connected (1006")
+    assert playground.get_by_role("button", name="Call", exact=True).is_disabled()
+
+
+def test_a_restart_of_the_server_is_seen_and_survived(page, context):
+    context.expected_errors = ["WebSocket connection", "ERR_CONNECTION_REFUSED"]
+    bind = ("--bind", f"127.0.0.1:{free_port()}", "--playground", "--list-uri", "juggler.uris")
+    with EmbeddedRedis() as redis, callee_process(redis.url):
+        with server_process(redis.url, *bind) as url:
+            page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+            expect(page.locator("#state")).to_have_text("connected")
+        expect(page.locator("#state")).to_contain_text("connecting…")
+        with server_process(redis.url, *bind):
+            expect(page.locator("#state")).to_have_text("connected")
+            page.locator("#call-uri").fill("test.echo")
+            page.get_by_role("button", name="Call", exact=True).click()
+            expect(page.locator("#answer")).to_have_text("null")
+            page.goto("about:blank")
+
+
+@pytest.mark.parametrize("context", [{"viewport": {"width": 1400, "height": 900}}, DARK, NARROW, PHONE], indirect=True)
+def test_it_is_accessible_and_fits(playground):
+    playground.get_by_role("button", name="test.reverse").click()
+    playground.get_by_role("button", name="Call", exact=True).click()
+    expect(playground.locator("#answer")).to_have_text('"txet"')
+    found = Axe().run(playground)
+    assert found.violations_count == 0, found.generate_report()
+    assert playground.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_nothing_comes_from_elsewhere(context, page, site):
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    page.goto(site)
+    expect(page.locator("#state")).to_have_text("connected")
+    assert asked
+    assert all(url.startswith(site) for url in asked)
+
+
+def test_the_chat_of_the_examples(context, tmp_path):
+    with chat(tmp_path / "chat.db") as url:
+        ann, bob = (context.new_page() for _ in range(2))
+        for tab, name in ((ann, "ann"), (bob, "bob")):
+            tab.goto(url.replace("ws://", "http://").removesuffix("ws"))
+            expect(tab.get_by_role("status")).to_have_text("in lobby")
+            tab.get_by_label("Name").fill(name)
+        ann.get_by_label("Message", exact=True).fill("hello <b>bob</b>")
+        ann.keyboard.press("Enter")
+        for tab in (ann, bob):
+            expect(tab.locator("#messages li")).to_contain_text("ann" if tab is bob else "hello")
+            expect(tab.locator("#messages span")).to_have_text("hello <b>bob</b>")
+        bob.reload()
+        expect(bob.locator("#messages span")).to_have_text("hello <b>bob</b>")
+        found = Axe().run(ann)
+        assert found.violations_count == 0, found.generate_report()
+        for tab in (ann, bob):
+            tab.goto("about:blank")

@@ -1,0 +1,79 @@
+"""The module for browsers, as Node runs it: its own tests, its size, its types, and a real server."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.commands import callee_process, server_process
+from tests.operations import needs
+
+ROOT = Path(__file__).parents[2]
+STATIC = ROOT / "juggler" / "static"
+
+# Node 20 has a WebSocket behind a flag, 22 without.
+NODE = ("node", "--experimental-websocket")
+
+
+def node(*arguments: str) -> subprocess.CompletedProcess[str]:
+    needs("node")
+    return subprocess.run([*NODE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_its_own_tests_pass():
+    done = node("--test", "tests/js/")
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_it_is_small():
+    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 5000
+
+
+def test_its_package_can_be_published():
+    package = json.loads((STATIC / "package.json").read_text())
+    assert all((STATIC / name).exists() for name in package["files"])
+    types = (STATIC / "juggler.d.ts").read_text()
+    for name in ("Client", "Subscription", "CallFailed", "Nacked", "Expired", "ConnectionClosed", "JugglerError"):
+        assert f"export class {name} " in types or f"export class {name}<" in types
+
+
+PROGRAM = """
+import { CallFailed, Client } from "./juggler/static/juggler.js";
+
+const client = new Client(process.argv[1]);
+const events = client.subscribe("news.*", { pattern: true });
+await events.ready;
+const results = [await client.call("test.reverse", "hello")];
+try {
+  await client.call("test.reverse", 1);
+} catch (error) {
+  results.push([error instanceof CallFailed, error.message, error.type, error.code]);
+}
+await client.publish("news.a", { big: "12345678901234567890" });
+for await (const event of events) {
+  results.push([event.channel, event.pattern, event.args]);
+  break;
+}
+console.log(JSON.stringify(results));
+client.close();
+"""
+
+
+def test_a_real_server(redis_url):
+    with callee_process(redis_url), server_process(redis_url) as url:
+        done = node("--no-warnings", "--input-type=module", "--eval", PROGRAM, url)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        "olleh",
+        [True, "text: Expected str, got int", "InvalidArguments", 400],
+        ["news.a", "news.*", {"big": "12345678901234567890"}],
+    ]
+
+
+@pytest.mark.parametrize("name", ["juggler.js", "playground/playground.js", "playground/playground-log.js"])
+def test_the_syntax_is_sound(name):
+    assert node("--check", str(STATIC / name)).returncode == 0

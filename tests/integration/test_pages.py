@@ -1,0 +1,71 @@
+"""What a server gives to browsers besides websockets."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.stack import running_server
+
+
+def get(running, path, method="GET", **headers):
+    """Return status, headers and body of an answer."""
+    url = running.url.replace("ws://", "http://").removesuffix("/ws") + path
+    request = urllib.request.Request(url, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def test_the_module_is_there_always_and_sent_once():
+    with running_server() as running:
+        status, headers, body = get(running, "/juggler.js")
+        assert (status, headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
+        assert b"export class Client" in body
+        again = get(running, "/juggler.js", **{"If-None-Match": headers["ETag"]})
+        assert (again[0], again[2]) == (304, b"")
+        head = get(running, "/juggler.js", method="HEAD")
+        assert (head[0], head[1]["Content-Length"], head[2]) == (200, str(len(body)), b"")
+        assert get(running, "/juggler.d.ts")[0] == 200
+
+
+def test_the_playground_is_off_unless_it_is_wanted():
+    with running_server() as running:
+        assert get(running, "/")[0] == get(running, "/playground.js")[0] == 404
+    with running_server(application={"playground": True}, list_uri="who") as running:
+        status, headers, body = get(running, "/")
+        assert (status, b"playground" in body) == (200, True)
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert json.loads(get(running, "/playground.json")[2]) == {"path": "/ws", "listUri": "who"}
+        for name in ("playground.js", "playground.css", "playground.svg", "playground-log.js", "playground-chart.js"):
+            assert get(running, f"/{name}")[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_nothing_can_be_written(method):
+    with running_server() as running:
+        status, headers, body = get(running, "/juggler.js", method=method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert body == b"only GET and HEAD are answered here\n"
+
+
+def test_an_application_of_ones_own_keeps_its_pages():
+    def own(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [environ["PATH_INFO"].encode()]
+
+    with running_server(application={"otherwise": own}) as running:
+        assert get(running, "/")[2] == b"/"
+        assert b"export class Client" in get(running, "/juggler.js")[2]
+
+
+def test_no_path_leads_out_of_the_folder():
+    with running_server(application={"playground": True}) as running:
+        for path in ("/../pages.py", "/%2e%2e/pages.py", "/playground/index.html", "/package.json"):
+            assert get(running, path)[0] == 404

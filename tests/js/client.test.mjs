@@ -1,0 +1,332 @@
+/** The module for browsers, against a socket that the test holds in its hand. `node --test tests/js` */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { CallFailed, Client, ConnectionClosed, Expired, JugglerError, Nacked } from "../../juggler/static/juggler.js";
+import { FakeSocket, settle, until } from "./fake.mjs";
+
+const GOLDEN = Object.fromEntries(
+  readFileSync(new URL("../wire/golden.jsonl", import.meta.url), "utf8").trim().split("\n")
+    .map((line) => JSON.parse(line)).map(({ name, text }) => [name, JSON.parse(text)]),
+);
+
+/** A client, and its socket, which is open. */
+async function connected(options = {}) {
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, ...options });
+  await settle();
+  const socket = FakeSocket.all.at(-1);
+  socket.open();
+  await client.connected();
+  return { client, socket };
+}
+
+const rejects = (promise, kind, fields) => assert.rejects(promise, (error) => {
+  assert.ok(error instanceof kind && error instanceof JugglerError, String(error));
+  for (const [name, value] of Object.entries(fields)) assert.deepEqual(error[name], value);
+  return true;
+});
+
+test("requests look as the Go package writes them", async () => {
+  const { client, socket } = await connected();
+  client.call("example.echo", GOLDEN.CALL.payload.args, { timeout: 2 }).catch(() => {});
+  client.publish("news", [1, 2]).catch(() => {});
+  client.subscribe("news.*", { pattern: true });
+  client.subscribe("news").close();
+  await settle();
+  const shape = ({ meta, payload }) => ({ type: meta.type, payload });
+  assert.deepEqual(shape(socket.sent[0]), shape(GOLDEN.CALL));
+  assert.deepEqual(shape(socket.sent[1]), shape(GOLDEN.PUB));
+  assert.deepEqual(shape(socket.sent[2]), shape(GOLDEN["SUB pattern"]));
+  assert.deepEqual(shape(socket.sent.at(-1)), shape(GOLDEN.UNSB));
+  for (const { meta } of socket.sent) {
+    assert.match(meta.uuid, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  }
+  assert.equal(new Set(socket.sent.map(({ meta }) => meta.uuid)).size, socket.sent.length);
+  client.close();
+});
+
+test("the Go package's answers are understood", async () => {
+  const { client, socket } = await connected();
+  const answered = async (request, ...names) => {
+    await settle();
+    for (const name of names) {
+      const { meta, payload } = structuredClone(GOLDEN[name]);
+      socket.receive(meta.type, { ...payload, for: socket.last.meta.uuid });
+    }
+    return request;
+  };
+  assert.equal(await answered(client.call("example.echo"), "ACK of CALL", "RES"), "ok");
+  await rejects(answered(client.call("example.echo"), "NACK of CALL"), Nacked, { code: 500 });
+  await rejects(answered(client.call("example.echo"), "ACK of CALL", "RES of a failed call"), CallFailed, {
+    message: GOLDEN["RES of a failed call"].payload.args.error.message,
+  });
+  await rejects(answered(client.call("example.echo"), "NACK of RES"), Nacked, { code: 500 });
+  await answered(client.publish("news"), "ACK of PUB");
+  const events = client.subscribe("news.*", { pattern: true });
+  await answered(events.ready, "ACK of SUB");
+  const { meta, payload } = GOLDEN["EVNT by pattern"];
+  socket.receive(meta.type, payload);
+  const { value } = await events.next();
+  assert.deepEqual(value, { channel: "news.eu", pattern: "news.*", args: payload.args, uuid: payload.for });
+  client.close();
+});
+
+test("what a callee says of a result counts more than its look", async () => {
+  const { client, socket } = await connected();
+  const call = async (args, more) => {
+    const result = client.call("f");
+    await settle();
+    socket.last.res(args, more);
+    return result;
+  };
+  const look = { error: { message: "no", type: "ValueError", code: 4, data: [1] } };
+  await rejects(call(look), CallFailed, { message: "no", type: "ValueError", code: 4, data: [1] });
+  await rejects(call(look, { failed: true }), CallFailed, { message: "no" });
+  assert.deepEqual(await call(look, { failed: false }), look);
+  assert.deepEqual(await call({ error: null }), { error: null });
+  assert.deepEqual(await call({ error: { message: "x" }, more: 1 }), { error: { message: "x" }, more: 1 });
+  await rejects(call({ quota: 3 }, { failed: true }), CallFailed, { data: { quota: 3 } });
+  client.close();
+});
+
+test("a call expires, and its late result is dropped", async () => {
+  const { client, socket } = await connected();
+  await rejects(client.call("slow", null, { timeout: 0.01 }), Expired, { message: "no result of slow within 0.01 s" });
+  socket.last.res("late");
+  await assert.rejects(client.call("f", null, { timeout: 0 }), RangeError);
+  client.close();
+});
+
+test("a signal ends the waiting", async () => {
+  const { client, socket } = await connected();
+  const controller = new AbortController();
+  const call = client.call("slow", null, { signal: controller.signal });
+  await settle();
+  controller.abort();
+  await assert.rejects(call, { name: "AbortError" });
+  socket.last.res("late");
+  await assert.rejects(client.call("f", null, { signal: AbortSignal.abort() }), { name: "AbortError" });
+  assert.equal(socket.sent.length, 1);
+  client.close();
+});
+
+test("requests wait for the first connection", async () => {
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket });
+  const call = client.call("f");
+  await settle();
+  const socket = FakeSocket.all.at(-1);
+  assert.deepEqual(socket.sent, []);
+  socket.open();
+  socket.last.res(1);
+  assert.equal(await call, 1);
+  client.close();
+});
+
+test("a first connection that fails is the end", async () => {
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket });
+  const call = client.call("f");
+  await settle();
+  FakeSocket.all.at(-1).end(1006);
+  await rejects(call, ConnectionClosed, { code: 1006 });
+  await rejects(client.connected(), ConnectionClosed, { code: 1006 });
+  assert.equal(client.state, "closed");
+});
+
+test("a URL that is none is an end, too", async () => {
+  const client = new Client("nonsense", { WebSocket: FakeSocket });
+  await rejects(client.connected(), ConnectionClosed, { code: 1002 });
+});
+
+test("tokens are asked for at each connect, and travel among the subprotocols", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const tokens = ["first", "a.b-c.d_e"];
+  const { client, socket } = await connected({ token: async () => tokens.shift(), allowedMessages: "call, pub" });
+  assert.deepEqual(socket.protocols, ["juggler.0", "juggler.bearer.Zmlyc3Q"]);
+  assert.equal(socket.url, "ws://test/ws?allowed_messages=call%2C+pub");
+  socket.end(1001);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  assert.deepEqual(FakeSocket.all.at(-1).protocols, ["juggler.0", "juggler.bearer.a.b-c.d_e"]);
+  client.close();
+});
+
+test("a lost connection is made again, and its subscriptions", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected();
+  const states = [];
+  client.addEventListener("state", ({ state, error }) => states.push([state, error?.code]));
+  let gaps = 0;
+  const news = client.subscribe("news", { onGap: () => gaps++ });
+  const same = client.subscribe("news");
+  await settle();
+  assert.equal(socket.sent.length, 1);
+  socket.last.ack();
+  await news.ready;
+  const call = client.call("f");
+  await settle();
+  socket.end(1001, "shutting down");
+  await rejects(call, ConnectionClosed, { code: 1001, reason: "shutting down" });
+  assert.equal(client.state, "connecting");
+  await rejects(client.call("f"), ConnectionClosed, { code: 1001 });
+  await rejects(client.subscribe("other").ready, ConnectionClosed, { code: 1001 });
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  const again = FakeSocket.all.at(-1);
+  again.open();
+  await client.connected();
+  assert.deepEqual(again.sent.map(({ payload }) => payload), [{ channel: "news", pattern: false }]);
+  assert.equal(gaps, 0);
+  again.last.ack();
+  await settle();
+  assert.deepEqual([gaps, news.gaps, same.gaps], [1, 1, 1]);
+  again.receive(10, { for: "1", channel: "news", args: 5 });
+  assert.equal((await same.next()).value.args, 5);
+  client.close();
+  assert.deepEqual(states, [["connecting", 1001], ["connected", undefined], ["closed", 1000]]);
+});
+
+test("it tries again while it cannot connect, for as long as it may", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected({ reconnectTimeout: 0.02 });
+  socket.end(1006);
+  const seen = new Set([socket]);
+  await until(() => {
+    const latest = FakeSocket.all.at(-1);
+    if (!seen.has(latest)) {
+      seen.add(latest);
+      latest.end(1006);
+    }
+    return client.state === "closed";
+  });
+  assert.ok(seen.size > 1);
+});
+
+for (const code of [1000, 1008, 4400, 4403]) {
+  test(`an end with ${code} was meant`, async () => {
+    const { client, socket } = await connected();
+    socket.end(code, "go");
+    await rejects(client.connected(), ConnectionClosed, { code, reason: "go" });
+  });
+}
+
+test("a subscription that is refused anew ends", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected();
+  const news = client.subscribe("news");
+  await settle();
+  socket.last.ack();
+  await news.ready;
+  socket.end(1006);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  FakeSocket.all.at(-1).open();
+  await settle();
+  FakeSocket.all.at(-1).last.nack(403, "not any more");
+  await rejects(news.next(), Nacked, { code: 403, message: "not any more" });
+  client.close();
+});
+
+test("a refused subscription rejects, for whoever waits and for whoever reads", async () => {
+  const { client, socket } = await connected();
+  const news = client.subscribe("secret");
+  await settle();
+  socket.last.nack(403, "not yours");
+  await rejects(news.ready, Nacked, { code: 403, message: "not yours" });
+  await rejects(news.next(), Nacked, { code: 403 });
+  client.close();
+});
+
+test("a loop gets events until it ends, and then unsubscribes", async () => {
+  const { client, socket } = await connected();
+  const events = client.subscribe("news");
+  await settle();
+  socket.last.ack();
+  const seen = [];
+  const loop = (async () => {
+    for await (const { args } of events) {
+      seen.push(args);
+      if (args === 3) break;
+    }
+  })();
+  for (const args of [1, 2, 3, 4]) socket.receive(10, { for: "1", channel: "news", args });
+  await until(() => socket.last.meta.type === 4);
+  socket.last.ack();
+  await loop;
+  assert.deepEqual(seen, [1, 2, 3]);
+  assert.deepEqual(await events.next(), { done: false, value: { channel: "news", pattern: "", args: 4, uuid: "1" } });
+  assert.deepEqual(await events.next(), { done: true, value: undefined });
+  client.close();
+});
+
+test("two subscriptions to one channel are one for the server", async () => {
+  const { client, socket } = await connected();
+  const seen = [];
+  const first = client.subscribe("news", { onEvent: ({ args }) => seen.push(args) });
+  const second = client.subscribe("news", { onEvent: () => { throw new Error("is told, and harms nobody"); } });
+  await settle();
+  socket.last.ack();
+  await Promise.all([first.ready, second.ready]);
+  const error = console.error;
+  console.error = () => {};
+  socket.receive(10, { for: "1", channel: "news", args: 1 });
+  console.error = error;
+  assert.deepEqual(seen, [1]);
+  await second.close();
+  assert.equal(socket.sent.length, 1);
+  first.close();
+  await settle();
+  assert.equal(socket.last.meta.type, 4);
+  client.close();
+});
+
+for (const [whenFull, kept, dropped] of [["drop_oldest", [8, 9], 8], ["drop_newest", [0, 1], 8], ["end", [0, 1], 1]]) {
+  test(`a full queue: ${whenFull}`, async () => {
+    const { client, socket } = await connected();
+    const news = client.subscribe("news", { maxEvents: 2, whenFull });
+    await settle();
+    socket.last.ack();
+    await news.ready;
+    for (let args = 0; args < 10; args++) socket.receive(10, { for: "1", channel: "news", args });
+    assert.deepEqual([(await news.next()).value.args, (await news.next()).value.args], kept);
+    assert.equal(news.dropped, dropped);
+    if (whenFull === "end") {
+      await rejects(news.next(), ConnectionClosed, { code: 4429 });
+      await settle();
+      assert.equal(socket.last.meta.type, 4);
+    }
+    client.close();
+  });
+}
+
+test("garbage from the server is the end", async () => {
+  const { client, socket } = await connected();
+  const call = client.call("f");
+  await settle();
+  socket.onmessage({ data: "nonsense" });
+  await rejects(call, ConnectionClosed, { code: 4400 });
+  assert.equal(socket.closedWith.code, 4400);
+});
+
+test("close ends all that wait, and everything after", async () => {
+  const { client, socket } = await connected();
+  const call = client.call("f"), news = client.subscribe("news");
+  const read = news.next();
+  await settle();
+  client.close();
+  await rejects(call, ConnectionClosed, { code: 1000, reason: "closed by this client" });
+  assert.deepEqual(await read, { done: true, value: undefined });
+  await rejects(client.publish("x"), ConnectionClosed, { code: 1000 });
+  assert.equal(socket.closedWith.code, 1000);
+  client.close();
+});
+
+test("every message is shown to whoever wants to see them", async () => {
+  const seen = [];
+  const { client, socket } = await connected({ onMessage: (direction, text) => seen.push([direction, JSON.parse(text).meta.type]) });
+  const call = client.call("f");
+  await settle();
+  socket.last.ack();
+  socket.last.res(1);
+  await call;
+  assert.deepEqual(seen, [["sent", 1], ["received", 8], ["received", 9]]);
+  client.close();
+});

@@ -1,0 +1,60 @@
+/** A WebSocket whose other end is the test. */
+
+export class FakeSocket {
+  static all = [];
+  readyState = 0;
+  sent = [];
+
+  constructor(url, protocols) {
+    Object.assign(this, { url, protocols });
+    FakeSocket.all.push(this);
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  open() {
+    this.readyState = 1;
+    this.onopen();
+  }
+
+  close(code = 1005, reason = "") {
+    this.closedWith = { code, reason };
+    this.readyState = 3;
+  }
+
+  /** The server, or the network, ends it. */
+  end(code, reason = "") {
+    this.readyState = 3;
+    this.onclose({ code, reason });
+  }
+
+  receive(type, payload) {
+    this.onmessage({ data: JSON.stringify({ meta: { type, uuid: "0" }, payload }) });
+  }
+
+  /** The last request, and ways to answer it. */
+  get last() {
+    const request = this.sent.at(-1);
+    const id = request.meta.uuid;
+    return {
+      ...request,
+      ack: () => this.receive(8, { for: id, for_type: request.meta.type }),
+      nack: (code, message) => this.receive(7, { for: id, for_type: request.meta.type, code, message }),
+      res: (args, more = {}) => this.receive(9, { for: id, uri: request.payload.uri, args, ...more }),
+    };
+  }
+}
+
+/** Let everything that is ready run. */
+export const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Wait for a condition. */
+export async function until(condition) {
+  for (let n = 0; n < 500; n++) {
+    if (condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error(`not true in time: ${condition}`);
+}
