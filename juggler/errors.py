@@ -15,7 +15,8 @@
     ├── ConnectionClosed      the websocket has ended, with a close code and a reason
     ├── CallFailed            the function answered with an error
     ├── Nacked                the server refused the request
-    └── Expired               no answer came in time
+    ├── Expired               no answer came in time
+    └── Cancelled             this client waits for the result no more
 """
 
 from __future__ import annotations
@@ -201,3 +202,7 @@ class Nacked(JugglerError):
 
 class Expired(JugglerError, TimeoutError):
     """No answer came within the timeout."""
+
+
+class Cancelled(JugglerError):
+    """This client has cancelled its waiting for a result. The function may run all the same."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from juggler.codec import decode_args, decode_response
-from juggler.errors import CallFailed, ConnectionClosed, Expired, JugglerError, Nacked
+from juggler.errors import CallFailed, Cancelled, ConnectionClosed, Expired, JugglerError, Nacked
 from juggler.message import NULL, Ack, Call, Evnt, Message, MessageType, Nack, Pub, Res, Response, Sub, Unsb
 
 Outcome: TypeAlias = Res | JugglerError | None
@@ -187,6 +187,12 @@ class Session:
         """
         if not isinstance(self._replies.get(uuid), _Channel):
             self._replies.pop(uuid, None)
+
+    def cancel(self, uuid: str) -> None:
+        """Settle a call with `Cancelled`; its result is dropped. Nothing happens when it is settled already."""
+        call, waiter = self._calls.pop(uuid, (None, None))
+        if call is not None and waiter is not None:
+            waiter.settle(Cancelled(f"the result of {call.uri} is not waited for any more"))
 
     # What happens to them
 

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -154,6 +155,7 @@ class AsyncClient:
         text = encode(message)
         pending = AsyncPending()
         self._session.call(message, time.monotonic() + timeout, pending)
+        pending.on_cancel = partial(self._session.cancel, message.uuid)
         self._watch()
         await self._send(text)
         return pending
@@ -382,14 +384,33 @@ class AsyncClient:
 class AsyncPending:
     """A request under way. Several tasks may wait for it."""
 
+    on_cancel: Callable[[], None] | None = None
+
     def __init__(self) -> None:
         self._settled = asyncio.Event()
         self._outcome: Outcome = None
+        self._callbacks: list[Callable[[AsyncPending], None]] = []
 
     def settle(self, outcome: Outcome) -> None:
         """Called by the client."""
         self._outcome = outcome
         self._settled.set()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            # Not here, where the client is in the middle of something.
+            asyncio.get_running_loop().call_soon(callback, self)
+
+    def on_done(self, callback: Callable[[AsyncPending], None]) -> None:
+        """Call ``callback`` with this object, from the event loop, when `result` does not wait."""
+        if self.done:
+            asyncio.get_running_loop().call_soon(callback, self)
+        else:
+            self._callbacks.append(callback)
+
+    def cancel(self) -> None:
+        """Wait no more: `result` raises `Cancelled`, unless it is there already. The function may run all the same."""
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     @property
     def done(self) -> bool:

@@ -10,8 +10,10 @@ import logging
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -110,6 +112,8 @@ class Client:
         }
         self._session = Session()
         self._overfull: list[Subscription] = []
+        # What is to be called once the lock is free again.
+        self._deferred: deque[Callable[[], None]] = deque()
         # Guards the session; told when a call is made, and when the connection comes or goes.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -196,7 +200,7 @@ class Client:
         text = encode(message)
         now = time.monotonic()
         self._expire(now)
-        pending = Pending(self._expire, uri, now + timeout)
+        pending = Pending(self._expire, self._cancel, self._deferred.append, message, now + timeout)
         with self._changed:
             self._session.call(message, now + timeout, pending)
             self._changed.notify()
@@ -323,6 +327,7 @@ class Client:
                 with self._changed:
                     self._session.lose(ended)
                     self._changed.notify_all()
+                self._run_deferred()
                 self._tell_state(State.DISCONNECTED, ended)
                 failure = self._connect_again(ended)
                 if failure is None:
@@ -343,6 +348,8 @@ class Client:
                     message = self._session.receive(text)
                 if self._overfull:
                     self._leave_overfull()
+                if self._deferred:
+                    self._run_deferred()
                 self._tell(message)
         except ConnectionClosed as error:
             ended = ConnectionClosed(error.code, error.reason)
@@ -405,6 +412,7 @@ class Client:
         with self._changed:
             self._session.end(error)
             self._changed.notify_all()
+        self._run_deferred()
 
     def _tell_state(self, state: State, error: JugglerError | None) -> None:
         if self._on_state is not None:
@@ -422,9 +430,21 @@ class Client:
                     self._changed.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
             self._expire(time.monotonic())
 
+    def _cancel(self, uuid: str) -> None:
+        with self._lock:
+            self._session.cancel(uuid)
+        self._run_deferred()
+
+    def _run_deferred(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._deferred.popleft()()
+
     def _expire(self, now: float) -> None:
         with self._lock:
             expired = self._session.expire(now)
+        if self._deferred:
+            self._run_deferred()
         for exp in expired:
             self._tell(exp)
 
@@ -461,11 +481,53 @@ class _Waiter:
 class Pending(_Waiter):
     """A call under way. Several threads or greenlets may wait for it."""
 
-    def __init__(self, expire: Callable[[float], None], uri: str, deadline: float) -> None:
+    def __init__(
+        self,
+        expire: Callable[[float], None],
+        cancel: Callable[[str], None],
+        defer: Callable[[Callable[[], None]], None],
+        message: Call,
+        deadline: float,
+    ) -> None:
         super().__init__()
         self._expire = expire
+        self._cancel = cancel
+        self._defer = defer
         self._deadline = deadline
-        self.uri = uri
+        self._callbacks: list[Callable[[Pending], None]] = []
+        self._telling = threading.Lock()
+        self.uri = message.uri
+        self.uuid = message.uuid
+
+    def settle(self, outcome: Outcome) -> None:
+        """Called by the client."""
+        with self._telling:
+            super().settle(outcome)
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self._defer(partial(self._tell, callback))
+
+    def on_done(self, callback: Callable[[Pending], None]) -> None:
+        """Call ``callback`` with this object when `result` returns or raises at once; now, if it does already.
+
+        It runs in the client's own thread, must be quick, and must not wait for an answer. That a call has expired is
+        noticed in time only with the client's ``on_message``, or by whoever waits for it.
+        """
+        with self._telling:
+            if not self._event.is_set():
+                self._callbacks.append(callback)
+                return
+        self._tell(callback)
+
+    def _tell(self, callback: Callable[[Pending], None]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            _log.exception("on_done failed for a call of %s", self.uri)
+
+    def cancel(self) -> None:
+        """Wait no more: `result` raises `Cancelled`, unless it is there already. The function may run all the same."""
+        self._cancel(self.uuid)
 
     @property
     def done(self) -> bool:

@@ -20,6 +20,7 @@ from gevent import monkey
 from juggler.client import Client, Event
 from juggler.errors import (
     CallFailed,
+    Cancelled,
     ConfigError,
     ConnectionClosed,
     Expired,
@@ -196,6 +197,46 @@ def test_a_pending_call_can_be_asked_again():
         assert pending.result() == [1]
         assert pending.done
         assert (pending.result(), pending.result_json()) == ([1], b"[1]")
+
+
+def test_a_pending_call_tells_when_it_is_done():
+    with serving(echo) as url, Client(url) as client:
+        told = []
+        pending = client.start_call("test.echo", 1)
+        pending.on_done(told.append)
+        pending.on_done(lambda pending: 1 / 0)  # is logged, and harms nobody
+        more = []
+        pending.on_done(lambda pending: more.append(client.start_call("test.echo", 2)))
+        assert pending.result() == 1
+        assert eventually(more.copy)[0].result() == 2
+        eventually(lambda: told == [pending])
+        pending.on_done(told.append)
+        assert told == [pending, pending]
+
+
+def test_waiting_can_be_cancelled():
+    answer = threading.Event()
+
+    def script(peer):
+        call = peer.acknowledge(CALL)
+        answer.wait(5)
+        peer.res(call, "late")
+        call = peer.acknowledge(CALL)
+        peer.res(call, "next")
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client, ThreadPoolExecutor(1) as pool:
+        pending = client.start_call("test.delay")
+        told = []
+        pending.on_done(told.append)
+        waiting = pool.submit(pending.result)
+        pending.cancel()
+        with pytest.raises(Cancelled, match=r"the result of test\.delay is not waited for any more"):
+            waiting.result(5)
+        assert told == [pending]
+        answer.set()
+        assert client.call("test.echo") == "next"
+        pending.cancel()
 
 
 def test_an_expired_call_is_done():

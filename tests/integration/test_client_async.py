@@ -14,6 +14,7 @@ import pytest
 from juggler.client import AsyncClient, State
 from juggler.errors import (
     CallFailed,
+    Cancelled,
     ConfigError,
     ConnectionClosed,
     Expired,
@@ -96,6 +97,22 @@ else:
                 await client.call("test.echo")
 
         with serving(script) as url:
+            run(main(url))
+
+    def test_a_pending_call_tells_and_can_be_cancelled():
+        async def main(url):
+            async with AsyncClient(url) as client:
+                told = []
+                first, second = await client.start_call("test.echo", 1), await client.start_call("test.echo", 2)
+                first.on_done(told.append)
+                second.cancel()
+                with pytest.raises(Cancelled):
+                    await second.result()
+                assert await first.result() == 1
+                second.on_done(told.append)
+                await until(lambda: told == [first, second])
+
+        with serving(echo) as url:
             run(main(url))
 
     def test_publications_and_subscriptions():
