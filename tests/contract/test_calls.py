@@ -223,3 +223,47 @@ def test_nothing_is_kept_of_a_call_that_was_forgotten(caller, callee, call, noth
     gc.collect()
     assert reference() is None
     nothing_is_kept()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+@pytest.mark.parametrize("count", [5, 300])
+def test_many_uris_are_served_in_bounds_and_each_in_its_order(caller, callee, count, limit):
+    uris = [f"test.many.{number}" for number in range(count)]
+    made = [(uri, b"%d" % turn) for turn in range(2) for uri in uris]
+    pending = [RecordedCall() for _ in made]
+    for (uri, args), each in zip(made, pending, strict=True):
+        caller.call(uri, args, 30.0, each)
+    for each in pending:
+        each.wait(1)
+    consumer = callee.calls(uris)
+    popped = []
+    with gevent.Timeout(20):
+        while len(popped) < len(made):
+            batch = consumer.pop(limit)
+            assert len(batch) <= limit
+            popped += batch
+            for call in batch:
+                callee.result(call, call.args, Outcome())
+    consumer.close()
+    assert sorted((call.uri, call.args) for call in popped) == sorted(made)
+    for uri in uris:
+        assert [call.args for call in popped if call.uri == uri] == [b"0", b"1"]
+    for (_, args), each in zip(made, pending, strict=True):
+        assert each.wait(2)[1] == ("result", args)
+
+
+def test_a_busy_uri_does_not_starve_the_others(caller, callee, call):
+    uris = [f"test.many.{number}" for number in range(20)]
+    for _ in range(200):
+        call(caller, uris[0])
+    call(caller, uris[13])
+    consumer = callee.calls(uris)
+    turns = 0
+    with gevent.Timeout(10):
+        while uris[13] not in {incoming.uri for incoming in consumer.pop(10)}:
+            turns += 1
+    # Each pop may begin somewhere else in the lists.
+    assert turns <= len(uris)
+    while consumer.pop(100):
+        pass
+    consumer.close()

@@ -126,6 +126,21 @@ def test_the_rights_documented_for_capacities_prefixes_and_old_servers_are_enoug
         assert client.acl_log() == []
 
 
+def test_many_uris_are_served_without_the_right_to_look_at_all(acl_server, caplog):
+    with admin(acl_server) as client, ExitStack() as stack:
+        brokers = (RedisBroker(with_user(client, acl_server, line)) for line in ACL_LINES)
+        server, callee = (stack.enter_context(closing(broker)) for broker in brokers)
+        uris = [f"u{number}" for number in range(10)]
+        calls = [RecordedCall() for _ in uris]
+        for uri, call in zip(uris, calls, strict=True):
+            server.call(uri, b"1", 5.0, call)
+        for call in calls:
+            call.wait(1)
+        stack.enter_context(serving(callee, uris, lambda call: call.args))
+        assert [call.wait(2)[1] for call in calls] == [("result", b"1")] * 10
+        assert [record.getMessage()[:27] for record in caplog.records] == ["many URIs are served faster"]
+
+
 def documented_for_more(line: str) -> str:
     line = line.replace("~juggler:*", "~shop:juggler:*").replace("&*", "&shop:*").replace("+blmpop", "+brpop +rpop")
     return f"{line} +eval +evalsha +llen +pttl +select +client|setname"

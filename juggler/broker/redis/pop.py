@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,11 +17,26 @@ from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
+log = logging.getLogger("juggler.redis")
+
 OnBatch: TypeAlias = Callable[[list[bytes] | Exception], None]
 """Told the payloads that were popped, oldest first; none when there were none in time; or an error."""
 
 BATCH_BYTES = 4 * 1024 * 1024
 """About how many bytes one batch may have, judged by the size of earlier payloads."""
+
+
+MANY = 4
+"""Lists from which on a pop that is busy looks at all of them before it waits."""
+
+MOST_PARTS = 512
+"""Parts that the lists are divided into."""
+
+MOST_NAMED_TWICE = 1000
+"""Lists up to which all of them are named once more, for the first that has something."""
+
+AT_ONCE = 0.005
+"""Seconds within which a blocking pop that found something has not waited."""
 
 
 class PopLink(Link):
@@ -103,8 +120,11 @@ class ListPopper(Popper):
     def pop(self, limit: int) -> list[list[bytes]]:
         # The server looks at the lists in the order given: turn it, so that a busy one does not starve the others.
         self._lists.rotate(-1)
+        return self._wait(limit, self._lists)
+
+    def _wait(self, limit: int, lists: Sequence[bytes]) -> list[list[bytes]]:
         popped: AsyncResult = AsyncResult()
-        self._link.pop(self._lists, limit, popped.set)
+        self._link.pop(lists, limit, popped.set)
         batch = popped.get()
         if isinstance(batch, Exception):
             raise as_error(batch)
@@ -112,3 +132,67 @@ class ListPopper(Popper):
 
     def close(self) -> None:
         self._link.close()
+
+
+class ManyListsPopper(ListPopper):
+    """The same for so many lists that to name them all for each call costs more than the call.
+
+    A blocking pop ends with the first list that has something, and names all of them again for the next. So when there
+    was something at once, the next pops look at all lists in one go: one command takes what the first list with
+    something has, others take a little from each of many parts of the lists. When nothing is found, it waits again.
+    """
+
+    def __init__(self, link: PopLink, lists: Sequence[bytes]) -> None:
+        super().__init__(link, lists)
+        packed = [b"$%d\r\n%b\r\n" % (len(key), key) for key in lists]
+        size = -(-len(packed) // MOST_PARTS)
+        self._chunks = deque(
+            (len(packed[start : start + size]), b"".join(packed[start : start + size]))
+            for start in range(0, len(packed), size)
+        )
+        self._busy = False
+        self._may_look = True
+
+    def pop(self, limit: int) -> list[list[bytes]]:
+        if self._busy and self._may_look and limit > 1 and self._link.modern:
+            batches = self._look(limit)
+            if batches:
+                return batches
+        began = time.monotonic()
+        batches = super().pop(limit)
+        self._busy = bool(batches) and time.monotonic() - began < AT_ONCE
+        return batches
+
+    def _look(self, limit: int) -> list[list[bytes]]:
+        """Pop up to ``limit`` payloads from many lists at once, without waiting for more."""
+        self._chunks.rotate(-1)
+        chunks = list(self._chunks)
+        commands = []
+        if len(self._lists) <= MOST_NAMED_TWICE:
+            commands.append(_lmpop(chunks, (limit + 1) // 2))
+            limit //= 2
+        parts = min(limit, len(chunks))
+        for part in range(parts):
+            of_part = chunks[part * len(chunks) // parts : (part + 1) * len(chunks) // parts]
+            commands.append(_lmpop(of_part, limit // parts))
+        replies: list[Any] = []
+        last: AsyncResult = AsyncResult()
+        self._link.send(b"".join(commands), (*[replies.append] * (len(commands) - 1), last.set))
+        replies.append(last.get())
+        failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if failure is not None:
+            if not str(failure).startswith("NOPERM"):
+                raise as_error(failure)
+            self._may_look = False
+            log.warning("many URIs are served faster with a right to more, see docs/redis.md: %s", failure)
+            return []
+        batch = [payload for reply in replies if reply is not None for payload in reply[1]]
+        return [batch] if batch else []
+
+
+def _lmpop(chunks: Sequence[tuple[int, bytes]], count: int) -> bytes:
+    """Pack a command that pops from the first of some lists that has anything."""
+    keys = sum(size for size, _ in chunks)
+    head = b"*%d\r\n$5\r\nLMPOP\r\n$%d\r\n%d\r\n" % (keys + 5, len(str(keys)), keys)
+    tail = b"$5\r\nRIGHT\r\n$5\r\nCOUNT\r\n$%d\r\n%d\r\n" % (len(str(count)), count)
+    return head + b"".join(text for _, text in chunks) + tail

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Connector, Link, OnReply
-from juggler.broker.redis.pop import ListPopper, PopLink, Popper
+from juggler.broker.redis.pop import MANY, ListPopper, ManyListsPopper, PopLink, Popper
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, Receiver, Topics
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.results import OnResults, OwnList, ResultsReader
@@ -101,7 +101,8 @@ class SingleServer(Routes):
         self.link.up_functions.append(function)
 
     def make_popper(self, lists: Sequence[bytes]) -> Popper:
-        return ListPopper(PopLink("calls", self._connector, self._watchdog, self._blocking_timeout), lists)
+        kind = ListPopper if len(lists) < MANY else ManyListsPopper
+        return kind(PopLink("calls", self._connector, self._watchdog, self._blocking_timeout), lists)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return OwnList(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)
