@@ -198,7 +198,7 @@ def tls_proxy(context: ssl.SSLContext, port: int) -> Iterator[int]:
                 with near, socket.create_connection(("127.0.0.1", port)) as far:
                     back = gevent.spawn(_copy, far, near)
                     _copy(near, far)
-                    back.kill()
+                    back.join()
             except OSError:
                 return
 
@@ -217,4 +217,7 @@ def _copy(source, sink) -> None:
     except OSError:
         pass
     finally:
-        sink.close()
+        # Not closed before both ways have ended: gevent's event loop aborts when one still waits for what is closed.
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
