@@ -120,8 +120,8 @@ class Transport:
 
     # Sending
 
-    def send(self, text: bytes) -> None:
-        """Send a text message.
+    def send(self, message: bytes, *, is_binary: bool = False) -> None:
+        """Send a text message in UTF-8, or a binary one.
 
         Raises:
             ConnectionClosed: the connection has ended, or ends with this: it could not be written in time.
@@ -133,7 +133,10 @@ class Transport:
             with self._state:
                 if self._protocol.state is not OPEN:
                     raise self._end()
-                self._protocol.send_text(text)
+                if is_binary:
+                    self._protocol.send_binary(message)
+                else:
+                    self._protocol.send_text(message)
             self._write(deadline)
         finally:
             self._writing.release()
