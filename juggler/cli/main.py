@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import juggler
-from juggler.cli.options import VERBOSE, printable
+from juggler.cli.options import VERBOSE, described
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
 COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub", "uris")
@@ -46,7 +46,7 @@ class Commands(click.Group):
         except JugglerError as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
-            click.echo(f"juggler {ctx.invoked_subcommand}: {printable(str(error))}", err=True)
+            click.echo(f"juggler {ctx.invoked_subcommand}: {described(error)}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
         except BrokenPipeError:
             # What is still buffered has nowhere to go, either.

@@ -67,8 +67,8 @@ class Client:
         on_message: is told every message from the server, and an `Exp` for each call that expired, from the client's
             own threads; it must be quick, and must not wait for an answer.
         on_state: is told when the client is connected, disconnected and closed, and why; likewise.
-        on_raw: is told every message as it travels: ``"in"`` before it is processed, ``"out"`` before it is written, from
-            whatever thread does that; likewise. For tools that show what is said.
+        on_raw: is told every message as it travels: ``"in"`` before it is processed, ``"out"`` before it is written,
+            from whatever thread does that; likewise. For tools that show what is said.
 
     Raises:
         ConfigError: the URL is none.

@@ -14,9 +14,8 @@ from pathlib import Path
 TIMEOUT = 30
 ROOT = Path(__file__).parents[2]
 
-_ENVIRONMENT = {
-    key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "PUBSUB_REDIS_URL", "JUGGLER_URL")
-}
+_OF_THE_USER = ("REDIS_URL", "PUBSUB_REDIS_URL", "JUGGLER_URL", "JUGGLER_TOKEN")
+_ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in _OF_THE_USER}
 
 
 @contextmanager
