@@ -14,7 +14,7 @@ import juggler
 from juggler.cli.options import VERBOSE, described
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
-COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub", "uris")
+COMMANDS = ("call", "client", "config", "demo", "pub", "server", "stats", "sub", "uris")
 
 USAGE = 2
 INTERRUPTED = 130
@@ -68,6 +68,7 @@ def main() -> None:
     juggler stats                       what it is doing
     juggler uris                        what callees serve
     juggler call test.echo '[1, 2]'     a call
+    juggler client                      calls, events and more, interactively
     juggler sub news & juggler pub news '"hello"'
 
     \b

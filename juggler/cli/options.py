@@ -12,7 +12,7 @@ import click
 from juggler.cli.jsontext import read_json
 from juggler.codec import MAX_TIMEOUT
 from juggler.config.table import address
-from juggler.errors import CallFailed, JugglerError
+from juggler.errors import CallFailed
 from juggler.message import NULL
 
 VERBOSE = "juggler.cli.verbose"
@@ -145,7 +145,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def described(error: JugglerError) -> str:
+def described(error: Exception) -> str:
     """Return an error as one line; that of a function with its type, where the callee has told it."""
     type = error.type if isinstance(error, CallFailed) else ""
     return printable(f"{type}: {error}" if type else str(error))
