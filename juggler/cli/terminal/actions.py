@@ -27,7 +27,7 @@ class Actions:
         self.has_quit = False
         self._connections = connections
         self._shared = shared
-        self._table: dict[str, Callable[..., None]] = {
+        self._table: dict[str, Callable[..., object]] = {
             "call": self._call,
             "pub": self._pub,
             "sub": lambda channel: self._sub(channel, False),
@@ -36,7 +36,7 @@ class Actions:
             "punsb": lambda pattern: self._connections.current.unsubscribe(pattern, True),
             "send": lambda text: self._connections.current.send(text),
             "rand": lambda size: self._connections.current.send(os.urandom(size)),
-            "connect": lambda url: self._connections.connect(url) and None,
+            "connect": self._connections.connect,
             "use": self._use,
             "list": self._list,
             "disconnect": lambda number: self._connections.find(number).close(),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from juggler.cli.options import described
+from juggler.cli.options import described, one_line
 from juggler.cli.terminal import lines
 from juggler.cli.terminal.lines import Line
 from juggler.cli.terminal.recent import Recent
@@ -71,6 +72,7 @@ class Connection:
         self._shared = shared
         self._on_closed = on_closed
         self._was_connected = False
+        self._is_closing = False
         self._sent_raw = Recent()
         self._uris_at: float | None = None
         self._lists_uris = True
@@ -104,9 +106,7 @@ class Connection:
             except InvalidValue:
                 pass  # JSON all the same
             except CallFailed as error:
-                # The message has a place for more, which is shown as it came.
-                more = f" {response.args.decode()}" if error.code is not None or error.data is not None else ""
-                line = lines.failed(self.number, pending.uri, described(error) + more, seconds)
+                line = lines.failed(self.number, pending.uri, _at_length(error, response.args), seconds)
         except JugglerError as error:
             line = lines.failed(self.number, pending.uri, described(error), time.monotonic() - began)
         self._shared.show(line)
@@ -141,14 +141,13 @@ class Connection:
     def send(self, message: str | bytes) -> None:
         """Send a message as it is. Answers to it are shown as they come."""
         if isinstance(message, str):
-            try:
+            with suppress(InvalidMessage):  # that is for the server to say
                 self._sent_raw.add(decode_request(message).uuid)
-            except InvalidMessage:
-                pass  # that is for the server to say
         self.client.send_raw(message)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """End it, and wait until it has."""
+        self._is_closing = True
         self.client.close(code, reason)
 
     def ask_uris(self) -> None:
@@ -202,7 +201,8 @@ class Connection:
         elif state is State.DISCONNECTED:
             self._shared.show(lines.trouble(self.number, f"connection lost: {error}; connecting again"))
         else:
-            self._shared.show(lines.trouble(self.number, f"closed: {error}"))
+            line = lines.said if self._is_closing else lines.trouble
+            self._shared.show(line(self.number, f"closed: {error}"))
             self._on_closed(self)
 
     def _on_raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
@@ -212,6 +212,13 @@ class Connection:
     def _say(self, text: str, began: float | None = None) -> None:
         took = "" if began is None else f"  ({lines.duration(time.monotonic() - began)})"
         self._shared.show(lines.said(self.number, text + took))
+
+
+def _at_length(error: CallFailed, args: bytes) -> str:
+    """Return an error with what the callee said beside its message."""
+    code = "" if error.code is None else f", code {error.code}"
+    data = "" if error.data is None else f", {one_line(args)}"
+    return described(error) + code + data
 
 
 def _signatures(listed: Any) -> dict[str, str]:

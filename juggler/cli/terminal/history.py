@@ -1,4 +1,4 @@
-"""What was typed, kept in a file from one time to the next: a JSON string a line, bounded, for its owner's eyes only."""
+"""What was typed, kept in a file from one time to the next: a JSON string a line, bounded, for its owner only."""
 
 from __future__ import annotations
 
