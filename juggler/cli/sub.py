@@ -48,7 +48,8 @@ def command(
       5    no connection, or the connection was lost
     """
     subscriptions: list[Subscription] = []
-    with Client(url, headers=headers) as client:
+    # Whoever reads is to know that events may be missing; a loop of the shell connects again.
+    with Client(url, headers=headers, reconnect=False) as client:
         try:
             subscriptions.extend(client.subscribe(channel, pattern) for channel in channels)
             click.echo(f"subscribed to {', '.join(channels)}", err=True)

@@ -139,6 +139,11 @@ def hangs_up(peer: Peer) -> None:
     peer.websocket.close(1001, "shutting down")
 
 
+def hangs_up_later(peer: Peer) -> None:
+    peer.acknowledge()
+    peer.websocket.close(1001, "shutting down")
+
+
 @pytest.mark.parametrize(
     ("script", "args", "code", "line"),
     [
@@ -153,6 +158,8 @@ def hangs_up(peer: Peer) -> None:
         (hangs_up, ["call", "x"], 5, "juggler call: 1001 shutting down"),
         (hangs_up, ["pub", "x"], 5, "juggler pub: 1001 shutting down"),
         (hangs_up, ["sub", "x"], 5, "juggler sub: 1001 shutting down"),
+        (hangs_up_later, ["call", "x"], 5, "juggler call: 1001 shutting down"),
+        (hangs_up_later, ["sub", "x"], 5, "juggler sub: 1001 shutting down"),
     ],
 )
 def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code, line):
