@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from juggler.cli.options import SECONDS, json_argument, one_line, url_option, verbose_option
+from juggler.cli.options import (
+    TakesNegativeNumbers,
+    headers_option,
+    json_argument,
+    one_line,
+    timeout_option,
+    url_option,
+    verbose_option,
+)
 from juggler.client import Client
 from juggler.session import result_value
 
 
-@click.command()
+@click.command(cls=TakesNegativeNumbers)
 @click.argument("uri")
 @json_argument
 @url_option
-@click.option("--timeout", type=SECONDS, default=60.0, show_default=True, help="Seconds to wait for the result.")
+@headers_option
+@timeout_option
 @verbose_option
-def command(uri: str, args: Any, url: str, timeout: float) -> None:
+def command(uri: str, args: bytes, url: str, headers: dict[str, str], timeout: float) -> None:
     """Call the function at URI, and print its result as one line of JSON.
 
-    JSON is its argument, null when absent; - reads it from standard input. One that begins with a minus goes after --.
+    JSON is its argument, null when absent; @FILE takes it from a file, - from standard input. It travels as it is
+    written.
 
     \b
     Exit codes:
@@ -31,7 +39,7 @@ def command(uri: str, args: Any, url: str, timeout: float) -> None:
       4    no result in time
       5    no connection, or the connection was lost
     """
-    with Client(url) as client:
-        response = client.start_call(uri, args, timeout).response()
+    with Client(url, headers=headers) as client:
+        response = client.start_call_json(uri, args, timeout).response()
     result_value(response)
     click.echo(one_line(response.args))

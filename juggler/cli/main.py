@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 import juggler
-from juggler.cli.options import VERBOSE, printable
+from juggler.cli.options import VERBOSE, described
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
-COMMANDS = ("call", "config", "demo", "pub", "server", "stats", "sub", "uris")
+COMMANDS = ("call", "client", "config", "demo", "pub", "server", "stats", "sub", "uris")
 
 USAGE = 2
 INTERRUPTED = 130
@@ -46,7 +46,7 @@ class Commands(click.Group):
         except JugglerError as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
-            click.echo(f"juggler {ctx.invoked_subcommand}: {printable(str(error))}", err=True)
+            click.echo(f"juggler {ctx.invoked_subcommand}: {described(error)}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
         except BrokenPipeError:
             # What is still buffered has nowhere to go, either.
@@ -68,6 +68,7 @@ def main() -> None:
     juggler stats                       what it is doing
     juggler uris                        what callees serve
     juggler call test.echo '[1, 2]'     a call
+    juggler client                      calls, events and more, interactively
     juggler sub news & juggler pub news '"hello"'
 
     \b

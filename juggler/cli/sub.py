@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import click
 
-from juggler.cli.options import SECONDS, one_line, url_option, verbose_option
+from juggler.cli.options import SECONDS, headers_option, one_line, url_option, verbose_option
 from juggler.client import Client, Event, Subscription
 from juggler.errors import ConnectionClosed, Expired
 
@@ -21,11 +21,19 @@ Received: TypeAlias = "queue.Queue[Event | ConnectionClosed]"
 @click.command()
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
 @url_option
+@headers_option
 @click.option("--pattern", is_flag=True, help="The channels are Redis globs, such as 'news.*'.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
 @click.option("--timeout", type=SECONDS, help="End with exit code 4 when no event came for so many seconds.")
 @verbose_option
-def command(channels: tuple[str, ...], url: str, pattern: bool, count: int | None, timeout: float | None) -> None:
+def command(
+    channels: tuple[str, ...],
+    url: str,
+    headers: dict[str, str],
+    pattern: bool,
+    count: int | None,
+    timeout: float | None,
+) -> None:
     """Print the events of one or more channels, a line of JSON for each: {"channel", "pattern", "args"}.
 
     The pattern is there only when one matched. Runs until Ctrl-C, which is its normal end, or until --count.
@@ -40,7 +48,8 @@ def command(channels: tuple[str, ...], url: str, pattern: bool, count: int | Non
       5    no connection, or the connection was lost
     """
     subscriptions: list[Subscription] = []
-    with Client(url) as client:
+    # Whoever reads is to know that events may be missing; a loop of the shell connects again.
+    with Client(url, headers=headers, reconnect=False) as client:
         try:
             subscriptions.extend(client.subscribe(channel, pattern) for channel in channels)
             click.echo(f"subscribed to {', '.join(channels)}", err=True)

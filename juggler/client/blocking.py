@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from juggler.client.endings import State, may_come_back, reconnect_pauses
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import Headers, upgrade_headers
 from juggler.client.transport import Transport
-from juggler.codec import MAX_TIMEOUT, encode, encode_args
+from juggler.codec import MAX_TIMEOUT, check_args, encode, encode_args
 from juggler.errors import (
     CloseCode,
     ConnectionClosed,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
 OnState: TypeAlias = Callable[[State, JugglerError | None], None]
+OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
 
 _log = logging.getLogger("juggler.client")
 
@@ -68,6 +69,8 @@ class Client:
         on_message: is told every message from the server, and an `Exp` for each call that expired, from the client's
             own threads; it must be quick, and must not wait for an answer.
         on_state: is told when the client is connected, disconnected and closed, and why; likewise.
+        on_raw: is told every message as it travels: ``"in"`` before it is processed, ``"out"`` before it is written,
+            from whatever thread does that; likewise. For tools that show what is said.
 
     Raises:
         ConfigError: the URL is none.
@@ -92,6 +95,7 @@ class Client:
         ssl: ssl.SSLContext | None = None,
         on_message: OnMessage | None = None,
         on_state: OnState | None = None,
+        on_raw: OnRaw | None = None,
     ) -> None:
         self._url = url
         self._timeout = timeout
@@ -103,6 +107,7 @@ class Client:
         self._reconnect_timeout = reconnect_timeout
         self._on_message = on_message
         self._on_state = on_state
+        self._on_raw = on_raw
         self._options: dict[str, Any] = {
             "timeout": timeout,
             "max_size": max_size,
@@ -193,10 +198,22 @@ class Client:
 
     def start_call(self, uri: str, args: Any = None, timeout: float | None = None) -> Pending:
         """Start a call and do not wait for its result. Arguments and errors as those of `call`."""
+        return self._start_call(uri, encode_args(args), timeout)
+
+    def start_call_json(self, uri: str, args: bytes, timeout: float | None = None) -> Pending:
+        """As `start_call`, with ``args`` as JSON text in UTF-8, which travels as it is.
+
+        Raises:
+            InvalidValue: ``args`` are not one JSON value.
+        """
+        check_args(args)
+        return self._start_call(uri, args, timeout)
+
+    def _start_call(self, uri: str, args: bytes, timeout: float | None) -> Pending:
         timeout = self._call_timeout if timeout is None else timeout
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        message = Call(uri=uri, args=encode_args(args), timeout=timeout)
+        message = Call(uri=uri, args=args, timeout=timeout)
         text = encode(message)
         now = time.monotonic()
         self._expire(now)
@@ -216,7 +233,19 @@ class Client:
             ConnectionClosed: the connection ended before; it may have been published.
             InvalidValue: ``args`` cannot be JSON.
         """
-        message = Pub(channel=channel, args=encode_args(args))
+        self._publish(channel, encode_args(args))
+
+    def publish_json(self, channel: str, args: bytes) -> None:
+        """As `publish`, with ``args`` as JSON text in UTF-8, which travels as it is.
+
+        Raises:
+            InvalidValue: ``args`` are not one JSON value.
+        """
+        check_args(args)
+        self._publish(channel, args)
+
+    def _publish(self, channel: str, args: bytes) -> None:
+        message = Pub(channel=channel, args=args)
         text = encode(message)
         waiter = _Waiter()
         with self._lock:
@@ -311,8 +340,26 @@ class Client:
                 self._session.forget(message.uuid)
         waiter.outcome()
 
-    def _send(self, text: bytes) -> None:
-        self._transport.send(text)
+    def send_raw(self, message: str | bytes) -> None:
+        """Send a string as a text message, or bytes as a binary one, as they are: for tools, and tests of servers.
+
+        Nobody waits for an answer: ``on_message`` is told of it. What is not a request makes a server close the
+        connection (4400), and so does a binary message (1003).
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            UnicodeEncodeError: UTF-8 cannot carry the text.
+        """
+        if isinstance(message, str):
+            self._send(message.encode())
+        else:
+            self._tell_raw("out", message)
+            self._transport.send(message, is_binary=True)
+
+    def _send(self, text: bytes, transport: Transport | None = None) -> None:
+        if self._on_raw is not None:
+            self._tell_raw("out", text.decode())
+        (transport or self._transport).send(text)
 
     # The connection
 
@@ -344,6 +391,7 @@ class Client:
         try:
             while True:
                 text = transport.receive()
+                self._tell_raw("in", text)
                 with self._lock:
                     message = self._session.receive(text)
                 if self._overfull:
@@ -357,7 +405,7 @@ class Client:
             ended = ConnectionClosed(error.close_code, f"the server sent an invalid message: {error}")
             transport.begin_close(ended.code, ended.reason)
         finally:
-            transport.release()
+            transport.release(ended)
         return ended
 
     def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
@@ -399,7 +447,7 @@ class Client:
                 self._changed.notify_all()
             try:
                 for message in messages:
-                    transport.send(encode(message))
+                    self._send(encode(message), transport)
             except ConnectionClosed as error:
                 with self._changed:
                     self._session.lose(ConnectionClosed(error.code, error.reason))
@@ -420,6 +468,13 @@ class Client:
                 self._on_state(state, error)
             except Exception:
                 _log.exception("on_state failed for %s", state.value)
+
+    def _tell_raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
+        if self._on_raw is not None:
+            try:
+                self._on_raw(direction, message)
+            except Exception:
+                _log.exception("on_raw failed for a message %s", direction)
 
     def _watch(self) -> None:
         """Tell of expired calls when nobody waits for them."""

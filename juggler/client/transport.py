@@ -120,8 +120,8 @@ class Transport:
 
     # Sending
 
-    def send(self, text: bytes) -> None:
-        """Send a text message.
+    def send(self, message: bytes, *, is_binary: bool = False) -> None:
+        """Send a text message in UTF-8, or a binary one.
 
         Raises:
             ConnectionClosed: the connection has ended, or ends with this: it could not be written in time.
@@ -133,7 +133,10 @@ class Transport:
             with self._state:
                 if self._protocol.state is not OPEN:
                     raise self._end()
-                self._protocol.send_text(text)
+                if is_binary:
+                    self._protocol.send_binary(message)
+                else:
+                    self._protocol.send_text(message)
             self._write(deadline)
         finally:
             self._writing.release()
@@ -246,15 +249,16 @@ class Transport:
         with suppress(ConnectionClosed):
             self._flush()
 
-    def abort(self) -> None:
-        """End the connection at once. Whoever reads or writes fails. Idempotent."""
-        self.ended = self.ended or ConnectionClosed(CloseCode.ABNORMAL, "the connection was lost: given up")
+    def abort(self, reason: ConnectionClosed | None = None) -> None:
+        """End the connection at once. Whoever reads or writes fails, with ``reason`` unless it had one. Idempotent."""
+        lost = reason or ConnectionClosed(CloseCode.ABNORMAL, "the connection was lost: given up")
+        self.ended = self.ended or lost
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def release(self) -> None:
-        """Free the socket; the reader calls it when it reads no more. Idempotent."""
-        self.abort()
+    def release(self, reason: ConnectionClosed | None = None) -> None:
+        """Free the socket, as `abort`; the reader calls it when it reads no more. Idempotent."""
+        self.abort(reason)
         self._socket.close()
 
     def _fail(self, reason: str) -> ConnectionClosed:

@@ -14,17 +14,20 @@ from pathlib import Path
 TIMEOUT = 30
 ROOT = Path(__file__).parents[2]
 
-_ENVIRONMENT = {
-    key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "PUBSUB_REDIS_URL", "JUGGLER_URL")
-}
+_OF_THE_USER = ("REDIS_URL", "PUBSUB_REDIS_URL", "JUGGLER_URL", "JUGGLER_TOKEN")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of the tests, without what is the user's own, and with more."""
+    return {key: value for key, value in os.environ.items() if key not in _OF_THE_USER} | more
 
 
 @contextmanager
-def running_python(*args: str, stdin: int = subprocess.DEVNULL, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running_python(*args: str, stdin: int = subprocess.DEVNULL, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Run Python with these arguments; it is killed at the end when it still runs."""
     process = subprocess.Popen(
         [sys.executable, *args],
-        env={**_ENVIRONMENT, **environment},
+        env=environment(**variables),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -37,9 +40,9 @@ def running_python(*args: str, stdin: int = subprocess.DEVNULL, **environment: s
             process.kill()
 
 
-def run_python(*args: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(*args: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python until it ends."""
-    with running_python(*args, stdin=subprocess.PIPE, **environment) as process:
+    with running_python(*args, stdin=subprocess.PIPE, **variables) as process:
         output, errors = process.communicate(stdin, timeout=TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 

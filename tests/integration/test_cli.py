@@ -21,8 +21,9 @@ from tests.support import eventually
         (['{"a": [1, "é"]}'], "", '{"a": [1, "\\u00e9"]}'),
         (["-"], "[1,\n2]", "[1, 2]"),
         (["--", "-1"], "", "-1"),
+        (["-1.5", "--timeout", "9"], "", "-1.5"),
     ],
-    ids=["absent", "argument", "standard input", "negative"],
+    ids=["absent", "argument", "standard input", "after --", "negative"],
 )
 def test_call_prints_the_result(args, stdin, expected):
     with serving(echo) as url:
@@ -41,6 +42,73 @@ def test_call_prints_the_result_as_it_came_on_one_line():
         assert run("call", "x", JUGGLER_URL=url).stdout == "[1e400,  2]\n"
 
 
+@pytest.mark.parametrize("command", ["call", "pub"])
+@pytest.mark.parametrize("given", ["argument", "file", "standard input"])
+def test_json_travels_as_it_was_written(command, given, tmp_path):
+    json_text = '{"a": 1e400, "a": 0.10, "b": "\\ud800"}'
+    file = tmp_path / "args.json"
+    file.write_text(f" {json_text}\n")
+    argument = {"argument": json_text, "file": f"@{file}", "standard input": "-"}[given]
+    sent = []
+
+    def script(peer):
+        sent.append(peer.websocket.recv())
+        request = json.loads(sent[0])
+        peer.ack(request)
+        if command == "call":
+            peer.res(request, None)
+        peer.wait_closed()
+
+    with serving(script) as url:
+        assert run(command, "x", argument, JUGGLER_URL=url, stdin=json_text + "\n").returncode == 0
+    assert sent[0].endswith(f'"args":{json_text}}}}}')
+
+
+@pytest.mark.parametrize(
+    ("args", "environment", "expected"),
+    [
+        ([], {}, (None, None)),
+        (["--token", "s3cret"], {}, ("Bearer s3cret", None)),
+        (["--header", "X-Other:  a: b "], {"JUGGLER_TOKEN": "s3cret"}, ("Bearer s3cret", "a: b")),
+        (
+            ["--header", "authorization: Basic eA==", "--header", "x-other: c"],
+            {"JUGGLER_TOKEN": "t"},
+            ("Basic eA==", "c"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["call", "pub", "sub"])
+def test_headers_and_tokens_are_sent_with_the_upgrade(command, args, environment, expected):
+    seen = []
+
+    def script(peer):
+        seen.append((peer.headers.get("Authorization"), peer.headers.get("X-Other")))
+        peer.websocket.close(1000)
+
+    with serving(script) as url:
+        assert run(command, "x", *args, JUGGLER_URL=url, **environment).returncode == 5
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("args", "environment"),
+    [
+        (["--header", "s3cret"], {}),
+        (["--header", "Bad name: s3cret"], {}),
+        (["--header", "Name: s3cret\r\nOther: x"], {}),
+        (["--header", "Name: s3cret", "--header", "name: s3cret"], {}),
+        (["--token", "s3cret and more"], {}),
+        ([], {"JUGGLER_TOKEN": "s3cret\n"}),
+        (["--timeout", "x"], {"JUGGLER_TOKEN": "s3cret"}),
+        (["--help"], {"JUGGLER_TOKEN": "s3cret"}),
+    ],
+)
+def test_what_may_be_secret_is_never_shown(args, environment):
+    done = run("call", "x", *args, JUGGLER_URL="ws://127.0.0.1:1/", **environment)
+    assert done.returncode == (0 if args == ["--help"] else 2)
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 def answers_error(peer: Peer) -> None:
     peer.res(peer.acknowledge(CALL), {"error": {"message": "no such user"}})
     peer.wait_closed()
@@ -48,6 +116,11 @@ def answers_error(peer: Peer) -> None:
 
 def answers_error_with_controls(peer: Peer) -> None:
     peer.res(peer.acknowledge(CALL), {"error": {"message": "two\nlines\x1b[2J"}})
+    peer.wait_closed()
+
+
+def answers_typed_error(peer: Peer) -> None:
+    peer.res(peer.acknowledge(CALL), {"error": {"message": "division by zero", "type": "ZeroDivisionError"}})
     peer.wait_closed()
 
 
@@ -66,11 +139,17 @@ def hangs_up(peer: Peer) -> None:
     peer.websocket.close(1001, "shutting down")
 
 
+def hangs_up_later(peer: Peer) -> None:
+    peer.acknowledge()
+    peer.websocket.close(1001, "shutting down")
+
+
 @pytest.mark.parametrize(
     ("script", "args", "code", "line"),
     [
         (answers_error, ["call", "x"], 1, "juggler call: no such user"),
         (answers_error_with_controls, ["call", "x"], 1, r"juggler call: two\nlines\x1b[2J"),
+        (answers_typed_error, ["call", "x"], 1, "juggler call: ZeroDivisionError: division by zero"),
         (refuses, ["call", "x"], 3, "juggler call: 403 not you"),
         (refuses, ["pub", "x"], 3, "juggler pub: 403 not you"),
         (refuses, ["sub", "x"], 3, "juggler sub: 403 not you"),
@@ -79,6 +158,8 @@ def hangs_up(peer: Peer) -> None:
         (hangs_up, ["call", "x"], 5, "juggler call: 1001 shutting down"),
         (hangs_up, ["pub", "x"], 5, "juggler pub: 1001 shutting down"),
         (hangs_up, ["sub", "x"], 5, "juggler sub: 1001 shutting down"),
+        (hangs_up_later, ["call", "x"], 5, "juggler call: 1001 shutting down"),
+        (hangs_up_later, ["sub", "x"], 5, "juggler sub: 1001 shutting down"),
     ],
 )
 def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code, line):
@@ -92,7 +173,12 @@ def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code,
     ("args", "expected"),
     [
         (["call", "x", '{"a": }'], "not JSON at line 1, column 7: Expecting value"),
+        (["call", "x", '{"a": }'], "Expecting value, before }"),
+        (["call", "x", "[1,"], "not JSON at line 1, column 4: Expecting value, at the end"),
         (["call", "x", "NaN"], "NaN and Infinity are not JSON"),
+        (["call", "x", "@/nowhere"], "cannot read /nowhere: No such file or directory"),
+        (["call", "--tiemout", "1", "x"], "No such option '--tiemout'"),
+        (["call", "x", "-1x"], "not JSON at line 1, column 3"),
         (["call"], "Missing argument 'URI'"),
         (["call", "x", "--timeout", "0"], "0.0 is not in the range 0<x<=86400.0"),
         (["call", "x", "--timeout", "90000"], "90000.0 is not in the range 0<x<=86400.0"),

@@ -61,7 +61,7 @@ def test_a_server_serves_and_ends_in_order(redis_url, number):
     with running("server", "--bind", "127.0.0.1:0", "--path", "/rpc", REDIS_URL=redis_url) as process:
         url = url_in(process.stdout.readline())
         assert url.endswith("/rpc")
-        with Client(url) as client, client.subscribe("news") as news:
+        with Client(url, reconnect=False) as client, client.subscribe("news") as news:
             client.publish("news", 1)
             assert news.get(5).args == 1
             process.send_signal(number)

@@ -275,6 +275,69 @@ def test_on_message_sees_everything_and_expired_calls():
 # Publications and subscriptions
 
 
+@pytest.mark.parametrize("args", [b"1e400", b'{"a": 1, "a":2}', rb'"\ud800"'], ids=["large", "twice", "surrogate"])
+def test_args_as_json_text_travel_as_they_are(args):
+    seen = []
+
+    def script(peer):
+        for answer in (lambda call: peer.res(call, None), lambda pub: None):
+            seen.append(peer.websocket.recv())
+            request = json.loads(seen[-1])
+            peer.ack(request)
+            answer(request)
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
+        assert client.start_call_json("x", args).result() is None
+        client.publish_json("news", args)
+    assert [text[text.index('"args":') :] for text in seen] == [f'"args":{args.decode()}}}}}'] * 2
+
+
+def test_args_that_are_not_json_text_are_refused_before_they_are_sent():
+    with serving(Peer.wait_closed) as url, Client(url) as client:
+        for request in (client.start_call_json, client.publish_json):
+            with pytest.raises(InvalidValue, match="not a JSON value"):
+                request("x", b'1, "injected": 2')
+
+
+def test_raw_messages_travel_as_they_are_and_are_told():
+    told, answers = [], []
+
+    def script(peer):
+        answers.extend(peer.websocket.recv() for _ in range(2))
+        peer.websocket.send('{"meta": {"type": 12}}')
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url, on_raw=lambda *args: told.append(args)) as client:
+        client.send_raw('{"né": ')
+        client.send_raw(b"\x00\xff")
+        eventually(lambda: client.closed)
+    assert answers == ['{"né": ', b"\x00\xff"]
+    assert told == [("out", '{"né": '), ("out", b"\x00\xff"), ("in", '{"meta": {"type": 12}}')]
+
+
+def test_requests_are_told_as_they_travel():
+    told = []
+    with serving(echo) as url, Client(url, on_raw=lambda *args: told.append(args)) as client:
+        assert client.call("test.echo", "é") == "é"
+    directions, texts = zip(*told, strict=True)
+    assert directions == ("out", "in", "in")
+    assert [json.loads(text)["meta"]["type"] for text in texts] == [1, 8, 9]
+
+
+def test_an_on_raw_that_fails_does_no_harm(caplog):
+    with serving(echo) as url, Client(url, on_raw=lambda *_: 1 / 0) as client:
+        assert client.call("test.echo", 1) == 1
+    assert "on_raw failed for a message in" in caplog.text
+
+
+def test_raw_messages_need_a_connection():
+    with serving(Peer.wait_closed) as url, Client(url) as client:
+        client.close()
+        with pytest.raises(ConnectionClosed):
+            client.send_raw("x")
+
+
 def test_publish_waits_for_its_answer():
     def script(peer):
         assert peer.acknowledge(PUB)["payload"] == {"channel": "news", "args": [1]}

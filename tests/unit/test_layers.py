@@ -70,6 +70,7 @@ ONE_FILE = {
     "geventwebsocket": "juggler.websocket.upgrade",
     "prometheus_client": "juggler.metrics.exposition",
     "structlog": "juggler.logs",
+    "prompt_toolkit": "juggler.cli.terminal.screen",
 }
 
 # The worker belongs to its user, who may not have it: only the demo starts one, when asked to.

@@ -1,0 +1,81 @@
+"""JSON that people give on command lines: as text, as a file, on standard input. It travels as it was written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from juggler.codec import check_args
+from juggler.errors import InvalidValue
+
+_LONGEST_SHOWN = 20
+
+
+def read_json(value: str, *, from_stdin: bool = True) -> bytes:
+    """Return JSON text that is given itself, as ``@FILE``, or, with ``from_stdin``, as ``-`` for standard input.
+
+    Raises:
+        ValueError: it cannot be read, or is not JSON; says where.
+    """
+    if value == "-" and from_stdin:
+        return checked(_read_stdin())
+    if value.startswith("@"):
+        return checked(_read_file(value[1:]))
+    try:
+        return checked(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError("not UTF-8") from None
+
+
+def checked(text: bytes) -> bytes:
+    """Return a JSON text without the space around it.
+
+    Raises:
+        ValueError: it is not one JSON value in UTF-8; says where.
+    """
+    try:
+        check_args(text)
+    except InvalidValue as error:
+        raise ValueError(_why(text) or str(error)) from None
+    return text.strip(b" \t\r\n")
+
+
+def _why(text: bytes) -> str:
+    """Return what is wrong in the words of the standard library, which knows the line and column."""
+    try:
+        json.loads(text.decode(), parse_int=_drop, parse_float=_drop, parse_constant=_refuse)
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except json.JSONDecodeError as error:
+        rest = error.doc[error.pos :].split("\n", 1)[0]
+        shown = rest[:_LONGEST_SHOWN] + "…" * (len(rest) > _LONGEST_SHOWN)
+        where = f"before {shown}" if rest else "at the end of the line" if error.doc[error.pos :] else "at the end"
+        return f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}, {where}"
+    except RecursionError:
+        return "not usable as JSON: nested too deep"
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _drop(_: str) -> None:
+    return None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"not JSON: {constant}; NaN and Infinity are not JSON")
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
+    return sys.stdin.buffer.read()
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        return Path(name).expanduser().read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None

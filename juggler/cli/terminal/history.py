@@ -1,0 +1,81 @@
+"""What was typed, kept in a file from one time to the next: a JSON string a line, bounded, for its owner only."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+MOST_LINES = 1000
+"""Lines that are kept; the file may have twice as many until it is next shortened."""
+
+
+def default_path(environment: Mapping[str, str]) -> Path:
+    """Return where the history is kept: in XDG_STATE_HOME, which has to be absolute, or in ``~/.local/state``."""
+    base = Path(environment.get("XDG_STATE_HOME") or "")
+    if not base.is_absolute():
+        base = Path.home() / ".local" / "state"
+    return base / "juggler" / "history"
+
+
+class History:
+    """A file of lines, oldest first. Several processes may add to it."""
+
+    def __init__(self, path: Path, most: int = MOST_LINES) -> None:
+        self._path = path
+        self._most = most
+        self._count = 0
+
+    def load(self) -> list[str]:
+        """Return the newest lines, none when there is no file yet. Lines that are none are left out.
+
+        Raises:
+            OSError: it cannot be read, or be shortened.
+        """
+        lines = self._read()
+        self._count = len(lines)
+        if len(lines) > self._most:
+            self._shorten(lines[-self._most :])
+        return lines[-self._most :]
+
+    def add(self, line: str) -> None:
+        """Add a line.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")
+        self._count += 1
+        if self._count > 2 * self._most:
+            self.load()
+
+    def _read(self) -> list[str]:
+        try:
+            text = self._path.read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return []
+        lines = []
+        for each in text.splitlines():
+            with suppress(ValueError, RecursionError):
+                line = json.loads(each)
+                if isinstance(line, str):
+                    lines.append(line)
+        return lines
+
+    def _shorten(self, lines: list[str]) -> None:
+        """Write a new file and put it in the old one's place, so that there is a whole one at any time."""
+        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix="history-")
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        self._count = len(lines)
