@@ -616,10 +616,10 @@ def test_a_full_queue_may_end_its_subscription():
 
     with serving(script) as url, Client(url) as client:
         news = client.subscribe("news", max_events=3, when_full="end")
+        assert eventually(left.copy) == ["news"]
         assert [news.get().args for _ in range(3)] == [0, 1, 2]
         with pytest.raises(ConnectionClosed, match="4429 3 events wait to be read"):
             news.get()
-        assert eventually(left.copy) == ["news"]
         assert client.connected
 
 
