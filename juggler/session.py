@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from juggler.codec import decode_args, decode_response
-from juggler.errors import CallFailed, Cancelled, ConnectionClosed, Expired, JugglerError, Nacked
+from juggler.errors import CallFailed, Cancelled, ConnectionClosed, Expired, JugglerError, NackCode, Nacked
 from juggler.message import NULL, Ack, Call, Evnt, Message, MessageType, Nack, Pub, Res, Response, Sub, Unsb
 
 Outcome: TypeAlias = Res | JugglerError | None
 """What becomes of a request: a call's result, ``None`` for an ACK, or why it failed."""
 
 _FEW = 64
+_LATER = (NackCode.TOO_MANY_REQUESTS, NackCode.UNAVAILABLE)
 _MAX_MESSAGE = 200
 
 
@@ -57,10 +58,13 @@ class Exp(Message, frozen=True, gc=False):
 class _Channel:
     """All subscriptions of this client to one channel or pattern: one subscription for the server."""
 
-    __slots__ = ("_channels", "confirmed", "is_renewed", "key", "sinks", "waiters")
+    __slots__ = ("_channels", "_unrenewed", "confirmed", "is_renewed", "key", "sinks", "waiters")
 
-    def __init__(self, channels: dict[tuple[str, bool], _Channel], key: tuple[str, bool]) -> None:
+    def __init__(
+        self, channels: dict[tuple[str, bool], _Channel], unrenewed: list[_Channel], key: tuple[str, bool]
+    ) -> None:
         self._channels = channels
+        self._unrenewed = unrenewed
         self.key = key
         self.sinks: list[Sink] = []
         self.waiters: list[Waiter] = []
@@ -76,6 +80,9 @@ class _Channel:
 
     def settle(self, outcome: Outcome) -> None:
         """The server answered the SUB: tell all who wait for it."""
+        if self.is_renewed and isinstance(outcome, Nacked) and outcome.code in _LATER:
+            self._unrenewed.append(self)
+            return
         self.confirmed = outcome is None
         if not self.confirmed and self._channels.get(self.key) is self:
             del self._channels[self.key]
@@ -84,11 +91,15 @@ class _Channel:
             waiter.settle(outcome)
         if self.is_renewed:
             self.is_renewed = False
-            for sink in self.sinks:
-                if isinstance(outcome, JugglerError):
-                    sink.on_end(outcome)
-                else:
-                    sink.on_gap()
+            self.tell(outcome)
+
+    def tell(self, outcome: Outcome) -> None:
+        """Tell all sinks how it went to make the subscription anew."""
+        for sink in self.sinks:
+            if isinstance(outcome, JugglerError):
+                sink.on_end(outcome)
+            else:
+                sink.on_gap()
 
     def lose(self, error: ConnectionClosed) -> bool:
         """The connection is lost. Return whether the subscription is to be made anew with the next one."""
@@ -113,6 +124,7 @@ class Session:
         self._calls: dict[str, tuple[Call, Waiter]] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._channels: dict[tuple[str, bool], _Channel] = {}
+        self.unrenewed: list[_Channel] = []
         self.ended: ConnectionClosed | None = None
         self.lost: ConnectionClosed | None = None
 
@@ -140,7 +152,7 @@ class Session:
         channel = self._channels.get(key)
         is_first = channel is None
         if channel is None:
-            channel = self._channels[key] = _Channel(self._channels, key)
+            channel = self._channels[key] = _Channel(self._channels, self.unrenewed, key)
             self._replies[message.uuid] = channel
         channel.join(sink, waiter)
         return is_first
@@ -243,12 +255,19 @@ class Session:
     def resume(self) -> list[Sub]:
         """There is a connection again. Return what has to be sent first: the subscriptions, each to be confirmed."""
         self.lost = None
-        messages = []
-        for channel in self._channels.values():
-            message = Sub(channel=channel.key[0], pattern=channel.key[1])
-            self._replies[message.uuid] = channel
-            messages.append(message)
-        return messages
+        self.unrenewed.clear()
+        return [self._renewal(channel) for channel in self._channels.values()]
+
+    def renew_again(self) -> list[Sub]:
+        """Return the subscriptions to be sent once more that the server could not make anew for the time being."""
+        again = [channel for channel in self.unrenewed if self._channels.get(channel.key) is channel]
+        self.unrenewed.clear()
+        return [] if self.lost or self.ended else [self._renewal(channel) for channel in again]
+
+    def _renewal(self, channel: _Channel) -> Sub:
+        message = Sub(channel=channel.key[0], pattern=channel.key[1])
+        self._replies[message.uuid] = channel
+        return message
 
     def end(self, error: ConnectionClosed) -> None:
         """The connection is over: settle all requests and end all subscriptions. Later calls change nothing."""

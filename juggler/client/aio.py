@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
-from juggler.client.endings import State, may_come_back, reconnect_pauses
+from juggler.client.endings import RENEWAL_PAUSE, STABLE, State, may_come_back, reconnect_pauses
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
 from juggler.codec import MAX_TIMEOUT, encode, encode_args
@@ -80,11 +80,15 @@ class AsyncClient:
             "ping_interval": ping_interval,
             "ping_timeout": ping_timeout,
             "compression": None,
+            "proxy": None,
         }
         if ssl is not None:
             self._options["ssl"] = ssl
         self._session = Session()
         self._overfull: list[AsyncSubscription] = []
+        self._renewal: asyncio.Task[None] | None = None
+        self._attempts = reconnect_pauses()
+        self._connected_at = self._lost_at = 0.0
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
@@ -99,7 +103,12 @@ class AsyncClient:
             HandshakeRefused: the server answered with an HTTP error.
             ConnectionClosed: it cannot be reached, or does not speak juggler.
         """
-        self._websocket = await self._open()
+        websocket = await self._open()
+        if self._session.ended is not None:  # closed meanwhile
+            await websocket.close()
+            raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
+        self._websocket = websocket
+        self._connected_at = self._lost_at = time.monotonic()
         self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
         self._tell_state(State.CONNECTED, None)
 
@@ -122,16 +131,22 @@ class AsyncClient:
         """Whether requests can be made now."""
         return self._websocket is not None and self._session.ended is None and self._session.lost is None
 
-    async def wait_connected(self) -> None:
-        """Wait until requests can be made.
+    async def wait_connected(self, timeout: float | None = None) -> bool:
+        """Wait until requests can be made, for at most ``timeout`` seconds. Return whether they can.
 
         Raises:
             ConnectionClosed: never more.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         while not self.connected:
             if self._session.ended is not None:
                 raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
-            await self._changed.wait()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+        return True
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """End the client; all that wait get `ConnectionClosed`. Any number of times."""
@@ -144,7 +159,12 @@ class AsyncClient:
 
     async def call(self, uri: str, args: Any = None, timeout: float | None = None) -> Any:
         """Run the function at ``uri`` and return its result; see `juggler.client.Client.call`."""
-        return await (await self.start_call(uri, args, timeout)).result()
+        pending = await self.start_call(uri, args, timeout)
+        try:
+            return await pending.result()
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
 
     async def start_call(self, uri: str, args: Any = None, timeout: float | None = None) -> AsyncPending:
         """Start a call and do not wait for its result. Arguments and errors as those of `call`."""
@@ -275,6 +295,8 @@ class AsyncClient:
                 message = self._session.receive(text)
                 if self._overfull:
                     await self._leave_overfull()
+                if self._session.unrenewed and (self._renewal is None or self._renewal.done()):
+                    self._renewal = asyncio.create_task(self._renew_later(), name="juggler-client-renewal")
                 self._tell(message)
         except WebsocketClosed as error:
             return _reason_of(error)
@@ -284,6 +306,14 @@ class AsyncClient:
             ended = ConnectionClosed(error.close_code, f"the server sent an invalid message: {error}")
             await websocket.close(ended.code, short(ended.reason))
             return ended
+
+    async def _renew_later(self) -> None:
+        """Ask once more, in a moment, for subscriptions that could not be made anew for the time being."""
+        await self._wait_for_end(RENEWAL_PAUSE)
+        async with self._order:
+            with suppress(ConnectionClosed):
+                for message in self._session.renew_again():
+                    await self._send(encode(message))
 
     async def _leave_overfull(self) -> None:
         while self._overfull:
@@ -295,12 +325,15 @@ class AsyncClient:
 
     async def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
         """Connect, and make the subscriptions again; return why not, if not."""
-        since = time.monotonic()
-        for pause in reconnect_pauses():
+        now = time.monotonic()
+        if now - self._connected_at >= STABLE:
+            self._attempts = reconnect_pauses()
+            self._lost_at = now
+        for pause in self._attempts:
             await self._wait_for_end(pause)
             if self._session.ended is not None:
                 return self._session.ended
-            if self._reconnect_timeout is not None and time.monotonic() - since >= self._reconnect_timeout:
+            if self._reconnect_timeout is not None and time.monotonic() - self._lost_at >= self._reconnect_timeout:
                 return lost
             try:
                 websocket = await self._open()
@@ -329,6 +362,7 @@ class AsyncClient:
                 await websocket.close()
                 return False
             self._websocket = websocket
+            self._connected_at = time.monotonic()
             try:
                 for message in self._session.resume():
                     await self._send(encode(message))
@@ -421,12 +455,23 @@ class AsyncPending:
         """Wait until it is."""
         await self._settled.wait()
 
-    async def result(self) -> Any:
-        """Wait for the result and return it. Errors as those of `AsyncClient.call`."""
-        await self._settled.wait()
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result and return it. Arguments and errors as those of `juggler.client.Pending.result`."""
+        return result_value(await self.response(timeout))
+
+    async def result_json(self, timeout: float | None = None) -> bytes:
+        """As `result`, but return the JSON text that the callee wrote, an error included."""
+        return (await self.response(timeout)).args
+
+    async def response(self, timeout: float | None = None) -> Res:
+        """As `result`, but return the message, whether the function failed or not."""
+        try:
+            await asyncio.wait_for(self._settled.wait(), timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError("no result yet") from None
         response = self.outcome()
         assert response is not None
-        return result_value(response)
+        return response
 
     def outcome(self) -> Res | None:
         """Return what became of it, or raise it."""
@@ -470,14 +515,19 @@ class AsyncSubscription:
         """How often events may have been missed, as the connection was lost and made again."""
         return self._queue.gaps
 
-    async def get(self) -> Event:
-        """Wait for the next event. Errors as those of `juggler.client.Subscription.get`."""
+    async def get(self, timeout: float | None = None) -> Event:
+        """Wait for the next event. Arguments and errors as those of `juggler.client.Subscription.get`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             event = self._queue.get()
             if event is not None:
                 return event
             self._changed.clear()
-            await self._changed.wait()
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except asyncio.TimeoutError:
+                raise TimeoutError(f"no event of {self.channel} within {timeout:g} s") from None
 
     def __aiter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from juggler.client.endings import State, may_come_back, reconnect_pauses
+from juggler.client.endings import RENEWAL_PAUSE, STABLE, State, may_come_back, reconnect_pauses
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import Headers, upgrade_headers
 from juggler.client.transport import Transport
@@ -116,6 +116,7 @@ class Client:
             "ssl_context": ssl,
         }
         self._session = Session()
+        self._renewing = False
         self._overfull: list[Subscription] = []
         # What is to be called once the lock is free again.
         self._deferred: deque[Callable[[], None]] = deque()
@@ -124,11 +125,14 @@ class Client:
         self._changed = threading.Condition(self._lock)
         # SUB and UNSB of one channel must be sent in the order in which the session got them.
         self._order = threading.Lock()
+        self._threads: list[threading.Thread] = []
         self._transport = self._connect()
-        self._threads = [_start("juggler-client-reader", self._run)]
+        self._attempts = reconnect_pauses()
+        self._connected_at = self._lost_at = time.monotonic()
+        self._tell_state(State.CONNECTED, None)
+        self._threads.append(_start("juggler-client-reader", self._run))
         if on_message is not None:
             self._threads.append(_start("juggler-client-expiry", self._watch))
-        self._tell_state(State.CONNECTED, None)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +172,7 @@ class Client:
         self._end(ConnectionClosed(code, reason or "closed by this client"))
         transport = self._transport
         transport.begin_close(code, reason)
-        if threading.current_thread() in self._threads:
+        if threading.current_thread() in self._threads or not self._threads:
             return
         deadline = time.monotonic() + self._timeout
         reader, *others = self._threads
@@ -285,7 +289,8 @@ class Client:
         text = encode(message)
         waiter = _Waiter()
         queue = EventQueue(self._max_events if max_events is None else max_events, when_full)
-        subscription = Subscription(self._unsubscribe, self._overfull.append, channel, pattern, queue, on_gap)
+        told_gap = None if on_gap is None else partial(self._deferred.append, on_gap)
+        subscription = Subscription(self._unsubscribe, self._overfull.append, channel, pattern, queue, told_gap)
         try:
             with self._order:
                 with self._lock:
@@ -398,6 +403,8 @@ class Client:
                     self._leave_overfull()
                 if self._deferred:
                     self._run_deferred()
+                if self._session.unrenewed and not self._renewing:
+                    self._renew_later()
                 self._tell(message)
         except ConnectionClosed as error:
             ended = ConnectionClosed(error.code, error.reason)
@@ -408,15 +415,34 @@ class Client:
             transport.release(ended)
         return ended
 
+    def _renew_later(self) -> None:
+        """Ask once more, in a moment, for subscriptions that could not be made anew for the time being."""
+
+        def renew() -> None:
+            self._renewing = False
+            with self._order, suppress(ConnectionClosed):
+                with self._lock:
+                    messages = self._session.renew_again()
+                for message in messages:
+                    self._send(encode(message))
+
+        self._renewing = True
+        timer = threading.Timer(RENEWAL_PAUSE, renew)
+        timer.daemon = True
+        timer.start()
+
     def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
         """Connect, and make the subscriptions again; return why not, if not."""
-        since = time.monotonic()
-        for pause in reconnect_pauses():
+        now = time.monotonic()
+        if now - self._connected_at >= STABLE:
+            self._attempts = reconnect_pauses()
+            self._lost_at = now
+        for pause in self._attempts:
             with self._changed:
                 self._changed.wait_for(lambda: self._session.ended, pause)
             if self._session.ended is not None:
                 return self._session.ended
-            if self._reconnect_timeout is not None and time.monotonic() - since >= self._reconnect_timeout:
+            if self._reconnect_timeout is not None and time.monotonic() - self._lost_at >= self._reconnect_timeout:
                 return lost
             try:
                 transport = self._connect()
@@ -443,6 +469,7 @@ class Client:
                     transport.release()
                     return False
                 self._transport = transport
+                self._connected_at = time.monotonic()
                 messages = self._session.resume()
                 self._changed.notify_all()
             try:
@@ -491,9 +518,13 @@ class Client:
         self._run_deferred()
 
     def _run_deferred(self) -> None:
-        with suppress(IndexError):
-            while True:
+        while self._deferred:
+            try:
                 self._deferred.popleft()()
+            except IndexError:
+                return  # another thread was quicker
+            except Exception:
+                _log.exception("a callback failed")
 
     def _expire(self, now: float) -> None:
         with self._lock:
@@ -715,10 +746,7 @@ class Subscription:
         """Called by the client."""
         self._queue.gaps += 1
         if self._on_gap is not None:
-            try:
-                self._on_gap()
-            except Exception:
-                _log.exception("on_gap failed for %s", self.channel)
+            self._on_gap()
 
     def on_end(self, error: JugglerError) -> None:
         """Called by the client."""

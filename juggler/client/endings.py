@@ -39,6 +39,13 @@ _AGAIN = frozenset(
 )
 
 
+STABLE = 5.0
+"""Seconds that a connection has to live for pauses to begin anew after it: a server may accept, and close at once."""
+
+RENEWAL_PAUSE = 1.0
+"""Seconds before a subscription is asked for again that could not be made anew for the time being."""
+
+
 def may_come_back(error: Exception) -> bool:
     """Return whether it makes sense to connect again after this end of a connection, or of an attempt to make one."""
     if isinstance(error, ConnectionClosed):

@@ -19,8 +19,8 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 
 def shown(url: str) -> str:
-    """Return a URL without user name and password."""
-    return re.sub(r"//[^/@]*@", "//***@", url)
+    """Return a URL without user name, password and query, in which a token may be."""
+    return re.sub(r"//.*@", "//***@", url.partition("?")[0])
 
 
 def upgrade_headers(headers: Headers | None, allowed_messages: str | None) -> dict[str, str]:
@@ -34,6 +34,9 @@ def as_error(error: Exception, url: str) -> JugglerError:
     """Return why a connection could not be made, in our words."""
     if isinstance(error, JugglerError):
         return error
+    # Before ValueError, which errors of certificates are as well.
+    if isinstance(error, OSError):
+        return ConnectionClosed(CloseCode.ABNORMAL, f"cannot connect to {shown(url)}: {error or type(error).__name__}")
     if isinstance(error, (InvalidURI, ValueError)):
         why = getattr(error, "msg", error)
         return ConfigError(f"url: expected ws://host:port/path or wss://…, got {shown(url)!r}: {why}")
@@ -41,7 +44,7 @@ def as_error(error: Exception, url: str) -> JugglerError:
         status = f"{error.response.status_code} {error.response.reason_phrase}"
         reason = (error.response.body or b"").decode(errors="replace").strip()
         return HandshakeRefused(status, reason or "no reason given")
-    if isinstance(error, (InvalidHandshake, WebSocketException, OSError, EOFError)):
+    if isinstance(error, (InvalidHandshake, WebSocketException, EOFError)):
         return ConnectionClosed(CloseCode.ABNORMAL, f"cannot connect to {shown(url)}: {error or type(error).__name__}")
     raise error
 

@@ -6,12 +6,13 @@ the answer to a close frame), so that the reader never waits for a peer that doe
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -69,6 +70,9 @@ class Transport:
         self._ping_timeout = ping_timeout
         self._state = threading.Lock()  # of the protocol
         self._writing = threading.Lock()  # of the socket; taken before the other one
+        # OpenSSL is not made for two threads at once; greenlets are never at once.
+        self._tls: threading.Lock | None = None
+        self._close_by: float | None = None
         self._heard = time.monotonic()
         self._pinged_at: float | None = None
         self._unwritten = False
@@ -101,6 +105,9 @@ class Transport:
             self._socket.close()
             raise
         self._socket.settimeout(self._tick)
+        if uri.secure and not socket.socket.__module__.startswith("gevent"):
+            self._socket.setblocking(False)
+            self._tls = threading.Lock()
 
     def _upgrade(self, deadline: float, url: str) -> None:
         while self._protocol.state is CONNECTING:
@@ -155,19 +162,59 @@ class Transport:
         with self._state:
             self._unwritten = False
             chunks = self._protocol.data_to_send()
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
+        try:
+            for chunk in chunks:
+                self._write_chunk(chunk, deadline)
+        except ConnectionClosed:
+            raise
+        except BaseException:
+            # A frame was cut in two: whatever followed would be taken for its rest.
+            self._fail("a write was interrupted")
+            raise
+
+    def _write_chunk(self, chunk: bytes, deadline: float) -> None:
+        view = memoryview(chunk)
+        while view:
+            try:
+                view = view[self._send_some(view) :]
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise self._fail("a message could not be written in time") from None
+            except OSError as error:
+                raise self._fail(str(error)) from error
+        if not chunk:  # the protocol says so: nothing more is to be written
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def _send_some(self, view: memoryview) -> int:
+        sent: int = self._socket.send(view) if self._tls is None else self._with_tls(lambda: self._socket.send(view))
+        return sent
+
+    def _receive_data(self) -> bytes:
+        receive = self._socket.recv
+        data: bytes = receive(RECEIVE_SIZE) if self._tls is None else self._with_tls(lambda: receive(RECEIVE_SIZE))
+        return data
+
+    def _with_tls(self, operation: Callable[[], Any]) -> Any:
+        """Do something with the socket, one thread at a time, and wait for it outside.
+
+        Raises:
+            TimeoutError: it was not ready within a tick.
+        """
+        assert self._tls is not None
+        for _ in range(2):
+            with self._tls:
                 try:
-                    view = view[self._socket.send(view) :]
-                except TimeoutError:
-                    if time.monotonic() >= deadline:
-                        raise self._fail("a message could not be written in time") from None
-                except OSError as error:
-                    raise self._fail(str(error)) from error
-            if not chunk:  # the protocol says so: nothing more is to be written
-                with suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_WR)
+                    return operation()
+                except ssl.SSLWantReadError:
+                    event = select.POLLIN
+                except ssl.SSLWantWriteError:
+                    event = select.POLLOUT
+            poll = select.poll()
+            poll.register(self._socket, event)
+            if not poll.poll(self._tick * 1000):
+                break
+        raise TimeoutError
 
     # Receiving, by one thread
 
@@ -191,8 +238,10 @@ class Transport:
     def _receive_some(self) -> None:
         if self.ended is not None:
             raise self._end()
+        if self._close_by is not None and time.monotonic() >= self._close_by:
+            raise self._fail("the close handshake was not completed in time")
         try:
-            data = self._socket.recv(RECEIVE_SIZE)
+            data = self._receive_data()
         except TimeoutError:
             self._look_after_peer()
             return
@@ -207,6 +256,8 @@ class Transport:
                 self._protocol.receive_eof()
             self._take_events()
             self._unwritten = True
+            if self._close_by is None and self._protocol.state is not OPEN:
+                self._close_by = time.monotonic() + self._timeout
         self._flush()
         if not self._messages and self._protocol.state is CLOSED:
             raise self._end()
@@ -246,6 +297,7 @@ class Transport:
             if self._protocol.state is OPEN:
                 self._protocol.send_close(code, short(reason))
                 self._unwritten = True
+                self._close_by = time.monotonic() + self._timeout
         with suppress(ConnectionClosed):
             self._flush()
 

@@ -31,6 +31,8 @@ export interface SubscribeOptions {
   onEvent?: (event: Event) => void;
   /** Called when events may have been missed: the connection was lost, and the subscription is made again. */
   onGap?: () => void;
+  /** Called when no more events come: with code 1000 after `close`, else with what went wrong. */
+  onEnd?: (error: JugglerError) => void;
   maxEvents?: number;
   /** What happens when more events wait: default "drop_oldest"; "end" ends the subscription with code 4429. */
   whenFull?: "drop_oldest" | "drop_newest" | "end";

@@ -1,7 +1,4 @@
-/**
- * A client of a juggler server, for browsers and for Node: calls, publications and subscriptions over one websocket.
- * No dependencies, no build step. Types and documentation are in juggler.d.ts.
- */
+// A client of a juggler server, for browsers and Node. Types and documentation are in juggler.d.ts.
 
 const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10;
 
@@ -19,7 +16,7 @@ export class ConnectionClosed extends JugglerError {}
 
 const closed = (code, reason) => new ConnectionClosed(`${code} ${reason}`.trimEnd(), { code, reason });
 
-/** A random UUID (version 4). crypto.randomUUID is there on pages with TLS only. */
+// crypto.randomUUID is there on pages with TLS only.
 function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -28,14 +25,13 @@ function uuid() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** A token as an entry of the subprotocols: browsers cannot set headers. A JWT may stand there as it is. */
+// Among the subprotocols, as browsers cannot set headers; a JWT as it is.
 function tokenProtocol(token) {
   if (/^[\w-]+\.[\w-]+\.[\w-]*$/.test(token)) return `juggler.bearer.${token}`;
   const binary = String.fromCharCode(...new TextEncoder().encode(token));
   return `juggler.bearer.${btoa(binary).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
 }
 
-/** What a result says: its value, or the error that it is. */
 function resultOf({ args = null, failed }) {
   if (failed === false) return args;
   const isError = args !== null && typeof args === "object" && Object.keys(args).join() === "error";
@@ -45,11 +41,10 @@ function resultOf({ args = null, failed }) {
   return args;
 }
 
-// Ends after which the server, or something on the way, may have us again.
+// Ends that are worth another connection.
 const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
-const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15;
+const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15, STABLE = 5;
 
-/** The events of a channel or pattern, as an asynchronous iterator. */
 export class Subscription {
   ready = Promise.resolve();
   dropped = 0;
@@ -63,7 +58,6 @@ export class Subscription {
     this.#leave = leave;
   }
 
-  /** Unsubscribe. Events that are here can still be read. */
   async close() {
     this._end(closed(1000, "unsubscribed"));
     await this.#leave();
@@ -80,7 +74,7 @@ export class Subscription {
     return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
   }
 
-  /** The end of a loop ends the subscription. */
+  // The end of a loop.
   async return(value) {
     await this.close();
     return { done: true, value };
@@ -110,6 +104,7 @@ export class Subscription {
   }
 
   _end(error) {
+    if (!this.#ended && this.#options.onEnd) guarded(this.#options.onEnd, error);
     this.#ended ??= error;
     for (const { resolve, reject } of this.#readers.splice(0)) {
       if (this.#ended.code === 1000) resolve({ done: true, value: undefined });
@@ -118,7 +113,7 @@ export class Subscription {
   }
 }
 
-/** Call a function of the user's; its failure is his, and costs nobody else anything. */
+// A failure of the user's costs nobody else anything.
 function guarded(callback, ...args) {
   try {
     callback(...args);
@@ -129,7 +124,7 @@ function guarded(callback, ...args) {
 
 export class Client extends EventTarget {
   #url; #options; #socket = null; #ended = null; #lost = null; #wasOpen = false;
-  #timer = null; #slow = null; #pause = FIRST_PAUSE; #since = 0;
+  #timer = null; #slow = null; #attempt = null; #pause = FIRST_PAUSE; #since = performance.now(); #openSince = 0;
   #replies = new Map(); #channels = new Map(); #connected; #settleConnected; #wake;
 
   constructor(url, options = {}) {
@@ -141,7 +136,6 @@ export class Client extends EventTarget {
     if (!this.#options.WebSocket) throw new JugglerError("no WebSocket here: give one as the option WebSocket");
     this.#expectConnection();
     this.#wake = () => this.#onWake();
-    // A phone that wakes up, a page that is looked at again: then is the time to look whether the connection lives.
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
     this.#connect();
@@ -151,7 +145,6 @@ export class Client extends EventTarget {
     return this.#ended ? "closed" : this.#socket?.readyState === 1 && !this.#lost ? "connected" : "connecting";
   }
 
-  /** Resolves when requests can be made, rejects when they never can again. */
   connected() {
     return this.#connected;
   }
@@ -172,23 +165,46 @@ export class Client extends EventTarget {
     const key = `${pattern ? "p" : "c"}${channel}`;
     const subscription = new Subscription(channel, pattern, { maxEvents: this.#options.maxEvents, ...options },
       () => this.#unsubscribe(key, subscription));
-    let entry = this.#channels.get(key);
-    if (!entry) {
-      entry = { channel, pattern, subscriptions: new Set(), confirmed: false, ready: null };
-      this.#channels.set(key, entry);
-      entry.ready = this.#request(SUB, { channel, pattern }).then(
-        () => { entry.confirmed = true; },
-        (error) => {
-          if (this.#channels.get(key) === entry) this.#channels.delete(key);
-          for (const each of entry.subscriptions) each._end(error);
-          throw error;
-        },
-      );
+    const away = this.#ended ?? this.#lost;
+    if (away) {
+      subscription._end(away);
+      subscription.ready = Promise.reject(away);
+    } else {
+      let entry = this.#channels.get(key);
+      if (!entry) {
+        entry = { key, channel, pattern, subscriptions: new Set(), confirmed: false };
+        this.#channels.set(key, entry);
+        entry.ready = this.#confirm(entry);
+      }
+      entry.subscriptions.add(subscription);
+      subscription.ready = entry.ready;
     }
-    entry.subscriptions.add(subscription);
-    subscription.ready = entry.ready;
     subscription.ready.catch(() => {}); // whoever reads is told as well
     return subscription;
+  }
+
+  // Subscribe; to make it anew, try until the server can.
+  async #confirm(entry) {
+    const again = entry.confirmed;
+    for (;;) {
+      try {
+        await this.#request(SUB, { channel: entry.channel, pattern: entry.pattern });
+        entry.confirmed = true;
+        if (again) for (const each of entry.subscriptions) each._gap();
+        return;
+      } catch (error) {
+        // One that is lost once more is made anew with the next connection.
+        if (again && error instanceof ConnectionClosed) throw error;
+        const later = error instanceof Expired || error.code === 429 || error.code === 503;
+        if (!again || !later) {
+          if (this.#channels.get(entry.key) === entry) this.#channels.delete(entry.key);
+          for (const each of entry.subscriptions) each._end(error);
+          throw error;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+        if (this.#channels.get(entry.key) !== entry) return;
+      }
+    }
   }
 
   close(code = 1000, reason = "") {
@@ -207,7 +223,6 @@ export class Client extends EventTarget {
     });
   }
 
-  /** Send a request when there is a connection, and wait for its answer; of a CALL, for its result. */
   async #request(type, payload, { until, late, signal } = {}) {
     signal?.throwIfAborted();
     if (this.#ended ?? this.#lost) throw this.#ended ?? this.#lost;
@@ -241,20 +256,31 @@ export class Client extends EventTarget {
   async #connect() {
     this.#timer = null;
     const { token, allowedMessages, WebSocket, timeout } = this.#options;
-    let socket;
+    let socket, known = token;
+    // Asking for a token takes time as well, and may fail as a network does.
+    const attempt = this.#attempt = {};
+    this.#slow = setTimeout(() => {
+      if (socket) socket.close();
+      else this.#onClose({ code: 1006, reason: "no token in time" });
+    }, timeout * 1000);
     try {
-      const known = typeof token === "function" ? await token() : token;
-      if (this.#ended) return;
+      if (typeof token === "function") known = await token();
+    } catch (error) {
+      if (attempt === this.#attempt) this.#onClose({ code: 1006, reason: String(error) });
+      return;
+    }
+    if (this.#ended || attempt !== this.#attempt) return;
+    try {
       const url = new URL(this.#url, globalThis.location?.href);
       url.protocol = url.protocol.replace(/^http/, "ws");
       if (allowedMessages) url.searchParams.set("allowed_messages", allowedMessages);
       socket = new WebSocket(url.href, known ? ["juggler.0", tokenProtocol(known)] : ["juggler.0"]);
     } catch (error) {
-      this.#onClose({ code: error instanceof SyntaxError || error instanceof TypeError ? 1002 : 1006, reason: String(error) });
+      this.#onClose({ code: 1002, reason: String(error) });
       return;
     }
     this.#socket = socket;
-    this.#slow = setTimeout(() => socket.close(), timeout * 1000);
+    socket.onerror = () => {}; // onclose follows; without it, the package ws throws
     socket.onopen = () => this.#onOpen();
     socket.onmessage = ({ data }) => this.#onMessage(socket, data);
     socket.onclose = (end) => { if (socket === this.#socket) this.#onClose(end); };
@@ -266,22 +292,16 @@ export class Client extends EventTarget {
     const again = this.#lost !== null;
     this.#lost = null;
     this.#wasOpen = true;
-    this.#pause = FIRST_PAUSE;
+    this.#openSince = performance.now();
     for (const { text } of [...this.#replies.values()]) this.#send(text);
-    if (again) for (const [key, entry] of this.#channels) this.#renew(key, entry);
+    if (again) {
+      for (const entry of this.#channels.values()) {
+        entry.ready = this.#confirm(entry);
+        entry.ready.catch(() => {});
+      }
+    }
     this.#settleConnected.resolve();
     this.#tellState();
-  }
-
-  async #renew(key, entry) {
-    try {
-      await this.#request(SUB, { channel: entry.channel, pattern: entry.pattern });
-      for (const each of entry.subscriptions) each._gap();
-    } catch (error) {
-      if (error instanceof ConnectionClosed) return; // it is lost once more, and is renewed with the next one
-      if (this.#channels.get(key) === entry) this.#channels.delete(key);
-      for (const each of entry.subscriptions) each._end(error);
-    }
   }
 
   #onMessage(socket, data) {
@@ -318,10 +338,15 @@ export class Client extends EventTarget {
 
   #onClose({ code, reason }) {
     clearTimeout(this.#slow);
+    this.#attempt = null;
     if (this.#ended) return;
     const end = closed(code, reason || "the connection was lost");
     const { reconnect, reconnectTimeout = Infinity } = this.#options;
-    if (!this.#lost) this.#since = performance.now();
+    // A server may accept and close at once: only a connection that has lived makes a new beginning.
+    if (!this.#lost && performance.now() - this.#openSince > STABLE * 1000) {
+      this.#pause = FIRST_PAUSE;
+      this.#since = performance.now();
+    }
     const tooLong = performance.now() - this.#since > reconnectTimeout * 1000;
     if (!this.#wasOpen || !reconnect || tooLong || !AGAIN.has(code)) return void this.#end(end);
     if (!this.#lost) this.#lose(end);
@@ -330,7 +355,7 @@ export class Client extends EventTarget {
     this.#timer = setTimeout(() => this.#connect(), pause * 1000);
   }
 
-  /** What is under way fails and is never sent again; subscriptions that were confirmed are made anew. */
+  // What is under way fails, and is never sent again.
   #lose(end) {
     this.#lost = end;
     this.#expectConnection();
@@ -340,7 +365,6 @@ export class Client extends EventTarget {
   }
 
   #rejectAll(end) {
-    // An error of his own for each: it has the place where it was waited for.
     for (const { reject } of [...this.#replies.values()]) reject(closed(end.code, end.reason));
   }
 
@@ -370,7 +394,7 @@ export class Client extends EventTarget {
     }
   }
 
-  /** See that somebody is still there: browsers notice a connection that died while they slept after minutes only. */
+  // Browsers notice a connection that died while they slept after minutes only.
   async #probe(socket) {
     try {
       await this.#request(UNSB, { channel: "juggler.probe", pattern: false });

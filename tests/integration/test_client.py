@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import gevent
 import pytest
+import trustme
 from gevent import monkey
 
 from juggler.client import Client, Event
@@ -26,6 +30,7 @@ from juggler.errors import (
     Expired,
     HandshakeRefused,
     InvalidValue,
+    JugglerError,
     Nacked,
 )
 from juggler.message import Ack, Res
@@ -768,6 +773,138 @@ def test_close_ends_the_attempts(quick):
     client.close()
     assert client.closed.code == 1000
     assert time.monotonic() - begin < 5
+
+
+def test_a_callback_may_do_what_does_not_wait(quick):
+    def second(peer):
+        peer.acknowledge(SUB)
+        peer.res(peer.acknowledge(CALL), "called")
+        peer.wait_closed()
+
+    with serving(Again(lambda peer: (peer.acknowledge(SUB), lose(peer)), second)) as url, Client(url) as client:
+        calls = []
+        client.subscribe("news", on_gap=lambda: calls.append(client.start_call("test.echo")))
+        assert eventually(calls.copy)[0].result(5) == "called"
+
+
+def test_a_subscription_that_cannot_be_made_anew_for_the_time_being_is_asked_for_again(quick, monkeypatch):
+    monkeypatch.setattr("juggler.client.blocking.RENEWAL_PAUSE", 0.01)
+
+    def second(peer):
+        for code in (503, 429):
+            peer.nack(peer.receive(SUB), code, "not now")
+        peer.acknowledge(SUB)
+        peer.event("news", 1)
+        peer.wait_closed()
+
+    with serving(Again(lambda peer: (peer.acknowledge(SUB), lose(peer)), second)) as url, Client(url) as client:
+        news = client.subscribe("news")
+        assert news.get(5).args == 1
+        assert news.gaps == 1
+
+
+def test_a_server_that_accepts_and_closes_is_not_stormed(monkeypatch):
+    monkeypatch.setattr("juggler.client.endings.FIRST_PAUSE", 0.05)
+    accepted = []
+
+    def script(peer):
+        accepted.append(peer)
+        peer.websocket.close(1013, "try later")
+
+    with serving(script) as url, Client(url, reconnect_timeout=0.4) as client:
+        eventually(lambda: client.closed, timeout=10)
+        assert 2 <= len(accepted) <= 6
+
+
+def test_states_come_in_their_order():
+    for _ in range(20):
+        states = []
+        with (
+            serving(lambda peer: peer.websocket.close(1000)) as url,
+            Client(url, on_state=lambda state, error, states=states: states.append(state.value)) as client,
+        ):
+            eventually(lambda client=client: client.closed)
+            eventually(lambda states=states: states == ["connected", "closed"])
+
+
+def test_a_write_that_is_interrupted_ends_the_connection(quick):
+    if not monkey.is_module_patched("threading"):
+        return  # threads cannot be interrupted
+    over = threading.Event()
+
+    with raw_server(lambda connection: over.wait(5)) as url:
+        client = Client(url, reconnect=False)
+        with gevent.Timeout(0.1, False):
+            client.call("test.echo", "x" * 20_000_000)
+        with pytest.raises(ConnectionClosed, match="1006 the connection was lost: a write was interrupted"):
+            client.call("test.echo", "small")
+        over.set()
+        client.close()
+
+
+def test_secrets_of_a_url_are_not_shown():
+    for url in ("ws://u:pa/ss@127.0.0.1:1/ws?token=SECRET", "ws://127.0.0.1:1/ws?token=SECRET"):
+        with pytest.raises(JugglerError) as failed:
+            Client(url)
+        assert "SECRET" not in str(failed.value)
+        assert "pa/ss" not in str(failed.value)
+
+
+def test_close_within_a_callback_ends_though_the_server_does_not_answer():
+    made, over = threading.Event(), threading.Event()
+    uuid = "00000000-0000-4000-8000-000000000001"
+    event = {"meta": {"type": 10, "uuid": uuid}, "payload": {"for": uuid, "channel": "x", "args": 1}}
+    text = json.dumps(event).encode()
+
+    def mute(connection):
+        made.wait(5)
+        connection.sendall(b"\x81\x7e" + len(text).to_bytes(2, "big") + text)
+        over.wait(8)
+
+    with raw_server(mute) as url:
+        clients = []
+        client = Client(url, timeout=0.3, on_message=lambda message: clients[0].close(), on_state=lambda *_: None)
+        clients.append(client)
+        made.set()
+        eventually(lambda: not any(thread.is_alive() for thread in client._threads), timeout=8)
+        over.set()
+
+
+TLS_CALLS = 300
+
+
+def test_many_threads_share_a_connection_over_tls(tmp_path):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with (
+        serving(echo, ssl=context) as url,
+        Client(url.replace("ws://127.0.0.1", "wss://localhost"), ssl=trusting, reconnect=False) as client,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        assert list(pool.map(lambda n: client.call("test.echo", n), range(TLS_CALLS))) == list(range(TLS_CALLS))
+
+
+def test_a_certificate_that_is_not_trusted_is_a_failure_to_connect():
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse():
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                context.wrap_socket(connection, server_side=True)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(
+            ConnectionClosed, match="1006 cannot connect to wss://localhost:.*CERTIFICATE_VERIFY_FAILED"
+        ):
+            Client(f"wss://localhost:{listener.getsockname()[1]}")
+        thread.join()
 
 
 def test_a_subscription_that_is_refused_anew_ends(quick):

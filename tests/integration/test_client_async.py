@@ -115,6 +115,22 @@ else:
         with serving(echo) as url:
             run(main(url))
 
+    def test_a_call_that_is_cancelled_is_forgotten():
+        def script(peer):
+            peer.acknowledge(CALL)
+            peer.wait_closed()
+
+        async def main(url):
+            async with AsyncClient(url) as client:
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(client.call("test.delay"), 0.05)
+                assert client._session.next_deadline() is None
+                pending = client._session
+                assert not pending._calls
+
+        with serving(script) as url:
+            run(main(url))
+
     def test_publications_and_subscriptions():
         def script(peer):
             assert peer.acknowledge(SUB)["payload"] == {"channel": "news.*", "pattern": True}

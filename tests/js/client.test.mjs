@@ -124,6 +124,78 @@ test("requests wait for the first connection", async () => {
   client.close();
 });
 
+test("a token that cannot be had at a reconnect is asked for again", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const tokens = [async () => "first", async () => { throw new TypeError("fetch failed"); }, () => new Promise(() => {}), async () => "last"];
+  const { client, socket } = await connected({ token: () => tokens.shift()(), timeout: 0.03 });
+  socket.end(1006);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  assert.deepEqual([tokens.length, client.state], [0, "connecting"]);
+  assert.deepEqual(FakeSocket.all.at(-1).protocols, ["juggler.0", "juggler.bearer.bGFzdA"]);
+  client.close();
+});
+
+test("a subscription to what is subscribed to already is ready when that is", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected();
+  const first = client.subscribe("news");
+  await settle();
+  socket.last.ack();
+  await first.ready;
+  socket.end(1006);
+  await rejects(client.subscribe("news").ready, ConnectionClosed, { code: 1006 });
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  FakeSocket.all.at(-1).open();
+  await settle();
+  let ready = false;
+  const second = client.subscribe("news");
+  second.ready.then(() => { ready = true; });
+  await settle();
+  assert.equal(ready, false);
+  FakeSocket.all.at(-1).last.ack();
+  await second.ready;
+  client.close();
+});
+
+test("a subscription that cannot be made anew for the time being is asked for again", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected();
+  const told = [];
+  const news = client.subscribe("news", { onEvent: ({ args }) => told.push(args), onGap: () => told.push("gap"), onEnd: ({ code }) => told.push(code) });
+  await settle();
+  socket.last.ack();
+  await news.ready;
+  socket.end(1006);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  const again = FakeSocket.all.at(-1);
+  again.open();
+  again.last.nack(503, "redis is away");
+  await until(() => again.sent.length === 2);
+  again.last.ack();
+  await settle();
+  again.receive(10, { for: "1", channel: "news", args: 5 });
+  assert.deepEqual(told, ["gap", 5]);
+  client.close();
+  assert.deepEqual(told, ["gap", 5, 1000]);
+});
+
+test("a server that accepts and closes is not stormed", async (t) => {
+  t.mock.method(Math, "random", () => 0);
+  const { client, socket } = await connected({ reconnectTimeout: 0.25 });
+  const seen = new Set([socket]);
+  socket.end(1013);
+  await until(() => {
+    const latest = FakeSocket.all.at(-1);
+    if (!seen.has(latest)) {
+      seen.add(latest);
+      latest.open();
+      latest.end(1013);
+    }
+    return client.state === "closed";
+  });
+  assert.ok(seen.size <= 4, String(seen.size));
+});
+
 test("a first connection that fails is the end", async () => {
   const client = new Client("ws://test/ws", { WebSocket: FakeSocket });
   const call = client.call("f");

@@ -57,13 +57,22 @@ class PopLink(Link):
         if self.modern is None:
             self.once_known(partial(self.pop, keys, limit, on_batch), on_batch)
             return
-        limit = max(1, min(limit, int(BATCH_BYTES / self._average)))
+        limit = self.bounded(limit)
         if self.modern:
             packed = pack(b"BLMPOP", self._blocking_timeout, len(keys), *keys, b"RIGHT", b"COUNT", limit)
             self.send(packed, (lambda reply: self._on_popped(reply, on_batch),))
         else:
             packed = pack(b"BRPOP", *keys, self._blocking_timeout)
             self.send(packed, (lambda reply: self._on_first(reply, limit - 1, on_batch),))
+
+    def bounded(self, limit: int) -> int:
+        """Return how many payloads may be popped at a time, by the size of earlier ones."""
+        return max(1, min(limit, int(BATCH_BYTES / self._average)))
+
+    def note_sizes(self, batch: Sequence[bytes]) -> None:
+        """Learn from payloads that were popped."""
+        size = sum(map(len, batch)) / len(batch)
+        self._average = max(size, 0.9 * self._average + 0.1 * size)
 
     def _on_popped(self, reply: Reply, on_batch: OnBatch) -> None:
         if isinstance(reply, list):
@@ -89,8 +98,7 @@ class PopLink(Link):
             self._deliver([first], on_batch)
 
     def _deliver(self, batch: list[bytes], on_batch: OnBatch) -> None:
-        size = sum(map(len, batch)) / len(batch)
-        self._average = max(size, 0.9 * self._average + 0.1 * size)
+        self.note_sizes(batch)
         on_batch(batch)
 
 
@@ -167,6 +175,7 @@ class ManyListsPopper(ListPopper):
         """Pop up to ``limit`` payloads from many lists at once, without waiting for more."""
         self._chunks.rotate(-1)
         chunks = list(self._chunks)
+        limit = self._link.bounded(limit)
         commands = []
         if len(self._lists) <= MOST_NAMED_TWICE:
             commands.append(_lmpop(chunks, (limit + 1) // 2))
@@ -179,15 +188,18 @@ class ManyListsPopper(ListPopper):
         last: AsyncResult = AsyncResult()
         self._link.send(b"".join(commands), (*[replies.append] * (len(commands) - 1), last.set))
         replies.append(last.get())
+        batch = [payload for reply in replies if isinstance(reply, list) for payload in reply[1]]
+        if batch:
+            # Redis does not have them any more, whatever became of other commands: the next pop hears of that.
+            self._link.note_sizes(batch)
+            return [batch]
         failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if failure is not None:
             if not str(failure).startswith("NOPERM"):
                 raise as_error(failure)
             self._may_look = False
             log.warning("many URIs are served faster with a right to more, see docs/redis.md: %s", failure)
-            return []
-        batch = [payload for reply in replies if reply is not None for payload in reply[1]]
-        return [batch] if batch else []
+        return []
 
 
 def _lmpop(chunks: Sequence[tuple[int, bytes]], count: int) -> bytes:
