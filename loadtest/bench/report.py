@@ -124,7 +124,7 @@ def table(result: Result) -> Table:
     made.add_column("", overflow="fold", min_width=18)
     names = in_order({name: None for row in result.rows for name in row.values})
     for name in names:
-        made.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+        made.add_column("\n".join(name.rsplit(" ", 1)), justify="right", no_wrap=True)
     for row in result.rows:
         made.add_row(row.label, *(shown(row.values[name]) if name in row.values else "" for name in names))
     return made
