@@ -85,7 +85,7 @@ def test_two_revisions_in_turn(tmp_path):
     needs("git")
     if not (ROOT / ".git").exists():
         pytest.skip("not a repository")
-    before = git("worktree", "list")
+    before = worktrees()
     options = ("--rounds", 1, "--options", "--seconds 0.05", "--json", tmp_path / "result.json")
     done = bench("compare", "HEAD", "HEAD", "latency", *options)
     assert done.returncode == 0, done.stderr
@@ -93,9 +93,16 @@ def test_two_revisions_in_turn(tmp_path):
     assert "round 1 of 1, B: latency: " in done.stderr
     (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
     assert result["options"]["revisions"] == [git("rev-parse", "--short=12", "HEAD")] * 2
-    assert all(row["values"]["ratio"] > 0 for row in result["rows"])
+    # In so short a time a process may have used no CPU that is counted.
+    rates = [row["values"]["ratio"] for row in result["rows"] if row["label"].startswith("done/s")]
+    assert len(rates) == 2
+    assert min(rates) > 0
     assert "done/s" in done.stdout
-    assert git("worktree", "list") == before
+    assert worktrees() == before
+
+
+def worktrees():
+    return [line for line in git("worktree", "list", "--porcelain").splitlines() if line.startswith("worktree ")]
 
 
 def git(*arguments):
