@@ -26,6 +26,7 @@ from juggler.broker import PendingCall  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.embedded import EmbeddedRedis  # noqa: E402
 from juggler.errors import BrokerError  # noqa: E402
+from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import cpu_seconds  # noqa: E402
 
 SECONDS = 1.0
@@ -162,6 +163,7 @@ def main() -> None:
         rate = median(rate for rate, _ in rounds)
         costs = [median(costs[number] for _, costs in rounds) for number in (0, 1)]
         print(f"{kind:<45}{rate:>10,.0f}" + "".join(f"{cost:>10.1f}" for cost in costs))
+        emit(kind, {"calls/s": rate, "callee µs": costs[0], "Redis µs": costs[1]})
 
 
 if __name__ == "__main__":

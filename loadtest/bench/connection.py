@@ -25,6 +25,7 @@ from juggler.message import MessageType, new_uuid  # noqa: E402
 from juggler.server import Server  # noqa: E402
 from juggler.websocket import WebSocketHandler  # noqa: E402
 from juggler.wsgi import Application  # noqa: E402
+from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import resident  # noqa: E402
 
 CONNECTIONS = 2000
@@ -102,7 +103,9 @@ def main() -> None:
         return
     count = int(sys.argv[1]) if sys.argv[1:] else CONNECTIONS
     for state in REQUESTS:
-        print(f"connection, {state} ({count:,} of them): {kilobytes(state, count):.1f} KB", flush=True)
+        cost = kilobytes(state, count)
+        print(f"connection, {state} ({count:,} of them): {cost:.1f} KB", flush=True)
+        emit(f"connection, {state}", {"server KB": cost})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from juggler.metrics import SLOW, Metrics
+from loadtest.bench.emitting import emit
 
 
 def handled(metrics: Metrics, number: int) -> None:
@@ -55,6 +56,7 @@ def main() -> None:
     for title, function, messages in (("call, ACK, result", round_trip, 3), ("event", event, 1)):
         cost = microseconds(function, repetitions) - loop
         print(f"{title:20}{cost:8.3f}{cost / messages:12.3f}")
+        emit(title, {"counting µs": cost, "message µs": cost / messages})
 
 
 if __name__ == "__main__":

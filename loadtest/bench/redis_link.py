@@ -32,6 +32,7 @@ from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.embedded import EmbeddedRedis, free_port  # noqa: E402
 from juggler.errors import BrokerError, ConfigError  # noqa: E402
 from juggler.message import new_uuid  # noqa: E402
+from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import cpu_seconds  # noqa: E402
 
 SECONDS = 2.0
@@ -72,6 +73,8 @@ class Bench:
     def show(self, label: str, count: int, elapsed: float, before: list[float]) -> None:
         costs = [(now - then) / max(count, 1) * 1e6 for now, then in zip(self._cpu(), before, strict=True)]
         print(f"{label:<52}{count / elapsed:>10,.0f}" + "".join(f"{cost:>10.1f}" for cost in costs), flush=True)
+        names = ("done/s", "caller µs", "callee µs", "Redis µs")
+        emit(label, dict(zip(names, [count / elapsed, *costs], strict=True)))
 
     def _cpu(self) -> list[float]:
         used = [time.process_time(), 0.0, cpu_seconds(self._redis_pid)]

@@ -1,7 +1,7 @@
-"""What the websocket layer costs, beside stock gevent-websocket: ``python -m loadtest.bench.websocket``.
+"""What the websocket layer costs, beside stock gevent-websocket: ``python -m loadtest.bench.websocket [DIVISOR]``.
 
 Times are of the server's side alone: what its peer does is done outside of the measured time. Each is the median of
-many rounds. Memory is resident memory of a server process, per idle connection over TCP.
+many rounds. Memory is resident memory of a server process, per idle connection over TCP. A divisor makes it shorter.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from websockets.frames import Frame, Opcode  # noqa: E402
 
 from juggler.errors import ConnectionClosed  # noqa: E402
 from juggler.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
+from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import resident  # noqa: E402
 
 SMALL = b"x" * 150
@@ -243,16 +244,19 @@ def stock_echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return []
 
 
-def measurements(kind: Kind) -> Iterator[tuple[str, float]]:
-    slow = 1 if kind is Ours else 10
+def measurements(kind: Kind, divisor: int) -> Iterator[tuple[str, float]]:
+    def rounds(most: int) -> int:
+        return max(1, most // (divisor if kind is Ours else 10 * divisor))
+
+    idle = max(1, IDLE // divisor)
     for where, pair in (("socketpair", unix_pair), ("TCP", tcp_pair)):
-        yield f"receive 150 B, alone, {where}: µs", receiving(kind, pair, SMALL, 1, 5000 // slow)
-        yield f"receive 150 B, 300 at once, {where}: µs", receiving(kind, pair, SMALL, 300, 300 // slow)
-        yield f"receive 64 KB, {where}: µs", receiving(kind, pair, LARGE, 2, 300 // slow)
-        yield f"send 150 B, alone, {where}: µs", sending(kind, pair, 1, 5000 // slow)
-        yield f"send 150 B, 10 in a turn, {where}: µs", sending(kind, pair, 10, 1000 // slow)
-        yield f"deliver 150 B to {PEERS} peers, each, {where}: µs", delivering(kind, pair, 30 // slow)
-    yield f"idle connection ({IDLE:,} of them), TCP: KB", idle_kilobytes(kind)
+        yield f"receive 150 B, alone, {where}: µs", receiving(kind, pair, SMALL, 1, rounds(5000))
+        yield f"receive 150 B, 300 at once, {where}: µs", receiving(kind, pair, SMALL, 300, rounds(300))
+        yield f"receive 64 KB, {where}: µs", receiving(kind, pair, LARGE, 2, rounds(300))
+        yield f"send 150 B, alone, {where}: µs", sending(kind, pair, 1, rounds(5000))
+        yield f"send 150 B, 10 in a turn, {where}: µs", sending(kind, pair, 10, rounds(1000))
+        yield f"deliver 150 B to {PEERS} peers, each, {where}: µs", delivering(kind, pair, rounds(30))
+    yield f"idle connection ({idle:,} of them), TCP: KB", idle_kilobytes(kind, idle)
 
 
 def main() -> None:
@@ -260,8 +264,11 @@ def main() -> None:
         serve(sys.argv[2])
         return
     print(f"{'':<50}{Ours.name:>12}{Stock.name:>20}")
-    for (label, ours), (_, stock) in zip(measurements(Ours), measurements(Stock), strict=True):
+    divisor = int(sys.argv[1]) if sys.argv[1:] else 1
+    for (label, ours), (_, stock) in zip(measurements(Ours, divisor), measurements(Stock, divisor), strict=True):
         print(f"{label:<50}{ours:>12.2f}{stock:>20.2f}", flush=True)
+        name, _, unit = label.rpartition(": ")
+        emit(name, {f"{Ours.name} {unit}": ours, f"{Stock.name} {unit}": stock})
 
 
 if __name__ == "__main__":

@@ -1,26 +1,170 @@
-"""The benchmarks run: what they measure is not judged here."""
+"""The benchmarks run, say what they should, and leave nothing behind: what they measure is not judged here."""
 
 from __future__ import annotations
 
-import re
+import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest.bench.process import family
+from loadtest.bench.registry import BENCHMARKS
+from tests.operations import needs
+from tests.support import eventually
+
+ROOT = Path(__file__).parents[2]
+BENCH = (sys.executable, "-m", "loadtest.bench")
+LOAD = {"p50 ms", "p99 ms", "server µs", "Redis µs", "load µs"}
+
+# For each: what makes it short, the rows that it has at least, and the values that each has at least.
+RUNS = {
+    "rpc": ("--seconds 0.1 --connections 5 --in-flight 3 --payload 70000", 1, {"calls/s", "callee µs", *LOAD}),
+    "fan": ("--seconds 0.1 --subscribers 9 --publishers 2 --in-flight 2", 1, {"delivered/s", "published/s", *LOAD}),
+    "latency": ("--seconds 0.1", 2, {"done/s", *LOAD}),
+    "ladder": ("--seconds 0.05 --connections 5", 4, {"calls/s", "p50 ms", "Redis µs", "callee µs", "load µs"}),
+    "memory": ("--connections 50", 2, {"server KB", "Redis KB", "server µs", "load µs"}),
+    "connect": ("--seconds 0.1 --at-a-time 3", 2, {"connections/s", *LOAD}),
+    "scale": (
+        "--seconds 0.05 --connections 5 --connections 9 --uris 150 --channels 1 --channels 120",
+        5,
+        {"done/s", *LOAD},
+    ),
+    "websocket": ("--divisor 20", 13, set()),
+    "connection": ("--connections 50", 3, {"server KB"}),
+    "redis_link": ("--seconds 0.05", 13, {"done/s", "caller µs", "callee µs", "Redis µs"}),
+    "metrics": ("--repetitions 1000", 2, {"counting µs"}),
+    "callee": ("--seconds 0.05", 7, {"calls/s", "callee µs", "Redis µs"}),
+}
 
 
-def test_memory_of_connections():
-    done = subprocess.run(
-        [sys.executable, "-m", "loadtest.bench.connection", "50"], capture_output=True, text=True, timeout=30
+def bench(*arguments, **options):
+    return subprocess.run(
+        [*BENCH, *map(str, arguments)], capture_output=True, text=True, timeout=50, cwd=ROOT, **options
     )
+
+
+def test_all_of_them_are_here():
+    assert list(RUNS) == list(BENCHMARKS)
+    done = bench("list")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_prints_its_rows_and_writes_them(name, tmp_path):
+    arguments, count, names = RUNS[name]
+    done = bench("run", name, *arguments.split(), "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"\(50 of them\): -?\d+\.\d KB", done.stdout)) == 3
+    assert done.stderr.startswith(f"{name}: "), "no progress"
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert {"cpu", "cores", "python", "libraries", "date", "revision"} <= set(document["machine"])
+    (result,) = document["results"]
+    assert result["benchmark"] == name
+    assert len(result["rows"]) >= count
+    for row in result["rows"]:
+        assert names <= set(row["values"])
+        assert row["label"].split()[0] in done.stdout
+    if name == "latency":
+        drawn = bench("plot", tmp_path)
+        assert drawn.returncode == 0, drawn.stderr
+        assert [Path(line).read_text()[:4] for line in drawn.stdout.splitlines()] == ["<svg"] * 3
 
 
-def test_the_way_through_redis():
-    done = subprocess.run(
-        [sys.executable, "-m", "loadtest.bench.redis_link", "0.1"], capture_output=True, text=True, timeout=50
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    # A rate and three processes' CPU time.
-    rows = re.findall(r"^(juggler|redis-py): .*? +[\d,]+(?: +-?\d+\.\d){3}$", done.stdout, re.MULTILINE)
-    assert rows.count("juggler") >= 7
-    assert rows.count("redis-py") == 6
+def test_all_means_all_that_are_not_left_out(tmp_path):
+    without = [f"--without={name}" for name in RUNS if name not in ("latency", "metrics")]
+    done = bench("all", "--seconds", "0.05", "--json", tmp_path / "all.json", *without)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "all.json").read_text())["results"]
+    assert [result["benchmark"] for result in results] == ["latency", "metrics"]
+    assert results[0]["options"]["seconds"] == 0.05
+
+
+def test_two_revisions_in_turn(tmp_path):
+    needs("git")
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a repository")
+    before = worktrees()
+    options = ("--rounds", 1, "--options", "--seconds 0.05", "--json", tmp_path / "result.json")
+    done = bench("compare", "HEAD", "HEAD", "latency", *options)
+    assert done.returncode == 0, done.stderr
+    assert "round 1 of 1, A: latency: " in done.stderr
+    assert "round 1 of 1, B: latency: " in done.stderr
+    (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert result["options"]["revisions"] == [git("rev-parse", "--short=12", "HEAD")] * 2
+    # In so short a time a process may have used no CPU that is counted.
+    rates = [row["values"]["ratio"] for row in result["rows"] if row["label"].startswith("done/s")]
+    assert len(rates) == 2
+    assert min(rates) > 0
+    assert "done/s" in done.stdout
+    assert worktrees() == before
+
+
+def worktrees():
+    return [line for line in git("worktree", "list", "--porcelain").splitlines() if line.startswith("worktree ")]
+
+
+def git(*arguments):
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("run nothing", "No such command 'nothing'"),
+        ("run rpc --connections none", "'none' is not a valid"),
+        ("run memory --connections 50000", "ask for"),
+        ("run rpc --seconds 0.1 --connections 1 --uri test.delay", "a call failed"),
+        ("compare HEAD HEAD nothing", "no benchmark 'nothing'"),
+        ("compare HEAD HEAD rpc --options --nothing", "No such option"),
+        ("plot docs", "is not a result of this benchmark"),
+    ],
+)
+def test_errors_are_one_line(arguments, says):
+    limit = (lambda: _allow_files(1000)) if "memory" in arguments else None
+    done = bench(*arguments.split(), preexec_fn=limit)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("bench: ")
+    assert says in last
+    assert "Traceback" not in done.stderr
+
+
+def _allow_files(count):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_was_started_ends_with_it(number):
+    # Whoever starts us in the background has us ignore Ctrl-C.
+    restore = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        [*BENCH, "run", "rpc", "--seconds", "30"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        signal.signal(signal.SIGINT, restore)
+        try:
+            assert process.stderr is not None
+            assert "starting" in process.stderr.readline()
+            assert "100 connections" in process.stderr.readline()
+            started = eventually(lambda: _generators_too(process.pid), 10, "generators")
+            process.send_signal(number)
+            assert process.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+            eventually(lambda: not any(map(_runs, started)), 10, "all have ended")
+        finally:
+            process.kill()
+
+
+def _generators_too(pid):
+    # Redis, the server, the callee, two generators, and three guards.
+    started = family(pid)[1:]
+    return started if len(started) >= 8 else None
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -901,7 +901,7 @@ def test_a_certificate_that_is_not_trusted_is_a_failure_to_connect():
         thread = threading.Thread(target=refuse)
         thread.start()
         with pytest.raises(
-            ConnectionClosed, match="1006 cannot connect to wss://localhost:.*CERTIFICATE_VERIFY_FAILED"
+            ConnectionClosed, match=r"1006 cannot connect to wss://localhost:.*CERTIFICATE_VERIFY_FAILED"
         ):
             Client(f"wss://localhost:{listener.getsockname()[1]}")
         thread.join()

@@ -1,0 +1,190 @@
+"""Both ends of the ladder: a caller and a callee that speak to Redis alone, over bare sockets.
+
+Each rung does what the one below does, and a bit more of what RPC needs; the uppermost is what juggler does for a call,
+less the websocket.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any
+
+import hiredis
+import msgspec
+
+from loadtest.bench.histogram import Histogram
+from loadtest.bench.loop import HOST, Loop, Lost
+
+CALLS = b"bench:calls"
+TTL_MS = b"60000"
+RECEIVE_BYTES = 1 << 14
+
+Reply = Any
+
+
+class Stored(msgspec.Struct):
+    """A call or result, as far as it is looked at."""
+
+    conn_uuid: str
+    msg_uuid: str
+    args: msgspec.Raw
+
+
+decode = msgspec.json.Decoder(Stored).decode
+
+
+def packed(*words: bytes) -> bytes:
+    """Return a command as Redis reads it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+class Link:
+    """A connection to Redis: commands go out together, the replies to them come back together."""
+
+    def __init__(self, loop: Loop, port: int, on_replies: Callable[[Link, list[Reply]], None], number: int) -> None:
+        self.number = number
+        self.began_ns = 0
+        self._on_replies = on_replies
+        self._replies: list[Reply] = []
+        self._expected: deque[int] = deque()
+        self._reader = hiredis.Reader()
+        self._sock = socket.create_connection((HOST, port))
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.setblocking(False)
+        loop.add(self._sock.fileno(), self._on_ready)
+
+    def send(self, *commands: bytes) -> None:
+        """Send commands; what they hold is small, and the socket takes it at once."""
+        self._expected.append(len(commands))
+        data = b"".join(commands)
+        if self._sock.send(data) < len(data):
+            raise Lost("Redis does not read")
+
+    def _on_ready(self, events: int) -> None:
+        data = self._sock.recv(RECEIVE_BYTES)
+        if not data:
+            raise Lost("Redis closed a connection")
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            if isinstance(reply, Exception):
+                raise Lost(f"Redis: {reply}")
+            self._replies.append(reply)
+            if len(self._replies) == self._expected[0]:
+                self._expected.popleft()
+                replies, self._replies = self._replies, []
+                self._on_replies(self, replies)
+
+
+class End:
+    """One end: as many links as it has calls under way."""
+
+    def __init__(self, loop: Loop, spec: dict[str, Any], on_ready: Callable[[], None]) -> None:
+        self.latency = Histogram()
+        self.as_json: bool = spec["json"]
+        self.with_ttl: bool = spec["ttl"]
+        self._loop, self._spec, self._on_ready = loop, spec, on_ready
+        self._args = msgspec.Raw(msgspec.json.encode("x" * spec["payload_bytes"]))
+
+    def prepare(self) -> None:
+        self.links = [
+            Link(self._loop, self._spec["redis_port"], self.on_replies, number)
+            for number in range(self._spec["connections"])
+        ]
+        self._on_ready()
+
+    def go(self) -> None:
+        """Begin."""
+
+    def flows(self) -> bool:
+        """Return whether the beginning is over."""
+        return True
+
+    def mark(self) -> None:
+        """Begin to count."""
+        self.latency = Histogram()
+
+    @property
+    def count(self) -> int:
+        return self.latency.count
+
+    def on_replies(self, link: Link, replies: list[Reply]) -> None:
+        """The replies to what was sent together have come."""
+        raise NotImplementedError
+
+    def payload(self, number: int) -> bytes:
+        """Return what stands in a list: who wants the answer, and the arguments."""
+        if not self.as_json:
+            return b"%d %b" % (number, bytes(self._args))
+        return msgspec.json.encode({"conn_uuid": str(number), "msg_uuid": str(number), "args": self._args})
+
+    def number_of(self, payload: bytes) -> int:
+        """Return who wants the answer."""
+        if not self.as_json:
+            return int(payload.partition(b" ")[0])
+        return int(decode(payload).conn_uuid)
+
+
+class RedisCaller(End):
+    """Stores a call, waits for its result, and begins again."""
+
+    def go(self) -> None:
+        for link in self.links:
+            self._call(link)
+
+    def flows(self) -> bool:
+        return self.count >= len(self.links)
+
+    def _call(self, link: Link) -> None:
+        link.began_ns = monotonic_ns()
+        number = b"%d" % link.number
+        ttl = [packed(b"SET", b"bench:calls:timeout:" + number, TTL_MS, b"PX", TTL_MS)] if self.with_ttl else []
+        pop = packed(b"BRPOP", b"bench:results:" + number, b"0")
+        link.send(*ttl, packed(b"LPUSH", CALLS, self.payload(link.number)), pop)
+
+    def on_replies(self, link: Link, replies: list[Reply]) -> None:
+        if isinstance(replies[-1], list):
+            self.number_of(replies[-1][1])
+            if self.with_ttl:
+                key = b"bench:results:timeout:%d" % link.number
+                link.send(packed(b"PTTL", key), packed(b"DEL", key))
+                return
+        self.latency.record(monotonic_ns() - link.began_ns)
+        self._call(link)
+
+
+class RedisCallee(End):
+    """Takes calls, and stores as their results what they brought."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._payloads: list[bytes] = [b""] * len(self.links)
+
+    def go(self) -> None:
+        for link in self.links:
+            link.send(packed(b"BRPOP", CALLS, b"0"))
+
+    def on_replies(self, link: Link, replies: list[Reply]) -> None:
+        if not isinstance(replies[-1], list):
+            if replies[0] <= 0:
+                raise Lost("a call of the ladder expired")
+            self._answer(link)
+            return
+        self._payloads[link.number] = replies[-1][1]
+        if self.with_ttl:
+            key = b"bench:calls:timeout:%d" % self.number_of(replies[-1][1])
+            link.send(packed(b"PTTL", key), packed(b"DEL", key))
+        else:
+            self._answer(link)
+
+    def _answer(self, link: Link) -> None:
+        to = self.number_of(self._payloads[link.number])
+        number = b"%d" % to
+        ttl = [packed(b"SET", b"bench:results:timeout:" + number, TTL_MS, b"PX", TTL_MS)] if self.with_ttl else []
+        push = packed(b"LPUSH", b"bench:results:" + number, self.payload(to))
+        link.send(*ttl, push, packed(b"BRPOP", CALLS, b"0"))
+
+
+LADDER_ROLES: dict[str, type[End]] = {"redis-call": RedisCaller, "redis-callee": RedisCallee}

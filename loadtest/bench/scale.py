@@ -1,0 +1,93 @@
+"""``scale``: whether a call or an event costs more when there are many connections, URIs or channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from loadtest.bench import benchmark, fan, rpc
+from loadtest.bench.benchmark import MOST_CONNECTIONS, Benchmark
+from loadtest.bench.progress import Progress
+from loadtest.bench.report import Row, plural, row_of
+from loadtest.bench.stack import Stack
+
+CONNECTIONS = (100, 300, 1000, 3000, 5000)
+NAMES = (1, 10, 100, 1000, 10_000)
+HUNDRED = 100
+"""Connections, or events under way, where these are not what is varied."""
+
+
+def run(
+    progress: Progress,
+    *,
+    connections: Sequence[int],
+    uris: Sequence[int],
+    channels: Sequence[int],
+    only: Sequence[str],
+    seconds: float,
+    generators: int,
+) -> Iterator[Row]:
+    """The cost of a call by the number of connections, then of URIs; that of an event by the number of channels.
+
+    Each connection has one call in flight. URIs are called, and channels published to, in turn, over 100 connections;
+    each channel has one subscriber. A number that is given replaces all numbers of its kind: --connections 100
+    --connections 5000.
+    """
+    if "connections" in only:
+        yield from _connections(progress, sorted(connections), seconds, generators)
+    if "uris" in only:
+        for count in sorted(uris):
+            yield _uris(progress, count, seconds, generators)
+    if "channels" in only:
+        yield from _channels(progress, sorted(channels), seconds, generators)
+
+
+def _connections(progress: Progress, counts: Sequence[int], seconds: float, generators: int) -> Iterator[Row]:
+    with Stack(server_options=rpc.options_of(max(counts))) as stack:
+        for count in counts:
+            progress.step(f"scale: {plural(count, 'connection')}, {seconds:g} s")
+            sample = rpc.measure(stack, connections=count, seconds=seconds, args="x" * 5, generators=generators)
+            yield row_of(plural(count, "connection"), "done", sample, x=count, curve="connections")
+
+
+def _uris(progress: Progress, count: int, seconds: float, generators: int) -> Row:
+    progress.step(f"scale: {plural(count, 'URI')}, {seconds:g} s")
+    with Stack(delays=count) as stack:
+        uris = [f"test.delay.{number}" for number in range(count)]
+        sample = rpc.measure(stack, connections=HUNDRED, seconds=seconds, uris=uris, args="0", generators=generators)
+        return row_of(plural(count, "URI"), "done", sample, x=count, curve="URIs")
+
+
+def _channels(progress: Progress, counts: Sequence[int], seconds: float, generators: int) -> Iterator[Row]:
+    with Stack(callees=0) as stack:
+        for count in counts:
+            progress.step(f"scale: {plural(count, 'channel')}, {seconds:g} s")
+            samples = fan.to_one(
+                stack,
+                channels=count,
+                connections=HUNDRED,
+                in_flight=HUNDRED,
+                seconds=seconds,
+                generators=generators,
+            )
+            yield row_of(plural(count, "channel"), "done", samples["subscribe"], x=count, curve="channels")
+
+
+KINDS = ("connections", "uris", "channels")
+
+BENCHMARK = Benchmark(
+    "scale",
+    "cost of a call with 100 to 5,000 connections and 1 to 10,000 URIs, of an event with as many channels",
+    [
+        benchmark.numbers("--connections", CONNECTIONS, "Numbers of connections.", most=MOST_CONNECTIONS),
+        benchmark.numbers("--uris", NAMES, "Numbers of URIs.", most=100_000),
+        benchmark.numbers("--channels", NAMES, "Numbers of channels.", most=100_000),
+        click.Option(
+            ["--only"], type=click.Choice(KINDS), multiple=True, default=KINDS, help="What is varied; default: all."
+        ),
+        benchmark.seconds(2.0),
+        benchmark.generators(),
+    ],
+    run,
+)

@@ -1,0 +1,127 @@
+"""Rows, tables, JSON and charts."""
+
+from __future__ import annotations
+
+import io
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from loadtest.bench import svg
+from loadtest.bench.errors import BenchError
+from loadtest.bench.histogram import Histogram
+from loadtest.bench.load import Sample
+from loadtest.bench.plot import charts, plot_directory
+from loadtest.bench.registry import BENCHMARKS
+from loadtest.bench.report import Result, Row, in_order, more_is_better, read, row_of, save, shown, table
+
+MACHINE = {"cpu": "<CPU>", "cores": 2, "revision": "abc", "date": "2026-01-02T03:04:05+00:00"}
+
+
+def sample():
+    latency = Histogram()
+    for ns in (1_000_000, 2_000_000, 3_000_000):
+        latency.record(ns)
+    return Sample(count=3, rate=1.5, latency=latency, cpu={"server": 3e-6, "load": 6e-6})
+
+
+RESULTS = {
+    "flat": Result("rpc", {"seconds": 1.0}, [row_of("100 connections & more", "calls", sample())]),
+    "curve": Result("scale", {}, [row_of(f"{x} URIs", "calls", sample(), x=x, curve="URIs") for x in (1, 10)]),
+    "memory": Result("memory", {}, [Row("idle", {"server KB": 12.3, "Redis KB": -0.01, "made/s": 5.0})]),
+    "ratios": Result("compare rpc", {}, [Row("calls/s", {"ratio": 1.1, "lowest": 0.9, "highest": 1.3})]),
+    "layer": Result("websocket", {}, [Row("send", {"juggler µs": 1.0, "gevent-websocket µs": 2.0})]),
+}
+
+
+def test_a_row_tells_rate_latency_and_the_cost_of_one():
+    values = row_of("row", "calls", sample()).values
+    assert values["calls/s"] == 1.5
+    assert values["p50 ms"] == pytest.approx(2, rel=0.03)
+    assert values["max ms"] == 3
+    assert (values["server µs"], values["load µs"]) == (pytest.approx(1), pytest.approx(2))
+
+
+def test_only_rates_are_better_when_they_are_more():
+    assert more_is_better("calls/s")
+    assert not more_is_better("server µs")
+    assert not more_is_better("p50 ms")
+
+
+def test_cpu_times_stand_last_in_the_order_of_a_request():
+    assert in_order(["load µs", "server µs", "a/s", "Redis µs"]) == ["a/s", "server µs", "Redis µs", "load µs"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, "0.00"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234"), (-150, "-150")]
+)
+def test_numbers_have_three_digits(value, expected):
+    assert shown(value) == expected
+
+
+def test_a_table_leaves_out_what_a_row_has_not():
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(Result("x", {}, [Row("one", {"a ms": 1.0}), Row("two", {"b ms": 2.0})])))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["one", "1.00"] in lines
+    assert ["two", "2.00"] in lines
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    path = tmp_path / "new" / "result.json"
+    save(path, MACHINE, RESULTS.values())
+    machine, results = read(path)
+    assert machine == MACHINE
+    assert [result.to_json() for result in results] == [result.to_json() for result in RESULTS.values()]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 2}', '{"format":1,"results":[3]}'])
+def test_other_files_are_refused(tmp_path, text):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=r"other\.json is not a result"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_charts_are_xml_with_units_and_both_sets_of_colours(kind):
+    drawn = dict(charts(RESULTS[kind], MACHINE))
+    assert drawn
+    for text in drawn.values():
+        ElementTree.fromstring(text)
+        assert "prefers-color-scheme:dark" in text
+        assert "NaN" not in text
+        assert any(unit in text for unit in ("a second<", "µs each<", "KB each<", ">ms", "ratio B/A"))
+
+
+def test_each_result_of_a_directory_is_drawn(tmp_path):
+    save(tmp_path / "some.json", MACHINE, [RESULTS["flat"]])
+    names = [path.name for path in plot_directory(tmp_path)]
+    assert names == ["some-rpc-calls-rate.svg", "some-rpc-cpu-time.svg", "some-rpc-latency.svg"]
+
+
+def test_nothing_to_draw_is_said(tmp_path):
+    with pytest.raises(BenchError, match="no results in"):
+        plot_directory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 10, [0, 2, 4, 6, 8, 10]),
+        (0, 0.0007, [0, 0.0002, 0.0004, 0.0006, 0.0008]),
+        (0.93, 1.06, [0.9, 0.95, 1, 1.05, 1.1]),
+        (0, 0, [0, 0.2]),
+        (1, 1, [1, 1.2]),
+    ],
+)
+def test_ticks_are_round_and_enclose_what_is_shown(low, high, expected):
+    assert svg.nice_ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_each_benchmark_has_defaults_for_all_it_takes(name):
+    benchmark = BENCHMARKS[name]
+    assert set(benchmark.defaults()) == set(benchmark.names())
+    assert benchmark.run.__doc__

@@ -1,0 +1,80 @@
+"""The generator's frames are those of others, and it finds in juggler's messages what it looks for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
+
+from juggler import codec
+from juggler.message import Ack, Evnt, MessageType, Nack, Res, new_uuid
+from juggler.websocket.frames import PING_FRAME, text_frame
+from loadtest.bench import wire
+
+
+def received(data):
+    """Return what websockets makes of bytes that a client has sent."""
+    protocol = ServerProtocol(max_size=None)
+    protocol.state = protocol.state.OPEN
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+    protocol.receive_data(data)
+    return protocol.events_received()
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 125, 126, 65535, 65536, 100_000])
+def test_frames_are_what_others_read(size):
+    text = b"x" * size
+    assert received(wire.client_frame(text)) == [Frame(Opcode.TEXT, text)]
+
+
+def test_a_request_is_one_of_the_protocol():
+    (frame,) = received(wire.request(wire.CALL, 7, uri="test.echo", timeout=5, args="hi"))
+    call = codec.decode_request(frame.data.decode())
+    assert (call.type, call.uuid, call.uri, call.args) == (
+        MessageType.CALL,
+        wire.uuid_of(7),
+        "test.echo",
+        b'"hi"',
+    )
+
+
+@given(st.lists(st.integers(0, 70_000), max_size=5), st.integers(0, 1000))
+def test_what_comes_in_pieces_is_put_together(sizes, cut):
+    texts = [b"y" * size for size in sizes]
+    data = b"".join(map(text_frame, texts)) + PING_FRAME
+    first = wire.split(data[:cut])
+    second = wire.split(first.rest + data[cut:])
+    assert first.texts + second.texts == texts
+    assert first.others + second.others == [(wire.PING, b"")]
+    assert second.rest == b""
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (Ack(for_=wire.uuid_of(99), for_type=MessageType.CALL, uri="u"), wire.ACK),
+        (Nack(for_=wire.uuid_of(99), for_type=MessageType.CALL, code=404, message="no", uri="u"), wire.NACK),
+        (Res(for_=wire.uuid_of(99), uri='"for":"', args=b'{"for":"x"}'), wire.RES),
+    ],
+)
+def test_answers_tell_what_they_answer(message, kind):
+    text = codec.encode(message)
+    assert wire.kind(text) == kind
+    assert wire.number_of(text) == 99
+
+
+def test_events_tell_who_published_and_when():
+    args = json.dumps(wire.stamped(3, 1_234_567_890) + "xxx").encode()
+    text = codec.encode(Evnt(for_=new_uuid(), channel="c", args=args))
+    assert wire.kind(text) == wire.EVNT
+    assert wire.stamp_of(text) == (3, 1_234_567_890)
+
+
+def test_what_is_not_a_message_of_juggler_is_not_counted():
+    with pytest.raises(wire.UnknownMessage, match="the server sent"):
+        wire.kind(b'{"payload":{}}')
