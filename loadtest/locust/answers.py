@@ -50,6 +50,7 @@ class Entry:
         connection: that it was sent on.
         message: as it was sent.
         sent_at: when.
+        expected: the value that a call has to be answered with, or its `Fate`.
         acked: whether there was an ACK.
         ended_at: when there was a result, or the call expired; None before.
         expired: whether it is the latter.
@@ -58,6 +59,7 @@ class Entry:
     connection: int
     message: Request
     sent_at: float
+    expected: Any = Fate.ANY
     acked: bool = False
     ended_at: float | None = None
     expired: bool = False
@@ -78,10 +80,9 @@ class Entry:
 class Answers:
     """The requests of all connections of a process."""
 
-    def __init__(self, tally: Tally, faults: Faults, expect: Expect, excused: Callable[[float, float], bool]) -> None:
+    def __init__(self, tally: Tally, faults: Faults, excused: Callable[[float, float], bool]) -> None:
         self._tally = tally
         self._faults = faults
-        self._expect = expect
         self._excused = excused
         self._entries: dict[str, Entry] = {}
         self._over: dict[str, Entry] = {}  # expired and acknowledged: a late result may come
@@ -90,9 +91,9 @@ class Answers:
         """Return how many requests have not ended, of one connection or of all."""
         return sum(1 for entry in self._entries.values() if connection in (None, entry.connection))
 
-    def sent(self, connection: int, message: Request, now: float) -> None:
+    def sent(self, connection: int, message: Request, now: float, expected: Any) -> None:
         self._tally.sent[message.type.name] += 1
-        self._entries[message.uuid] = Entry(connection, message, now)
+        self._entries[message.uuid] = Entry(connection, message, now, expected)
 
     def acked(self, ack: Ack) -> Entry | None:
         entry = self._entries.get(ack.for_)
@@ -151,7 +152,7 @@ class Answers:
             return None
         self._tally.expired += 1
         entry.ended_at, entry.expired = now, True
-        if self._expect(entry.message) is not Fate.EXPIRES and not self._excused(entry.sent_at, now):
+        if entry.expected is not Fate.EXPIRES and not self._excused(entry.sent_at, now):
             self._tally.overdue += 1
         if entry.acked:
             self._over[exp.for_] = self._entries.pop(exp.for_)
@@ -190,10 +191,8 @@ class Answers:
             self._tally.late += 1
 
     def _check_value(self, entry: Entry, res: Res) -> None:
-        assert isinstance(entry.message, Call)
-        expected = self._expect(entry.message)
-        if isinstance(expected, Fate):
+        if isinstance(entry.expected, Fate):
             return
         value = decode_args(res.args)
-        if value != expected:
-            self._faults.add("a wrong result", f"{entry.shown}: expected {expected!r:.60}, got {value!r:.60}")
+        if value != entry.expected:
+            self._faults.add("a wrong result", f"{entry.shown}: expected {entry.expected!r:.60}, got {value!r:.60}")

@@ -5,9 +5,11 @@ Its rule: what is certain is judged, what is not is counted. Times are seconds o
 
 from __future__ import annotations
 
+from typing import Any
+
 from juggler.message import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
 from juggler.session import Exp
-from loadtest.locust.answers import Answers, Entry, Expect, anything
+from loadtest.locust.answers import Answers, Entry, Fate
 from loadtest.locust.deliveries import Deliveries
 from loadtest.locust.tally import Faults, Tally
 
@@ -22,16 +24,12 @@ class Book:
         faults: what was wrong.
     """
 
-    def __init__(self, expect: Expect = anything) -> None:
-        """Open an empty book.
-
-        Args:
-            expect: says what a call has to be answered with.
-        """
+    def __init__(self) -> None:
+        """Open an empty book."""
         self.tally = Tally()
         self.faults = Faults()
         self._disturbed: list[tuple[float, float]] = []
-        self._answers = Answers(self.tally, self.faults, expect, self.is_disturbed)
+        self._answers = Answers(self.tally, self.faults, self.is_disturbed)
         self._deliveries = Deliveries(self.tally, self.faults, self.is_disturbed)
         self._open: dict[int, float] = {}
         self._last = 0
@@ -67,9 +65,16 @@ class Book:
 
     # Messages
 
-    def sent(self, connection: int, message: Request, now: float) -> None:
-        """A request is about to be sent."""
-        self._answers.sent(connection, message, now)
+    def sent(self, connection: int, message: Request, now: float, expected: Any = Fate.ANY) -> None:
+        """A request is about to be sent.
+
+        Args:
+            connection: on which.
+            message: the request.
+            now: the time.
+            expected: of a call: the value that it has to be answered with, or its `Fate`.
+        """
+        self._answers.sent(connection, message, now, expected)
         if isinstance(message, Pub):
             self._deliveries.publishing(message.uuid, message.channel, now)
         elif isinstance(message, Sub):

@@ -13,7 +13,7 @@ from juggler.codec import decode_args, decode_request, encode
 from juggler.errors import CallFailed, Expired, JugglerError, Nacked
 from juggler.message import Ack, Call, Evnt, Nack, Res, Response
 from juggler.session import Exp, result_value
-from loadtest.locust.answers import Entry
+from loadtest.locust.answers import Entry, Expect, Fate, anything
 from loadtest.locust.checks import Book
 
 SENT_AT = "sent_at"
@@ -47,7 +47,7 @@ class RecordingClient(Client):
         url: str,
         book: Book,
         report: Callable[[Measure], None] = lambda measure: None,
-        expires: Callable[[Call], bool] = lambda call: False,
+        expect: Expect = anything,
         **options: Any,
     ) -> None:
         """Connect.
@@ -56,7 +56,7 @@ class RecordingClient(Client):
             url: of the server.
             book: of the process.
             report: is told of everything that took its time; must be quick.
-            expires: whether a call is made to expire, so that this is no failure.
+            expect: says what a call has to be answered with, or what becomes of it.
             options: those of `juggler.client.Client`.
 
         Raises:
@@ -64,7 +64,7 @@ class RecordingClient(Client):
         """
         self._book = book
         self._report = report
-        self._expires = expires
+        self._expect = expect
         self._we_close = False
         self.number = 0
         super().__init__(url, reconnect=False, on_message=self._on_book, on_state=self._on_end, **options)
@@ -76,7 +76,9 @@ class RecordingClient(Client):
 
     def _send(self, text: bytes) -> None:
         # The client has no hook for what it sends; afterwards would be too late, as the answer may be here by then.
-        self._book.sent(self.number, decode_request(text.decode()), time.monotonic())
+        message = decode_request(text.decode())
+        expected = self._expect(message) if isinstance(message, Call) else None
+        self._book.sent(self.number, message, time.monotonic(), expected)
         super()._send(text)
 
     def _on_book(self, message: Response | Exp) -> None:
@@ -100,7 +102,7 @@ class RecordingClient(Client):
         if isinstance(message, Res):
             return Measure("CALL", message.uri, seconds, size, _failure(message))
         if isinstance(message, Exp):
-            meant = entry is not None and isinstance(entry.message, Call) and self._expires(entry.message)
+            meant = entry is not None and entry.expected is Fate.EXPIRES
             return Measure("EXPIRED", message.uri, seconds, 0, None if meant else Expired("no result in time"))
         return Measure("ACK" if isinstance(message, Ack) and kind == "CALL" else kind, name, seconds, size)
 

@@ -9,10 +9,8 @@ import gevent
 from locust import events
 
 from juggler.message import new_uuid
-from loadtest.locust.answers import Expect
 from loadtest.locust.checks import Book
 from loadtest.locust.client import RecordingClient
-from loadtest.locust.mixing import expect
 
 END_TIMEOUT = 10.0
 """Seconds after the end for which answers and events are waited for."""
@@ -30,8 +28,8 @@ class Ledger:
         results: faults, one a line, once the test has ended.
     """
 
-    def __init__(self, expected: Expect = expect) -> None:
-        self.book = Book(expected)
+    def __init__(self) -> None:
+        self.book = Book()
         self.run = new_uuid()[:8]
         self.stopping = False
         self.results: list[str] = []

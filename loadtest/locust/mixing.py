@@ -43,11 +43,6 @@ def expect(call: Call) -> Any:
     return Fate.ANY
 
 
-def expires(call: Call) -> bool:
-    """Return whether a call is made to expire."""
-    return expect(call) is Fate.EXPIRES
-
-
 class Mixer:
     """The steps of one client."""
 

@@ -21,8 +21,8 @@ from locust.exception import RescheduleTask
 
 from juggler.errors import JugglerError
 from loadtest.locust import distributed, ledger  # noqa: F401  # the latter for its listeners
+from loadtest.locust.answers import Expect, anything
 from loadtest.locust.client import Measure, RecordingClient
-from loadtest.locust.mixing import expires
 
 STOP_TIMEOUT = 15.0
 """Seconds for a user's last task, unless --stop-timeout says otherwise: one that is killed cannot end its calls."""
@@ -40,10 +40,12 @@ class JugglerUser(locust.User):
 
     Attributes:
         client_options: for `juggler.client.Client`.
+        expect: says what a call has to be answered with, which is then checked; a static method.
     """
 
     abstract = True
     client_options: dict[str, Any] = {}  # noqa: RUF012  # locust's users are made so
+    expect: Expect = staticmethod(anything)
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -104,7 +106,7 @@ class JugglerUser(locust.User):
             began = time.monotonic()
             try:
                 client = RecordingClient(
-                    self.host or "", self.ledger.book, self._on_measure, expires, **self.client_options
+                    self.host or "", self.ledger.book, self._on_measure, self.expect, **self.client_options
                 )
             except JugglerError as error:
                 self.report("CONNECT", "", time.monotonic() - began, error=error)

@@ -6,7 +6,7 @@ import random
 
 from locust import between, tag, task
 
-from loadtest.locust.mixing import Mixer, channels
+from loadtest.locust.mixing import Mixer, channels, expect
 from loadtest.locust.user import JugglerUser
 
 
@@ -14,6 +14,7 @@ class MixedUser(JugglerUser):
     """Does one thing after the other, as the original's integration run does."""
 
     wait_time = between(0.0, 0.1)
+    expect = staticmethod(expect)
 
     def on_start(self) -> None:
         options = self.environment.parsed_options
