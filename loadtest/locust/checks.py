@@ -5,6 +5,7 @@ Its rule: what is certain is judged, what is not is counted. Times are seconds o
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from juggler.message import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
@@ -114,9 +115,13 @@ class Book:
 
     # Disturbances
 
-    def disturbed(self, since: float, until: float) -> None:
-        """Something was broken on purpose for that time: events may be missed, calls overdue, connections lost."""
+    def disturbed(self, since: float, until: float = inf) -> None:
+        """Something is broken on purpose, until `recovered`: events may be missed, calls overdue, connections lost."""
         self._disturbed.append((since, until))
+
+    def recovered(self, now: float) -> None:
+        """All that was broken is well again."""
+        self._disturbed = [(since, min(until, now)) for since, until in self._disturbed]
 
     def is_disturbed(self, since: float, until: float) -> bool:
         """Return whether something was broken on purpose at some time between these."""

@@ -15,7 +15,7 @@ import gevent
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest.locust import ledger
+from loadtest.locust import lifecycle
 from loadtest.locust.tally import Tally
 
 FINISH, FINISHED = "juggler_finish", "juggler_finished"
@@ -41,7 +41,7 @@ def _finish(environment: Any, **_: Any) -> None:
     runner = environment.runner
     runner.stop()
     runner._send_stats()  # those of the end, which the master would not wait for
-    runner.send_message(FINISHED, ledger.of(environment).book.tally.to_json())
+    runner.send_message(FINISHED, lifecycle.of(environment).book.tally.to_json())
 
 
 def _finished(environment: Any, msg: Any, **_: Any) -> None:
@@ -58,7 +58,7 @@ def _gather(environment: Any) -> Tally:
     while waited_for - environment.juggler_tallies.keys() and time.monotonic() < deadline:
         gevent.sleep(0.05)
     if silent := waited_for - environment.juggler_tallies.keys():
-        fault = ledger.CountsDisagree(f"{len(silent)} workers have not told their counts within {TIMEOUT:g} s")
+        fault = lifecycle.CountsDisagree(f"{len(silent)} workers have not told their counts within {TIMEOUT:g} s")
         environment.events.request.fire(
             request_type="CHECK", name="workers", response_time=None, response_length=0, exception=fault
         )
@@ -73,9 +73,9 @@ def _tell(environment: Any, **_: Any) -> None:
     runner = environment.runner
     if isinstance(runner, WorkerRunner):
         return
-    tally = _gather(environment) if isinstance(runner, MasterRunner) else ledger.of(environment).book.tally
+    tally = _gather(environment) if isinstance(runner, MasterRunner) else lifecycle.of(environment).book.tally
     print("\n".join(["", *tally.lines()]), flush=True)
-    for line in [] if isinstance(runner, MasterRunner) else ledger.of(environment).results:
+    for line in [] if isinstance(runner, MasterRunner) else lifecycle.of(environment).results:
         print(f"WRONG: {line}", flush=True)
     if file := getattr(environment.parsed_options, "tally", ""):
         Path(file).write_text(json.dumps(tally.to_json()))

@@ -20,9 +20,10 @@ import gevent
 from locust.exception import RescheduleTask
 
 from juggler.errors import JugglerError
-from loadtest.locust import distributed, ledger  # noqa: F401  # the latter for its listeners
+from loadtest.locust import distributed, lifecycle  # noqa: F401  # for their listeners
 from loadtest.locust.answers import Expect, anything
 from loadtest.locust.client import Measure, RecordingClient
+from loadtest.locust.ledger import Ledger
 
 STOP_TIMEOUT = 15.0
 """Seconds for a user's last task, unless --stop-timeout says otherwise: one that is killed cannot end its calls."""
@@ -53,9 +54,9 @@ class JugglerUser(locust.User):
         self._client: RecordingClient | None = None
 
     @property
-    def ledger(self) -> ledger.Ledger:
+    def ledger(self) -> Ledger:
         """The book of this process, and what else a test has."""
-        return ledger.of(self.environment)
+        return lifecycle.of(self.environment)
 
     @property
     def client(self) -> RecordingClient:
