@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+
 import gevent
 
 from juggler.message import new_uuid

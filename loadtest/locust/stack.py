@@ -48,7 +48,7 @@ class Part:
 
     Attributes:
         name: what people call it.
-        ready: the line that it printed when it was.
+        announced: how often it has said that it serves.
     """
 
     def __init__(self, name: str, arguments: list[str], environment: dict[str, str], on_end: Callable[[int], None]):
@@ -61,7 +61,7 @@ class Part:
         self._on_end = on_end
         self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self._began = threading.Event()
-        self.ready = ""
+        self.announced = 0
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
@@ -95,7 +95,6 @@ class Part:
             raise StackError(f"the {self.name} did not start within {START_TIMEOUT:g} s{self._words()}")
         for line in self.said:
             if found := re.search(pattern, line):
-                self.ready = line
                 return found.group()
         raise StackError(f"the {self.name} did not start{self._words()}")
 
@@ -135,6 +134,7 @@ class Part:
             for line in source:
                 self._said.append(line.rstrip())
                 if line.startswith(("juggler server:", "juggler-callee:", "serving")):
+                    self.announced += 1
                     self._began.set()
         self._began.set()
 
@@ -150,8 +150,11 @@ class Stack:
         url: of the juggler server, once there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, redis: Callable[[], EmbeddedRedis] = EmbeddedRedis) -> None:
         """Start Redis.
+
+        Args:
+            redis: makes the server.
 
         Raises:
             ConfigError: there is none to start.
@@ -164,7 +167,7 @@ class Stack:
         )
         self._stack.callback(self._end_guard)
         try:
-            self.redis = self._stack.enter_context(EmbeddedRedis())
+            self.redis = self._stack.enter_context(redis())
         except BaseException:
             self._stack.close()
             raise
