@@ -129,9 +129,13 @@ class Book:
 
     # The end
 
-    def waits_for(self, connection: int | None = None) -> int:
-        """Return how many answers, of one connection or of all, have to come; of all, how many events as well."""
-        return self._answers.pending(connection) + (self._deliveries.missing() if connection is None else 0)
+    def unanswered(self, connection: int | None = None) -> int:
+        """Return how many requests, of one connection or of all, have not ended."""
+        return self._answers.pending(connection)
+
+    def missing(self) -> int:
+        """Return how many events have to come and have not."""
+        return self._deliveries.missing()
 
     def judge(self, now: float) -> None:
         """Judge what is old enough, and forget it. To be called every few seconds."""

@@ -109,9 +109,9 @@ class RecordingClient(Client):
     def settle(self, timeout: float) -> bool:
         """Wait until all requests have ended, for at most ``timeout`` seconds. Return whether they have."""
         deadline = time.monotonic() + timeout
-        while self._book.waits_for(self.number) and self.closed is None and time.monotonic() < deadline:
+        while self._book.unanswered(self.number) and self.closed is None and time.monotonic() < deadline:
             gevent.sleep(0.02)
-        return not self._book.waits_for(self.number)
+        return not self._book.unanswered(self.number)
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         began, first = time.monotonic(), not self._we_close

@@ -17,7 +17,8 @@ from juggler.message import Evnt
 from loadtest.locust.tally import Faults, Tally
 
 SLACK = 2.0
-"""Seconds after its ACK for which an event may be under way: whoever unsubscribes meanwhile may miss it."""
+"""Seconds after its ACK for which an event may be under way: who unsubscribes meanwhile may miss it, who subscribes
+meanwhile may receive it."""
 
 HORIZON = 30.0
 """Seconds after its PUB when a publication is judged, and forgotten."""
@@ -36,10 +37,11 @@ class _Subscription:
     def has_to_receive(self, publication: _Publication) -> bool:
         if publication.acked is None or self.confirmed is None or self.confirmed > publication.sent:
             return False
-        return self.leaving is None or self.leaving >= publication.acked + SLACK
+        return self.leaving is None or self.leaving >= publication.over
 
     def may_receive(self, publication: _Publication) -> bool:
-        before_it = publication.acked is not None and publication.acked < self.asked
+        # A server passes an event on to whoever is subscribed when it arrives there.
+        before_it = publication.acked is not None and publication.over < self.asked
         after_it = self.left is not None and self.left < publication.sent
         return not before_it and not after_it
 
@@ -50,6 +52,11 @@ class _Publication:
     sent: float
     acked: float | None = None
     receipts: Counter[Key] = field(default_factory=Counter)
+
+    @property
+    def over(self) -> float:
+        """The time at which it is with everybody."""
+        return (self.acked or self.sent) + SLACK
 
 
 class Deliveries:
@@ -116,10 +123,11 @@ class Deliveries:
     # What is to be said of it
 
     def missing(self) -> int:
-        """Return how many events have to come and have not."""
+        """Return how many events have to come and have not; those that may be missed are not among them."""
         return sum(
             1
             for publication in self._publications.values()
+            if not self._excused(publication.sent, publication.over)
             for key, subscriptions in self._concerned(publication)
             if not publication.receipts[key] and any(s.has_to_receive(publication) for s in subscriptions)
         )
@@ -136,13 +144,12 @@ class Deliveries:
 
     def _judge(self, uuid: str, publication: _Publication) -> None:
         receipts = publication.receipts
-        over = (publication.acked or publication.sent) + SLACK
         for key, subscriptions in self._concerned(publication):
             count = receipts.pop(key, 0)
             if any(each.has_to_receive(publication) for each in subscriptions):
                 if count:
                     self._tally.due += 1
-                elif self._excused(publication.sent, over):
+                elif self._excused(publication.sent, publication.over):
                     self._tally.excused += 1
                 else:
                     self._faults.add("an event was missed", f"{publication.channel} {uuid}, connection {key[0]}")

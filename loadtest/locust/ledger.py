@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import gevent
 
@@ -10,8 +11,11 @@ from juggler.message import new_uuid
 from loadtest.locust.checks import Book
 from loadtest.locust.client import RecordingClient
 
-END_TIMEOUT = 10.0
-"""Seconds after the end for which answers and events are waited for."""
+END_TIMEOUT = 15.0
+"""Seconds after the end for which answers are waited for."""
+
+EVENTS_TIMEOUT = 3.0
+"""Seconds for which events are waited for when no more of them come."""
 
 JUDGE_EVERY = 2.0
 
@@ -44,9 +48,8 @@ class Ledger:
     def finish(self) -> None:
         """Wait for what has to come, judge all, and close all clients. Idempotent."""
         self._judge.kill()
-        deadline = time.monotonic() + END_TIMEOUT
-        while self.book.waits_for() and time.monotonic() < deadline:
-            gevent.sleep(0.05)
+        _wait_for_none(self.book.unanswered, END_TIMEOUT)
+        _wait_for_none(self.book.missing, EVENTS_TIMEOUT)
         self.book.finish(time.monotonic())
         clients, self.clients = self.clients, set()
         gevent.joinall([gevent.spawn(client.close) for client in clients], timeout=END_TIMEOUT)
@@ -56,3 +59,12 @@ class Ledger:
         while True:
             gevent.sleep(JUDGE_EVERY)
             self.book.judge(time.monotonic())
+
+
+def _wait_for_none(count: Callable[[], int], timeout: float) -> None:
+    """Wait until there are none, or no fewer than so many seconds ago."""
+    left, since = count(), time.monotonic()
+    while left and time.monotonic() - since < timeout:
+        gevent.sleep(0.05)
+        if (now := count()) < left:
+            left, since = now, time.monotonic()

@@ -17,7 +17,7 @@ from juggler.message import Call
 from loadtest.locust.answers import Fate
 from loadtest.locust.client import stamped
 
-CALL, PUB, SUB, UNSB = 72, 18, 7, 3
+CALL, PUB, SUB, UNSB = 76, 18, 5, 1
 """Of a hundred steps."""
 
 PATTERNS = 0.3

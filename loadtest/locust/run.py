@@ -25,7 +25,7 @@ REPORTS = "loadtest/reports"
 MORE_TIME = 90.0
 """Seconds that locust may take beyond the run: to start, to wait for the last answers, to write its report."""
 
-SETTLE = 5.0
+SETTLE = 3.0
 MESSAGES = "juggler_messages_total"
 
 

@@ -136,6 +136,8 @@ class Soak:
             wrong.append(f"{book.tally.overdue} calls had no result in time, while nothing was broken")
         if not book.tally.answered or not book.tally.due:
             wrong.append("no calls, or no events")
+        if not book.tally.lost_connections:
+            wrong.append("nobody has lost a connection, although a process of the server was killed")
         wrong += [f"nobody did this: {kind.__name__}" for kind in KINDS if not mischief.done[kind.__name__]]
         return wrong
 

@@ -19,16 +19,8 @@ from loadtest.soak.figures import GAUGES, Figures, compare, kinds
 
 WORKERS = 2
 SERVER = (
-    "--workers",
-    str(WORKERS),
-    "--ping-interval",
-    "2",
-    "--ping-timeout",
-    "2",
-    "--grace",
-    "3",
-    "--log-level",
-    "error",
+    *("--workers", str(WORKERS), "--ping-interval", "1", "--ping-timeout", "1"),
+    *("--grace", "3", "--log-level", "error"),
 )
 TIMEOUT = 20.0
 POLL = 0.1
@@ -85,7 +77,7 @@ class System:
         self._kill_child(self.callees)
 
     def kill_worker(self) -> None:
-        """Kill a process of the server; gunicorn starts another one."""
+        """Kill the process of the server that has the most connections; gunicorn starts another one."""
         self._kill_child(self.server)
 
     def renew_callees(self) -> None:
@@ -98,7 +90,7 @@ class System:
         wait_for(self.is_complete, "all processes")
 
     def _kill_child(self, part: Part) -> None:
-        victim = children(part.pid)[0]
+        victim = max(children(part.pid), key=open_files)
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: victim not in children(part.pid), f"process {victim} to end")
         wait_for(self.is_complete, "another process in its place")
@@ -137,7 +129,7 @@ class System:
         found = Figures(gauges=_gauges(self.stack.metrics()))
         for role, pids in self.processes().items():
             found.memory[role] = [resident(pid) for pid in pids]
-            found.files[role] = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+            found.files[role] = [open_files(pid) for pid in pids]
         with redis.Redis.from_url(self.redis.url, protocol=2) as client:
             found.keys = kinds(key.decode() for key in client.scan_iter(count=1000))
         return found
@@ -166,6 +158,11 @@ def children(pid: int) -> list[int]:
             return [child for child in map(int, file.read().split()) if not _is_dead(child)]
     except OSError:
         return []
+
+
+def open_files(pid: int) -> int:
+    """Return the number of open file descriptors of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:

@@ -45,10 +45,10 @@ def test_all_is_well(book):
     book.received(1, nack(refused, 503, "away"), 1.0)
     publication = Pub(channel="c")
     book.sent(1, publication, 1.0)
-    assert book.waits_for() == book.waits_for(1) == 1
+    assert book.unanswered() == book.unanswered(1) == 1
     entry = book.received(1, ack(publication), 1.2)
     assert (entry.type, entry.name, entry.sent_at) == ("PUB", "c", 1.0)
-    assert book.waits_for() == 0
+    assert book.unanswered() == 0
     assert faults(book) == {}
     tally = book.tally
     assert (tally.sent, tally.acked, tally.nacked) == ({"CALL": 3, "PUB": 1}, {"CALL": 2, "PUB": 1}, {"CALL": 1})
@@ -58,9 +58,9 @@ def test_all_is_well(book):
 def test_a_result_may_overtake_nothing_but_time(book):
     message = call(book, acked=False)
     book.received(1, result(message), 1.5)
-    assert book.waits_for() == 1
+    assert book.unanswered() == 1
     book.received(1, ack(message), 1.6)
-    assert book.waits_for() == 0
+    assert book.unanswered() == 0
     assert faults(book) == {"a result before its ACK": 1}
 
 
@@ -74,7 +74,7 @@ def test_an_acknowledged_call_without_an_end(book):
     assert "a call without an end" in faults(book)
 
 
-def test_what_waits_for_too_long_is_found_before_the_end(book):
+def test_what_unanswered_too_long_is_found_before_the_end(book):
     call(book, now=1.0, timeout=5.0)
     book.judge(1.0 + 5.0 + PATIENCE)
     assert not book.faults
@@ -138,7 +138,7 @@ def test_a_call_may_expire_before_its_ack(book):
     acked, refused = call(book, acked=False), call(book, acked=False)
     for message in (acked, refused):
         book.received(1, expiry(message), 6.0)
-    assert book.waits_for() == 2
+    assert book.unanswered() == 2
     book.received(1, ack(acked), 7.0)
     book.received(1, nack(refused, 503, "away"), 7.0)
     assert faults(book) == {}
@@ -164,7 +164,7 @@ def test_a_lost_connection_takes_its_requests_with_it(book):
     call(book)
     call(book, acked=False)
     book.lost(1, 2.0, "1006")
-    assert book.waits_for() == book.waits_for(other) == 1
+    assert book.unanswered() == book.unanswered(other) == 1
     book.received(other, ack(kept), 3.0)
     book.lost(1, 3.0, "once is enough")
     assert faults(book) == {"a connection was lost": 1}
