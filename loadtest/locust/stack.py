@@ -107,10 +107,14 @@ class Part:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def stop(self) -> None:
-        """End it, gently at first. Idempotent."""
+    def terminate(self) -> None:
+        """Ask it to end, and do not wait."""
         if self.process.poll() is None:
             self.process.terminate()
+
+    def stop(self) -> None:
+        """End one that was asked to; kill it when it does not. Idempotent."""
+        if self.process.poll() is None:
             try:
                 self.process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
@@ -179,8 +183,10 @@ class Stack:
         self.close()
 
     def close(self) -> None:
-        """End all, what was started last first. Idempotent."""
-        for part in reversed(self.parts):
+        """End all, Redis last. Idempotent."""
+        for part in self.parts:
+            part.terminate()
+        for part in self.parts:
             part.stop()
         self.parts.clear()
         self._stack.close()

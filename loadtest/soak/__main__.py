@@ -63,8 +63,7 @@ class Soak:
         try:
             self._break_things(crew, mischief)
         finally:
-            mischief.stop()
-            crew.stop()
+            _stop(crew, mischief)
         self._tell("all clients are gone")
         return self._verdict(crew, mischief, begin)
 
@@ -72,8 +71,7 @@ class Soak:
         """Use everything once, so that what is made when it is first needed does not count as a leak."""
         crew, mischief = Crew(self._system.url, CLIENTS), Mischief(self._system.url, pause=WARM_UP / len(KINDS) / 2)
         gevent.sleep(max(WARM_UP, self._seconds / 20))
-        mischief.stop()
-        crew.stop()
+        _stop(crew, mischief)
 
     def _break_things(self, crew: Crew, mischief: Mischief) -> None:
         until = time.monotonic() + self._seconds
@@ -144,6 +142,11 @@ class Soak:
     def _tell(self, line: str) -> None:
         self._told = time.monotonic()
         print(f"{self._told - self._began:7.1f} s  {line}", flush=True)
+
+
+def _stop(crew: Crew, mischief: Mischief) -> None:
+    """Let all clients end, which takes them some seconds."""
+    gevent.joinall([gevent.spawn(crew.stop), gevent.spawn(mischief.stop)], raise_error=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

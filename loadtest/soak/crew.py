@@ -15,6 +15,7 @@ from loadtest.locust.mixing import Mixer, channels, expect
 
 PAUSE = 0.03
 RETRY = 0.2
+CALL_TIMEOUT = 4.0
 
 
 class Crew:
@@ -41,7 +42,7 @@ class Crew:
             client = self._connect()
             if client is None:
                 continue
-            mixer = Mixer(self._channels, random.Random(number))
+            mixer = Mixer(self._channels, random.Random(number), timeout=CALL_TIMEOUT)
             while not self.ledger.stopping and client.closed is None:
                 with suppress(JugglerError):  # the book has it
                     mixer.step(client)

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-MEMORY_PART, MEMORY_BYTES = 0.25, 16 * 2**20
-"""By how much the memory of a process may have grown: a quarter, and 16 MiB. Python, and the C library, give back
+MEMORY_PART, MEMORY_BYTES = 0.1, 8 * 2**20
+"""By how much the memory of a process may have grown: a tenth, and 8 MiB. Python, and the C library, give back
 little of what was needed at the peak; what leaks grows beyond that in minutes."""
 
 GAUGES = (

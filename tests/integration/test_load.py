@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from loadtest.locust.stack import Stack
+from tests.docs import python_blocks
 from tests.integration.commands import ROOT
 
 
@@ -51,15 +52,18 @@ def test_what_cannot_run_says_so_in_a_line():
     assert re.fullmatch(r"load: the server did not start: .*nothing.*\n", done.stderr)
 
 
-def test_workers_and_their_master_agree(tmp_path):
-    tally = tmp_path / "tally.json"
+def test_a_scenario_of_ones_own_with_workers(tmp_path):
+    (text,) = python_blocks("load-testing.md")
+    assert len([line for line in text.splitlines() if line]) <= 10
+    scenario, tally = tmp_path / "shop.py", tmp_path / "tally.json"
+    scenario.write_text(text)
     with Stack() as stack:
         stack.start_server()
         stack.start_callee()
         done = run(
-            *("locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary", "--host", stack.url),
-            *("--users", "4", "--spawn-rate", "10", "--run-time", "2s", "--processes", "2", "--tally", str(tally)),
-            *("--master-bind-host", "127.0.0.1", "--tags", "closed", "idle"),
+            *("locust", "-f", str(scenario), "--headless", "--only-summary", "--host", stack.url),
+            *("--users", "4", "--spawn-rate", "10", "--run-time", "1s", "--processes", "2", "--tally", str(tally)),
+            *("--master-bind-host", "127.0.0.1"),
         )
         assert done.returncode == 0, done.stderr
         counts = json.loads(tally.read_text())
