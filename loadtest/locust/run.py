@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from juggler.errors import JugglerError
 from juggler.metrics.rates import Samples
-from loadtest.locust.stack import ROOT, Stack, StackError
+from loadtest.locust.stack import ROOT, Stack, StackError, end_at_sigterm
 from loadtest.locust.tally import Tally, server_disagreements
 
 CLASSES = ("MixedUser", "FanoutListener", "FanoutPublisher", "RpcRate", "RpcClosed")
@@ -32,6 +31,7 @@ MESSAGES = "juggler_messages_total"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print a summary, and return the exit code: 0, 1 when something was wrong, 2 when it could not run."""
     given = _parser().parse_args(arguments)
+    end_at_sigterm()
     if importlib.util.find_spec("locust") is None:
         return _complain("locust is missing: pip install 'juggler[load]', or make load")
     try:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(stack: Stack, given: argparse.Namespace, tally_file: Path) -> int:
     report = Path(given.report) if given.report else ROOT / REPORTS / time.strftime("load-%Y%m%d-%H%M%S.html")
     report.parent.mkdir(parents=True, exist_ok=True)
-    code = _locust(stack.url, given, report, tally_file)
+    code = _locust(stack, given, report, tally_file)
     wrong = [] if code == 0 else [f"locust ended with {code}: see what failed above"]
     stack.check()
     if tally_file.exists():
@@ -82,21 +82,14 @@ def _run(stack: Stack, given: argparse.Namespace, tally_file: Path) -> int:
     return 1 if wrong else 0
 
 
-def _locust(url: str, given: argparse.Namespace, report: Path, tally_file: Path) -> int:
+def _locust(stack: Stack, given: argparse.Namespace, report: Path, tally_file: Path) -> int:
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
-    command += ["--host", url, "--users", str(given.users), "--spawn-rate", str(given.users)]
+    command += ["--host", stack.url, "--users", str(given.users), "--spawn-rate", str(given.users)]
     command += ["--run-time", f"{max(1, round(given.seconds))}s", "--html", str(report.resolve())]
     command += ["--tally", str(tally_file)]
     if given.processes:
-        command += ["--processes", str(given.processes)]
-    # A list of one's own, so that it is not for the options before it.
-    with subprocess.Popen([*command, *(given.classes or CLASSES)], cwd=ROOT, stdin=subprocess.DEVNULL) as process:
-        try:
-            return process.wait(given.seconds + MORE_TIME)
-        except subprocess.TimeoutExpired:
-            raise StackError(f"locust has not ended within {given.seconds + MORE_TIME:g} s") from None
-        finally:
-            process.kill()
+        command += ["--processes", str(given.processes), "--master-bind-host", "127.0.0.1"]
+    return stack.run([*command, *(given.classes or CLASSES)], given.seconds + MORE_TIME)
 
 
 def _beside_server(stack: Stack, tally: Tally) -> list[str]:

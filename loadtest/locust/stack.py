@@ -228,6 +228,23 @@ class Stack:
         """
         return metrics(self.url)
 
+    def run(self, command: list[str], timeout: float) -> int:
+        """Run something else beside it until that ends, and return its status.
+
+        Raises:
+            StackError: it took longer than so many seconds, and was killed.
+        """
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+            self._tell_guard("+", process.pid)
+            try:
+                return process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                raise StackError(f"{command[2]} has not ended within {timeout:g} s") from None
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                self._tell_guard("-", process.pid)
+
     def check(self) -> None:
         """Raise StackError when a part has ended by itself."""
         for part in self.parts:
@@ -252,6 +269,11 @@ class Stack:
         self._guard.wait()
         assert self._guard.stdin is not None
         self._guard.stdin.close()
+
+
+def end_at_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that it leaves nothing behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def metrics(url: str) -> Samples:

@@ -20,7 +20,7 @@ import gevent  # noqa: E402
 
 from juggler.client import Client  # noqa: E402
 from juggler.errors import JugglerError  # noqa: E402
-from loadtest.locust.stack import Stack, StackError  # noqa: E402
+from loadtest.locust.stack import Stack, StackError, end_at_sigterm  # noqa: E402
 from loadtest.soak.crew import Crew  # noqa: E402
 from loadtest.soak.figures import Figures, compare, table  # noqa: E402
 from loadtest.soak.mischief import KINDS, Mischief  # noqa: E402
@@ -154,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default 10)")
     given = parser.parse_args(arguments)
+    end_at_sigterm()
     try:
         with Stack(MortalRedis) as stack:
             wrong = Soak(System(stack), given.minutes * 60).run()
