@@ -6,12 +6,13 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # More options, as in: make demo ARGS="--bind 127.0.0.1:9001", make test ARGS="tests/unit -x"
 ARGS ?=
 
-.PHONY: help demo chat test lint types clean
+.PHONY: help demo chat test load lint types clean
 
 help:
 	@echo "make demo   Redis, a server and a callee, and a first call"
 	@echo "make chat   the chat of examples/, with a page"
 	@echo "make test   all tests"
+	@echo "make load   locust against a stack of its own, 15 seconds, with a report"
 	@echo "make lint   ruff"
 	@echo "make types  mypy"
 	@echo "make clean  remove the virtual environment and caches"
@@ -24,6 +25,9 @@ chat: $(VENV)/.runs
 
 test: $(VENV)/.develops
 	$(BIN)/python -m pytest $(ARGS)
+
+load: $(VENV)/.develops
+	@$(BIN)/python -m loadtest.locust.run $(ARGS)
 
 lint: $(VENV)/.develops
 	$(BIN)/ruff check .

@@ -1,0 +1,146 @@
+"""A juggler client that writes down all that it sends and receives, and tells how long it took. Knows no locust."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gevent
+
+from juggler.client import Client, State
+from juggler.codec import decode_args, decode_request, encode
+from juggler.errors import CallFailed, Expired, JugglerError, Nacked
+from juggler.message import Ack, Call, Evnt, Nack, Res, Response
+from juggler.session import Exp, result_value
+from loadtest.locust.answers import Entry, Expect, Fate, anything
+from loadtest.locust.checks import Book
+
+SENT_AT = "sent_at"
+"""Member of an event's args: when it was published, in seconds since 1970. Between machines, clocks have to agree."""
+
+
+class Measure(NamedTuple):
+    """Something that took its time.
+
+    Attributes:
+        kind: CALL (to its result), ACK (of a call), EXPIRED, PUB, SUB, UNSB (to their ACK) or EVNT (from its
+            publication).
+        name: the URI or channel.
+        seconds: how long it took; None where that is not known.
+        size: bytes of the message.
+        error: why it failed; None where it did not.
+    """
+
+    kind: str
+    name: str
+    seconds: float | None
+    size: int
+    error: JugglerError | None = None
+
+
+class RecordingClient(Client):
+    """A client with a book. It does not connect again: what is lost is to be seen."""
+
+    def __init__(
+        self,
+        url: str,
+        book: Book,
+        report: Callable[[Measure], None] = lambda measure: None,
+        expect: Expect = anything,
+        **options: Any,
+    ) -> None:
+        """Connect.
+
+        Args:
+            url: of the server.
+            book: of the process.
+            report: is told of everything that took its time; must be quick.
+            expect: says what a call has to be answered with, or what becomes of it.
+            options: those of `juggler.client.Client`.
+
+        Raises:
+            JugglerError: as `juggler.client.Client`.
+        """
+        self._book = book
+        self._report = report
+        self._expect = expect
+        self._we_close = False
+        self.number = 0
+        super().__init__(url, reconnect=False, on_message=self._on_book, on_state=self._on_end, **options)
+
+    def _connect(self) -> Any:
+        transport = super()._connect()
+        self.number = self._book.connected(time.monotonic())
+        return transport
+
+    def _send(self, text: bytes) -> None:
+        # The client has no hook for what it sends; afterwards would be too late, as the answer may be here by then.
+        message = decode_request(text.decode())
+        expected = self._expect(message) if isinstance(message, Call) else None
+        self._book.sent(self.number, message, time.monotonic(), expected)
+        super()._send(text)
+
+    def _on_book(self, message: Response | Exp) -> None:
+        now = time.monotonic()
+        entry = self._book.received(self.number, message, now)
+        self._report(self._measured(message, entry, now))
+
+    def _on_end(self, state: State, error: JugglerError | None) -> None:
+        if state is State.CLOSED and not self._we_close:
+            self._book.lost(self.number, time.monotonic(), str(error))
+
+    def _measured(self, message: Response | Exp, entry: Entry | None, now: float) -> Measure:
+        size = 0 if isinstance(message, Exp) else len(encode(message))
+        if isinstance(message, Evnt):
+            return Measure("EVNT", message.channel, age(message.args), size)
+        seconds = now - entry.sent_at if entry else None
+        kind = entry.type if entry else "?"
+        name = entry.name if entry else ""
+        if isinstance(message, Nack):
+            return Measure(kind, name, seconds, size, Nacked(message.code, message.message))
+        if isinstance(message, Res):
+            return Measure("CALL", message.uri, seconds, size, _failure(message))
+        if isinstance(message, Exp):
+            meant = entry is not None and entry.expected is Fate.EXPIRES
+            return Measure("EXPIRED", message.uri, seconds, 0, None if meant else Expired("no result in time"))
+        return Measure("ACK" if isinstance(message, Ack) and kind == "CALL" else kind, name, seconds, size)
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until all requests have ended, for at most ``timeout`` seconds. Return whether they have."""
+        deadline = time.monotonic() + timeout
+        while self._book.unanswered(self.number) and self.closed is None and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        return not self._book.unanswered(self.number)
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        began, first = time.monotonic(), not self._we_close
+        self._we_close = True
+        super().close(*args, **kwargs)
+        if first:
+            # Until the server has seen it, events may come.
+            self._book.closed(self.number, began, time.monotonic())
+
+
+def age(args: bytes) -> float | None:
+    """Return how many seconds ago an event with these args was published; None where they do not say."""
+    if b"sent_at" not in args:
+        return None
+    value = decode_args(args)
+    sent_at = value.get(SENT_AT) if isinstance(value, dict) else None
+    return max(0.0, time.time() - sent_at) if isinstance(sent_at, (int, float)) else None
+
+
+def stamped(**members: Any) -> dict[str, Any]:
+    """Return args for an event, with the time of now."""
+    return {SENT_AT: time.time(), **members}
+
+
+def _failure(res: Res) -> JugglerError | None:
+    if res.failed is None and not res.args.startswith(b'{"error"'):
+        return None
+    try:
+        result_value(res)
+    except CallFailed as error:
+        return error
+    return None

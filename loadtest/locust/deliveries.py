@@ -1,0 +1,183 @@
+"""The book of events: who had to receive which, who might, who did. PURE: no I/O, no clock.
+
+A publication happens at an unknown time between its PUB and its ACK, a subscription begins between SUB and ACK and ends
+between UNSB and ACK. Whoever was subscribed all the time has to receive it, once; whoever was not at any time must not;
+the rest is not judged, but counted as uncertain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from juggler.broker.glob import matches
+from juggler.message import Evnt
+from loadtest.locust.tally import Faults, Tally
+
+SLACK = 2.0
+"""Seconds after its ACK for which an event may be under way: who unsubscribes meanwhile may miss it, who subscribes
+meanwhile may receive it."""
+
+HORIZON = 30.0
+"""Seconds after its PUB when a publication is judged, and forgotten."""
+
+Key: TypeAlias = tuple[int, str, bool]
+"""A connection, and a channel or pattern."""
+
+
+@dataclass
+class _Subscription:
+    asked: float
+    confirmed: float | None = None
+    leaving: float | None = None
+    left: float | None = None
+
+    def has_to_receive(self, publication: _Publication) -> bool:
+        if publication.acked is None or self.confirmed is None or self.confirmed > publication.sent:
+            return False
+        return self.leaving is None or self.leaving >= publication.over
+
+    def may_receive(self, publication: _Publication) -> bool:
+        # A server passes an event on to whoever is subscribed when it arrives there.
+        before_it = publication.acked is not None and publication.over < self.asked
+        after_it = self.left is not None and self.left < publication.sent
+        return not before_it and not after_it
+
+
+@dataclass
+class _Publication:
+    channel: str
+    sent: float
+    acked: float | None = None
+    receipts: Counter[Key] = field(default_factory=Counter)
+
+    @property
+    def over(self) -> float:
+        """The time at which it is with everybody."""
+        return (self.acked or self.sent) + SLACK
+
+
+class Deliveries:
+    """The publications and subscriptions of all connections of a process."""
+
+    def __init__(self, tally: Tally, faults: Faults, excused: Callable[[float, float], bool]) -> None:
+        self._tally = tally
+        self._faults = faults
+        self._excused = excused
+        self._publications: dict[str, _Publication] = {}
+        self._subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
+        self._patterns: set[str] = set()
+
+    # What happens
+
+    def publishing(self, uuid: str, channel: str, now: float) -> None:
+        self._publications[uuid] = _Publication(channel, now)
+
+    def published(self, uuid: str, now: float) -> None:
+        """There is an ACK. Without it, it may have been published all the same."""
+        if uuid in self._publications:
+            self._publications[uuid].acked = now
+
+    def subscribing(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        self._subscriptions[channel, pattern].setdefault(connection, []).append(_Subscription(now))
+        if pattern:
+            self._patterns.add(channel)
+
+    def subscribed(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        for each in self._last(connection, channel, pattern):
+            each.confirmed = now
+
+    def refused(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        """There is no subscription after all: it ends before it was confirmed."""
+        for each in self._last(connection, channel, pattern):
+            each.leaving = each.left = now
+
+    def unsubscribing(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        for each in self._last(connection, channel, pattern):
+            each.leaving = now
+
+    def unsubscribed(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        for each in self._last(connection, channel, pattern):
+            each.left = now
+
+    def gone(self, connection: int, since: float, now: float) -> None:
+        """A connection has ended, some time after ``since``."""
+        for subscribers in self._subscriptions.values():
+            for each in subscribers.get(connection, ()):
+                each.leaving = since if each.leaving is None else min(each.leaving, since)
+                each.left = now if each.left is None else each.left
+
+    def received(self, connection: int, event: Evnt) -> None:
+        self._tally.events += 1
+        publication = self._publications.get(event.for_)
+        if publication is None:
+            self._tally.foreign += 1
+            return
+        if event.channel != publication.channel:
+            self._faults.add("an event on another channel than its publication's", event.for_)
+        key = (connection, event.pattern, True) if event.pattern else (connection, event.channel, False)
+        publication.receipts[key] += 1
+
+    # What is to be said of it
+
+    def missing(self) -> int:
+        """Return how many events have to come and have not; those that may be missed are not among them."""
+        return sum(
+            1
+            for publication in self._publications.values()
+            if not self._excused(publication.sent, publication.over)
+            for key, subscriptions in self._concerned(publication)
+            if not publication.receipts[key] and any(s.has_to_receive(publication) for s in subscriptions)
+        )
+
+    def judge(self, now: float, finally_: bool = False) -> None:
+        """Judge publications of some time ago, and forget them; with ``finally_`` all of them."""
+        before = now if finally_ else now - HORIZON
+        for uuid, publication in list(self._publications.items()):
+            if publication.sent > before:
+                break  # they are in order
+            del self._publications[uuid]
+            self._judge(uuid, publication)
+        self._forget_subscriptions(now - 2 * HORIZON)
+
+    def _judge(self, uuid: str, publication: _Publication) -> None:
+        receipts = publication.receipts
+        for key, subscriptions in self._concerned(publication):
+            count = receipts.pop(key, 0)
+            if any(each.has_to_receive(publication) for each in subscriptions):
+                if count:
+                    self._tally.due += 1
+                elif self._excused(publication.sent, publication.over):
+                    self._tally.excused += 1
+                else:
+                    self._faults.add("an event was missed", f"{publication.channel} {uuid}, connection {key[0]}")
+            elif any(each.may_receive(publication) for each in subscriptions):
+                self._tally.uncertain += 1
+            elif count:
+                self._faults.add("an event for nobody who is subscribed", f"{publication.channel} {uuid}")
+            if count > 1:
+                self._faults.add("an event came twice", f"{publication.channel} {uuid}, connection {key[0]}")
+        if receipts:
+            self._faults.add("an event for nobody who is subscribed", f"{publication.channel} {uuid}")
+
+    def _concerned(self, publication: _Publication) -> Iterator[tuple[Key, list[_Subscription]]]:
+        keys = [(publication.channel, False)]
+        keys += [(pattern, True) for pattern in self._patterns if matches(pattern, publication.channel)]
+        for channel, pattern in keys:
+            for connection, subscriptions in self._subscriptions.get((channel, pattern), {}).items():
+                yield (connection, channel, pattern), subscriptions
+
+    def _last(self, connection: int, channel: str, pattern: bool) -> list[_Subscription]:
+        return self._subscriptions.get((channel, pattern), {}).get(connection, [])[-1:]
+
+    def _forget_subscriptions(self, before: float) -> None:
+        for key, subscribers in list(self._subscriptions.items()):
+            for connection, subscriptions in list(subscribers.items()):
+                subscriptions[:] = [each for each in subscriptions if each.left is None or each.left >= before]
+                if not subscriptions:
+                    del subscribers[connection]
+            if not subscribers:
+                del self._subscriptions[key]
+                self._patterns -= {key[0]} if key[1] else set()

@@ -1,0 +1,89 @@
+"""Some listeners do not read for a while: the server has to let go of them, and the others must notice nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gevent
+from locust import constant_throughput, tag, task
+
+from juggler.codec import decode_response
+from juggler.message import Evnt, MessageType
+from loadtest.locust.client import age, stamped
+from loadtest.locust.raw import RawConnection, request
+from loadtest.locust.scenarios.fanout import Listener
+from loadtest.locust.user import JugglerUser
+
+SIZE = 100_000
+PAUSE = 5.0
+"""Seconds without reading: events of that time are more than a server, and the system, keep for a client."""
+
+LONGEST = 30.0
+UP_TO_DATE = 0.5
+TOO_SLOW, LOST = 4429, 1006
+
+
+class SlowPublisher(JugglerUser):
+    """Publishes large events, twice so often as --event-rate says."""
+
+    fixed_count = 1
+
+    def wait_time(self) -> Any:
+        return constant_throughput(2 * self.environment.parsed_options.event_rate)(self)
+
+    @tag("slow")
+    @task
+    def publish(self) -> None:
+        self.client.publish(f"slow.{self.ledger.run}", stamped(text="x" * SIZE))
+
+
+class QuickListener(Listener):
+    """Listens to the same events, and has to get all of them."""
+
+    @tag("slow")
+    @task
+    def listen(self) -> None:
+        self.subscribe("slow")
+
+
+class SlowReader(JugglerUser):
+    """Does not read for some time, and then all there is. SLOW is the time until it is up to date, or let go of."""
+
+    @tag("slow")
+    @task
+    def doze(self) -> None:
+        self.ledger.book.tally.uncounted += 1
+        began = time.monotonic()
+        end, error = "", None
+        try:
+            end = self._doze(began)
+        except OSError as failure:
+            # A reset: the server has waited long enough for its close frame to be read.
+            end, error = str(LOST), None if time.monotonic() - began >= PAUSE else failure
+        if end not in ("up to date", "stopped", str(TOO_SLOW), str(LOST)):
+            error = ValueError(f"the server closed with {end}")
+        self.report("SLOW", end, time.monotonic() - began, error=error)
+        gevent.sleep(1)
+
+    def _doze(self, began: float) -> str:
+        with RawConnection(self.host or "") as connection:
+            connection.upgrade()
+            connection.send(request(MessageType.SUB, channel=f"slow.{self.ledger.run}"))
+            gevent.sleep(PAUSE)
+            while connection.ended is None and time.monotonic() < began + LONGEST:
+                ages = [age(text) for text in _args(connection.receive())]
+                if any(each is not None and each < UP_TO_DATE for each in ages):
+                    return "up to date"
+                if self.ledger.stopping:
+                    return "stopped"
+            return str(connection.ended or "too late")
+
+    def on_start(self) -> None:
+        """Need no client."""
+
+
+def _args(texts: list[bytes]) -> list[bytes]:
+    """Return the args of the events among messages."""
+    messages = [decode_response(text.decode()) for text in texts]
+    return [message.args for message in messages if isinstance(message, Evnt)]

@@ -1,0 +1,23 @@
+"""A tenth of the users, all of them for a third of the time, and a tenth again: does it recover?
+
+``locust -f loadtest/locustfile.py,loadtest/locust/shapes/spike.py --users 100 --run-time 60s …``
+"""
+
+from __future__ import annotations
+
+from locust import LoadTestShape
+
+from loadtest.locust.curves import spike
+
+RUN_TIME = 60.0
+
+
+class Spike(LoadTestShape):
+    """``--users`` are the most there are, ``--run-time`` is that of the whole, ``--spawn-rate`` as ever."""
+
+    use_common_options = True
+
+    def tick(self) -> tuple[int, float] | None:
+        options = self.runner.environment.parsed_options
+        users = spike(self.get_run_time(), options.num_users or 1, options.run_time or RUN_TIME)
+        return None if users is None else (users, options.spawn_rate or 100.0)

@@ -1,0 +1,31 @@
+"""A server that keeps some events to itself, sends others twice, and acknowledges some calls twice: for load tests."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+from juggler.broker.redis import RedisBroker
+from juggler.handler import chain
+from juggler.message import Ack, Evnt
+from juggler.server import Server
+
+_numbers = {Evnt: itertools.count(1), Ack: itertools.count(1)}
+
+
+def forget(next_handler):
+    """Drop or double every so manieth message."""
+
+    def handler(ctx, connection, message):
+        number = next(_numbers.get(type(message), iter([1])))
+        if isinstance(message, Evnt) and number % 20 == 0:
+            return
+        if (isinstance(message, Evnt) and number % 20 == 10) or (isinstance(message, Ack) and number % 50 == 0):
+            next_handler(ctx, connection, message)
+        next_handler(ctx, connection, message)
+
+    return handler
+
+
+broker = RedisBroker(os.environ["REDIS_URL"])
+server = Server(caller_broker=broker, pubsub_broker=broker, handler=chain(forget))

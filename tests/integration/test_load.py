@@ -1,0 +1,79 @@
+"""Load tests run, and fail when they should: ``make load``'s command, locust's own with workers, and a short soak."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+from loadtest.locust.stack import Stack
+from tests.docs import python_blocks
+from tests.integration.commands import ROOT
+
+
+def run(*arguments, timeout=45):
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def test_make_load(tmp_path):
+    report = tmp_path / "report.html"
+    done = run("loadtest.locust.run", "--seconds", "3", "--users", "12", "--report", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("ok      all counts agree\n")
+    calls = re.search(r"^CALL +([\d,]+) +([\d,]+) +0 +0$", done.stdout, re.MULTILINE)
+    assert calls.group(1) == calls.group(2)
+    events, due = re.search(r"^events: ([\d,]+) received, ([\d,]+) due", done.stdout, re.MULTILINE).groups()
+    assert int(events.replace(",", "")) >= int(due.replace(",", "")) > 0
+    assert int(re.search(r"answered, (\d+) expired \(0 of them overdue\)", done.stdout).group(1)) > 0
+    text = report.read_text()
+    assert "CHECK" in text
+    assert "test.echo" in text
+
+
+def test_wrong_counts_fail(tmp_path):
+    done = run(
+        *("loadtest.locust.run", "--seconds", "2", "--users", "6", "--report", str(tmp_path / "report.html")),
+        *("--app", "tests.integration.forgetful:server", "MixedUser", "FanoutListener", "FanoutPublisher"),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.endswith("FAILED\n")
+    for fault in ("an event was missed", "an event came twice", "a second answer to a request"):
+        assert f" x {fault}" in done.stdout
+    # It has counted more ACKs than its clients.
+    assert re.search(r"^WRONG   ACK: the server has counted \d+, its clients \d+$", done.stdout, re.MULTILINE)
+
+
+def test_what_cannot_run_says_so_in_a_line():
+    done = run("loadtest.locust.run", "--app", "tests.integration.nothing:server")
+    assert (done.returncode, done.stdout.count("\n")) == (2, 1)
+    assert re.fullmatch(r"load: the server did not start: .*nothing.*\n", done.stderr)
+
+
+def test_a_scenario_of_ones_own_with_workers(tmp_path):
+    (text,) = python_blocks("load-testing.md")
+    assert len([line for line in text.splitlines() if line]) <= 10
+    scenario, tally = tmp_path / "shop.py", tmp_path / "tally.json"
+    scenario.write_text(text)
+    with Stack() as stack:
+        stack.start_server()
+        stack.start_callee()
+        done = run(
+            *("locust", "-f", str(scenario), "--headless", "--only-summary", "--host", stack.url),
+            *("--users", "4", "--spawn-rate", "10", "--run-time", "1s", "--processes", "2", "--tally", str(tally)),
+            *("--master-bind-host", "127.0.0.1"),
+        )
+        assert done.returncode == 0, done.stderr
+        counts = json.loads(tally.read_text())
+        assert counts["connections"] == 4
+        assert counts["sent"]["CALL"] == counts["acked"]["CALL"] == counts["answered"] > 0
+
+
+def test_a_short_soak():
+    done = run("loadtest.soak", "--minutes", "0.05", timeout=55)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("ok      all is as it was\n")
+    for what in ("Redis is killed", "a callee is killed", "renewed by SIGHUP", "process of the server is killed"):
+        assert what in done.stdout
+    for row in ("memory, server worker", "files, callee process", "juggler_connection_greenlets_active", "keys, "):
+        assert re.search(f"^{row}", done.stdout, re.MULTILINE)

@@ -1,0 +1,56 @@
+"""loadtest.locust.curves and choice: how many users, and which."""
+
+from __future__ import annotations
+
+from loadtest.locust.choice import chosen
+from loadtest.locust.curves import spike, steps
+
+
+def test_steps_are_equal_and_end_at_the_top():
+    assert [steps(second, 10, 50.0) for second in (0, 9.9, 10, 20, 30, 40, 49.9)] == [2, 2, 4, 6, 8, 10, 10]
+    assert steps(50.0, 10, 50.0) is None
+    assert [steps(second, 3, 5.0) for second in range(5)] == [1, 2, 2, 3, 3]
+
+
+def test_a_spike_is_in_the_middle():
+    assert [spike(second, 50, 30.0) for second in (0, 9.9, 10, 19.9, 20, 29.9)] == [5, 5, 50, 50, 5, 5]
+    assert spike(30.0, 50, 30.0) is None
+    assert spike(0, 3, 30.0) == 1
+
+
+def task(*tags):
+    def run(user):
+        """Do nothing."""
+
+    if tags:
+        run.locust_tag_set = set(tags)
+    return run
+
+
+class MixedUser:
+    tasks = [task("mixed")]  # noqa: RUF012
+
+
+class Rate:
+    tasks = [task("rpc", "rate")]  # noqa: RUF012
+
+
+class Own:
+    tasks = [task(), task("rpc")]  # noqa: RUF012
+
+
+ALL = [MixedUser, Rate, Own]
+
+
+def test_without_a_word_it_is_the_mixed_one():
+    assert chosen(ALL, [], []) == [MixedUser]
+
+
+def test_named_classes_run():
+    assert chosen([Rate], ["Rate"], []) == [Rate]
+
+
+def test_tags_leave_out_classes_without_such_tasks():
+    assert chosen(ALL, [], ["rpc"]) == [Rate, Own]
+    assert chosen(ALL, [], ["rate", "mixed"]) == [MixedUser, Rate]
+    assert chosen(ALL, [], ["none"]) == []

@@ -1,0 +1,112 @@
+"""loadtest.locust.tally: sums that cannot be are found."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from loadtest.locust.tally import Faults, Tally, server_disagreements
+
+
+def tally(**changes):
+    """One of which all is true."""
+    found = Tally(
+        sent=Counter(CALL=10, PUB=4, SUB=2, UNSB=1),
+        acked=Counter(CALL=8, PUB=3, SUB=2, UNSB=1),
+        nacked=Counter(CALL=1, PUB=1),
+        lost=Counter(CALL=1),
+        answered=5,
+        expired=1,
+        replaced=1,
+        lost_calls=1,
+        late=1,
+        events=9,
+        due=5,
+        uncertain=3,
+        foreign=2,
+        connections=1,
+    )
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found
+
+
+def test_it_agrees():
+    assert tally().disagreements() == []
+    assert Tally().disagreements() == []
+
+
+@pytest.mark.parametrize("name", ["answered", "expired", "replaced", "lost_calls"])
+@pytest.mark.parametrize("step", [1, -1])
+def test_an_end_too_many_or_too_few(name, step):
+    wrong = tally()
+    setattr(wrong, name, getattr(wrong, name) + step)
+    (line,) = wrong.disagreements()
+    assert line == f"CALL: 8 acknowledged, but {8 + step} answered, expired or lost"
+
+
+@pytest.mark.parametrize("name", ["acked", "nacked", "lost"])
+@pytest.mark.parametrize("type", ["PUB", "SUB", "UNSB"])
+def test_an_answer_too_many(name, type):
+    wrong = tally()
+    getattr(wrong, name)[type] += 1
+    (line,) = wrong.disagreements()
+    assert line.startswith(f"{type}: ")
+
+
+@pytest.mark.parametrize(("events", "agree"), [(6, False), (7, True), (10, True), (11, False)])
+def test_events(events, agree):
+    assert (tally(events=events).disagreements() == []) is agree
+
+
+def counted(**changes):
+    figures = {
+        ("in", "CALL"): 10.0,
+        ("in", "PUB"): 4.0,
+        ("in", "SUB"): 2.0,
+        ("in", "UNSB"): 1.0,
+        ("out", "ACK"): 14.0,
+        ("out", "NACK"): 3.0,
+        ("out", "RES"): 6.0,
+        ("out", "EVNT"): 9.0,
+    }
+    for key in figures:
+        figures[key] += changes.get(key[1], 0)
+    return figures
+
+
+def test_the_server_agrees():
+    assert server_disagreements(tally(), counted()) == []
+    assert server_disagreements(Tally(), {}) == []
+
+
+@pytest.mark.parametrize("type", ["CALL", "PUB", "SUB", "UNSB", "ACK", "NACK", "RES", "EVNT"])
+def test_the_server_has_counted_something_else(type):
+    (line,) = server_disagreements(tally(), counted(**{type: -1}))
+    assert line.startswith(f"{type}: the server has counted ")
+
+
+def test_it_travels_and_adds_up():
+    sum_ = Tally()
+    for _ in range(2):
+        sum_.add(Tally.from_json(json.loads(json.dumps(tally().to_json()))))
+    assert (sum_.sent["CALL"], sum_.answered, sum_.events, sum_.late) == (20, 10, 18, 2)
+    assert sum_.disagreements() == []
+
+
+def test_people_see_all_of_it():
+    text = "\n".join(tally().lines())
+    for figure in ("10", "5 answered", "1 expired", "1 late", "9 received", "5 due", "3 uncertain", "2 foreign"):
+        assert figure in text
+
+
+def test_faults_have_examples_but_not_too_many():
+    faults = Faults()
+    assert not faults
+    for number in range(Faults.EXAMPLES + 2):
+        faults.add("odd", f"number {number}")
+    faults.add("even")
+    assert faults
+    assert faults.lines() == ["1 x even", "5 x odd (number 0; number 1; number 2)"]
