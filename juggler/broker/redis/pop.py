@@ -32,8 +32,8 @@ MANY = 4
 MOST_PARTS = 512
 """Parts that the lists are divided into."""
 
-MOST_NAMED_TWICE = 1000
-"""Lists up to which all of them are named once more, for the first that has something."""
+MOST_HOT = 8
+"""Lists that are looked at by themselves, because they had more than was taken the last time."""
 
 AT_ONCE = 0.005
 """Seconds within which a blocking pop that found something has not waited."""
@@ -146,18 +146,19 @@ class ManyListsPopper(ListPopper):
     """The same for so many lists that to name them all for each call costs more than the call.
 
     A blocking pop ends with the first list that has something, and names all of them again for the next. So when there
-    was something at once, the next pops look at all lists in one go: one command takes what the first list with
-    something has, others take a little from each of many parts of the lists. When nothing is found, it waits again.
+    was something at once, the next pops look at all lists in one go: they take a little from each of many parts of the
+    lists, and more from those that had more the last time. When nothing is found, it waits again.
     """
 
     def __init__(self, link: PopLink, lists: Sequence[bytes]) -> None:
         super().__init__(link, lists)
-        packed = [b"$%d\r\n%b\r\n" % (len(key), key) for key in lists]
+        packed = [_packed(key) for key in lists]
         size = -(-len(packed) // MOST_PARTS)
         self._chunks = deque(
             (len(packed[start : start + size]), b"".join(packed[start : start + size]))
             for start in range(0, len(packed), size)
         )
+        self._hot: list[bytes] = []
         self._busy = False
         self._may_look = True
 
@@ -176,23 +177,29 @@ class ManyListsPopper(ListPopper):
         self._chunks.rotate(-1)
         chunks = list(self._chunks)
         limit = self._link.bounded(limit)
-        commands = []
-        if len(self._lists) <= MOST_NAMED_TWICE:
-            commands.append(_lmpop(chunks, (limit + 1) // 2))
-            limit //= 2
-        parts = min(limit, len(chunks))
+        # Half of it from lists that had more than was taken, a little from each part of all lists.
+        hot = self._hot[: limit // 2]
+        counts = [limit // 2 // len(hot)] * len(hot) if hot else []
+        commands = [_lmpop([(1, key)], count) for key, count in zip(hot, counts, strict=True)]
+        left = limit - sum(counts)
+        parts = min(left, len(chunks))
         for part in range(parts):
             of_part = chunks[part * len(chunks) // parts : (part + 1) * len(chunks) // parts]
-            commands.append(_lmpop(of_part, limit // parts))
+            commands.append(_lmpop(of_part, left // parts))
+        counts += [left // parts] * parts
         replies: list[Any] = []
         last: AsyncResult = AsyncResult()
         self._link.send(b"".join(commands), (*[replies.append] * (len(commands) - 1), last.set))
         replies.append(last.get())
-        batch = [payload for reply in replies if isinstance(reply, list) for payload in reply[1]]
-        if batch:
+        popped = [(reply, count) for reply, count in zip(replies, counts, strict=True) if isinstance(reply, list)]
+        if popped:
             # Redis does not have them any more, whatever became of other commands: the next pop hears of that.
+            full = [reply[0] for reply, count in popped if len(reply[1]) >= count]
+            self._hot = [_packed(key) for key in full[:MOST_HOT]]
+            batch = [payload for reply, _ in popped for payload in reply[1]]
             self._link.note_sizes(batch)
             return [batch]
+        self._hot = []
         failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if failure is not None:
             if not str(failure).startswith("NOPERM"):
@@ -200,6 +207,10 @@ class ManyListsPopper(ListPopper):
             self._may_look = False
             log.warning("many URIs are served faster with a right to more, see docs/redis.md: %s", failure)
         return []
+
+
+def _packed(key: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(key), key)
 
 
 def _lmpop(chunks: Sequence[tuple[int, bytes]], count: int) -> bytes:
