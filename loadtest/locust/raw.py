@@ -82,7 +82,7 @@ class RawConnection:
 
         Raises:
             TimeoutError: nothing came in time.
-            OSError: the connection is lost.
+            OSError: the connection is lost, or has ended before.
         """
         self._receive()
         self._flush()
@@ -97,6 +97,8 @@ class RawConnection:
         return 1006 if self._protocol.state is State.CLOSED else None
 
     def _receive(self) -> None:
+        if self._protocol.state is State.CLOSED:
+            raise ConnectionResetError("the connection has ended")
         data = self.socket.recv(65536)
         if data:
             self._protocol.receive_data(data)

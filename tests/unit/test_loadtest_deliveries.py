@@ -196,7 +196,9 @@ def test_missed_while_something_was_broken(book):
     subscribe(book)
     book.disturbed(2.05, 2.5)
     publish(book)
+    assert book.missing() == 0
     publish(book, 4.0, 4.1)
+    assert book.missing() == 1
     faults, _ = judged(book)
     assert faults == {"an event was missed": 1}
     assert book.tally.excused == 1

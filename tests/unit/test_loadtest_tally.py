@@ -56,6 +56,15 @@ def test_an_answer_too_many(name, type):
     assert line.startswith(f"{type}: ")
 
 
+@pytest.mark.parametrize("type", ["CALL", "PUB", "SUB", "UNSB"])
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_request_too_many_or_too_few(type, step):
+    wrong = tally()
+    wrong.sent[type] += step
+    (line,) = wrong.disagreements()
+    assert line.startswith(f"{type}: {wrong.sent[type]} sent, but ")
+
+
 @pytest.mark.parametrize(("events", "agree"), [(6, False), (7, True), (10, True), (11, False)])
 def test_events(events, agree):
     assert (tally(events=events).disagreements() == []) is agree
