@@ -67,27 +67,25 @@ class RecordingClient(Client):
         self._expect = expect
         self._we_close = False
         self.number = 0
-        super().__init__(url, reconnect=False, on_message=self._on_book, on_state=self._on_end, **options)
+        hooks = {"on_message": self._on_book, "on_state": self._note_state, "on_raw": self._note_raw}
+        super().__init__(url, reconnect=False, **hooks, **options)
 
-    def _connect(self) -> Any:
-        transport = super()._connect()
-        self.number = self._book.connected(time.monotonic())
-        return transport
-
-    def _send(self, text: bytes) -> None:
-        # The client has no hook for what it sends; afterwards would be too late, as the answer may be here by then.
-        message = decode_request(text.decode())
-        expected = self._expect(message) if isinstance(message, Call) else None
-        self._book.sent(self.number, message, time.monotonic(), expected)
-        super()._send(text)
+    def _note_raw(self, direction: str, message: str | bytes) -> None:
+        # Before it is written: the answer may be here at once.
+        if direction == "out" and isinstance(message, str):
+            request = decode_request(message)
+            expected = self._expect(request) if isinstance(request, Call) else None
+            self._book.sent(self.number, request, time.monotonic(), expected)
 
     def _on_book(self, message: Response | Exp) -> None:
         now = time.monotonic()
         entry = self._book.received(self.number, message, now)
         self._report(self._measured(message, entry, now))
 
-    def _on_end(self, state: State, error: JugglerError | None) -> None:
-        if state is State.CLOSED and not self._we_close:
+    def _note_state(self, state: State, error: JugglerError | None) -> None:
+        if state is State.CONNECTED:
+            self.number = self._book.connected(time.monotonic())
+        elif state is State.CLOSED and not self._we_close:
             self._book.lost(self.number, time.monotonic(), str(error))
 
     def _measured(self, message: Response | Exp, entry: Entry | None, now: float) -> Measure:
