@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -90,7 +91,7 @@ def _page(url: str) -> str:
     return "http" + url.removeprefix("ws").rpartition("/")[0] + "/"
 
 
-def _first_call(url: str, stop: threading.Event) -> bool:
+def _first_call(url: str, stop: _Stop) -> bool:
     """Return whether the call was answered before we had to stop."""
     uri, args = FIRST_CALL
     with Client(url) as client:
@@ -127,9 +128,28 @@ def _host(redis_url: str) -> str:
     return parts.netloc.rpartition("@")[2] or parts.path
 
 
+class _Stop:
+    """Set when all is to end. Signals may come in the middle of anything here, of another signal's too: so no locks."""
+
+    def __init__(self) -> None:
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        self._told.put(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, for at most ``timeout`` seconds. Return whether it is."""
+        try:
+            self._told.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        self.set()  # for the next who asks
+        return True
+
+
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
+def _stop_signals() -> Iterator[_Stop]:
+    stop = _Stop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from juggler.client import Client
 from juggler.errors import ConnectionClosed, HandshakeRefused
-from tests.integration.commands import TIMEOUT, run, running
+from tests.integration.commands import TIMEOUT, run, run_python, running
 from tests.support import eventually
 
 
@@ -173,6 +173,28 @@ def test_the_demo_answers_and_leaves_nothing_behind():
         assert not alive(children)
         with pytest.raises(ConnectionClosed, match="cannot connect"):
             Client(url)
+
+
+STORM = """
+import os, signal, threading
+from juggler.cli.demo import _stop_signals
+
+def storm():
+    for _ in range(20_000):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+with _stop_signals() as stop:
+    threading.Thread(target=storm).start()
+    while threading.active_count() > 1:
+        stop.wait(0.001)
+    print("stopped" if stop.wait(5) else "not stopped")
+"""
+
+
+def test_signals_in_the_middle_of_signals_stop_the_demo():
+    done = run_python("-c", STORM)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
 def test_the_demos_parts_do_not_outlive_it():
