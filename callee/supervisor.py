@@ -144,6 +144,7 @@ class Supervisor:
         logs.configure(self._options.log_level, self._options.log_format)
         check_file(self._options.health_file)
         with ExitStack() as stack:
+            stack.callback(self.close)
             if self._options.listen is not None:
                 server = StatusServer(self._options.listen, self._status)
                 stack.callback(server.close)
@@ -156,6 +157,13 @@ class Supervisor:
             self._loop()
         self._say(f"stopped: {total(self._retired)}")
         return self._exit_code
+
+    def close(self) -> None:
+        """Release what signals and processes are waited for with."""
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
     # The loop
 
@@ -229,19 +237,24 @@ class Supervisor:
         return child
 
     def _on_ends(self) -> None:
-        ended = [
-            (child, group)
-            for group in (self._children, self._next, self._ending)
-            for child in group
-            if child.process.poll() is not None
-        ]
-        for child, group in ended:
+        # All are taken out before anything is done about one: that may move the others.
+        current, new, ending = (self._take_ended(group) for group in (self._children, self._next, self._ending))
+        for child in ending:
+            self._on_end_of_ending(child, child.process.returncode)
+        for child in current:
+            self._on_end_of_current(child, child.process.returncode)
+        for child in new:
+            how = _how(child.process.returncode)
+            log.error("process %d ended with %s: not reloaded, the old ones go on", child.process.pid, how)
+        if new:
+            self._give_up_next()
+
+    def _take_ended(self, group: list[_Child]) -> list[_Child]:
+        ended = [child for child in group if child.process.poll() is not None]
+        for child in ended:
             self._forget(child)
             group.remove(child)
-        # Each by the group in which it was: what is done about one may move the others.
-        for child, group in ended:
-            on_end = {id(self._ending): self._on_end_of_ending, id(self._next): self._on_end_of_next}
-            on_end.get(id(group), self._on_end_of_current)(child, child.process.returncode)
+        return ended
 
     def _forget(self, child: _Child) -> None:
         while child.read():
@@ -261,10 +274,6 @@ class Supervisor:
         elif code not in (0, 1):
             log.error("process %d ended with %s while it was stopped", child.process.pid, _how(code))
             self._exit_code = self._exit_code or 1
-
-    def _on_end_of_next(self, child: _Child, code: int) -> None:
-        log.error("process %d ended with %s: not reloaded, the old ones go on", child.process.pid, _how(code))
-        self._give_up_next()
 
     def _give_up_next(self) -> None:
         for other in self._next:
