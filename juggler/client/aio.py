@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
-from juggler.client.endings import RENEWAL_PAUSE, STABLE, State, may_come_back, reconnect_pauses
+from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, end_of, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
 from juggler.codec import MAX_TIMEOUT, encode, encode_args
@@ -70,7 +70,7 @@ class AsyncClient:
         self._allowed_messages = allowed_messages
         self._max_events = max_events
         self._reconnect = reconnect
-        self._reconnect_timeout = reconnect_timeout
+        self._comeback = Comeback(reconnect_timeout)
         self._on_message = on_message
         self._on_state = on_state
         self._options: dict[str, Any] = {
@@ -87,8 +87,6 @@ class AsyncClient:
         self._session = Session()
         self._overfull: list[AsyncSubscription] = []
         self._renewal: asyncio.Task[None] | None = None
-        self._attempts = reconnect_pauses()
-        self._connected_at = self._lost_at = 0.0
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
@@ -108,7 +106,7 @@ class AsyncClient:
             await websocket.close()
             raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
         self._websocket = websocket
-        self._connected_at = self._lost_at = time.monotonic()
+        self._comeback.on_connected(time.monotonic())
         self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
         self._tell_state(State.CONNECTED, None)
 
@@ -325,30 +323,26 @@ class AsyncClient:
 
     async def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
         """Connect, and make the subscriptions again; return why not, if not."""
-        now = time.monotonic()
-        if now - self._connected_at >= STABLE:
-            self._attempts = reconnect_pauses()
-            self._lost_at = now
-        for pause in self._attempts:
-            await self._wait_for_end(pause)
+        self._comeback.on_lost(time.monotonic())
+        while True:
+            await self._wait_for_end(self._comeback.next_pause())
             if self._session.ended is not None:
                 return self._session.ended
-            if self._reconnect_timeout is not None and time.monotonic() - self._lost_at >= self._reconnect_timeout:
+            if self._comeback.is_over(time.monotonic()):
                 return lost
             try:
                 websocket = await self._open()
             except JugglerError as error:
-                lost = error if isinstance(error, ConnectionClosed) else ConnectionClosed(lost.code, str(error))
+                lost = after_attempt(error, lost)
                 if may_come_back(error):
                     continue
                 return lost
             except Exception as error:
                 _log.exception("cannot connect to the server again for now")
-                lost = ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")
+                lost = after_attempt(error, lost)
                 continue
             if await self._resume(websocket):
                 return None
-        raise AssertionError("pauses never end")
 
     async def _wait_for_end(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -362,7 +356,7 @@ class AsyncClient:
                 await websocket.close()
                 return False
             self._websocket = websocket
-            self._connected_at = time.monotonic()
+            self._comeback.on_connected(time.monotonic())
             try:
                 for message in self._session.resume():
                     await self._send(encode(message))
@@ -575,11 +569,4 @@ class AsyncSubscription:
 
 
 def _reason_of(error: WebsocketClosed) -> ConnectionClosed:
-    if error.rcvd is not None:
-        return ConnectionClosed(error.rcvd.code, error.rcvd.reason)
-    sent = error.sent
-    if sent is not None and sent.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR):
-        # What the server sent is against the protocol, or too large: it would be the next time.
-        return ConnectionClosed(sent.code, f"the server broke the protocol: {sent.reason or sent.code}")
-    cause = error.__cause__ or (sent and sent.reason) or "the server is gone"
-    return ConnectionClosed(CloseCode.ABNORMAL, f"the connection was lost: {cause}")
+    return end_of(error.rcvd, error.sent, error.__cause__)

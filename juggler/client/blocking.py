@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from juggler.client.endings import RENEWAL_PAUSE, STABLE, State, may_come_back, reconnect_pauses
+from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import Headers, upgrade_headers
 from juggler.client.transport import Transport
@@ -104,7 +104,7 @@ class Client:
         self._allowed_messages = allowed_messages
         self._max_events = max_events
         self._reconnect = reconnect
-        self._reconnect_timeout = reconnect_timeout
+        self._comeback = Comeback(reconnect_timeout)
         self._on_message = on_message
         self._on_state = on_state
         self._on_raw = on_raw
@@ -127,8 +127,7 @@ class Client:
         self._order = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._transport = self._connect()
-        self._attempts = reconnect_pauses()
-        self._connected_at = self._lost_at = time.monotonic()
+        self._comeback.on_connected(time.monotonic())
         self._tell_state(State.CONNECTED, None)
         self._threads.append(_start("juggler-client-reader", self._run))
         if on_message is not None:
@@ -433,32 +432,28 @@ class Client:
 
     def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
         """Connect, and make the subscriptions again; return why not, if not."""
-        now = time.monotonic()
-        if now - self._connected_at >= STABLE:
-            self._attempts = reconnect_pauses()
-            self._lost_at = now
-        for pause in self._attempts:
+        self._comeback.on_lost(time.monotonic())
+        while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._session.ended, pause)
+                self._changed.wait_for(lambda: self._session.ended, self._comeback.next_pause())
             if self._session.ended is not None:
                 return self._session.ended
-            if self._reconnect_timeout is not None and time.monotonic() - self._lost_at >= self._reconnect_timeout:
+            if self._comeback.is_over(time.monotonic()):
                 return lost
             try:
                 transport = self._connect()
             except JugglerError as error:
-                lost = error if isinstance(error, ConnectionClosed) else ConnectionClosed(lost.code, str(error))
+                lost = after_attempt(error, lost)
                 if may_come_back(error):
                     continue
                 return lost
             except Exception as error:
                 # The function that returns the headers: it may be better the next time.
                 _log.exception("cannot connect to the server again for now")
-                lost = ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")
+                lost = after_attempt(error, lost)
                 continue
             if self._resume(transport):
                 return None
-        raise AssertionError("pauses never end")
 
     def _resume(self, transport: Transport) -> bool:
         """Use a new connection. Return False when it was lost at once, or the client has ended."""
@@ -469,7 +464,7 @@ class Client:
                     transport.release()
                     return False
                 self._transport = transport
-                self._connected_at = time.monotonic()
+                self._comeback.on_connected(time.monotonic())
                 messages = self._session.resume()
                 self._changed.notify_all()
             try:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from juggler.backoff import pauses
-from juggler.errors import CloseCode, ConnectionClosed, HandshakeRefused
+from juggler.errors import CloseCode, ConnectionClosed, HandshakeRefused, JugglerError
+
+if TYPE_CHECKING:
+    from websockets.frames import Close
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
 """Seconds before attempts to connect again: they double from the first to the longest, each jittered by half."""
@@ -57,6 +61,61 @@ def may_come_back(error: Exception) -> bool:
     return False
 
 
-def reconnect_pauses() -> Iterator[float]:
-    """Yield seconds to wait before each attempt."""
-    return pauses(FIRST_PAUSE, LONGEST_PAUSE)
+def end_of(received: Close | None, sent: Close | None, cause: object = None) -> ConnectionClosed:
+    """Return why a connection has ended.
+
+    Args:
+        received: the server's close frame, if there was one.
+        sent: ours, likewise.
+        cause: what was seen of a connection that was lost.
+    """
+    if received is not None:
+        return ConnectionClosed(received.code, received.reason)
+    if sent is not None and sent.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR):
+        # What the server sent is against the protocol, or too large: it would be the next time.
+        return ConnectionClosed(sent.code, f"the server broke the protocol: {sent.reason or sent.code}")
+    reason = cause or (sent and sent.reason) or "the server is gone"
+    return ConnectionClosed(CloseCode.ABNORMAL, f"the connection was lost: {reason}")
+
+
+class Comeback:
+    """When to connect again, and until when. Times are in seconds, on the clock ``time.monotonic``."""
+
+    def __init__(self, timeout: float | None) -> None:
+        """Begin before the first connection; ``timeout`` is how long it is tried after one that was lost."""
+        self._timeout = timeout
+        self._pauses = self._new_pauses()
+        self._connected_at = self._lost_at = 0.0
+        self._is_first = True
+
+    def on_connected(self, now: float) -> None:
+        """There is a connection."""
+        self._connected_at = now
+        if self._is_first:
+            self._is_first, self._lost_at = False, now
+
+    def on_lost(self, now: float) -> None:
+        """It is lost. One that has lived for a while makes a new beginning of pauses and patience."""
+        if now - self._connected_at >= STABLE:
+            self._pauses = self._new_pauses()
+            self._lost_at = now
+
+    def next_pause(self) -> float:
+        """Return how long to wait before the next attempt."""
+        return next(self._pauses)
+
+    def is_over(self, now: float) -> bool:
+        """Return whether it has been tried for long enough."""
+        return self._timeout is not None and now - self._lost_at >= self._timeout
+
+    def _new_pauses(self) -> Iterator[float]:
+        return pauses(FIRST_PAUSE, LONGEST_PAUSE)
+
+
+def after_attempt(error: Exception, lost: ConnectionClosed) -> ConnectionClosed:
+    """Return why there is no connection, now that an attempt has failed as well."""
+    if isinstance(error, ConnectionClosed):
+        return error
+    if isinstance(error, JugglerError):
+        return ConnectionClosed(lost.code, str(error))
+    return ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")

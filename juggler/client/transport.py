@@ -22,6 +22,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSED, CONNECTING, OPEN
 from websockets.uri import parse_uri
 
+from juggler.client.endings import end_of
 from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage
 
@@ -322,14 +323,5 @@ class Transport:
     def _end(self) -> ConnectionClosed:
         """Return why it has ended, for each who is told a new one."""
         if self.ended is None:
-            self.ended = self._reason()
+            self.ended = end_of(self._protocol.close_rcvd, self._protocol.close_sent)
         return ConnectionClosed(self.ended.code, self.ended.reason)
-
-    def _reason(self) -> ConnectionClosed:
-        received, sent = self._protocol.close_rcvd, self._protocol.close_sent
-        if received is not None:
-            return ConnectionClosed(received.code, received.reason)
-        if sent is not None and sent.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
-            # What the server sent is against the protocol, or too large: it would be the next time.
-            return ConnectionClosed(sent.code, f"the server broke the protocol: {sent.reason or sent.code}")
-        return ConnectionClosed(CloseCode.ABNORMAL, "the connection was lost: the server is gone")
