@@ -6,11 +6,8 @@ The tests run twice: here with greenlets, and unpatched, with threads, in a proc
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,10 +33,8 @@ from juggler.errors import (
 from juggler.message import Ack, Res
 from juggler.session import Exp
 from tests.integration.scripted import CALL, PUB, SUB, UNSB, Peer, echo, raw_server, serving
+from tests.integration.unpatched import UNPATCHED, pass_unpatched
 from tests.support import eventually
-
-UNPATCHED = "JUGGLER_TEST_UNPATCHED"
-
 
 # Connecting
 
@@ -922,18 +917,8 @@ def test_a_subscription_that_is_refused_anew_ends(quick):
 
 
 def test_this_process_is_patched_or_is_not():
-    assert monkey.is_module_patched("threading") == (not os.environ.get(UNPATCHED))
+    assert monkey.is_module_patched("threading") == (not UNPATCHED)
 
 
 def test_all_of_this_works_with_threads():
-    # Without the plugin that patches, and without what else is installed.
-    options = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-o", "addopts="]
-    others = ["-k", f"not {test_all_of_this_works_with_threads.__name__}", __file__]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *others],
-        env={**os.environ, UNPATCHED: "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    pass_unpatched(__file__, "-k", f"not {test_all_of_this_works_with_threads.__name__}")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -24,23 +21,12 @@ from juggler.errors import (
 )
 from juggler.session import Exp
 from tests.integration.scripted import CALL, PUB, SUB, UNSB, Peer, echo, serving
+from tests.integration.unpatched import UNPATCHED, pass_unpatched
 
-UNPATCHED = "JUGGLER_TEST_UNPATCHED"
-
-if not os.environ.get(UNPATCHED):
+if not UNPATCHED:
 
     def test_all_of_these_pass_in_an_unpatched_process():
-        options = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-o", "addopts="]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, __file__],
-            env={**os.environ, UNPATCHED: "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "passed" in done.stdout
+        pass_unpatched(__file__)
 
 else:
 
