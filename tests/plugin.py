@@ -1,4 +1,4 @@
-"""Loaded by pytest before anything else (``-p tests.plugin``): gevent's monkey-patching, profiles, timeouts.
+"""Loaded by pytest before anything else (``-p tests.plugin``): gevent's monkey-patching, signals, profiles, timeouts.
 
 The library never patches; the test runner does, as a command would, before sockets and locks are made.
 """
@@ -16,6 +16,9 @@ import gevent  # noqa: E402
 import greenlet  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# Who is started in the background is made to ignore Ctrl-C, and so would be all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared machine is slow at times: a deadline for each example would fail good code.
 hypothesis.settings.register_profile("dev", deadline=None)
