@@ -19,6 +19,7 @@ import click
 from juggler.cli.options import bind_option, shown_address, verbose_option
 from juggler.client import Client
 from juggler.embedded import EmbeddedRedis
+from juggler.guard import ProcessGuard
 
 FIRST_CALL = ("test.reverse", "olleh")
 FIRST_CALL_TIMEOUT = 15.0
@@ -29,10 +30,6 @@ SERVER = ("-m", "juggler.cli.main", "server")
 CALLEE = ("-m", "callee.cli", "--fail-fast")
 OWN = ("--fail-fast", "--playground", "--list-uri", "juggler.uris")
 DEMO = "callee.demo:rpc"
-
-# Its standard input is a pipe that only we hold open, and on which it reads our children's process ids. They end with
-# us, however that comes about.
-GUARD = 'pids=; while read -r pid; do pids="$pids $pid"; done; kill -9 $pids'
 
 
 @click.command()
@@ -166,13 +163,7 @@ class _Parts:
         self._on_end = on_end
         self._processes: list[subprocess.Popen[str]] = []
         self._ended: list[str] = []
-        self._guard = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", GUARD],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        self._guard = ProcessGuard()
 
     def start(self, name: str, arguments: list[str], redis_url: str) -> str:
         """Start a process, and return the line that it prints when it is ready.
@@ -190,10 +181,8 @@ class _Parts:
             start_new_session=True,
         )
         self._processes.append(process)
-        assert self._guard.stdin is not None
+        self._guard.add(process.pid)
         assert process.stdout is not None
-        self._guard.stdin.write(f"{process.pid}\n")
-        self._guard.stdin.flush()
         line = process.stdout.readline().strip()
         if not line:
             raise click.exceptions.Exit(process.wait())
@@ -220,22 +209,18 @@ class _Parts:
     def stop(self) -> None:
         """End all processes, those started last first."""
         # The guard first: it must not kill a process id that is no longer our child's.
-        _kill(self._guard)
+        self._guard.close()
         for process in reversed(self._processes):
             process.terminate()
         for process in reversed(self._processes):
             try:
                 process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
-                _kill(process)
+                process.kill()
+                process.wait()
         self._processes.clear()
 
 
 def _copy(source: IO[str]) -> None:
     for line in source:
         click.echo(line, nl=False)
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()

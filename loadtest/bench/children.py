@@ -16,14 +16,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from juggler.guard import ProcessGuard
 from loadtest.bench.errors import BenchError
 
 STOP_TIMEOUT = 5.0
 LAST_LINES = 3
-
-# Its standard input is a pipe that only we hold open, and on which it reads our children's process ids. Their sessions
-# end with us, however that comes about.
-GUARD = 'pids=; while read -r pid; do pids="$pids -$pid"; done; kill -s KILL -- $pids'
 
 
 class Child:
@@ -140,13 +137,7 @@ class Children:
 
     def __init__(self) -> None:
         self._children: list[Child] = []
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        self._guard = ProcessGuard()
 
     def __enter__(self) -> Children:  # noqa: PYI034 (typing.Self is of Python 3.11)
         return self
@@ -158,9 +149,7 @@ class Children:
         """Start Python with ``arguments``; options are those of `Child`."""
         child = Child(name, arguments, **options)  # type: ignore[arg-type]
         self._children.append(child)
-        assert self._guard.stdin is not None
-        self._guard.stdin.write(f"{child.pid}\n")
-        self._guard.stdin.flush()
+        self._guard.add(child.pid)
         return child
 
     def check(self) -> None:
@@ -175,10 +164,7 @@ class Children:
     def stop(self) -> None:
         """End them all. Idempotent."""
         # The guard first: it must not kill a process id that is no longer our child's.
-        self._guard.kill()
-        self._guard.wait()
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
+        self._guard.close()
         for child in reversed(self._children):
             child.ask_to_stop()
         for child in reversed(self._children):

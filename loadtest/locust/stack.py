@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from juggler.embedded import EmbeddedRedis
+from juggler.guard import ProcessGuard
 from juggler.metrics.exposition import parse
 from juggler.metrics.rates import Samples
 
@@ -23,20 +24,6 @@ ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 12.0
 KEPT_LINES = 40
-
-# Its standard input is a pipe that only we hold open, and on which it reads which processes start and end. Those that
-# are left end with us, even when we are killed.
-GUARD = """
-import os, signal, sys
-pids = set()
-for line in sys.stdin:
-    (pids.add if line[0] == "+" else pids.discard)(int(line[1:]))
-for pid in pids:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except OSError:
-        pass
-"""
 
 
 class StackError(Exception):
@@ -166,10 +153,8 @@ class Stack:
         self._stack = ExitStack()
         self.url = ""
         self.parts: list[Part] = []
-        self._guard = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self._stack.callback(self._end_guard)
+        self._guard = ProcessGuard()
+        self._stack.callback(self._guard.close)
         try:
             self.redis = self._stack.enter_context(redis())
         except BaseException:
@@ -235,7 +220,7 @@ class Stack:
             StackError: it took longer than so many seconds, and was killed.
         """
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-            self._tell_guard("+", process.pid)
+            self._guard.add(process.pid)
             try:
                 return process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -243,7 +228,7 @@ class Stack:
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                self._tell_guard("-", process.pid)
+                self._guard.remove(process.pid)
 
     def check(self) -> None:
         """Raise StackError when a part has ended by itself."""
@@ -253,22 +238,10 @@ class Stack:
     def _start(self, name: str, arguments: list[str]) -> Part:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("JUGGLER_")}
         environment |= {"REDIS_URL": self.redis.url, "PYTHONPATH": str(ROOT)}
-        part = Part(name, arguments, environment, lambda pid: self._tell_guard("-", pid))
-        self._tell_guard("+", part.pid)
+        part = Part(name, arguments, environment, self._guard.remove)
+        self._guard.add(part.pid)
         self.parts.append(part)
         return part
-
-    def _tell_guard(self, sign: str, pid: int) -> None:
-        assert self._guard.stdin is not None
-        with suppress(OSError, ValueError):
-            self._guard.stdin.write(f"{sign}{pid}\n")
-            self._guard.stdin.flush()
-
-    def _end_guard(self) -> None:
-        self._guard.kill()
-        self._guard.wait()
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
 
 
 def end_at_sigterm() -> None:
