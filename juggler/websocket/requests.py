@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import Any
 
 import gevent
 from gevent.pywsgi import WSGIHandler
+
+log = logging.getLogger("juggler.websocket")
 
 _ANSWERS = {
     "400": ("400 Bad Request", "expected an HTTP/1.1 request"),
@@ -85,6 +88,10 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         self._stop_timer()
         environ: dict[str, Any] = super().get_environ()
         return environ
+
+    def log_error(self, msg: str, *args: object) -> None:
+        # pywsgi tells of what is no request here: the client's fault, and nothing to wake anybody for.
+        log.info(msg, *args)
 
     def _handle_client_error(self, ex: Exception) -> tuple[str, bytes] | None:
         # pywsgi prints a traceback for what its parser did not expect; anybody may send that.

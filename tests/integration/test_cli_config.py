@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -110,6 +111,19 @@ def test_a_clients_mistake_is_one_line_of_the_log_with_its_connection(redis_url)
         entry = json.loads(process.stderr.readline())
         assert (entry["level"], entry["logger"]) == ("info", "juggler.connection")
         assert re.fullmatch("[0-9a-f-]{36}", entry["connection"])
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=TIMEOUT)[1] == ""
+
+
+def test_what_is_no_request_is_one_line_of_the_log_too(redis_url):
+    with running("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--log-format", "json") as process:
+        url = urlsplit(url_of(process))
+        with socket.create_connection((url.hostname, url.port)) as sock:
+            sock.sendall(b"\0%s\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
+        entry = json.loads(process.stderr.readline())
+        assert (entry["level"], entry["logger"]) == ("info", "juggler.websocket")
+        assert entry["event"].endswith(r"Invalid HTTP method: '\x00%s\r\n'")
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""
 
