@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 
 from juggler.errors import ConfigError
-from juggler.guard import ProcessGuard
 
 SERVER_NAMES = ("redis-server", "valkey-server")
 HOST = "127.0.0.1"
@@ -22,6 +21,14 @@ START_ATTEMPTS = 3
 POLL_INTERVAL = 0.005
 ANSWER_TIMEOUT = 0.1
 LOG_LINES = 10
+
+# Its standard input is a pipe that only we hold open. Its end is our end, however that came about.
+GUARD = """
+read -r pid || exit
+read -r _
+kill -9 "$pid"
+rm -rf "$1"
+"""
 
 
 def find_server() -> str:
@@ -135,20 +142,25 @@ class EmbeddedRedis:
         raise ConfigError(f"{self._command[0]} {reason}:\n{self._log_tail()}")
 
     def _launch(self) -> None:
+        guard = ["/bin/sh", "-c", GUARD, "sh", str(self.directory)]
         command = [*self._command, "--port", str(self.port), "--dir", str(self.directory)]
-        self._guard = ProcessGuard(self.directory)
+        # Sessions of their own: a Ctrl-C in the terminal is for us, and we stop the server when all else has ended.
+        self._guard = subprocess.Popen(  # noqa: S603
+            guard, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
-            # A session of its own: a Ctrl-C in the terminal is for us, and we stop the server when all else has ended.
             with self._log.open("wb") as log:
                 self._server = subprocess.Popen(  # noqa: S603
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
                 )
         except OSError as error:
-            self._guard.close()
+            self._end(self._guard)
             raise ConfigError(f"cannot run {self._command[0]}: {error.strerror}") from error
         self.pid = self._server.pid
         self.url = f"redis://{HOST}:{self.port}"
-        self._guard.add(self.pid)
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"{self.pid}\n".encode())
+        self._guard.stdin.flush()
 
     def _wait_until_ready(self) -> bool:
         """Return whether our own server answers on the port; ``False`` when it has exited."""
@@ -172,9 +184,15 @@ class EmbeddedRedis:
 
     def _end_processes(self) -> None:
         # The guard first: it must not kill a process id that is no longer our server's.
-        self._guard.close()
-        self._server.kill()
-        self._server.wait()
+        self._end(self._guard)
+        self._end(self._server)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
     def _log_tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()

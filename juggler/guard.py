@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import suppress
-from pathlib import Path
 
 # Its standard input is a pipe that only we hold open, and on which it reads whose sessions begin and end. When the pipe
 # ends, those that are left are killed.
@@ -17,7 +16,6 @@ while read -r what pid; do
   esac
 done
 [ -z "$pids" ] || kill -s KILL -- $pids
-[ -z "$1" ] || rm -rf "$1"
 """
 
 
@@ -25,15 +23,12 @@ class ProcessGuard:
     """A process beside us, that kills sessions when we have ended without `close`.
 
     Works with and without gevent's monkey-patching.
-
-    Args:
-        directory: is removed then as well.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self) -> None:
         # A session of its own: a Ctrl-C in the terminal is not for it.
         self._process = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _SCRIPT, "sh", str(directory or "")],
+            ["/bin/sh", "-c", _SCRIPT],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -16,15 +16,14 @@ from tests.support import eventually
 # Starts three sessions, each a shell and its child; says which they are; and waits.
 STARTER = """
 import subprocess, sys, time
-from pathlib import Path
 from juggler.guard import ProcessGuard
 
-guard = ProcessGuard(Path(sys.argv[1]))
+guard = ProcessGuard()
 started = [subprocess.Popen(["/bin/sh", "-c", "sleep 30; :"], start_new_session=True).pid for _ in range(3)]
 for pid in started:
     guard.add(pid)
 guard.remove(started[1])
-if sys.argv[2] == "close":
+if sys.argv[1] == "close":
     guard.close()
 print(*started, flush=True)
 time.sleep(30)
@@ -32,13 +31,11 @@ time.sleep(30)
 
 
 @pytest.fixture
-def start(tmp_path):
-    directory = tmp_path / "guarded"
-    directory.mkdir()
+def start():
     started = []
 
     def start(what):
-        process = subprocess.Popen([sys.executable, "-c", STARTER, str(directory), what], stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", STARTER, what], stdout=subprocess.PIPE)
         assert process.stdout is not None
         with process.stdout:
             leaders = [int(pid) for pid in process.stdout.readline().split()]
@@ -46,7 +43,7 @@ def start(tmp_path):
         families = [eventually(lambda pid=pid: whole(pid)) for pid in leaders]
         process.kill()
         process.wait()
-        return directory, families
+        return families
 
     yield start
     for pid in started:
@@ -72,16 +69,14 @@ def runs(pid):
 
 
 def test_sessions_end_whole_with_the_one_that_started_them_but_not_those_that_were_removed(start):
-    directory, (first, removed, last) = start("guard")
+    first, removed, last = start("guard")
     eventually(lambda: not any(map(runs, first + last)))
-    eventually(lambda: not directory.exists())
     assert all(map(runs, removed))
 
 
 def test_nothing_is_guarded_after_close(start):
-    directory, families = start("close")
+    families = start("close")
     assert all(runs(pid) for each in families for pid in each)
-    assert directory.exists()
 
 
 def test_after_close_removing_does_nothing_and_adding_is_an_error():
