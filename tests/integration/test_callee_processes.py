@@ -424,7 +424,8 @@ def test_new_code_without_a_uri_that_was_asked_for_is_not_taken(redis_url, ask, 
     with running("shop:rpc", "--only", "version", "--redis", redis_url, cwd=shop.path) as process:
         assert ask("version", None) == 1
         text = (shop.path / "shop.py").read_text()
-        (shop.path / "shop.py").write_text(text.replace('"version"', '"another"'))
+        # Of another size, as in `shop`.
+        (shop.path / "shop.py").write_text(text.replace('"version"', '"another.version"'))
         process.send_signal(signal.SIGHUP)
         assert "not reloaded, the old code goes on" in process.stderr.readline()
         assert ask("version", None) == 1
