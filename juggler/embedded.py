@@ -5,6 +5,8 @@ It keeps nothing on disk, listens on loopback only, and ends with the process th
 
 from __future__ import annotations
 
+import errno
+import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +23,9 @@ START_ATTEMPTS = 3
 POLL_INTERVAL = 0.005
 ANSWER_TIMEOUT = 0.1
 LOG_LINES = 10
+OWN_PORTS = range(15_000, 32_768)
+"""Linux gives outgoing connections those from 32,768 on, others from 49,152 on."""
+PORT_ATTEMPTS = 100
 
 # Its standard input is a pipe that only we hold open. Its end is our end, however that came about.
 GUARD = """
@@ -200,8 +205,18 @@ class EmbeddedRedis:
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port on loopback that is free at this moment.
+
+    It is below those that systems give to outgoing connections, so that none of these takes it before it is used.
+
+    Raises:
+        OSError: many were tried, and all are taken.
+    """
+    for port in random.sample(OWN_PORTS, PORT_ATTEMPTS):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(errno.EADDRINUSE, f"no free port on {HOST} in {PORT_ATTEMPTS} attempts")

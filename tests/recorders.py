@@ -72,7 +72,7 @@ class RecordedSubscriber(Subscriber):
 def pop_all(consumer: CallConsumer, count: int, limit: int = 100) -> list[IncomingCall]:
     """Pop until there are ``count`` calls."""
     popped: list[IncomingCall] = []
-    with gevent.Timeout(5):
+    with gevent.Timeout(30):
         while len(popped) < count:
             popped += consumer.pop(limit)
     return popped

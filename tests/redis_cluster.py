@@ -77,10 +77,10 @@ class RedisCluster:
             node.run("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
         for node in nodes[1:]:
             self._meet(node)
-        eventually(lambda: all(self._knows(node, nodes) for node in nodes), timeout=10)
+        eventually(lambda: all(self._knows(node, nodes) for node in nodes))
         for master, replica in zip(self.masters, self.replicas, strict=False):
             replica.run("CLUSTER", "REPLICATE", master.id)
-        eventually(lambda: all(node.info()["cluster_state"] == "ok" for node in nodes), timeout=10)
+        eventually(lambda: all(node.info()["cluster_state"] == "ok" for node in nodes))
         eventually(lambda: all(b"master_link_status:up" in node.run("INFO", "replication") for node in self.replicas))
 
     def _meet(self, node: Node) -> None:
@@ -107,7 +107,7 @@ class RedisCluster:
         node = self._start()
         self.masters.append(node)
         self._meet(node)
-        eventually(lambda: all(self._knows(each, self.masters) for each in self.masters), timeout=10)
+        eventually(lambda: all(self._knows(each, self.masters) for each in self.masters))
         return node
 
     def master_of(self, key: bytes) -> Node:
@@ -153,11 +153,11 @@ class RedisCluster:
             pubsubs = [stack.enter_context(stack.enter_context(listener).pubsub()) for listener in listeners]
             for pubsub in pubsubs:
                 pubsub.subscribe("settled")
-                pubsub.get_message(timeout=5)
+                pubsub.get_message(timeout=30)
             for node in self.masters:
                 node.run("PUBLISH", "settled", "")
             for pubsub in pubsubs * len(self.masters):
-                assert pubsub.get_message(timeout=5)
+                assert pubsub.get_message(timeout=30)
 
     def flush(self) -> None:
         for node in self.masters:

@@ -25,7 +25,7 @@ from juggler.server import Server
 from juggler.websocket import WebSocketHandler
 from juggler.wsgi import Application
 
-WAIT = 5.0
+WAIT = 20.0
 
 
 class Running:

@@ -11,7 +11,7 @@ import gevent
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout: float = 5.0, message: str = "") -> T:
+def eventually(condition: Callable[[], T], timeout: float = 20.0, message: str = "") -> T:
     """Poll ``condition`` until it returns something true, and return that.
 
     Args:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-TIMEOUT = 30
+TIMEOUT = 100
 ROOT = Path(__file__).parents[2]
 
 _OF_THE_USER = ("REDIS_URL", "PUBSUB_REDIS_URL", "JUGGLER_URL", "JUGGLER_TOKEN")

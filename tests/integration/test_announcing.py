@@ -140,12 +140,12 @@ def test_a_killed_callee_is_forgotten_and_a_new_one_is_found_at_once(redis_url):
             callee.kill()
             callee.wait()
             killed = time.monotonic()
-            eventually(lambda: refused(wire), timeout=15)
+            eventually(lambda: refused(wire))
             assert time.monotonic() - killed < 8
         with callee_process(redis_url):
             assert call(wire, "test.echo")[0] == ACK
     with redis.Redis.from_url(redis_url, protocol=2) as client:
-        eventually(lambda: not client.keys("juggler:*"), timeout=10)
+        eventually(lambda: not client.keys("juggler:*"))
 
 
 def refused(wire):
@@ -205,7 +205,7 @@ def test_a_rate_is_told(redis_url):
             lines = run("uris", "--json", "test.echo", REDIS_URL=redis_url).stdout.splitlines()
             return json.loads(lines[0])["rate"]
 
-        eventually(lambda: rate() > 0, timeout=15)
+        eventually(lambda: rate() > 0)
 
 
 def test_thousands_of_uris_are_announced_in_chunks(redis_url):
@@ -219,7 +219,7 @@ def test_thousands_of_uris_are_announced_in_chunks(redis_url):
             eventually(lambda: told)
             return all(told[0].values())
 
-        eventually(all_served, timeout=10)
+        eventually(all_served)
         gevent.sleep(0)
         broker.close()
         assert end(process, signal.SIGTERM)[0] == 0

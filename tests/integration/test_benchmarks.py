@@ -42,7 +42,7 @@ RUNS = {
 
 def bench(*arguments, **options):
     return subprocess.run(
-        [*BENCH, *map(str, arguments)], capture_output=True, text=True, timeout=50, cwd=ROOT, **options
+        [*BENCH, *map(str, arguments)], capture_output=True, text=True, timeout=100, cwd=ROOT, **options
     )
 
 
@@ -146,10 +146,10 @@ def test_what_was_started_ends_with_it(number):
             assert process.stderr is not None
             assert "starting" in process.stderr.readline()
             assert "100 connections" in process.stderr.readline()
-            started = eventually(lambda: _generators_too(process.pid), 10, "generators")
+            started = eventually(lambda: _generators_too(process.pid), message="generators")
             process.send_signal(number)
             assert process.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-            eventually(lambda: not any(map(_runs, started)), 10, "all have ended")
+            eventually(lambda: not any(map(_runs, started)), message="all have ended")
         finally:
             process.kill()
 

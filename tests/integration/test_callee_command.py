@@ -43,7 +43,7 @@ def running(*args, cwd=ROOT, **more) -> Iterator[subprocess.Popen]:
 
 def run(*args, **more):
     return subprocess.run(
-        command(*args), cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=20, check=False
+        command(*args), cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=100, check=False
     )
 
 
@@ -51,7 +51,7 @@ def end(process, *signals):
     """Send the signals and return the exit code and what was printed since."""
     for each in signals:
         process.send_signal(each)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=100)
     return process.returncode, out, err
 
 

@@ -57,7 +57,7 @@ def test_in_memory(juggler_memory):
         stack.client.call("price", 1)
     with stack.client.subscribe("news") as news:
         assert stack.client.call("wait") == "waited"
-        assert news.get(timeout=5).args == "waited"
+        assert news.get(timeout=30).args == "waited"
 
 
 def test_twice(juggler_memory):

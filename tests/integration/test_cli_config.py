@@ -167,7 +167,7 @@ def test_several_workers_serve_and_end_in_order(redis_url):
         url = url_of(process)
         with callee_process(redis_url), Client(url) as client:
             assert client.call("test.echo", [1]) == [1]
-            with urllib.request.urlopen(url.replace("ws:", "http:").replace("/ws", "/metrics"), timeout=5) as answer:
+            with urllib.request.urlopen(url.replace("ws:", "http:").replace("/ws", "/metrics"), timeout=30) as answer:
                 assert b"juggler_connections" in answer.read()
             process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed, match="1001"):

@@ -370,7 +370,7 @@ def test_events_from_the_ack_to_the_end():
     with serving(script) as url, Client(url) as client:
         with client.subscribe("news") as news:
             assert news.get().args == 1
-            event = news.get(timeout=5)
+            event = news.get(timeout=30)
             assert (event.channel, event.pattern, event.args, json.loads(event.json)) == (
                 "news",
                 "",
@@ -755,7 +755,7 @@ def test_it_does_not_try_for_ever(quick):
     with raw_server(once) as url:
         client = Client(url, reconnect_timeout=0.05, timeout=0.2)
     del port
-    eventually(lambda: client.closed, timeout=5)
+    eventually(lambda: client.closed)
     assert client.closed.code == 1006
     client.close()
 
@@ -807,7 +807,7 @@ def test_a_server_that_accepts_and_closes_is_not_stormed(monkeypatch):
         peer.websocket.close(1013, "try later")
 
     with serving(script) as url, Client(url, reconnect_timeout=0.4) as client:
-        eventually(lambda: client.closed, timeout=10)
+        eventually(lambda: client.closed)
         assert 2 <= len(accepted) <= 6
 
 
@@ -861,7 +861,7 @@ def test_close_within_a_callback_ends_though_the_server_does_not_answer():
         client = Client(url, timeout=0.3, on_message=lambda message: clients[0].close(), on_state=lambda *_: None)
         clients.append(client)
         made.set()
-        eventually(lambda: not any(thread.is_alive() for thread in client._threads), timeout=8)
+        eventually(lambda: not any(thread.is_alive() for thread in client._threads))
         over.set()
 
 

@@ -47,4 +47,4 @@ def test_a_stack_in_memory_serves_threads_and_events(page, juggler_memory):
     stack = juggler_memory({uri: rpc[uri] for uri in ("shop.announce", "shop.price")}, unknown_uris="refuse")
     with stack.client.subscribe("shop.news") as news:
         stack.client.call("shop.announce", "hi")
-        assert json.loads(news.get(timeout=5).json) == {"text": "hi"}
+        assert json.loads(news.get(timeout=30).json) == {"text": "hi"}

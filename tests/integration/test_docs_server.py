@@ -31,9 +31,9 @@ def test_a_flask_application_beside_it(names):
     http = WSGIServer(("127.0.0.1", 0), names["application"], handler_class=WebSocketHandler, log=None)
     http.start()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{http.server_port}/", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http.server_port}/", timeout=30) as page:
             assert page.read() == b"hello"
-        with urllib.request.urlopen(f"http://127.0.0.1:{http.server_port}/healthz", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http.server_port}/healthz", timeout=30) as page:
             assert page.read() == b"alive\n"
         with Wire(f"ws://127.0.0.1:{http.server_port}/ws") as wire:
             assert wire.request(3, channel="c")["meta"]["type"] == 8

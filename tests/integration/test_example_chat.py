@@ -37,7 +37,7 @@ def test_what_is_said_is_heard_and_kept(tmp_path):
     with chat(database) as url, Client(url) as ann, Client(url) as bob:
         with bob.subscribe("chat.lobby") as lobby:
             said = ann.call("chat.say", {"room": "lobby", "name": "ann", "text": "hello"})
-            assert lobby.get(timeout=5).args == said
+            assert lobby.get(timeout=30).args == said
         assert [m["text"] for m in bob.call("chat.history", ["lobby"])] == ["hello"]
         assert bob.call("chat.rooms") == ["lobby"]
         with pytest.raises(CallFailed, match="text: Expected str of length >= 1"):
@@ -46,7 +46,7 @@ def test_what_is_said_is_heard_and_kept(tmp_path):
             ann.publish("chat.lobby", "I was never said")
         with pytest.raises(Nacked, match="403"):
             ann.call("other")
-        page = urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", "/"), timeout=5)
+        page = urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", "/"), timeout=30)
         with page:
             assert b"<title>Chat</title>" in page.read()
     with chat(database) as url, Client(url) as ann:

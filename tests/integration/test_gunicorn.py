@@ -120,7 +120,7 @@ class Gunicorn:
 
     def get(self, path: str) -> bytes:
         """Request a path on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path)
             return connection.getresponse().read()
@@ -237,7 +237,7 @@ def result(wire: Wire) -> Any:
 def lost(wire: Wire) -> None:
     """Wait until the connection is lost without a close frame."""
     with pytest.raises(ConnectionClosed) as end:
-        wire.websocket.recv(timeout=5)
+        wire.websocket.recv(timeout=30)
     assert end.value.rcvd is None
 
 
@@ -364,7 +364,7 @@ def test_sigterm_lets_calls_get_their_results_and_says_goodbye(gunicorn, redis_u
 
 def test_sigterm_waits_for_plain_requests_but_not_for_idle_connections(start):
     gunicorn = start("--graceful-timeout", "5")
-    idle = http.client.HTTPConnection("127.0.0.1", gunicorn.port, timeout=5)
+    idle = http.client.HTTPConnection("127.0.0.1", gunicorn.port, timeout=30)
     idle.request("GET", "/state")
     assert idle.getresponse().read()
     slow = gevent.spawn(gunicorn.get, "/slow")
@@ -373,7 +373,7 @@ def test_sigterm_waits_for_plain_requests_but_not_for_idle_connections(start):
     gunicorn.send(signal.SIGTERM)
     eventually(lambda: "Handling signal: term" in "".join(gunicorn.said))
     (gunicorn.directory / "go").touch()
-    assert slow.get(timeout=5) == b"slow"
+    assert slow.get(timeout=30) == b"slow"
     assert gunicorn.wait() == 0
     assert time.monotonic() - begin < 3
     idle.close()

@@ -113,11 +113,11 @@ def test_events_are_plain_publications(broker, client):
 
     with client.pubsub() as listener:
         listener.psubscribe("n*")
-        assert listener.get_message(timeout=5)["type"] == "psubscribe"
+        assert listener.get_message(timeout=30)["type"] == "psubscribe"
         published = Outcome()
         broker.publish("news", MSG, b'{"a":1}', published)
         assert published.wait() is None
-        message = listener.get_message(timeout=5)
+        message = listener.get_message(timeout=30)
     assert (message["channel"], json.loads(message["data"])) == (b"news", {"msg_uuid": MSG, "args": {"a": 1}})
 
 

@@ -21,7 +21,7 @@ NODE = ("node", "--experimental-websocket")
 
 def node(*arguments: str) -> subprocess.CompletedProcess[str]:
     needs("node")
-    return subprocess.run([*NODE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run([*NODE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_its_own_tests_pass():

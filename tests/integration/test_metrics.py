@@ -23,7 +23,7 @@ from tests.support import eventually
 
 
 def get(url: str, path: str) -> str:
-    with urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", path), timeout=5) as answer:
+    with urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", path), timeout=30) as answer:
         return answer.read().decode()
 
 
@@ -68,17 +68,17 @@ def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
     with EmbeddedRedis(bundled_server()) as redis:
         gunicorn = Gunicorn(tmp_path, redis.url, "-w", "2")
         try:
-            eventually(lambda: len(gunicorn.workers) == 2, timeout=15)
+            eventually(lambda: len(gunicorn.workers) == 2)
             with ExitStack() as stack:
                 for _ in range(8):
                     stack.enter_context(Wire(gunicorn.url)).request(MessageType.PUB, channel="c")
-                eventually(lambda: variables(gunicorn.url)["MsgsPUB"] == 8, timeout=5)
+                eventually(lambda: variables(gunicorn.url)["MsgsPUB"] == 8)
                 assert variables(gunicorn.url)["ActiveConns"] == 8
                 assert "juggler_workers 2.0" in get(gunicorn.url, "/metrics")
                 os.kill(gunicorn.workers[0], signal.SIGKILL)
-                eventually(lambda: len(gunicorn.workers) == 3, timeout=15)
-            eventually(lambda: variables(gunicorn.url)["ActiveConns"] == 0, timeout=5)
-            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.url, "/metrics"), timeout=5)
+                eventually(lambda: len(gunicorn.workers) == 3)
+            eventually(lambda: variables(gunicorn.url)["ActiveConns"] == 0)
+            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.url, "/metrics"))
             assert variables(gunicorn.url)["MsgsPUB"] == 8
             assert variables(gunicorn.url)["TotalConns"] == 8
         finally:
@@ -88,7 +88,7 @@ def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
 
 def stats(url: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "juggler.cli.main", "stats", url, "--interval", "0.1", "--count", "1"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
 def test_the_command_shows_what_a_server_does():

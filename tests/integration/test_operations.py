@@ -61,7 +61,7 @@ application = Application(server, trusted_proxies=1)
 
 def get(port: int, path: str) -> int:
     """Request a path on a connection of its own, and return the status."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", path)
         return connection.getresponse().status
@@ -104,7 +104,7 @@ def backend(tmp_path: Path, redis_url: str) -> Iterator[int]:
     with process(
         command, tmp_path, "gunicorn", REDIS_URL=redis_url, PYTHONPATH=str(ROOT), BIND=f"127.0.0.1:{port}", WORKERS="2"
     ):
-        eventually(lambda: answers(port), 10, "gunicorn is ready")
+        eventually(lambda: answers(port), message="gunicorn is ready")
         broker = RedisBroker(redis_url)
         with serving(broker, ["echo"], lambda call: call.args):
             yield port
@@ -143,7 +143,7 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path, backend: int) -> Itera
     checked = subprocess.run(check, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     with process(run, tmp_path, "proxy"):
-        eventually(lambda: answers(port), 10, "the proxy is ready")
+        eventually(lambda: answers(port), message="the proxy is ready")
         yield port
 
 

@@ -16,7 +16,7 @@ def get(running, path, method="GET", **headers):
     url = running.url.replace("ws://", "http://").removesuffix("/ws") + path
     request = urllib.request.Request(url, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:

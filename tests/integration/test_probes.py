@@ -19,7 +19,7 @@ def probe(url: str, path: str) -> tuple[int, str]:
     """Return status and body of a path beside the websocket's."""
     address = url.replace("ws://", "http://").replace("/ws", path)
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -22,7 +22,7 @@ from tests.support import eventually
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-TIMEOUT = 30
+TIMEOUT = 100
 
 URL_SHOWN = "ws://127.0.0.1:9000/ws"
 REDIS_SHOWN = "redis://127.0.0.1:41234"

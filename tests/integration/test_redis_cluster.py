@@ -73,7 +73,7 @@ class Load:
             self.calls.append(call)
             self._broker.call(URIS[number % len(URIS)], b"%d" % len(self.calls), self._timeout, call)
             call.expected = b"%d" % len(self.calls)
-            eventually(lambda call=call: self._ended(call), timeout=15)
+            eventually(lambda call=call: self._ended(call))
             gevent.sleep(0.001 if call.told[0][1] is None else 0.02)
 
     @staticmethod
@@ -200,7 +200,7 @@ def test_a_call_does_not_wait_for_other_slots(make_broker, limit):
         gevent.sleep(0.003)
         started = time.monotonic()
         broker.call(random.choice(URIS), b"1", 10.0, call)
-        assert len(popping.get(timeout=5)) == 1
+        assert len(popping.get(timeout=30)) == 1
         delays.append(time.monotonic() - started)
     print(f"limit {limit}: {sorted(delays)[15] * 1000:.2f} ms, at most {max(delays) * 1000:.2f}")
     assert sorted(delays)[15] < 0.1
@@ -219,7 +219,7 @@ def test_a_silent_node_does_not_keep_the_others_calls(redis_cluster, make_broker
                 call.wait(1)
         finally:
             redis_cluster.masters[0].signal(signal.SIGCONT)
-        eventually(lambda: all_are_served(broker), timeout=15)
+        eventually(lambda: all_are_served(broker))
 
 
 def test_calls_end_once_while_slots_move(redis_cluster, make_broker):
@@ -268,14 +268,14 @@ def test_service_comes_back_when_a_master_is_lost(sharded):
             lost_at = time.monotonic()
             cluster.masters[0].kill()
             eventually(lambda: not all_are_served(running._broker), message="the loss is noticed")
-            eventually(lambda: all_are_served(running._broker), timeout=12, message="service comes back")
+            eventually(lambda: all_are_served(running._broker), message="service comes back")
             print(f"{time.monotonic() - lost_at:.1f} s")
             assert cluster.master_of(calls_key(URIS[0])) is cluster.replicas[0]
             outcomes = running.stop()
             assert outcomes["result"] > 200
             assert outcomes["refused"] > 0
-            eventually(lambda: publish(pubsub, channel) is None, timeout=8)
-            eventually(lambda: not publish(pubsub, channel) and subscriber.events, timeout=8)
+            eventually(lambda: publish(pubsub, channel) is None)
+            eventually(lambda: not publish(pubsub, channel) and subscriber.events)
     finally:
         cluster.stop()
 
@@ -401,4 +401,4 @@ def test_a_slot_that_has_no_master_is_unavailable(redis_cluster, make_broker):
     finally:
         for each in redis_cluster.masters:
             each.run("CLUSTER", "SETSLOT", slot, "NODE", node.id)
-    eventually(lambda: all(each.info()["cluster_state"] == "ok" for each in redis_cluster.masters), timeout=10)
+    eventually(lambda: all(each.info()["cluster_state"] == "ok" for each in redis_cluster.masters))

@@ -70,8 +70,8 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
             assert wire.request(type, **{name: "x"})["payload"]["code"] == 503
         assert time.monotonic() - started < 1, "refused at once"
         mortal.start()
-        eventually(lambda: answers(wire), timeout=10, message="calls are answered again")
-        eventually(lambda: broker.pubsub.receiver.up, timeout=10)
+        eventually(lambda: answers(wire), message="calls are answered again")
+        eventually(lambda: broker.pubsub.receiver.up)
         # The subscription is made again without the client's doing; a new one of another client shows that it is done.
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
@@ -86,8 +86,8 @@ def test_a_refused_repetition_leaves_the_subscription_as_it_was(mortal):
             mortal.kill()
             eventually(lambda: subscriber.request(SUB, channel="c")["meta"]["type"] == NACK)
             mortal.start()
-            eventually(lambda: answers(wire), timeout=10)
-            eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK, timeout=10)
+            eventually(lambda: answers(wire))
+            eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK)
             wire.request(UNSB, channel="c")
             events_arrive(subscriber, wire)
         eventually(lambda: not broker.pubsub._topics, message="the subscription ends with its connection")
@@ -98,8 +98,8 @@ def test_a_server_may_come_before_its_redis(mortal):
         assert wire.request(SUB, channel="c")["payload"]["code"] == 503
         assert not answers(wire)
         mortal.start()
-        eventually(lambda: answers(wire), timeout=10)
-        eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK, timeout=10)
+        eventually(lambda: answers(wire))
+        eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK)
 
 
 def test_a_silent_redis_is_noticed_and_forgiven(mortal):
@@ -115,8 +115,8 @@ def test_a_silent_redis_is_noticed_and_forgiven(mortal):
         eventually(lambda: not broker.pubsub.receiver.up, message="it is noticed on the connection for events too")
         assert time.monotonic() - started < 6
         mortal.signal(signal.SIGCONT)
-        eventually(lambda: answers(wire), timeout=15)
-        eventually(lambda: broker.pubsub.receiver.up, timeout=15)
+        eventually(lambda: answers(wire))
+        eventually(lambda: broker.pubsub.receiver.up)
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
@@ -138,7 +138,7 @@ def test_a_silent_redis_with_a_full_socket_is_forgiven_too(mortal):
         broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", outcome)
         return outcome.wait() is None
 
-    eventually(works, timeout=15)
+    eventually(works)
     broker.close()
 
 
@@ -152,7 +152,7 @@ def test_a_master_that_becomes_a_replica_is_left(mortal):
         losses = broker._routes.link.losses
         assert losses > 0
         client.replicaof("NO", "ONE")
-        eventually(lambda: answers(wire), timeout=10)
+        eventually(lambda: answers(wire))
         assert broker._routes.link.losses == losses, "while it took no writes, nobody stayed connected to it"
 
 

@@ -57,10 +57,10 @@ def test_args_travel_as_they_came(args):
     ):
         wire.websocket.send(text % (CALL, '"uri":"u"', args))
         wire.receive()
-        assert f'"args":{args.strip()}' in wire.websocket.recv(timeout=5)
+        assert f'"args":{args.strip()}' in wire.websocket.recv(timeout=30)
         wire.request(SUB, channel="c")
         wire.websocket.send(text % (PUB, '"channel":"c"', args))
-        event = next(text for text in (wire.websocket.recv(timeout=5) for _ in range(2)) if '"type":10' in text)
+        event = next(text for text in (wire.websocket.recv(timeout=30) for _ in range(2)) if '"type":10' in text)
         assert f'"args":{args.strip()}' in event
 
 
@@ -320,7 +320,7 @@ def test_shutting_down_closes_the_idle_first_and_spreads_it():
         with serving(running.broker, ["u"], lambda call: b"1"):
             assert busy.receive()["meta"]["type"] == RES
         assert busy.closed()[0] == 1001
-        ending.get(timeout=5)
+        ending.get(timeout=30)
         assert time.monotonic() - begin < 1
 
 
@@ -404,7 +404,7 @@ def test_a_response_that_the_handler_still_has_is_not_lost_when_shutting_down():
         go.set()
         assert wire.receive()["meta"]["type"] == RES
         assert wire.closed()[0] == 1001
-        ending.get(timeout=5)
+        ending.get(timeout=30)
 
 
 def test_a_client_that_does_not_read_is_closed_and_holds_up_nobody():

@@ -47,7 +47,7 @@ class Client:
     def read(self, count: int) -> list[Frame]:
         """Read until there are so many frames."""
         data = b""
-        with gevent.Timeout(5):
+        with gevent.Timeout(30):
             while True:
                 data += self.sock.recv(65536)
                 with contextlib.suppress(AssertionError, IndexError):
@@ -58,7 +58,7 @@ class Client:
     def read_all(self) -> list[Frame]:
         """Read to the end of the connection, which must be an orderly one."""
         data = bytearray()
-        with gevent.Timeout(10):
+        with gevent.Timeout(30):
             while piece := self.sock.recv(1 << 20):
                 data += piece
         return parse(bytes(data))
@@ -114,7 +114,7 @@ def test_messages_arrive_whole(connect):
     assert websocket.receive() == "one"
     receiver = gevent.spawn(websocket.receive)
     peer.send(client(PING), client(CONTINUATION, b"o"))
-    assert receiver.get(timeout=5) == "two"
+    assert receiver.get(timeout=30) == "two"
 
 
 def test_bytes_that_were_read_with_the_request_come_first(connect):
@@ -219,7 +219,7 @@ def test_we_close(connect, code):
     receiver = gevent.spawn(receive_all, websocket)
     websocket.send(b"last")
     websocket.close(code, "that is all")
-    messages, ended = receiver.get(timeout=5)
+    messages, ended = receiver.get(timeout=30)
     assert messages == []
     assert (ended.code, ended.reason) == (code, "that is all")
     frames = peer.read(2)
@@ -326,7 +326,7 @@ def test_a_peer_that_never_stops_talking_is_not_listened_to_for_ever(connect):
     websocket, peer = connect(WebSocketOptions(close_timeout=None))
     websocket.close()
     ender = gevent.spawn(websocket.finish)
-    with gevent.Timeout(10), pytest.raises((BrokenPipeError, ConnectionResetError)):
+    with gevent.Timeout(30), pytest.raises((BrokenPipeError, ConnectionResetError)):
         peer.send(client(TEXT, b"x" * 100_000) * 1000)
     ender.join(5)
     assert websocket.closed
@@ -339,7 +339,7 @@ def test_who_still_receives_is_told_before_the_end(connect):
     peer.send(client(TEXT, b"x"))
     websocket.close(4000)
     websocket.finish()
-    _, ended = receiver.get(timeout=5)
+    _, ended = receiver.get(timeout=30)
     assert ended.code == 4000
 
 
@@ -359,7 +359,7 @@ def test_aborting(connect):
     gevent.idle()
     websocket.abort()
     websocket.abort()
-    _, ended = receiver.get(timeout=5)
+    _, ended = receiver.get(timeout=30)
     assert ended.code == CloseCode.ABNORMAL
     assert peer.read_all() == []
     assert websocket.wait_closed(0)
@@ -375,7 +375,7 @@ def test_aborting_what_lingers(connect, answered):
         peer.send(close(1000))
         assert peer.read_all() == []
     websocket.abort()
-    ender.get(timeout=5)
+    ender.get(timeout=30)
     assert websocket.wait_closed(0)
 
 
@@ -530,7 +530,7 @@ def test_pings_of_a_peer_that_does_not_read_are_bounded(connect):
     websocket, peer = connect(WebSocketOptions(queue_limit=50_000, close_timeout=0.05))
     receiver = gevent.spawn(receive_all, websocket)
     pings = client(PING, b"x" * 125) * 100
-    with contextlib.suppress(OSError), gevent.Timeout(10):
+    with contextlib.suppress(OSError), gevent.Timeout(30):
         while not receiver.dead:
             peer.send(pings)
             assert websocket.queued_bytes <= 60_000

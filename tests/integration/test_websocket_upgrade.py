@@ -58,7 +58,7 @@ class Running:
         self.server.start()
 
     def connect(self) -> Any:
-        return socket.create_connection(("127.0.0.1", self.server.server_port), timeout=5)
+        return socket.create_connection(("127.0.0.1", self.server.server_port), timeout=30)
 
     def open(self) -> Any:
         """Return a connected client that has read the 101."""
@@ -432,8 +432,8 @@ def test_compression_is_agreed_on_where_it_is_wanted(serve):
             assert bool(answer) == bool(compression)
             for text in ("short", "long ☃ " * 10_000, ""):
                 websocket.send(text)
-                assert websocket.recv(timeout=5) == text
-                assert websocket.recv(timeout=5) == "the same for all " * 1000
+                assert websocket.recv(timeout=30) == text
+                assert websocket.recv(timeout=30) == "the same for all " * 1000
 
 
 def test_compression_is_not_offered_by_default(serve):
@@ -501,7 +501,7 @@ def test_tls(secure, client_context):
     with secure.connect() as sock, connect_client(url, ssl=client_context, sock=sock, max_size=None) as websocket:
         for size in (0, 5, 16_384, 16_385, 100_000, 1_000_000):
             websocket.send("x" * size)
-            assert websocket.recv(timeout=5) == "x" * size
+            assert websocket.recv(timeout=30) == "x" * size
         websocket.close(4321, "enough")
         assert websocket.close_code == 4321
 

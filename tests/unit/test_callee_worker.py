@@ -235,7 +235,7 @@ def test_stop_lets_running_calls_end_and_takes_no_more(service):
     eventually(lambda: not service.broker._consumers)
     late = service.call(args=b"2", timeout=0.1)
     gate.open.set()
-    assert service.running.get(timeout=5) == 0
+    assert service.running.get(timeout=30) == 0
     assert result(running) == 1
     assert late.wait(2)[1] == ("expired",)
 
@@ -245,7 +245,7 @@ def test_stop_may_come_first_and_more_than_once(service):
     worker = service.start()
     worker.stop()
     worker.stop()
-    assert service.running.get(timeout=5) == 0
+    assert service.running.get(timeout=30) == 0
 
 
 def test_calls_that_do_not_end_are_given_up_and_told(service, caplog):
@@ -329,7 +329,7 @@ def test_an_outage_does_not_keep_it_from_stopping(service):
     worker = service.start()
     eventually(lambda: len(service.broker.errors) < 1000)
     worker.stop()
-    assert service.running.get(timeout=5) == 0
+    assert service.running.get(timeout=30) == 0
 
 
 def test_a_result_that_cannot_be_stored_is_logged(service, caplog):
@@ -353,7 +353,7 @@ def test_stop_waits_until_results_are_stored(service):
     gevent.sleep(0)
     assert not service.running.dead
     told[0](None)
-    assert service.running.get(timeout=5) == 0
+    assert service.running.get(timeout=30) == 0
 
 
 def test_a_worker_needs_functions(service):

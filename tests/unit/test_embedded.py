@@ -41,7 +41,7 @@ def is_alive(pid: int) -> bool:
 
 
 def ask(port: int, command: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(command.encode() + b"\r\n")
         return connection.recv(65536)
 
