@@ -252,8 +252,9 @@ def test_many_uris_are_served_in_bounds_and_each_in_its_order(caller, callee, co
         assert each.wait(2)[1] == ("result", args)
 
 
-def test_a_busy_uri_does_not_starve_the_others(caller, callee, call):
-    uris = [f"test.many.{number}" for number in range(20)]
+@pytest.mark.parametrize("count", [20, 300])
+def test_a_busy_uri_does_not_starve_the_others(caller, callee, call, count):
+    uris = [f"test.many.{number}" for number in range(count)]
     for _ in range(200):
         call(caller, uris[0])
     call(caller, uris[13])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from juggler.broker.redis import RedisBroker
 from tests.recorders import RecordedCall
+from tests.redis_servers import MortalRedis, mortal_redis
 
 
 @pytest.fixture
@@ -26,3 +28,10 @@ def ask(redis_url):
 
     yield ask
     broker.close()
+
+
+@pytest.fixture
+def mortal(tmp_path) -> Iterator[MortalRedis]:
+    """A Redis server that is not started yet, and that may be killed."""
+    with mortal_redis(tmp_path) as server:
+        yield server

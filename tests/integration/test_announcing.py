@@ -135,7 +135,8 @@ def test_a_killed_callee_is_forgotten_and_a_new_one_is_found_at_once(redis_url):
     with server_process(redis_url, "--unknown-uris", "refuse") as url, Wire(url) as wire:
         assert call(wire, "test.echo")[1]["code"] == 404
         with callee_process(redis_url) as callee:
-            assert call(wire, "test.echo")[0] == ACK
+            # It says that it serves just before it announces it.
+            eventually(lambda: call(wire, "test.echo")[0] == ACK)
             assert wire.receive()["meta"]["type"] == RES
             callee.kill()
             callee.wait()
@@ -143,7 +144,7 @@ def test_a_killed_callee_is_forgotten_and_a_new_one_is_found_at_once(redis_url):
             eventually(lambda: refused(wire))
             assert time.monotonic() - killed < 8
         with callee_process(redis_url):
-            assert call(wire, "test.echo")[0] == ACK
+            eventually(lambda: call(wire, "test.echo")[0] == ACK)
     with redis.Redis.from_url(redis_url, protocol=2) as client:
         eventually(lambda: not client.keys("juggler:*"))
 

@@ -17,17 +17,10 @@ from juggler.embedded import free_port
 from juggler.errors import BrokerUnavailable
 from juggler.message import MessageType
 from tests.recorders import Outcome, RecordedCall
-from tests.redis_servers import MortalRedis, mortal_redis
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
-
-
-@pytest.fixture
-def mortal(tmp_path) -> Iterator[MortalRedis]:
-    with mortal_redis(tmp_path) as server:
-        yield server
 
 
 @contextmanager

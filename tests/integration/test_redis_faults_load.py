@@ -11,20 +11,13 @@ import pytest
 
 from tests.integration.commands import callee_process, server_process
 from tests.load import Load
-from tests.redis_servers import MortalRedis, mortal_redis
 from tests.support import eventually
-
-
-@pytest.fixture
-def mortal(tmp_path) -> Iterator[MortalRedis]:
-    with mortal_redis(tmp_path) as server:
-        server.start()
-        yield server
 
 
 @pytest.fixture
 def load(mortal) -> Iterator[Load]:
     """Load on a server and a callee, and all is well."""
+    mortal.start()
     with ExitStack() as stack:
         stack.enter_context(callee_process(mortal.url))
         url = stack.enter_context(server_process(mortal.url))
@@ -83,6 +76,7 @@ def test_all_connections_are_cut_again_and_again(mortal, load):
 
 
 def test_a_callee_is_killed_in_the_middle_of_calls(mortal):
+    mortal.start()
     with ExitStack() as stack:
         first = stack.enter_context(callee_process(mortal.url))
         load = stack.enter_context(Load(stack.enter_context(server_process(mortal.url))))

@@ -362,12 +362,14 @@ class Link(BaseLink):
 
     Attributes:
         up_functions: called whenever a new connection is there; they must not block.
+        lost_functions: called whenever a connection, or the first attempt, has failed; they must not block.
     """
 
     def __init__(self, name: str, connector: Connector, watchdog: Watchdog, *, patience: float = 3.0) -> None:
         super().__init__(name, connector, watchdog, patience=patience)
         self._waiting: deque[OnReply] = deque()
         self.up_functions: list[Callable[[], None]] = []
+        self.lost_functions: list[Callable[[], None]] = []
         self._deferred: list[tuple[Callable[[], None], OnReply]] = []
 
     @property
@@ -440,3 +442,5 @@ class Link(BaseLink):
             on_reply(error)
         for _, on_error in deferred:
             on_error(error)
+        for function in self.lost_functions:
+            function()

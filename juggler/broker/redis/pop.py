@@ -26,9 +26,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 """About how many bytes one batch may have, judged by the size of earlier payloads."""
 
 
-MANY = 4
-"""Lists from which on a pop that is busy looks at all of them before it waits."""
-
 MOST_PARTS = 512
 """Parts that the lists are divided into."""
 
@@ -43,9 +40,9 @@ class PopLink(Link):
     """Pops from the right ends of lists: first in, first out. One pop at a time."""
 
     def __init__(self, name: str, connector: Connector, watchdog: Watchdog, blocking_timeout: float) -> None:
-        """As `Link`; a pop answers with an empty batch after ``blocking_timeout`` seconds."""
+        """As `Link`; a pop answers with an empty batch after ``blocking_timeout`` seconds, which it keeps."""
         super().__init__(name, connector, watchdog, patience=blocking_timeout + 3.0)
-        self._blocking_timeout = b"%.3f" % blocking_timeout
+        self.blocking_timeout = blocking_timeout
         self._average = 256.0
 
     def pop(self, keys: Sequence[bytes], limit: int, on_batch: OnBatch) -> None:
@@ -59,10 +56,10 @@ class PopLink(Link):
             return
         limit = self.bounded(limit)
         if self.modern:
-            packed = pack(b"BLMPOP", self._blocking_timeout, len(keys), *keys, b"RIGHT", b"COUNT", limit)
+            packed = pack(b"BLMPOP", b"%.3f" % self.blocking_timeout, len(keys), *keys, b"RIGHT", b"COUNT", limit)
             self.send(packed, (lambda reply: self._on_popped(reply, on_batch),))
         else:
-            packed = pack(b"BRPOP", *keys, self._blocking_timeout)
+            packed = pack(b"BRPOP", *keys, b"%.3f" % self.blocking_timeout)
             self.send(packed, (lambda reply: self._on_first(reply, limit - 1, on_batch),))
 
     def bounded(self, limit: int) -> int:

@@ -10,12 +10,20 @@ from collections.abc import Callable, Sequence
 
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Connector, Link, OnReply
-from juggler.broker.redis.pop import MANY, ListPopper, ManyListsPopper, PopLink, Popper
+from juggler.broker.redis.pop import ListPopper, ManyListsPopper, PopLink, Popper
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, Receiver, Topics
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.results import OnResults, OwnList, ResultsReader
+from juggler.broker.redis.tracked_pop import TrackedListsPopper
+from juggler.broker.redis.tracking import Tracking
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
+
+MANY = 4
+"""Lists from which on a pop that is busy looks at all of them before it waits."""
+
+VERY_MANY = 200
+"""Lists from which on Redis is asked to tell which of them have something."""
 
 
 class Routes(ABC):
@@ -101,8 +109,10 @@ class SingleServer(Routes):
         self.link.up_functions.append(function)
 
     def make_popper(self, lists: Sequence[bytes]) -> Popper:
-        kind = ListPopper if len(lists) < MANY else ManyListsPopper
-        return kind(PopLink("calls", self._connector, self._watchdog, self._blocking_timeout), lists)
+        link = PopLink("calls", self._connector, self._watchdog, self._blocking_timeout)
+        if len(lists) >= VERY_MANY:
+            return TrackedListsPopper(link, lists, Tracking(link, self._connector, self._watchdog, lists))
+        return ManyListsPopper(link, lists) if len(lists) >= MANY else ListPopper(link, lists)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return OwnList(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)

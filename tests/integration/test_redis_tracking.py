@@ -1,0 +1,149 @@
+"""Very many URIs of one callee: Redis tells which of them have calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import gevent
+import pytest
+import redis
+
+from juggler.broker.redis import RedisBroker, tracking
+from juggler.broker.redis.tracked_pop import TrackedListsPopper
+from tests.recorders import RecordedCall
+from tests.stack import serving
+from tests.support import eventually
+
+URIS = [f"test.many.{number}" for number in range(500)]
+
+
+@pytest.fixture
+def client(mortal) -> Iterator[redis.Redis]:
+    """A client of a server that can be killed."""
+    mortal.start()
+    with mortal.client() as client:
+        yield client
+
+
+@contextmanager
+def many(url) -> Iterator[tuple[RedisBroker, list[TrackedListsPopper]]]:
+    """A callee of all URIs that echoes, once Redis tells it what has calls."""
+    with closing(RedisBroker(url, blocking_timeout=0.1)) as broker:
+        poppers: list[TrackedListsPopper] = []
+        make_popper = broker._routes.make_popper
+
+        def make(lists):
+            poppers.append(make_popper(lists))
+            return poppers[-1]
+
+        broker._routes.make_popper = make
+        with serving(broker, URIS, lambda call: call.args):
+            yield broker, poppers
+
+
+def is_told(poppers):
+    return all(popper._tracking.on for popper in poppers)
+
+
+def answers(broker, uri):
+    call = RecordedCall()
+    try:
+        broker.call(uri, b"1", 5.0, call)
+        return call.wait(2)[1] == ("result", b"1")
+    except (AssertionError, IndexError):
+        return False
+
+
+def pops(client):
+    """How often Redis was asked to pop from a single list."""
+    return client.info("commandstats").get("cmdstat_rpop", {}).get("calls", 0)
+
+
+def test_what_waits_already_is_served_and_then_what_comes(mortal, client):
+    with closing(RedisBroker(mortal.url)) as caller:
+        early = [RecordedCall() for _ in URIS]
+        for uri, call in zip(URIS, early, strict=True):
+            caller.call(uri, b"1", 10.0, call)
+        for call in early:
+            call.wait(1)
+        with many(mortal.url) as (_, poppers):
+            for call in early:
+                assert call.wait(2)[1] == ("result", b"1")
+            eventually(lambda: is_told(poppers))
+            # What it popped until now was not told; and it may wait for all of them once more.
+            eventually(lambda: answers(caller, URIS[0]) and pops(client) > 0)
+            before = pops(client)
+            for uri in URIS[::50]:
+                assert answers(caller, uri)
+            after = pops(client)
+    # Those that had something, and no others; but one may be told twice.
+    assert len(URIS[::50]) <= after - before < 2 * len(URIS[::50])
+
+
+def test_callees_share_the_same_uris(mortal, client):
+    with closing(RedisBroker(mortal.url)) as caller, many(mortal.url) as (_, one), many(mortal.url) as (_, other):
+        eventually(lambda: is_told(one + other))
+        calls = [RecordedCall() for _ in range(2000)]
+        for number, call in enumerate(calls):
+            caller.call(URIS[number % len(URIS)], b"%d" % number, 10.0, call)
+        for number, call in enumerate(calls):
+            assert call.wait(2) == [("stored", None), ("result", b"%d" % number)]
+
+
+def test_a_restart_of_redis(mortal, client):
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        mortal.kill()
+        eventually(lambda: not is_told(poppers))
+        mortal.start()
+        eventually(lambda: answers(broker, URIS[7]))
+        eventually(lambda: is_told(poppers))
+        assert answers(broker, URIS[8])
+
+
+@pytest.mark.parametrize("which", ["pops", "is told"])
+def test_either_connection_is_lost(mortal, client, which):
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        (popper,) = poppers
+        assert answers(broker, URIS[7])
+        (popper._link if which == "pops" else popper._tracking._changes).drop("on purpose")
+        assert not is_told(poppers)
+        eventually(lambda: answers(broker, URIS[8]))
+        eventually(lambda: is_told(poppers))
+        assert answers(broker, URIS[9])
+
+
+def test_everything_is_flushed(mortal, client):
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        client.flushall()
+        assert answers(broker, URIS[7])
+        assert poppers[0]._tracking._changes.losses == 0
+
+
+def test_what_redis_does_not_tell_is_found_after_a_while(mortal, client, monkeypatch):
+    monkeypatch.setattr(tracking, "SURVEY_PERIOD", 0.3)
+    monkeypatch.setattr(tracking.Tracking, "_changed", lambda *_: None)
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        assert answers(broker, URIS[7])
+
+
+def test_a_callee_that_does_not_pop_does_not_let_redis_keep_more_and_more(mortal, client):
+    """The names go to a subscriber, and Redis cuts off one that does not read."""
+    client.config_set("client-output-buffer-limit", "pubsub 100000 0 0")
+    with many(mortal.url) as (_, poppers):
+        eventually(lambda: is_told(poppers))
+        (popper,) = poppers
+        popper._tracking._changes._greenlet.kill(block=False)  # it reads no more
+        gevent.sleep(0)
+        long = "juggler:calls:{test.many." + "x" * 1000 + "}"
+
+        def is_cut():
+            for number in range(1000):
+                client.set(f"{long}{number}", 1)
+            return not any("P" in each["flags"] for each in client.client_list())
+
+        eventually(is_cut)
