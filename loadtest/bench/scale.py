@@ -1,4 +1,4 @@
-"""``scale``: whether a call or an event costs more when there are many connections, URIs or channels."""
+"""``scale``: whether a call or an event costs more when there are many connections, URIs or channels, or workers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from loadtest.bench.stack import Stack
 
 CONNECTIONS = (100, 300, 1000, 3000, 5000)
 NAMES = (1, 10, 100, 1000, 10_000)
+WORKERS = (1, 2)
 HUNDRED = 100
 """Connections, or events under way, where these are not what is varied."""
 
@@ -24,6 +25,7 @@ def run(
     connections: Sequence[int],
     uris: Sequence[int],
     channels: Sequence[int],
+    workers: Sequence[int],
     only: Sequence[str],
     seconds: float,
     generators: int,
@@ -31,8 +33,8 @@ def run(
     """The cost of a call by the number of connections, then of URIs; that of an event by the number of channels.
 
     Each connection has one call in flight. URIs are called, and channels published to, in turn, over 100 connections;
-    each channel has one subscriber. A number that is given replaces all numbers of its kind: --connections 100
-    --connections 5000.
+    each channel has one subscriber. Last, the calls that several workers of a server do whose handler takes 300 µs of
+    CPU time for each. A number that is given replaces all numbers of its kind: --connections 100 --connections 5000.
     """
     if "connections" in only:
         yield from _connections(progress, sorted(connections), seconds, generators)
@@ -41,6 +43,9 @@ def run(
             yield _uris(progress, count, seconds, generators)
     if "channels" in only:
         yield from _channels(progress, sorted(channels), seconds, generators)
+    if "workers" in only:
+        for count in sorted(workers):
+            yield _workers(progress, count, seconds, generators)
 
 
 def _connections(progress: Progress, counts: Sequence[int], seconds: float, generators: int) -> Iterator[Row]:
@@ -74,15 +79,23 @@ def _channels(progress: Progress, counts: Sequence[int], seconds: float, generat
             yield row_of(plural(count, "channel"), "done", samples["subscribe"], x=count, curve="channels")
 
 
-KINDS = ("connections", "uris", "channels")
+def _workers(progress: Progress, count: int, seconds: float, generators: int) -> Row:
+    progress.step(f"scale: {plural(count, 'worker')}, {seconds:g} s")
+    with Stack(workers=count, app="loadtest.bench.busy:server") as stack:
+        sample = rpc.measure(stack, connections=HUNDRED, seconds=seconds, generators=generators)
+        return row_of(f"{plural(count, 'worker')}, busy", "done", sample, x=count, curve="workers")
+
+
+KINDS = ("connections", "uris", "channels", "workers")
 
 BENCHMARK = Benchmark(
     "scale",
-    "cost of a call with 100 to 5,000 connections and 1 to 10,000 URIs, of an event with as many channels",
+    "cost of a call by numbers of connections and URIs, of an event by that of channels; gain of workers",
     [
         benchmark.numbers("--connections", CONNECTIONS, "Numbers of connections.", most=MOST_CONNECTIONS),
         benchmark.numbers("--uris", NAMES, "Numbers of URIs.", most=100_000),
         benchmark.numbers("--channels", NAMES, "Numbers of channels.", most=100_000),
+        benchmark.numbers("--workers", WORKERS, "Numbers of processes of the server.", most=64),
         click.Option(
             ["--only"], type=click.Choice(KINDS), multiple=True, default=KINDS, help="What is varied; default: all."
         ),

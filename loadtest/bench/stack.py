@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from juggler.embedded import EmbeddedRedis
 from juggler.errors import ConfigError
@@ -28,6 +29,7 @@ class Stack:
         workers: processes of the server.
         callees: processes of the callee, 0 for none.
         delays: how many ``test.delay.<n>`` the callee serves.
+        app: a server of one's own, as ``MODULE:SERVER``; it finds Redis's URL in `loadtest.bench.busy.REDIS`.
         server_options: more options of ``juggler server``.
 
     Attributes:
@@ -46,6 +48,7 @@ class Stack:
         workers: int = 1,
         callees: int = 1,
         delays: int = 0,
+        app: str = "",
         server_options: Sequence[str] = (),
     ) -> None:
         self.pids: dict[str, int] = {}
@@ -58,7 +61,7 @@ class Stack:
             self.redis_port = redis.port
             self.children = stack.enter_context(Children())
             if server:
-                self._serve(redis.url, workers, server_options)
+                self._serve(redis.url, workers, app, server_options)
             self.pids[REDIS] = redis.pid
             if callees:
                 self._call(redis.url, callees, delays)
@@ -95,16 +98,26 @@ class Stack:
             time.sleep(min(left, CHECK_INTERVAL))
             self.children.check()
 
-    def _serve(self, url: str, workers: int, options: Sequence[str]) -> None:
-        command = ["-m", "juggler.cli.main", "server", "--bind", "127.0.0.1:0", "--redis", url]
+    def _serve(self, url: str, workers: int, app: str, options: Sequence[str]) -> None:
+        command = ["-m", "juggler.cli.main", "server", *([app] if app else ["--redis", url]), "--bind", "127.0.0.1:0"]
         several = ["--workers", str(workers)] if workers > 1 else []
-        child = self.children.start(SERVER, [*command, *several, *options])
+        child = self.children.start(SERVER, [*command, *several, *options], environment={"JUGGLER_BENCH_REDIS": url})
         line = _first_line(child)
-        found = [word for word in line.split() if word.startswith("ws://")]
+        found = [word for word in line.split() if "://" in word]
         if not found:
             raise BenchError(f"the server's first line has no address: {line}")
         self.port = urlsplit(found[0]).port or 0
         self.pids[SERVER] = child.pid
+        if workers > 1:
+            self._wait_for(workers)
+
+    def _wait_for(self, workers: int) -> None:
+        # The first one serves already, and would get all connections.
+        metrics, deadline = f"http://127.0.0.1:{self.port}/metrics", time.monotonic() + START_TIMEOUT
+        while f"\njuggler_workers {workers:.1f}\n" not in urlopen(metrics).read().decode():
+            if time.monotonic() > deadline:
+                raise BenchError(f"there were not {workers} workers within {START_TIMEOUT:g} s")
+            self.wait(CHECK_INTERVAL)
 
     def _call(self, url: str, processes: int, delays: int) -> None:
         several = ["--processes", str(processes)] if processes > 1 else []

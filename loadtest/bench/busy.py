@@ -1,0 +1,31 @@
+"""A server whose handler takes its time, for ``juggler server loadtest.bench.busy:server``."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from juggler.broker.redis import RedisBroker
+from juggler.connection import Connection
+from juggler.handler import Context, process_message
+from juggler.message import Message
+from juggler.server import Server
+
+REDIS = "JUGGLER_BENCH_REDIS"
+"""The environment variable with Redis's URL."""
+
+WORK = 300e-6
+"""Seconds of CPU time for each request."""
+
+
+def handler(ctx: Context, connection: Connection, message: Message) -> None:
+    """Compute for a while, as an application's checks may, and go on."""
+    if message.type.is_request:
+        end = time.thread_time() + WORK
+        while time.thread_time() < end:
+            pass
+    process_message(ctx, connection, message)
+
+
+broker = RedisBroker(os.environ[REDIS])
+server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler)
