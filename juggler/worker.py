@@ -17,6 +17,7 @@ from gevent import monkey
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
 from juggler.board import Place, board_of_master, set_place
+from juggler.garbage import look_less_often
 from juggler.metrics import Snapshot, merge
 from juggler.server import live_servers
 from juggler.websocket import WebSocketHandler
@@ -99,6 +100,7 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         self._place = _find_place(self)
 
     def run(self) -> None:
+        look_less_often()
         set_place(self._place)
         if self._place is not None:
             self._place.start(_figures)

@@ -82,8 +82,10 @@ def _serve_settings(settings: Settings) -> None:
 def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[], None] = lambda: None) -> None:
     import gevent
 
+    from juggler.garbage import look_less_often
     from juggler.server import live_servers
 
+    look_less_often()
     try:
         http = _listen(application, address(settings["listen.bind"]))
         wait()

@@ -13,6 +13,7 @@ import pytest
 
 from juggler.client import Client
 from juggler.errors import ConnectionClosed, Nacked
+from juggler.garbage import YOUNG_OBJECTS
 from tests.integration.commands import TIMEOUT, callee_process, run, running
 from tests.stack import Wire
 
@@ -158,6 +159,18 @@ def test_a_server_of_ones_own(in_tmp, redis_url, name, path):
 def test_what_cannot_be_served_is_one_line(in_tmp, redis_url, args, reason):
     done = run("server", *args, "--bind", "127.0.0.1:0", REDIS_URL=redis_url)
     assert (done.returncode, done.stderr) == (2, f"juggler server: {reason}\n")
+
+
+def test_the_garbage_collector_looks_less_often(in_tmp, redis_url):
+    (in_tmp / "told.py").write_text(
+        "import gc\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [str(gc.get_threshold()[0]).encode()]\n"
+    )
+    with running("server", "told:application", "--bind", "127.0.0.1:0") as process:
+        url = re.search(r"http://\S+", process.stdout.readline()).group()
+        assert int(urllib.request.urlopen(url, timeout=30).read()) == YOUNG_OBJECTS
 
 
 @pytest.mark.leaves_keys("juggler:calls:*")

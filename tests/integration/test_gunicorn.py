@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from juggler.broker.redis import RedisBroker
 from juggler.embedded import free_port
+from juggler.garbage import YOUNG_OBJECTS
 from juggler.message import MessageType
 from tests.stack import Wire, lazy_subscriber, serving
 from tests.support import eventually
@@ -37,7 +38,7 @@ LONG = 60 * 10**9
 
 # Tells with each upgrade, and at /state, which worker it is. The answer at /slow waits for a file.
 APP = """
-import json, os, time
+import gc, json, os, time
 from socket import IPPROTO_TCP, TCP_NODELAY
 from juggler.broker.redis import RedisBroker
 from juggler.server import Server
@@ -52,7 +53,7 @@ slow = 0
 def application(environ, start_response):
     global slow
     if environ["PATH_INFO"] == "/state":
-        body = json.dumps({"slow": slow, "nodelay": nodelay}).encode()
+        body = json.dumps({"gc": gc.get_threshold()[0], "slow": slow, "nodelay": nodelay}).encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     if environ["PATH_INFO"] == "/slow":
@@ -280,6 +281,7 @@ def test_small_messages_are_not_held_back(start):
     gunicorn = start()
     with Wire(gunicorn.url):
         assert gunicorn.state()["nodelay"] == [1]
+        assert gunicorn.state()["gc"] == YOUNG_OBJECTS
     gunicorn.stop()
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # A part of juggler imports from the rows above its own, and from itself.
 LAYERS = [
     ["errors"],
-    ["message", "rawjson", "loading", "backoff", "guard"],
+    ["message", "rawjson", "loading", "backoff", "guard", "garbage"],
     ["codec"],
     ["metrics", "embedded", "logs", "pages"],
     ["board"],
@@ -38,6 +38,7 @@ LAYERS = [
 # What stands beside the layers needs only these parts of juggler.
 NEEDS_ONLY = {
     "juggler.embedded": {"errors"},
+    "juggler.garbage": set(),
     "juggler.guard": set(),
     "juggler.session": {"errors", "message", "codec"},
     "juggler.client": {"errors", "message", "codec", "session", "backoff"},
