@@ -16,6 +16,7 @@ SHARES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max
 MOST_CURVES = 6
 """More would look alike."""
 KILOBYTES, MILLISECONDS = " KB", " ms"
+CURVES = ((COST, "CPU time", "CPU µs each"), (MILLISECONDS, "latency", "ms"), (RATE, "rate", "a second"))
 
 
 def plot_directory(directory: Path) -> list[Path]:
@@ -45,7 +46,7 @@ def charts(result: Result, machine: dict[str, Any]) -> Iterator[tuple[str, str]]
         yield "ratios", _ratios(result, note)
         return
     for curve in dict.fromkeys(row.curve for row in rows if row.x is not None):
-        for ending, title, unit in ((COST, "CPU time", "CPU µs each"), (MILLISECONDS, "latency", "ms")):
+        for ending, title, unit in CURVES:
             chart = Chart(f"{result.benchmark}: {title} by the number of {curve}", note, unit)
             yield f"{_slug(title)}-by-{_slug(curve)}", _curve(rows, curve, chart, ending)
     flat = [row for row in rows if row.x is None]
@@ -62,12 +63,9 @@ def charts(result: Result, machine: dict[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _parts(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
-    # A difference may be a little less than nothing.
+    # A difference may be a little less than nothing. Who has no part in a row keeps his colour in the others.
     return [
-        (
-            row.label,
-            {name.rpartition(" ")[0] or name: max(row.values[name], 0.0) for name in names if name in row.values},
-        )
+        (row.label, {name.rpartition(" ")[0] or name: max(row.values.get(name, 0.0), 0.0) for name in names})
         for row in rows
         if any(name in row.values for name in names)
     ]

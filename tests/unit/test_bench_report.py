@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -16,6 +19,7 @@ from loadtest.bench.plot import charts, plot_directory
 from loadtest.bench.registry import BENCHMARKS
 from loadtest.bench.report import Result, Row, in_order, more_is_better, read, row_of, save, shown, table
 
+ROOT = Path(__file__).parents[2]
 MACHINE = {"cpu": "<CPU>", "cores": 2, "revision": "abc", "date": "2026-01-02T03:04:05+00:00"}
 
 
@@ -99,6 +103,16 @@ def test_each_result_of_a_directory_is_drawn(tmp_path):
     save(tmp_path / "some.json", MACHINE, [RESULTS["flat"]])
     names = [path.name for path in plot_directory(tmp_path)]
     assert names == ["some-rpc-calls-rate.svg", "some-rpc-cpu-time.svg", "some-rpc-latency.svg"]
+
+
+def test_the_charts_of_the_documentation_are_those_of_its_results(tmp_path):
+    page, shown = (ROOT / "docs" / "performance.md").read_text(), ROOT / "docs" / "performance"
+    shutil.copy(shown / "all.json", tmp_path)
+    drawn = {path.name: path.read_text() for path in plot_directory(tmp_path)}
+    names = re.findall(r"!\[[^]]+\]\(performance/([^)]+)\)", page)
+    assert sorted(names) == sorted(path.name for path in shown.glob("*.svg"))
+    for name in names:
+        assert (shown / name).read_text() == drawn[name]
 
 
 def test_nothing_to_draw_is_said(tmp_path):
