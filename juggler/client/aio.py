@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed as WebsocketClosed
 from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, end_of, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
-from juggler.codec import MAX_TIMEOUT, encode, encode_args
+from juggler.codec import MAX_TIMEOUT, check_args, encode, encode_args
 from juggler.errors import CloseCode, ConnectionClosed, Expired, InvalidMessage, JugglerError
 from juggler.message import Call, Evnt, Pub, Request, Res, Response, Sub, Unsb
 from juggler.session import Exp, Outcome, Session, Sink, result_value
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
 OnState: TypeAlias = Callable[[State, JugglerError | None], None]
+OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
 
 _log = logging.getLogger("juggler.client")
 
@@ -61,6 +62,7 @@ class AsyncClient:
         ssl: ssl.SSLContext | None = None,
         on_message: OnMessage | None = None,
         on_state: OnState | None = None,
+        on_raw: OnRaw | None = None,
     ) -> None:
         """Make a client that is not connected yet; see `juggler.client.Client`."""
         self._url = url
@@ -73,6 +75,7 @@ class AsyncClient:
         self._comeback = Comeback(reconnect_timeout)
         self._on_message = on_message
         self._on_state = on_state
+        self._on_raw = on_raw
         self._options: dict[str, Any] = {
             "open_timeout": timeout,
             "close_timeout": timeout,
@@ -166,10 +169,18 @@ class AsyncClient:
 
     async def start_call(self, uri: str, args: Any = None, timeout: float | None = None) -> AsyncPending:
         """Start a call and do not wait for its result. Arguments and errors as those of `call`."""
+        return await self._start_call(uri, encode_args(args), timeout)
+
+    async def start_call_json(self, uri: str, args: bytes, timeout: float | None = None) -> AsyncPending:
+        """As `start_call`, with JSON text that travels as it is; see `juggler.client.Client.start_call_json`."""
+        check_args(args)
+        return await self._start_call(uri, args, timeout)
+
+    async def _start_call(self, uri: str, args: bytes, timeout: float | None) -> AsyncPending:
         timeout = self._call_timeout if timeout is None else timeout
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        message = Call(uri=uri, args=encode_args(args), timeout=timeout)
+        message = Call(uri=uri, args=args, timeout=timeout)
         text = encode(message)
         pending = AsyncPending()
         self._session.call(message, time.monotonic() + timeout, pending)
@@ -180,7 +191,15 @@ class AsyncClient:
 
     async def publish(self, channel: str, args: Any = None) -> None:
         """Publish an event, and wait until it is acknowledged; see `juggler.client.Client.publish`."""
-        message = Pub(channel=channel, args=encode_args(args))
+        await self._publish(channel, encode_args(args))
+
+    async def publish_json(self, channel: str, args: bytes) -> None:
+        """As `publish`, with JSON text that travels as it is; see `juggler.client.Client.publish_json`."""
+        check_args(args)
+        await self._publish(channel, args)
+
+    async def _publish(self, channel: str, args: bytes) -> None:
+        message = Pub(channel=channel, args=args)
         text = encode(message)
         waiter = AsyncPending()
         self._session.publish(message, waiter)
@@ -235,17 +254,22 @@ class AsyncClient:
             self._session.forget(message.uuid)
         waiter.outcome()
 
-    async def _send(self, text: bytes) -> None:
+    async def send_raw(self, message: str | bytes) -> None:
+        """Send a text message, or a binary one, as it is; see `juggler.client.Client.send_raw`."""
         websocket = self._websocket
         if websocket is None:
             raise ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
+        self._tell_raw("out", message)
         try:
-            await asyncio.wait_for(websocket.send(text.decode()), self._timeout)
+            await asyncio.wait_for(websocket.send(message), self._timeout)
         except WebsocketClosed as error:
             raise _reason_of(error) from error
         except asyncio.TimeoutError:
             websocket.transport.abort()
             raise ConnectionClosed(CloseCode.ABNORMAL, "a message could not be written in time") from None
+
+    async def _send(self, text: bytes) -> None:
+        await self.send_raw(text.decode())
 
     # The connection
 
@@ -288,6 +312,7 @@ class AsyncClient:
         try:
             while True:
                 text = await websocket.recv()
+                self._tell_raw("in", text)
                 if isinstance(text, bytes):
                     raise InvalidMessage("expected a text message, got a binary one")
                 message = self._session.receive(text)
@@ -407,6 +432,13 @@ class AsyncClient:
                 self._on_state(state, error)
             except Exception:
                 _log.exception("on_state failed for %s", state.value)
+
+    def _tell_raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
+        if self._on_raw is not None:
+            try:
+                self._on_raw(direction, message)
+            except Exception:
+                _log.exception("on_raw failed for a message %s", direction)
 
 
 class AsyncPending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 
@@ -248,3 +249,57 @@ else:
             run(refused(url))
         with serving(Peer.wait_closed, subprotocols=["other"], select_subprotocol=lambda *_: None) as url:
             run(other(url))
+
+    def test_args_as_json_text_travel_as_they_are():
+        seen = []
+
+        def script(peer):
+            for answer in (lambda call: peer.res(call, None), lambda pub: None):
+                seen.append(peer.websocket.recv())
+                request = json.loads(seen[-1])
+                peer.ack(request)
+                answer(request)
+            peer.wait_closed()
+
+        async def main(url):
+            async with AsyncClient(url) as client:
+                assert await (await client.start_call_json("x", b"1e400")).result() is None
+                await client.publish_json("news", b"1e400")
+                for request in (client.start_call_json, client.publish_json):
+                    with pytest.raises(InvalidValue, match="not a JSON value"):
+                        await request("x", b'1, "injected": 2')
+
+        with serving(script) as url:
+            run(main(url))
+        assert [text[text.index('"args":') :] for text in seen] == ['"args":1e400}}'] * 2
+
+    def test_raw_messages_travel_as_they_are_and_are_told():
+        told, answers = [], []
+
+        def script(peer):
+            answers.extend(peer.websocket.recv() for _ in range(2))
+            peer.websocket.send('{"meta": {"type": 12}}')
+            peer.wait_closed()
+
+        async def main(url):
+            client = AsyncClient(url, on_raw=lambda *args: told.append(args))
+            with pytest.raises(ConnectionClosed, match="not connected yet"):
+                await client.send_raw("x")
+            async with client:
+                await client.send_raw('{"né": ')
+                await client.send_raw(b"\x00\xff")
+                await until(lambda: client.closed)
+
+        with serving(script) as url:
+            run(main(url))
+        assert answers == ['{"né": ', b"\x00\xff"]
+        assert told == [("out", '{"né": '), ("out", b"\x00\xff"), ("in", '{"meta": {"type": 12}}')]
+
+    def test_an_on_raw_that_fails_does_no_harm(caplog):
+        async def main(url):
+            async with AsyncClient(url, on_raw=lambda *_: 1 / 0) as client:
+                assert await client.call("test.echo", 1) == 1
+
+        with serving(echo) as url:
+            run(main(url))
+        assert "on_raw failed for a message in" in caplog.text

@@ -14,7 +14,7 @@ UNPATCHED = bool(os.environ.get(_VARIABLE))
 """Whether this is such a process."""
 
 
-def pass_unpatched(file: str, *options: str, seconds: float = 50) -> None:
+def pass_unpatched(file: str, *options: str, seconds: float = 150) -> None:
     """Assert that the tests in a file pass, without the plugin that patches and without what else is installed."""
     own = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-o", "addopts=--import-mode=importlib"]
     done = subprocess.run(
