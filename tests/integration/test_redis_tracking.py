@@ -10,12 +10,15 @@ import pytest
 import redis
 
 from juggler.broker.redis import RedisBroker, tracking
+from juggler.broker.redis.keys import Names
 from juggler.broker.redis.tracked_pop import TrackedListsPopper
+from juggler.errors import BrokerError
 from tests.recorders import RecordedCall
 from tests.stack import serving
 from tests.support import eventually
 
 URIS = [f"test.many.{number}" for number in range(500)]
+URIS_KEYS = [Names().calls(uri) for uri in URIS]
 
 
 @pytest.fixture
@@ -40,6 +43,18 @@ def many(url) -> Iterator[tuple[RedisBroker, list[TrackedListsPopper]]]:
         broker._routes.make_popper = make
         with serving(broker, URIS, lambda call: call.args):
             yield broker, poppers
+
+
+def told_consumer(broker):
+    """Return a consumer of all URIs, once Redis tells it what has calls."""
+    consumer = broker.calls(URIS)
+
+    def is_on():
+        consumer.pop(1)
+        return consumer._popper._tracking.on
+
+    eventually(is_on)
+    return consumer
 
 
 def is_told(poppers):
@@ -124,11 +139,92 @@ def test_everything_is_flushed(mortal, client):
 
 
 def test_what_redis_does_not_tell_is_found_after_a_while(mortal, client, monkeypatch):
-    monkeypatch.setattr(tracking, "SURVEY_PERIOD", 0.3)
-    monkeypatch.setattr(tracking.Tracking, "_changed", lambda *_: None)
+    monkeypatch.setattr(tracking, "PERIOD", 0.3)
     with many(mortal.url) as (broker, poppers):
         eventually(lambda: is_told(poppers))
+        poppers[0]._tracking._changes._on_changed = lambda names: None
         assert answers(broker, URIS[7])
+
+
+def test_it_is_given_up_when_redis_does_not_tell(mortal, client, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "PERIOD", 0.2)
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        (popper,) = poppers
+        popper._tracking._changes._on_changed = lambda names: None
+        numbers = iter(range(500))
+        eventually(lambda: answers(broker, URIS[next(numbers)]) and popper._tracking._refused)
+        assert answers(broker, URIS[-1])
+        assert not is_told(poppers)
+    told = [record.getMessage() for record in caplog.records]
+    reason = "calls came, and Redis did not tell"
+    assert told[0] == f"many URIs are served slower for now: {reason}"
+    assert told[-1] == f"many URIs are served slower from now on: {reason}"
+
+
+def test_connections_to_different_servers(mortal, client, redis_server, monkeypatch, caplog):
+    """Behind an address that moves, each may lead to another one."""
+    monkeypatch.setattr(tracking, "PERIOD", 0.3)
+    with many(mortal.url) as (broker, poppers), closing(RedisBroker(redis_server.url)) as elsewhere:
+        eventually(lambda: is_told(poppers))
+        changes = poppers[0]._tracking._changes
+        connector, changes._connector = changes._connector, elsewhere._routes._connector
+        changes.drop("on purpose")
+        eventually(lambda: "two connections lead to different servers" in caplog.text)
+        for uri in URIS[:3]:
+            assert answers(broker, uri)
+        assert not is_told(poppers)
+        changes._connector = connector
+        eventually(lambda: is_told(poppers))
+        assert answers(broker, URIS[7])
+
+
+def test_what_redis_refuses_is_asked_for_again(mortal, client):
+    with closing(RedisBroker(mortal.url, blocking_timeout=0.1)) as broker:
+        consumer = told_consumer(broker)
+        broker.call(URIS[7], b"1", 30.0, RecordedCall())
+        eventually(lambda: consumer._popper._tracking.marked)
+        client.config_set("min-replicas-to-write", 1)
+        for _ in range(3):
+            with pytest.raises(BrokerError, match="NOREPLICAS"):
+                consumer.pop(1)
+        client.config_set("min-replicas-to-write", 0)
+        (call,) = consumer.pop(1)
+        assert call.args == b"1"
+
+
+def test_lists_that_others_have_emptied_cost_no_round_trip_each(mortal, client):
+    with closing(RedisBroker(mortal.url, blocking_timeout=0.1)) as broker:
+        consumer = told_consumer(broker)
+        tracked = consumer._popper._tracking
+        tracked.marked.mark(URIS_KEYS)
+        broker.call(URIS[-1], b"1", 30.0, RecordedCall())
+        eventually(lambda: client.llen(URIS_KEYS[-1]))
+        before = pops(client)
+        (call,) = consumer.pop(1)
+        assert (call.args, len(tracked.marked)) == (b"1", 1)
+        assert pops(client) - before <= 2
+
+
+def test_a_key_that_is_no_list_costs_the_others_nothing(mortal, client, caplog):
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        for _ in range(2):
+            client.set(URIS_KEYS[3], 1)
+            for uri in URIS[4:9]:
+                assert answers(broker, uri)
+        assert caplog.text.count("nobody can call what has its calls at juggler:calls:{test.many.3}") == 1
+        assert "no calls can be taken" not in caplog.text
+        client.delete(URIS_KEYS[3])
+        assert answers(broker, URIS[3])
+
+
+def test_what_anybody_publishes_is_no_name(mortal, client):
+    with many(mortal.url) as (broker, poppers):
+        eventually(lambda: is_told(poppers))
+        assert client.publish("__redis__:invalidate", "x" * 1000) == 1
+        assert answers(broker, URIS[7])
+        assert poppers[0]._tracking._changes.losses == 0
 
 
 def test_a_callee_that_does_not_pop_does_not_let_redis_keep_more_and_more(mortal, client):

@@ -57,6 +57,11 @@ class Names:
         """The key by which a server's version is found out: no URI's list, and never there."""
         return self._bytes + b"juggler:version"
 
+    @property
+    def proofs(self) -> bytes:
+        """What keys begin with that live for a moment, to prove that two connections lead to the same server."""
+        return self._bytes + b"juggler:proof:"
+
     def channel(self, channel: str) -> bytes:
         """Return Redis's name of a channel."""
         return self._bytes + channel.encode()

@@ -111,7 +111,8 @@ class SingleServer(Routes):
     def make_popper(self, lists: Sequence[bytes]) -> Popper:
         link = PopLink("calls", self._connector, self._watchdog, self._blocking_timeout)
         if len(lists) >= VERY_MANY:
-            return TrackedListsPopper(link, lists, Tracking(link, self._connector, self._watchdog, lists))
+            tracking = Tracking(link, self._connector, self._watchdog, lists, self._names.proofs)
+            return TrackedListsPopper(link, lists, tracking)
         return ManyListsPopper(link, lists) if len(lists) >= MANY else ListPopper(link, lists)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gevent.event import AsyncResult
 
-from juggler.broker.redis.link import as_error
+from juggler.broker.redis.link import Reply, as_error
 from juggler.broker.redis.pop import ManyListsPopper, PopLink
-from juggler.broker.redis.tracking import Tracking
+from juggler.broker.redis.resp import pack
+from juggler.broker.redis.tracking import Tracking, is_forbidden, is_no_list
+from juggler.errors import BrokerUnavailable
+
+SIFTED = 1000
+"""Marked lists that are asked for their lengths at a time, when some were found empty."""
 
 
 class TrackedListsPopper(ManyListsPopper):
@@ -24,41 +29,71 @@ class TrackedListsPopper(ManyListsPopper):
         self._tracking = tracking
 
     def pop(self, limit: int) -> list[list[bytes]]:
-        if not self._tracking.on:
-            return super().pop(limit)
-        self._tracking.refresh()
-        if not self._tracking.wait(self._link.blocking_timeout):
+        tracking = self._tracking
+        tracking.refresh()
+        if not tracking.on:
+            batches = super().pop(limit)
+            if tracking.on:
+                # It began meanwhile. What was left in a list then is not told, as we have changed it.
+                tracking.survey()  # type: ignore[unreachable]
+            return batches
+        if not tracking.wait(self._link.blocking_timeout):
             return []
-        return self._pop_marked(self._link.bounded(limit))
+        limit = self._link.bounded(limit)
+        while tracking.marked:
+            batch = self._pop_marked(limit)
+            if batch:
+                self._link.note_sizes(batch)
+                return [batch]
+            # Others were faster. Of thousands that they have emptied, not each may cost a round trip.
+            self._sift()
+        return []
 
-    def _pop_marked(self, limit: int) -> list[list[bytes]]:
-        marked = self._tracking.marked
-        lists = marked.take(limit)
+    def _pop_marked(self, limit: int) -> list[bytes]:
+        """Pop up to ``limit`` payloads from the first of the marked lists."""
+        lists = self._tracking.marked.take(limit)
         share = limit // len(lists)
-        replies: list[Any] = []
-        last: AsyncResult = AsyncResult()
-        on_replies = (*[replies.append] * (len(lists) - 1), last.set)
-        self._link.send(b"".join([_rpop(key, share) for key in lists]), on_replies)
-        replies.append(last.get())
         batch: list[bytes] = []
         failure: Exception | None = None
-        for key, reply in zip(lists, replies, strict=True):
+        for key, reply in zip(lists, self._ask(lists, lambda key: _rpop(key, share)), strict=True):
             if isinstance(reply, list):
                 batch += reply
                 if len(reply) == share:
-                    marked.mark((key,))
+                    self._tracking.marked.mark((key,))
+            elif is_no_list(reply):
+                self._tracking.set_aside(key, reply)
             elif reply is not None:
                 failure = reply
+                self._tracking.marked.mark((key,))
+        if is_forbidden(failure):
+            self._tracking.refuse(failure)
+        elif failure is not None and not batch:
+            raise as_error(failure)
+        # What was popped Redis does not have any more, whatever became of the rest: the next pop hears of that.
+        return batch
+
+    def _sift(self) -> None:
+        """Leave only those of the first marked lists marked that have something."""
+        lists = self._tracking.marked.take(SIFTED)
+        if not lists:
+            return
+        lengths = self._ask(lists, lambda key: pack(b"LLEN", key))
+        failure = next((length for length in lengths if isinstance(length, BrokerUnavailable)), None)
         if failure is not None:
-            # What was popped Redis does not have any more, whatever became of the rest.
-            if str(failure).startswith("NOPERM"):
-                self._tracking.refuse(failure)
-            elif not batch:
-                raise as_error(failure)
-        if not batch:
-            return []
-        self._link.note_sizes(batch)
-        return [batch]
+            raise failure
+        self._tracking.marked.mark(key for key, length in zip(lists, lengths, strict=True) if length != 0)
+
+    def _ask(self, lists: Sequence[bytes], command: Callable[[bytes], bytes]) -> list[Reply]:
+        """Send a command for each of some lists that are not marked any more, and return the replies."""
+        replies: list[Any] = []
+        last: AsyncResult = AsyncResult()
+        try:
+            self._link.send(b"".join(map(command, lists)), (*[replies.append] * (len(lists) - 1), last.set))
+        except BrokerUnavailable:
+            self._tracking.marked.mark(lists)
+            raise
+        replies.append(last.get())
+        return replies
 
     def close(self) -> None:
         self._tracking.close()

@@ -9,118 +9,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from itertools import takewhile
+from typing import Any, TypeGuard
 
 import hiredis
 from gevent.event import Event
 
-from juggler.broker.redis.link import BaseLink, Connector, Link, Reply
+from juggler.broker.redis.changes import ChangesLink
+from juggler.broker.redis.link import Connector, Link, OnReply, Reply, ignore
+from juggler.broker.redis.marked import Marked
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
 log = logging.getLogger("juggler.redis")
 
-CHANNEL = b"__redis__:invalidate"
+PERIOD = 10.0
+"""Seconds after which all lists are asked for what is in them, whatever Redis has told, or tracking is tried again."""
 
-SURVEY_PERIOD = 10.0
-"""Seconds after which all lists are asked for what is in them, whatever Redis has told."""
+MOST_DOUBLINGS = 5
+"""How often that time doubles while one attempt after the other fails."""
 
-
-class Marked:
-    """The lists that may have something, each once, those that were marked first come first."""
-
-    def __init__(self, lists: Iterable[bytes]) -> None:
-        self._lists = frozenset(lists)
-        self._marked: set[bytes] = set()
-        self._order: deque[bytes] = deque()
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def mark(self, keys: Iterable[bytes]) -> None:
-        """Add those that are our lists, and are not there yet."""
-        for key in keys:
-            if key in self._lists and key not in self._marked:
-                self._marked.add(key)
-                self._order.append(key)
-
-    def take(self, most: int) -> list[bytes]:
-        """Remove the first ones, and return them."""
-        keys = [self._order.popleft() for _ in range(min(most, len(self._order)))]
-        self._marked.difference_update(keys)
-        return keys
-
-
-class ChangesLink(BaseLink):
-    """Receives the names of keys that have changed, once another connection asks Redis to send them here.
-
-    Attributes:
-        client_id: what Redis calls this connection; ``None`` until it can receive names.
-    """
-
-    def __init__(
-        self,
-        connector: Connector,
-        watchdog: Watchdog,
-        on_ready: Callable[[], None],
-        on_changed: Callable[[list[bytes]], None],
-        on_gone: Callable[[], None],
-        on_refused: Callable[[hiredis.ReplyError], None],
-    ) -> None:
-        """Make a link that is not connected yet.
-
-        Args:
-            connector: makes the connection.
-            watchdog: looks after it.
-            on_ready: called when there is a ``client_id``.
-            on_changed: told the names.
-            on_gone: called when names will not come any more.
-            on_refused: told what Redis says that does not let us.
-        """
-        super().__init__("changes", connector, watchdog)
-        self.client_id: int | None = None
-        self._on_ready = on_ready
-        self._on_changed = on_changed
-        self._on_gone = on_gone
-        self._on_refused = on_refused
-        self._own_id: int | None = None
-        self._due = False
-
-    @property
-    def reply_due(self) -> bool:
-        return self._due
-
-    def ping(self) -> None:
-        self._due = True
-        self.write(b"*1\r\n$4\r\nPING\r\n")
-
-    def on_up(self) -> None:
-        self._due = True
-        self.write(pack(b"CLIENT", b"ID") + pack(b"SUBSCRIBE", CHANNEL))
-
-    def on_reply(self, reply: Reply) -> None:
-        if isinstance(reply, list):
-            if reply[0] == b"message":
-                # There are no names when all keys have gone.
-                self._on_changed(reply[2] or [])
-                return
-            self._due = False
-            if reply[0] == b"subscribe":
-                self.client_id = self._own_id
-                self._on_ready()
-        elif isinstance(reply, int):
-            self._own_id = reply
-        elif isinstance(reply, hiredis.ReplyError):
-            self._due = False
-            self._on_refused(reply)
-
-    def on_lost(self, error: BrokerUnavailable) -> None:
-        self.client_id = self._own_id = None
-        self._on_gone()
+MOST_DECEPTIONS = 2
+"""How often names may have failed to come before it is given up."""
 
 
 class Tracking:
@@ -131,7 +45,9 @@ class Tracking:
         on: whether ``marked`` is in step.
     """
 
-    def __init__(self, link: Link, connector: Connector, watchdog: Watchdog, lists: Sequence[bytes]) -> None:
+    def __init__(
+        self, link: Link, connector: Connector, watchdog: Watchdog, lists: Sequence[bytes], proof_prefix: bytes
+    ) -> None:
         """Begin when ``link`` is connected.
 
         Args:
@@ -139,6 +55,7 @@ class Tracking:
             connector: makes the other connection.
             watchdog: looks after that.
             lists: names of the lists.
+            proof_prefix: of a key that proves that both connections lead to one server.
         """
         self.marked = Marked(lists)
         self.on = False
@@ -146,59 +63,50 @@ class Tracking:
         self._link = link
         self._lists = lists
         self._prefix = _common_prefix(lists)
-        self._some = Event()
-        self._surveyed = 0.0
-        self._changes = ChangesLink(connector, watchdog, self._begin, self._changed, self._end, self.refuse)
+        self._turn = Event()
+        self._due = 0.0
+        self._untold: set[bytes] = set()
+        self._deceptions = 0
+        self._failures = 0
+        self._asked = False
+        self._no_lists: set[bytes] = set()
+        self._changes = ChangesLink(
+            connector, watchdog, proof_prefix, on_turn=self._on_changes_turn, on_changed=self._on_changed
+        )
         link.up_functions.append(self._on_link_up)
-        link.lost_functions.append(self._end)
+        link.lost_functions.append(self._on_link_lost)
+
+    # For who pops
 
     def wait(self, timeout: float) -> bool:
         """Wait until a list is marked, so long at most, and return whether there is one.
 
-        It ends early when `on` does.
+        It ends early when `on` does, and when it is time to `refresh`.
         """
         if not self.marked:
-            self._some.clear()
-            self._some.wait(timeout)
+            self._turn.clear()
+            self._turn.wait(max(0.0, min(timeout, self._due - time.monotonic())))
         return bool(self.marked)
 
     def refresh(self) -> None:
-        """Ask again for what is in the lists, if that was long ago."""
-        if time.monotonic() - self._surveyed > SURVEY_PERIOD:
-            self._survey()
-
-    def refuse(self, error: Exception) -> None:
-        """Give it up: Redis does not let us."""
-        self._end()
-        if not self._refused:
-            self._refused = True
-            log.warning("many URIs are served faster with a right to more, see docs/redis.md: %s", error)
-
-    def close(self) -> None:
-        """End at once. Idempotent."""
-        self._changes.close()
-
-    def _on_link_up(self) -> None:
-        self._changes.start()
-        self._begin()
-
-    def _begin(self) -> None:
-        client_id = self._changes.client_id
-        if client_id is None or not self._link.up:
+        """Do what is to be done every `PERIOD`."""
+        if self._refused or not self._due or time.monotonic() < self._due:
             return
-        options = (b"REDIRECT", client_id, b"BCAST", b"NOLOOP", b"PREFIX", self._prefix)
-        # Off first: another prefix, or client, cannot be set while it is on.
-        packed = pack(b"CLIENT", b"TRACKING", b"OFF") + pack(b"CLIENT", b"TRACKING", b"ON", *options)
-        self._link.send(packed, (lambda reply: None, partial(self._on_begun, client_id)))
+        if not self.on:
+            self._begin_anew()
+        elif self._untold:
+            self._deceptions += 1
+            error = ConnectionError("calls came, and Redis did not tell")
+            if self._deceptions < MOST_DECEPTIONS:
+                self._fail(error)
+            else:
+                self.refuse(error)
+        else:
+            self.survey()
 
-    def _on_begun(self, client_id: int, reply: Reply) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            self.refuse(reply)
-        elif not isinstance(reply, Exception) and client_id == self._changes.client_id:
-            self._survey()
-
-    def _survey(self) -> None:
-        self._surveyed = time.monotonic()
+    def survey(self) -> None:
+        """Ask for what is in the lists."""
+        self._due = time.monotonic() + PERIOD
         lengths: list[Any] = []
 
         def on_last(length: Reply) -> None:
@@ -206,32 +114,141 @@ class Tracking:
             self._on_surveyed(lengths)
 
         packed = b"".join(pack(b"LLEN", key) for key in self._lists)
-        self._link.send(packed, (*[lengths.append] * (len(self._lists) - 1), on_last))
+        self._send(packed, *[lengths.append] * (len(self._lists) - 1), on_last)
+
+    def refuse(self, error: Exception) -> None:
+        """Give it up: Redis does not let us."""
+        if self._refused:
+            return
+        self._refused = True
+        self._end()
+        self._changes.close()
+        if self._asked:
+            self._send(pack(b"CLIENT", b"TRACKING", b"OFF"), ignore)
+        advice = "faster with a right to more, see docs/redis.md" if is_forbidden(error) else "slower from now on"
+        log.warning("many URIs are served %s: %s", advice, error)
+
+    def set_aside(self, key: bytes, error: Exception) -> None:
+        """A key that is no list: say so, once. Who pops leaves it alone until it changes."""
+        if key not in self._no_lists:
+            self._no_lists.add(key)
+            log.warning("nobody can call what has its calls at %s: %s", key.decode(errors="replace"), error)
+
+    def close(self) -> None:
+        """End at once. Idempotent."""
+        self._changes.close()
+
+    # What happens to the connections
+
+    def _on_link_up(self) -> None:
+        if not self._refused:
+            self._changes.start()
+            self._begin()
+
+    def _on_link_lost(self) -> None:
+        self._asked = False
+        self._end()
+        # The other one may lead to where the master was.
+        self._changes.drop("the connection that pops was lost")
+
+    def _on_changes_turn(self) -> None:
+        if self._changes.refusal is not None:
+            self.refuse(self._changes.refusal)
+        elif self._changes.client_id is None:
+            self._end()
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        client_id = self._changes.client_id
+        if client_id is not None and self._link.up:
+            self._due = time.monotonic() + PERIOD
+            # A write, so that no replica answers it.
+            self._send(pack(b"PEXPIRE", self._changes.proof, 1), partial(self._on_proved, client_id))
+
+    def _on_proved(self, client_id: int, proved: Reply) -> None:
+        if isinstance(proved, BrokerUnavailable) or client_id != self._changes.client_id:
+            return
+        if proved == 1:
+            if self._asked:
+                # Another client cannot be set while it is on.
+                self._send(pack(b"CLIENT", b"TRACKING", b"OFF"), ignore)
+            self._asked = True
+            options = (b"REDIRECT", client_id, b"BCAST", b"NOLOOP", b"PREFIX", self._prefix)
+            self._send(pack(b"CLIENT", b"TRACKING", b"ON", *options), partial(self._on_begun, client_id))
+        else:
+            self._fail(ConnectionError("two connections lead to different servers"))
+
+    def _on_begun(self, client_id: int, begun: Reply) -> None:
+        if is_forbidden(begun):
+            self.refuse(begun)
+        elif isinstance(begun, hiredis.ReplyError):
+            self._fail(begun)
+        elif not isinstance(begun, BrokerUnavailable) and client_id == self._changes.client_id:
+            self.survey()
 
     def _on_surveyed(self, lengths: list[Any]) -> None:
-        error = next((each for each in lengths if isinstance(each, Exception)), None)
-        if isinstance(error, BrokerUnavailable) or self._changes.client_id is None:
+        error = next((each for each in lengths if isinstance(each, Exception) and not is_no_list(each)), None)
+        if self._changes.client_id is None or isinstance(error, BrokerUnavailable):
             return
-        if error is not None and str(error).startswith("NOPERM"):
+        if is_forbidden(error):
             self.refuse(error)
             return
+        found = []
+        for key, length in zip(self._lists, lengths, strict=True):
+            if is_no_list(length):
+                self.set_aside(key, length)
+            elif length != 0:
+                found.append(key)
+        # What is in a list that is not marked came after the last look at it: its name is on its way.
+        self._untold = {key for key in found if key not in self.marked} if self.on else set()
+        self._failures = 0
         self.on = True
-        self._mark([key for key, length in zip(self._lists, lengths, strict=True) if length != 0])
+        self._mark(found)
 
-    def _changed(self, keys: list[bytes]) -> None:
+    def _on_changed(self, keys: list[bytes]) -> None:
+        if self._untold:
+            self._untold.difference_update(keys)
         self._mark(keys)
 
-    def _mark(self, keys: list[bytes]) -> None:
+    def _mark(self, keys: Sequence[bytes]) -> None:
         self.marked.mark(keys)
         if self.marked:
-            self._some.set()
+            self._turn.set()
+
+    def _fail(self, error: Exception) -> None:
+        """Do without it until the next `refresh` that is due."""
+        self._end()
+        self._due = time.monotonic() + PERIOD * 2 ** min(self._failures, MOST_DOUBLINGS)
+        self._failures += 1
+        log.warning("many URIs are served slower for now: %s", error)
+
+    def _begin_anew(self) -> None:
+        self._due = time.monotonic() + PERIOD
+        self._changes.drop("for another attempt")
+
+    def _send(self, packed: bytes, *on_replies: OnReply) -> None:
+        # Without a connection there is nothing to be done: all begins anew with the next.
+        with suppress(BrokerUnavailable):
+            self._link.send(packed, on_replies)
 
     def _end(self) -> None:
         self.on = False
-        self.marked.take(len(self.marked))
-        self._some.set()
+        self._untold.clear()
+        self.marked.clear()
+        self._turn.set()
+
+
+def is_forbidden(reply: Reply) -> TypeGuard[hiredis.ReplyError]:
+    """Whether Redis answers that a user may not do this."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM")
+
+
+def is_no_list(reply: Reply) -> TypeGuard[hiredis.ReplyError]:
+    """Whether Redis answers that a key is no list."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
 
 
 def _common_prefix(names: Sequence[bytes]) -> bytes:
     first, last = min(names), max(names)
-    return first[: next((place for place, byte in enumerate(first) if last[place : place + 1] != b"%c" % byte), None)]
+    return first[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from juggler.broker.redis.tracking import Marked
+from juggler.broker.redis.marked import Marked
 
 
 def test_they_come_in_the_order_in_which_they_were_marked():
