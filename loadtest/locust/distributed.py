@@ -36,8 +36,8 @@ def _listen(environment: Any, runner: Any, **_: Any) -> None:
         runner.register_message(FINISHED, _finished)
 
 
-def _finish(environment: Any, **_: Any) -> None:
-    """A worker is asked to end the test."""
+def _finish(environment: Any, msg: Any, **_: Any) -> None:
+    """A worker is asked to end the test. Earlier locusts hand ``msg`` over by its place."""
     runner = environment.runner
     runner.stop()
     runner._send_stats()  # those of the end, which the master would not wait for
