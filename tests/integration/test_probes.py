@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import gevent
 
@@ -64,12 +66,22 @@ def test_a_server_is_ready_again_when_all_its_subscriptions_are_confirmed():
 
 
 def test_the_command_answers_probes_while_it_waits_for_redis():
-    port = free_port()
     redis_url = f"redis://127.0.0.1:{free_port()}"
-    with running("server", "--bind", f"127.0.0.1:{port}", "--redis", redis_url) as server:
+    with running("server", "--bind", "127.0.0.1:0", "--redis", redis_url) as server:
         assert "next attempt in" in server.stderr.readline()
+        port = listening_port(server.pid)
         assert probe(f"ws://127.0.0.1:{port}/ws", "/healthz") == (200, "alive\n")
         assert probe(f"ws://127.0.0.1:{port}/ws", "/readyz")[0] == 503
+
+
+def listening_port(pid: int) -> int:
+    """Return the TCP port that a process listens on; it does not tell before it has found Redis."""
+    inodes = {os.stat(file).st_ino for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_socket()}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_, inode = line.split()[:10]
+        if state == "0A" and int(inode) in inodes:
+            return int(local.rpartition(":")[2], 16)
+    raise AssertionError("it does not listen")
 
 
 def refuse():
