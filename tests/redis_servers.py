@@ -153,17 +153,20 @@ def sentinels(directory: Path) -> Iterator[Sentinels]:
 def one_sentinel(directory: Path, master_port: int, password: str) -> Iterator[int]:
     """A sentinel that alone watches a master as ``mymaster``; yields its port."""
     port = free_port()
-    with _sentinel(directory, port, master_port, password):
+    # It is not there to find the master down: on a busy machine it would do so wrongly.
+    with _sentinel(directory, port, master_port, password, down_after=60_000):
         yield port
 
 
 @contextmanager
-def _sentinel(directory: Path, port: int, master_port: int, password: str = "") -> Iterator[None]:
+def _sentinel(
+    directory: Path, port: int, master_port: int, password: str = "", down_after: int = 1000
+) -> Iterator[None]:
     config = directory / f"sentinel-{port}.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
         f"sentinel monitor {Sentinels.NAME} 127.0.0.1 {master_port} 2\n"
-        f"sentinel down-after-milliseconds {Sentinels.NAME} 1000\n"
+        f"sentinel down-after-milliseconds {Sentinels.NAME} {down_after}\n"
         f"sentinel failover-timeout {Sentinels.NAME} 5000\n"
         f"logfile {directory}/sentinel-{port}.log\n"
     )

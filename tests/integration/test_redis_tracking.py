@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -160,6 +161,28 @@ def test_it_is_given_up_when_redis_does_not_tell(mortal, client, monkeypatch, ca
     reason = "calls came, and Redis did not tell"
     assert told[0] == f"many URIs are served slower for now: {reason}"
     assert told[-1] == f"many URIs are served slower from now on: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("marked_before", "told_since", "untold"), [(True, False, False), (False, True, False), (False, False, True)]
+)
+def test_what_is_told_in_time_counts_as_told(mortal, client, marked_before, told_since, untold):
+    """Between a survey and its answer a list may be told, and taken by who pops."""
+    with closing(RedisBroker(mortal.url, blocking_timeout=0.1)) as broker:
+        tracked = told_consumer(broker)._popper._tracking
+        key = URIS_KEYS[7]
+        client.lpush(key, "a call")
+        eventually(lambda: key in tracked.marked)
+        if not marked_before:
+            tracked.marked.take(1)
+        tracked._due = time.monotonic()
+        tracked.refresh()
+        if told_since:
+            tracked._on_changed([key])
+        tracked.marked.take(1)
+        eventually(lambda: tracked._accounted is None)
+        assert tracked._untold == ({key} if untold else set())
+        assert tracked.marked.keys() == {key}
 
 
 def test_connections_to_different_servers(mortal, client, redis_server, monkeypatch, caplog):

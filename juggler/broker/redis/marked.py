@@ -33,6 +33,10 @@ class Marked:
         self._marked.difference_update(keys)
         return keys
 
+    def keys(self) -> set[bytes]:
+        """Return those that are marked now."""
+        return set(self._marked)
+
     def clear(self) -> None:
         """Remove all."""
         self._order.clear()

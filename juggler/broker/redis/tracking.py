@@ -66,6 +66,7 @@ class Tracking:
         self._turn = Event()
         self._due = 0.0
         self._untold: set[bytes] = set()
+        self._accounted: set[bytes] | None = None
         self._deceptions = 0
         self._failures = 0
         self._asked = False
@@ -102,6 +103,7 @@ class Tracking:
             else:
                 self.refuse(error)
         else:
+            self._accounted = self.marked.keys()
             self.survey()
 
     def survey(self) -> None:
@@ -162,7 +164,7 @@ class Tracking:
     def _begin(self) -> None:
         client_id = self._changes.client_id
         if client_id is not None and self._link.up:
-            self._due = time.monotonic() + PERIOD
+            self._due = 0.0
             # A write, so that no replica answers it.
             self._send(pack(b"PEXPIRE", self._changes.proof, 1), partial(self._on_proved, client_id))
 
@@ -200,14 +202,17 @@ class Tracking:
                 self.set_aside(key, length)
             elif length != 0:
                 found.append(key)
-        # What is in a list that is not marked came after the last look at it: its name is on its way.
-        self._untold = {key for key in found if key not in self.marked} if self.on else set()
+        # If nobody has told of a list that has something, its name is on its way, or never comes.
+        self._untold = set() if self._accounted is None else set(found) - self._accounted
+        self._accounted = None
         self._failures = 0
         self.on = True
         self._mark(found)
 
     def _on_changed(self, keys: list[bytes]) -> None:
-        if self._untold:
+        if self._accounted is not None:
+            self._accounted.update(keys)
+        elif self._untold:
             self._untold.difference_update(keys)
         self._mark(keys)
 
@@ -224,7 +229,7 @@ class Tracking:
         log.warning("many URIs are served slower for now: %s", error)
 
     def _begin_anew(self) -> None:
-        self._due = time.monotonic() + PERIOD
+        self._due = 0.0
         self._changes.drop("for another attempt")
 
     def _send(self, packed: bytes, *on_replies: OnReply) -> None:
@@ -235,6 +240,7 @@ class Tracking:
     def _end(self) -> None:
         self.on = False
         self._untold.clear()
+        self._accounted = None
         self.marked.clear()
         self._turn.set()
 
