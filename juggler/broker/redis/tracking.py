@@ -70,6 +70,7 @@ class Tracking:
         self._deceptions = 0
         self._failures = 0
         self._asked = False
+        self._epoch = 0
         self._no_lists: set[bytes] = set()
         self._changes = ChangesLink(
             connector, watchdog, proof_prefix, on_turn=self._on_changes_turn, on_changed=self._on_changed
@@ -113,8 +114,10 @@ class Tracking:
 
         def on_last(length: Reply) -> None:
             lengths.append(length)
-            self._on_surveyed(lengths)
+            if epoch == self._epoch:
+                self._on_surveyed(lengths)
 
+        epoch = self._epoch
         packed = b"".join(pack(b"LLEN", key) for key in self._lists)
         self._send(packed, *[lengths.append] * (len(self._lists) - 1), on_last)
 
@@ -166,10 +169,10 @@ class Tracking:
         if client_id is not None and self._link.up:
             self._due = 0.0
             # A write, so that no replica answers it.
-            self._send(pack(b"PEXPIRE", self._changes.proof, 1), partial(self._on_proved, client_id))
+            self._send(pack(b"PEXPIRE", self._changes.proof, 1), partial(self._on_proved, self._epoch, client_id))
 
-    def _on_proved(self, client_id: int, proved: Reply) -> None:
-        if isinstance(proved, BrokerUnavailable) or client_id != self._changes.client_id:
+    def _on_proved(self, epoch: int, client_id: int, proved: Reply) -> None:
+        if isinstance(proved, BrokerUnavailable) or epoch != self._epoch:
             return
         if proved == 1:
             if self._asked:
@@ -177,21 +180,23 @@ class Tracking:
                 self._send(pack(b"CLIENT", b"TRACKING", b"OFF"), ignore)
             self._asked = True
             options = (b"REDIRECT", client_id, b"BCAST", b"NOLOOP", b"PREFIX", self._prefix)
-            self._send(pack(b"CLIENT", b"TRACKING", b"ON", *options), partial(self._on_begun, client_id))
+            self._send(pack(b"CLIENT", b"TRACKING", b"ON", *options), partial(self._on_begun, epoch))
         else:
             self._fail(ConnectionError("two connections lead to different servers"))
 
-    def _on_begun(self, client_id: int, begun: Reply) -> None:
+    def _on_begun(self, epoch: int, begun: Reply) -> None:
+        if isinstance(begun, BrokerUnavailable) or epoch != self._epoch:
+            return
         if is_forbidden(begun):
             self.refuse(begun)
         elif isinstance(begun, hiredis.ReplyError):
             self._fail(begun)
-        elif not isinstance(begun, BrokerUnavailable) and client_id == self._changes.client_id:
+        else:
             self.survey()
 
     def _on_surveyed(self, lengths: list[Any]) -> None:
         error = next((each for each in lengths if isinstance(each, Exception) and not is_no_list(each)), None)
-        if self._changes.client_id is None or isinstance(error, BrokerUnavailable):
+        if isinstance(error, BrokerUnavailable):
             return
         if is_forbidden(error):
             self.refuse(error)
@@ -238,6 +243,8 @@ class Tracking:
             self._link.send(packed, on_replies)
 
     def _end(self) -> None:
+        # Replies that are still to come are to nobody any more.
+        self._epoch += 1
         self.on = False
         self._untold.clear()
         self._accounted = None
