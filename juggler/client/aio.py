@@ -10,25 +10,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
 from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, end_of, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
+from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
 from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
 from juggler.codec import MAX_TIMEOUT, check_args, encode, encode_args
 from juggler.errors import CloseCode, ConnectionClosed, Expired, InvalidMessage, JugglerError
-from juggler.message import Call, Evnt, Pub, Request, Res, Response, Sub, Unsb
-from juggler.session import Exp, Outcome, Session, Sink, result_value
+from juggler.message import Call, Evnt, Pub, Request, Res, Sub, Unsb
+from juggler.session import Outcome, Session, Sink, result_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OnMessage: TypeAlias = Callable[[Response | Exp], None]
-OnState: TypeAlias = Callable[[State, JugglerError | None], None]
-OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
 
 _log = logging.getLogger("juggler.client")
 
@@ -73,9 +71,7 @@ class AsyncClient:
         self._max_events = max_events
         self._reconnect = reconnect
         self._comeback = Comeback(reconnect_timeout)
-        self._on_message = on_message
-        self._on_state = on_state
-        self._on_raw = on_raw
+        self._listeners = Listeners(on_message, on_state, on_raw)
         self._options: dict[str, Any] = {
             "open_timeout": timeout,
             "close_timeout": timeout,
@@ -111,7 +107,7 @@ class AsyncClient:
         self._websocket = websocket
         self._comeback.on_connected(time.monotonic())
         self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
-        self._tell_state(State.CONNECTED, None)
+        self._listeners.tell_state(State.CONNECTED, None)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -259,7 +255,7 @@ class AsyncClient:
         websocket = self._websocket
         if websocket is None:
             raise ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
-        self._tell_raw("out", message)
+        self._listeners.tell_raw("out", message)
         try:
             await asyncio.wait_for(websocket.send(message), self._timeout)
         except WebsocketClosed as error:
@@ -296,13 +292,13 @@ class AsyncClient:
             if self._session.ended is None and self._reconnect and may_come_back(ended):
                 self._session.lose(ended)
                 self._notify()
-                self._tell_state(State.DISCONNECTED, ended)
+                self._listeners.tell_state(State.DISCONNECTED, ended)
                 failure = await self._connect_again(ended)
                 if failure is None:
                     continue
                 ended = failure
             self._end(ended)
-            self._tell_state(State.CLOSED, self._session.ended)
+            self._listeners.tell_state(State.CLOSED, self._session.ended)
             return
 
     async def _read(self) -> ConnectionClosed:
@@ -312,7 +308,7 @@ class AsyncClient:
         try:
             while True:
                 text = await websocket.recv()
-                self._tell_raw("in", text)
+                self._listeners.tell_raw("in", text)
                 if isinstance(text, bytes):
                     raise InvalidMessage("expected a text message, got a binary one")
                 message = self._session.receive(text)
@@ -320,7 +316,7 @@ class AsyncClient:
                     await self._leave_overfull()
                 if self._session.unrenewed and (self._renewal is None or self._renewal.done()):
                     self._renewal = asyncio.create_task(self._renew_later(), name="juggler-client-renewal")
-                self._tell(message)
+                self._listeners.tell(message)
         except WebsocketClosed as error:
             return _reason_of(error)
         except ConnectionClosed as error:
@@ -389,7 +385,7 @@ class AsyncClient:
                 self._session.lose(ConnectionClosed(error.code, error.reason))
                 return False
         self._notify()
-        self._tell_state(State.CONNECTED, None)
+        self._listeners.tell_state(State.CONNECTED, None)
         return True
 
     def _end(self, error: ConnectionClosed) -> None:
@@ -416,29 +412,8 @@ class AsyncClient:
 
     def _expire(self) -> None:
         for exp in self._session.expire(time.monotonic()):
-            self._tell(exp)
+            self._listeners.tell(exp)
         self._watch()
-
-    def _tell(self, message: Response | Exp) -> None:
-        if self._on_message is not None:
-            try:
-                self._on_message(message)
-            except Exception:
-                _log.exception("on_message failed for %s", type(message).__name__)
-
-    def _tell_state(self, state: State, error: JugglerError | None) -> None:
-        if self._on_state is not None:
-            try:
-                self._on_state(state, error)
-            except Exception:
-                _log.exception("on_state failed for %s", state.value)
-
-    def _tell_raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
-        if self._on_raw is not None:
-            try:
-                self._on_raw(direction, message)
-            except Exception:
-                _log.exception("on_raw failed for a message %s", direction)
 
 
 class AsyncPending:

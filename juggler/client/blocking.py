@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
+from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
 from juggler.client.opening import Headers, upgrade_headers
 from juggler.client.transport import Transport
 from juggler.codec import MAX_TIMEOUT, check_args, encode, encode_args
@@ -29,15 +30,12 @@ from juggler.errors import (
     InvalidMessage,
     JugglerError,
 )
-from juggler.message import Call, Evnt, Pub, Request, Res, Response, Sub, Unsb
-from juggler.session import Exp, Outcome, Session, Sink, result_value
+from juggler.message import Call, Evnt, Pub, Request, Res, Sub, Unsb
+from juggler.session import Outcome, Session, Sink, result_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OnMessage: TypeAlias = Callable[[Response | Exp], None]
-OnState: TypeAlias = Callable[[State, JugglerError | None], None]
-OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
 
 _log = logging.getLogger("juggler.client")
 
@@ -105,9 +103,7 @@ class Client:
         self._max_events = max_events
         self._reconnect = reconnect
         self._comeback = Comeback(reconnect_timeout)
-        self._on_message = on_message
-        self._on_state = on_state
-        self._on_raw = on_raw
+        self._listeners = Listeners(on_message, on_state, on_raw)
         self._options: dict[str, Any] = {
             "timeout": timeout,
             "max_size": max_size,
@@ -128,7 +124,7 @@ class Client:
         self._threads: list[threading.Thread] = []
         self._transport = self._connect()
         self._comeback.on_connected(time.monotonic())
-        self._tell_state(State.CONNECTED, None)
+        self._listeners.tell_state(State.CONNECTED, None)
         self._threads.append(_start("juggler-client-reader", self._run))
         if on_message is not None:
             self._threads.append(_start("juggler-client-expiry", self._watch))
@@ -357,12 +353,12 @@ class Client:
         if isinstance(message, str):
             self._send(message.encode())
         else:
-            self._tell_raw("out", message)
+            self._listeners.tell_raw("out", message)
             self._transport.send(message, is_binary=True)
 
     def _send(self, text: bytes, transport: Transport | None = None) -> None:
-        if self._on_raw is not None:
-            self._tell_raw("out", text.decode())
+        if self._listeners.hear_raw:
+            self._listeners.tell_raw("out", text.decode())
         (transport or self._transport).send(text)
 
     # The connection
@@ -379,13 +375,13 @@ class Client:
                     self._session.lose(ended)
                     self._changed.notify_all()
                 self._run_deferred()
-                self._tell_state(State.DISCONNECTED, ended)
+                self._listeners.tell_state(State.DISCONNECTED, ended)
                 failure = self._connect_again(ended)
                 if failure is None:
                     continue
                 ended = failure
             self._end(ended)
-            self._tell_state(State.CLOSED, self._session.ended)
+            self._listeners.tell_state(State.CLOSED, self._session.ended)
             return
 
     def _read(self) -> ConnectionClosed:
@@ -395,7 +391,7 @@ class Client:
         try:
             while True:
                 text = transport.receive()
-                self._tell_raw("in", text)
+                self._listeners.tell_raw("in", text)
                 with self._lock:
                     message = self._session.receive(text)
                 if self._overfull:
@@ -404,7 +400,7 @@ class Client:
                     self._run_deferred()
                 if self._session.unrenewed and not self._renewing:
                     self._renew_later()
-                self._tell(message)
+                self._listeners.tell(message)
         except ConnectionClosed as error:
             ended = ConnectionClosed(error.code, error.reason)
         except InvalidMessage as error:
@@ -475,7 +471,7 @@ class Client:
                     self._session.lose(ConnectionClosed(error.code, error.reason))
                 transport.release()
                 return False
-        self._tell_state(State.CONNECTED, None)
+        self._listeners.tell_state(State.CONNECTED, None)
         return True
 
     def _end(self, error: ConnectionClosed) -> None:
@@ -483,20 +479,6 @@ class Client:
             self._session.end(error)
             self._changed.notify_all()
         self._run_deferred()
-
-    def _tell_state(self, state: State, error: JugglerError | None) -> None:
-        if self._on_state is not None:
-            try:
-                self._on_state(state, error)
-            except Exception:
-                _log.exception("on_state failed for %s", state.value)
-
-    def _tell_raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
-        if self._on_raw is not None:
-            try:
-                self._on_raw(direction, message)
-            except Exception:
-                _log.exception("on_raw failed for a message %s", direction)
 
     def _watch(self) -> None:
         """Tell of expired calls when nobody waits for them."""
@@ -527,15 +509,7 @@ class Client:
         if self._deferred:
             self._run_deferred()
         for exp in expired:
-            self._tell(exp)
-
-    def _tell(self, message: Response | Exp) -> None:
-        if self._on_message is None:
-            return
-        try:
-            self._on_message(message)
-        except Exception:
-            _log.exception("on_message failed for %s", type(message).__name__)
+            self._listeners.tell(exp)
 
 
 class _Waiter:

@@ -11,9 +11,6 @@ from juggler.handler import Context, process_message
 from juggler.message import Message
 from juggler.server import Server
 
-REDIS = "JUGGLER_BENCH_REDIS"
-"""The environment variable with Redis's URL."""
-
 WORK = 300e-6
 """Seconds of CPU time for each request."""
 
@@ -27,5 +24,5 @@ def handler(ctx: Context, connection: Connection, message: Message) -> None:
     process_message(ctx, connection, message)
 
 
-broker = RedisBroker(os.environ[REDIS])
+broker = RedisBroker(os.environ["REDIS_URL"])
 server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler)

@@ -29,7 +29,7 @@ class Stack:
         workers: processes of the server.
         callees: processes of the callee, 0 for none.
         delays: how many ``test.delay.<n>`` the callee serves.
-        app: a server of one's own, as ``MODULE:SERVER``; it finds Redis's URL in `loadtest.bench.busy.REDIS`.
+        app: a server of one's own, as ``MODULE:SERVER``; it finds Redis in ``REDIS_URL``.
         server_options: more options of ``juggler server``.
 
     Attributes:
@@ -101,7 +101,7 @@ class Stack:
     def _serve(self, url: str, workers: int, app: str, options: Sequence[str]) -> None:
         command = ["-m", "juggler.cli.main", "server", *([app] if app else ["--redis", url]), "--bind", "127.0.0.1:0"]
         several = ["--workers", str(workers)] if workers > 1 else []
-        child = self.children.start(SERVER, [*command, *several, *options], environment={"JUGGLER_BENCH_REDIS": url})
+        child = self.children.start(SERVER, [*command, *several, *options], environment={"REDIS_URL": url})
         line = _first_line(child)
         found = [word for word in line.split() if "://" in word]
         if not found:

@@ -65,7 +65,7 @@ def test_closing_a_consumer_ends_its_pop_within_the_blocking_timeout(callee):
     popping = gevent.spawn(consumer.pop, 10)
     gevent.sleep(0)
     consumer.close()
-    assert popping.get(timeout=30) == []
+    assert popping.get(timeout=5) == []
 
 
 def test_closing_the_broker_ends_its_pops(make_broker):
@@ -73,4 +73,4 @@ def test_closing_the_broker_ends_its_pops(make_broker):
     popping = gevent.spawn(broker.calls(["test.uri"]).pop, 10)
     gevent.sleep(0)
     broker.close()
-    assert popping.get(timeout=30) == []
+    assert popping.get(timeout=5) == []

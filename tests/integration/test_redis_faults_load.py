@@ -55,7 +55,7 @@ def test_redis_is_frozen_shortly(mortal, load):
 
 def test_redis_is_frozen_for_longer_than_is_waited_for(mortal, load):
     mortal.signal(signal.SIGSTOP)
-    eventually(lambda: any(call.answers and not call.acknowledged for c in load.clients for call in c.calls))
+    eventually(lambda: any(call.answers and not call.acknowledged for c in load.clients for call in c.calls), timeout=8)
     mortal.signal(signal.SIGCONT)
     load.flows()
     counts = load.counts()

@@ -17,9 +17,6 @@ class Marked:
     def __len__(self) -> int:
         return len(self._order)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._marked
-
     def mark(self, keys: Iterable[bytes]) -> None:
         """Add those that are our lists, and are not there yet."""
         for key in keys:

@@ -55,7 +55,7 @@ class TrackedListsPopper(ManyListsPopper):
         share = limit // len(lists)
         batch: list[bytes] = []
         failure: Exception | None = None
-        for key, reply in zip(lists, self._ask(lists, lambda key: _rpop(key, share)), strict=True):
+        for key, reply in zip(lists, self._ask(lists, lambda key: pack(b"RPOP", key, share)), strict=True):
             if isinstance(reply, list):
                 batch += reply
                 if len(reply) == share:
@@ -98,7 +98,3 @@ class TrackedListsPopper(ManyListsPopper):
     def close(self) -> None:
         self._tracking.close()
         super().close()
-
-
-def _rpop(key: bytes, count: int) -> bytes:
-    return b"*3\r\n$4\r\nRPOP\r\n$%d\r\n%b\r\n$%d\r\n%d\r\n" % (len(key), key, len(str(count)), count)
