@@ -1,22 +1,22 @@
-"""The callee's side: functions bound to URIs, and the worker that runs them.
+"""The package `juggler.callee` under its short name: ``from callee import Callee``.
 
-::
-
-    from callee import Callee
-
-    rpc = Callee()
-
-    @rpc.register("greet")
-    def greet(name: str) -> str:
-        return f"hello, {name}"
-
-Run it with ``juggler-callee MODULE:rpc``, or with `callee.worker.Worker` from a program of your own. Within functions
-there are `time_left`, `given_up`, `publish` and `current_call`; `CallError` is for errors that callers are to see.
+Another distribution on PyPI is called callee as well. With both installed, import from `juggler.callee`, which is the
+same package and does not depend on this name.
 """
 
-from callee.current import Call, current_call, given_up, publish, time_left
-from callee.errors import CallError, DeadlineExceeded, InvalidArguments, TimeIsUp, TimeLimitExceeded
-from callee.registry import Callee
+from juggler.callee import (
+    Call,
+    Callee,
+    CallError,
+    DeadlineExceeded,
+    InvalidArguments,
+    TimeIsUp,
+    TimeLimitExceeded,
+    current_call,
+    given_up,
+    publish,
+    time_left,
+)
 
 __all__ = [
     "Call",

@@ -1,49 +1,5 @@
-"""Functions to try things with: ``test.echo``, ``test.reverse``, ``test.delay``.
+"""See `juggler.callee.demo`."""
 
-Run them with ``juggler-callee callee.demo:rpc``. With ``JUGGLER_DEMO_DELAYS=n`` in the environment there are
-``test.delay.0`` to ``test.delay.<n-1>`` too, for load tests over many URIs.
-"""
+from juggler.callee.demo import MAX_DELAY_MS, delay, echo, reverse, rpc
 
-from __future__ import annotations
-
-import os
-import time
-from typing import Any
-
-from callee.registry import Callee
-
-MAX_DELAY_MS = 24 * 3600 * 1000
-
-
-def echo(value: Any) -> Any:
-    """Return the argument; any JSON value will do."""
-    return value
-
-
-def reverse(text: str) -> str:
-    """Return a string with its characters in reverse order."""
-    return text[::-1]
-
-
-def delay(milliseconds: str) -> int:
-    """Wait for so many milliseconds, given as a string, and return the number."""
-    is_number = milliseconds.isascii() and milliseconds.isdecimal()
-    if not is_number or len(milliseconds) > 9 or int(milliseconds) > MAX_DELAY_MS:
-        raise ValueError(f'expected milliseconds as a string of digits, as in "250", got {milliseconds!r:.60}')
-    time.sleep(int(milliseconds) / 1000)
-    return int(milliseconds)
-
-
-def make(delays: int = 0) -> Callee:
-    """Return the demo functions, with ``test.delay.0`` to ``test.delay.<delays - 1>`` among them."""
-    rpc = Callee()
-    # Whole, as those of the Go package: what is no string, an array of one say, is refused.
-    rpc.register("test.echo", echo, whole=True)
-    rpc.register("test.reverse", reverse, whole=True)
-    rpc.register("test.delay", delay, whole=True)
-    for number in range(delays):
-        rpc.register(f"test.delay.{number}", delay, whole=True)
-    return rpc
-
-
-rpc = make(int(os.environ.get("JUGGLER_DEMO_DELAYS") or 0))
+__all__ = ["MAX_DELAY_MS", "delay", "echo", "reverse", "rpc"]

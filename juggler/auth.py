@@ -17,8 +17,8 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from juggler.connect import Connect, ConnectRequest
 from juggler.errors import ConfigError, HandshakeRefused
+from juggler.server.connect_hook import Connect, ConnectRequest
 
 log = logging.getLogger("juggler.auth")
 

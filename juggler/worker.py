@@ -16,11 +16,11 @@ import gevent
 from gevent import monkey
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
-from juggler.board import Place, board_of_master, set_place
-from juggler.garbage import look_less_often
-from juggler.metrics import Snapshot, merge
+from juggler.process.garbage import look_less_often
+from juggler.process.metrics import Snapshot, merge
+from juggler.process.metrics.shared import Place, board_of_master, set_place
 from juggler.server import live_servers
-from juggler.websocket import WebSocketHandler
+from juggler.server.websocket import WebSocketHandler
 
 MARGIN = 1.0
 """Seconds of gunicorn's graceful timeout, at most half of it, that are left for the worker's own end."""

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from juggler import handshake
-from juggler.board import with_others
-from juggler.connect import ConnectRequest, parse_query
 from juggler.errors import CloseCode, ConfigError, HandshakeRefused
-from juggler.metrics import OTHER
-from juggler.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
-from juggler.pages import Pages
+from juggler.process.metrics import OTHER
+from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
+from juggler.process.metrics.shared import with_others
+from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
 from juggler.server import Server
-from juggler.websocket import UPGRADE, WebSocket
+from juggler.server.connect_hook import ConnectRequest, parse_query
+from juggler.server.static_files import Pages
+from juggler.server.websocket import UPGRADE, WebSocket, handshake
 
 log = logging.getLogger("juggler.wsgi")
 
@@ -35,7 +35,7 @@ METRICS, VARIABLES = "/metrics", "/debug/vars"
 class Application:
     """A WSGI application that serves websockets of a `Server`, alone or mounted beside another application.
 
-    It answers at `HEALTH` and `READINESS`, and with the module for browsers at `juggler.pages.CLIENT`, too.
+    It also answers at `HEALTH` and `READINESS`, and serves `juggler.js`, see `juggler.server.static_files`.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class Application:
     def _serve(self, environ: dict[str, Any]) -> None:
         handshake.websocket_key(environ)
         handshake.check_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), self.allowed_origins)
-        subprotocol = handshake.choose_subprotocol(
+        subprotocol = choose_subprotocol(
             environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self.allow_empty_subprotocol
         )
         request = ConnectRequest(
             environ,
             subprotocol=subprotocol,
-            allowed=handshake.allowed_messages(_asked_to_allow(environ)),
+            allowed=allowed_messages(_asked_to_allow(environ)),
             trusted_proxies=self.trusted_proxies,
         )
         # The environ is emptied by the upgrade: whatever is needed of it is taken before.

@@ -13,7 +13,7 @@ import gevent
 import pytest
 import redis
 
-from juggler.embedded import EmbeddedRedis, bundled_server
+from juggler.process.embedded import EmbeddedRedis, bundled_server
 from tests.redis_cluster import RedisCluster
 
 LEAK_DEADLINE = 1.0

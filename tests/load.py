@@ -11,7 +11,8 @@ import gevent
 from gevent.event import Event
 from websockets.exceptions import ConnectionClosed
 
-from juggler.message import MessageType, new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import MessageType
 from tests.stack import Wire
 from tests.support import eventually
 

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from juggler.embedded import HOST, EmbeddedRedis, bundled_server, free_port
+from juggler.process.embedded import HOST, EmbeddedRedis, bundled_server, free_port
 from tests.support import eventually
 
 NODE_TIMEOUT_MS = 800

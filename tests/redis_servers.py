@@ -15,7 +15,7 @@ import redis
 from gevent import socket
 from gevent.server import StreamServer
 
-from juggler.embedded import bundled_server, free_port
+from juggler.process.embedded import bundled_server, free_port
 from tests.support import eventually
 
 

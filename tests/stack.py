@@ -20,9 +20,10 @@ from websockets.uri import parse_uri
 
 from juggler.broker.memory import MemoryBroker
 from juggler.errors import BrokerUnavailable
-from juggler.message import MessageType, new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import MessageType
 from juggler.server import Server
-from juggler.websocket import WebSocketHandler
+from juggler.server.websocket import WebSocketHandler
 from juggler.wsgi import Application
 
 WAIT = 20.0

@@ -41,7 +41,7 @@ class PendingCall(ABC):
 
     @abstractmethod
     def on_result(self, args: bytes, failed: bool | None) -> None:
-        """The result is here: JSON text, valid UTF-8; ``failed`` as that of `juggler.message.Res`."""
+        """The result is here: JSON text, valid UTF-8; ``failed`` as that of `juggler.protocol.messages.Res`."""
 
     @abstractmethod
     def on_expired(self) -> None:

@@ -29,12 +29,12 @@ from juggler.broker import (
     PubSubBroker,
     ServedFunction,
     Subscriber,
-    glob,
     served_function,
 )
 from juggler.broker.names import check_channel, check_uri, check_uris
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol import glob
 
 Clock: TypeAlias = Callable[[], float]
 Subscription: TypeAlias = tuple[str, bool]

@@ -14,7 +14,7 @@ from juggler.cli.options import (
     verbose_option,
 )
 from juggler.client import Client
-from juggler.session import result_value
+from juggler.client.state import result_value
 
 
 @click.command(cls=TakesNegativeNumbers)

@@ -18,8 +18,8 @@ import click
 
 from juggler.cli.options import bind_option, shown_address, verbose_option
 from juggler.client import Client
-from juggler.embedded import EmbeddedRedis
-from juggler.guard import ProcessGuard
+from juggler.process.embedded import EmbeddedRedis
+from juggler.process.guard import ProcessGuard
 
 FIRST_CALL = ("test.reverse", "olleh")
 FIRST_CALL_TIMEOUT = 15.0

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from juggler.codec import check_args
 from juggler.errors import InvalidValue
+from juggler.protocol.codec import check_args
 
 _LONGEST_SHOWN = 20
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from juggler.errors import ConfigError
-from juggler.loading import load_object
+from juggler.process.loading import load_object
 
 if TYPE_CHECKING:
-    from juggler.config.load import Settings
+    from juggler.cli.config.load import Settings
 
 _SERVER_GROUPS = ("redis", "server", "websocket", "debug")
 
@@ -24,7 +24,7 @@ def load_application(name: str, settings: Settings) -> Callable[..., Any]:
     Raises:
         ConfigError: there is no such module or object, it is neither, or settings are given that it has to know itself.
     """
-    from juggler.config.build import make_application
+    from juggler.cli.config.build import make_application
     from juggler.server import Server
 
     found = load_object(name, "myapp:server")

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from juggler.cli.config.table import address
 from juggler.cli.jsontext import read_json
-from juggler.codec import MAX_TIMEOUT
-from juggler.config.table import address
 from juggler.errors import CallFailed
-from juggler.message import NULL
+from juggler.protocol.codec import MAX_TIMEOUT
+from juggler.protocol.messages import NULL
 
 VERBOSE = "juggler.cli.verbose"
 SECONDS = click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT)

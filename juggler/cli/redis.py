@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from juggler.config.load import Settings
+from juggler.cli.config.load import Settings
 
 if TYPE_CHECKING:
     from juggler.broker.redis import RedisBroker

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from juggler.cli.config.load import Settings
+from juggler.cli.config.table import address
 from juggler.cli.options import shown_address, verbose_option
 from juggler.cli.redis import wait_for_redis
 from juggler.cli.settings import flags_of, load_settings, setting_options
-from juggler.config.load import Settings
-from juggler.config.table import address
 from juggler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
     from gevent import monkey
 
     monkey.patch_all()
-    from juggler import logs
+    from juggler.process import logs
 
     logs.configure(settings["log.level"], settings["log.format"])
     if app is None:
@@ -67,7 +67,7 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
 
 def _serve_settings(settings: Settings) -> None:
     """Serve with what the settings say alone."""
-    from juggler.config.build import make_application, make_brokers, make_server
+    from juggler.cli.config.build import make_application, make_brokers, make_server
 
     caller, pubsub = make_brokers(settings)
     try:
@@ -82,7 +82,7 @@ def _serve_settings(settings: Settings) -> None:
 def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[], None] = lambda: None) -> None:
     import gevent
 
-    from juggler.garbage import look_less_often
+    from juggler.process.garbage import look_less_often
     from juggler.server import live_servers
 
     look_less_often()
@@ -105,7 +105,7 @@ def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[
 def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServer:
     from gevent.pywsgi import WSGIServer
 
-    from juggler.websocket import WebSocketHandler
+    from juggler.server.websocket import WebSocketHandler
 
     http = WSGIServer(bind, application, handler_class=WebSocketHandler, log=None)
     try:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from juggler.config.load import Settings, load, read
-from juggler.config.table import BY_KEY, SETTINGS, Setting
+from juggler.cli.config.load import Settings, load, read
+from juggler.cli.config.table import BY_KEY, SETTINGS, Setting
 from juggler.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from juggler.cli.options import SECONDS, verbose_option
 from juggler.errors import ConnectionClosed
-from juggler.metrics.exposition import parse
-from juggler.metrics.rates import Samples, quantile, rate, total, uris
+from juggler.process.metrics.exposition import parse
+from juggler.process.metrics.rates import Samples, quantile, rate, total, uris
 
 _RATES = {
     "messages in /s": ("juggler_messages_total", {"direction": "in"}),

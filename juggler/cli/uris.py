@@ -25,8 +25,8 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
     from gevent import monkey
 
     monkey.patch_all()
-    from juggler.broker import glob
-    from juggler.codec import encode_args
+    from juggler.protocol import glob
+    from juggler.protocol.codec import encode_args
 
     functions = [
         function

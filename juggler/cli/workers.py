@@ -9,10 +9,10 @@ from typing import Any
 import click
 from gunicorn.app.base import BaseApplication
 
+from juggler.cli.config.load import Settings
+from juggler.cli.config.table import address
 from juggler.cli.options import printable, shown_address
 from juggler.cli.redis import is_patient, wait_for_redis
-from juggler.config.load import Settings
-from juggler.config.table import address
 from juggler.errors import ConfigError
 
 USAGE = 2
@@ -65,7 +65,7 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return the WSGI application; runs in each worker."""
-        from juggler import logs
+        from juggler.process import logs
 
         logs.configure(self._settings["log.level"], self._settings["log.format"])
         return _make(self._settings, self._app)
@@ -99,8 +99,8 @@ def check(settings: Settings, app: str | None) -> None:
 
 
 def _make(settings: Settings, app: str | None) -> Any:
+    from juggler.cli.config.build import make_application, make_brokers, make_server
     from juggler.cli.loading import load_application
-    from juggler.config.build import make_application, make_brokers, make_server
 
     if app is not None:
         return load_application(app, settings)

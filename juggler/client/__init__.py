@@ -1,6 +1,6 @@
 """Clients of a juggler server: `Client` blocks, for threads and greenlets; `AsyncClient` is for asyncio.
 
-Both have the same names and the same rules, and share what does no I/O: `juggler.session` says what messages mean,
+Both have the same names and the same rules, and share what does no I/O: `juggler.client.state` says what messages mean,
 `juggler.client.events` keeps events for their readers, `juggler.client.endings` says which ends have a new beginning.
 """
 

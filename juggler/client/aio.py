@@ -19,10 +19,11 @@ from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
 from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
-from juggler.codec import MAX_TIMEOUT, check_args, encode, encode_args
+from juggler.client.state import Outcome, Session, Sink, result_value
 from juggler.errors import CloseCode, ConnectionClosed, Expired, InvalidMessage, JugglerError
-from juggler.message import Call, Evnt, Pub, Request, Res, Sub, Unsb
-from juggler.session import Outcome, Session, Sink, result_value
+from juggler.process.uuids import new_uuid
+from juggler.protocol.codec import MAX_TIMEOUT, check_args, encode, encode_args
+from juggler.protocol.messages import Call, Evnt, Pub, Request, Res, Sub, Unsb
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -176,7 +177,7 @@ class AsyncClient:
         timeout = self._call_timeout if timeout is None else timeout
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        message = Call(uri=uri, args=args, timeout=timeout)
+        message = Call(uuid=new_uuid(), uri=uri, args=args, timeout=timeout)
         text = encode(message)
         pending = AsyncPending()
         self._session.call(message, time.monotonic() + timeout, pending)
@@ -195,7 +196,7 @@ class AsyncClient:
         await self._publish(channel, args)
 
     async def _publish(self, channel: str, args: bytes) -> None:
-        message = Pub(channel=channel, args=args)
+        message = Pub(uuid=new_uuid(), channel=channel, args=args)
         text = encode(message)
         waiter = AsyncPending()
         self._session.publish(message, waiter)
@@ -212,7 +213,7 @@ class AsyncClient:
         on_gap: Callable[[], None] | None = None,
     ) -> AsyncSubscription:
         """Subscribe, and wait until it is acknowledged; see `juggler.client.Client.subscribe`."""
-        message = Sub(channel=channel, pattern=pattern)
+        message = Sub(uuid=new_uuid(), channel=channel, pattern=pattern)
         text = encode(message)
         waiter = AsyncPending()
         queue = EventQueue(self._max_events if max_events is None else max_events, when_full)
@@ -233,7 +234,7 @@ class AsyncClient:
         await self._unsubscribe(channel, pattern, None)
 
     async def _unsubscribe(self, channel: str, pattern: bool, sink: Sink | None) -> None:
-        message = Unsb(channel=channel, pattern=pattern)
+        message = Unsb(uuid=new_uuid(), channel=channel, pattern=pattern)
         text = encode(message)
         waiter = AsyncPending()
         async with self._order:
@@ -337,7 +338,7 @@ class AsyncClient:
     async def _leave_overfull(self) -> None:
         while self._overfull:
             subscription = self._overfull.pop()
-            message = Unsb(channel=subscription.channel, pattern=subscription.pattern)
+            message = Unsb(uuid=new_uuid(), channel=subscription.channel, pattern=subscription.pattern)
             async with self._order:
                 if self._session.unsubscribe(message, subscription, AsyncPending()):
                     await self._send(encode(message))

@@ -1,6 +1,6 @@
 """A blocking client of a juggler server, for threads and, under gevent's monkey-patching, for greenlets.
 
-What messages mean is `juggler.session`'s business, the websocket that of `juggler.client.transport`; here are the
+What messages mean is `juggler.client.state`'s business, the websocket that of `juggler.client.transport`; here are the
 waiting and the threads: one that reads and connects again, and, with ``on_message``, one for expired calls.
 """
 
@@ -21,8 +21,8 @@ from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
 from juggler.client.opening import Headers, upgrade_headers
+from juggler.client.state import Outcome, Session, Sink, result_value
 from juggler.client.transport import Transport
-from juggler.codec import MAX_TIMEOUT, check_args, encode, encode_args
 from juggler.errors import (
     CloseCode,
     ConnectionClosed,
@@ -30,8 +30,9 @@ from juggler.errors import (
     InvalidMessage,
     JugglerError,
 )
-from juggler.message import Call, Evnt, Pub, Request, Res, Sub, Unsb
-from juggler.session import Outcome, Session, Sink, result_value
+from juggler.process.uuids import new_uuid
+from juggler.protocol.codec import MAX_TIMEOUT, check_args, encode, encode_args
+from juggler.protocol.messages import Call, Evnt, Pub, Request, Res, Sub, Unsb
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -212,7 +213,7 @@ class Client:
         timeout = self._call_timeout if timeout is None else timeout
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        message = Call(uri=uri, args=args, timeout=timeout)
+        message = Call(uuid=new_uuid(), uri=uri, args=args, timeout=timeout)
         text = encode(message)
         now = time.monotonic()
         self._expire(now)
@@ -244,7 +245,7 @@ class Client:
         self._publish(channel, args)
 
     def _publish(self, channel: str, args: bytes) -> None:
-        message = Pub(channel=channel, args=args)
+        message = Pub(uuid=new_uuid(), channel=channel, args=args)
         text = encode(message)
         waiter = _Waiter()
         with self._lock:
@@ -280,7 +281,7 @@ class Client:
             ConnectionClosed: the connection ended before.
             ValueError: an argument is out of its range.
         """
-        message = Sub(channel=channel, pattern=pattern)
+        message = Sub(uuid=new_uuid(), channel=channel, pattern=pattern)
         text = encode(message)
         waiter = _Waiter()
         queue = EventQueue(self._max_events if max_events is None else max_events, when_full)
@@ -310,7 +311,7 @@ class Client:
         self._unsubscribe(channel, pattern, None)
 
     def _unsubscribe(self, channel: str, pattern: bool, sink: Sink | None) -> None:
-        message = Unsb(channel=channel, pattern=pattern)
+        message = Unsb(uuid=new_uuid(), channel=channel, pattern=pattern)
         text = encode(message)
         waiter = _Waiter()
         with self._order:
@@ -324,7 +325,7 @@ class Client:
         """Unsubscribe those that have ended because nobody reads them, and do not wait for it."""
         while self._overfull:
             subscription = self._overfull.pop()
-            message = Unsb(channel=subscription.channel, pattern=subscription.pattern)
+            message = Unsb(uuid=new_uuid(), channel=subscription.channel, pattern=subscription.pattern)
             with self._order:
                 with self._lock:
                     is_last = self._session.unsubscribe(message, subscription, _Waiter())

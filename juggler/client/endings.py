@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from juggler.backoff import pauses
 from juggler.errors import CloseCode, ConnectionClosed, HandshakeRefused, JugglerError
+from juggler.process.backoff import pauses
 
 if TYPE_CHECKING:
     from websockets.frames import Close

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
-from juggler.codec import decode_args
 from juggler.errors import CloseCode, ConnectionClosed, JugglerError
-from juggler.message import Evnt
+from juggler.protocol.codec import decode_args
+from juggler.protocol.messages import Evnt
 
 WhenFull: TypeAlias = Literal["drop_oldest", "drop_newest", "end"]
 """What happens to a subscription whose queue is full when an event comes."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from juggler.client.endings import State
+from juggler.client.state import Exp
 from juggler.errors import JugglerError
-from juggler.message import Response
-from juggler.session import Exp
+from juggler.protocol.messages import Response
 
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
 OnState: TypeAlias = Callable[[State, JugglerError | None], None]

@@ -1,1 +1,1 @@
-"""Ready-made middleware, one behaviour a file, for `juggler.handler.chain`."""
+"""Ready-made middleware, one behaviour a file, for `juggler.server.processing.chain`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from juggler.errors import ConfigError
-from juggler.handler import Middleware
 from juggler.handlers.authorize import Rule, authorize
+from juggler.server.processing import Middleware
 
 
 def allow(*, uris: Iterable[str] | None = None, channels: Iterable[str] | None = None) -> Middleware:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from juggler.broker.glob import matches
 from juggler.errors import ConfigError, NackCode, Refused
-from juggler.handler import Context, Handler, Middleware
-from juggler.message import Call, Evnt, Message, Pub, Sub
+from juggler.protocol.glob import matches
+from juggler.protocol.messages import Call, Evnt, Message, Pub, Sub
+from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
-    from juggler.connection import Connection
+    from juggler.server.connection import Connection
 
 Check: TypeAlias = "Callable[[Connection, str], bool]"
 """``check(connection, name)``: whether it may, for the URI or channel ``name``. It may block."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from juggler.handler import Context, Handler, Middleware
-from juggler.message import Call, Message
+from juggler.protocol.messages import Call, Message
+from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
-    from juggler.connection import Connection
+    from juggler.server.connection import Connection
 
 
 class Drill(Exception):

@@ -6,11 +6,11 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from juggler.handler import Context, Handler, Middleware
-from juggler.message import Message, MessageType
+from juggler.protocol.messages import Message, MessageType
+from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
-    from juggler.connection import Connection
+    from juggler.server.connection import Connection
 
 _LONGEST = 200  # characters of a name or reason: clients choose them
 _EVENTS = frozenset({MessageType.EVNT})

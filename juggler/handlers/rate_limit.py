@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from juggler.errors import ConfigError, NackCode, Refused
-from juggler.handler import Context, Handler, Middleware
-from juggler.message import REQUEST_TYPES, Message, MessageType
+from juggler.protocol.messages import REQUEST_TYPES, Message, MessageType
+from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
-    from juggler.connection import Connection
+    from juggler.server.connection import Connection
 
 Key: TypeAlias = "Callable[[Connection, Message], Hashable]"
 

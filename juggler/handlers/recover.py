@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import gevent
 
 from juggler.errors import CloseCode, NackCode, Refused
-from juggler.handler import Context, Handler, Middleware
-from juggler.message import Evnt, Message, Nack, nack, new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Evnt, Message, Nack, nack
+from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
-    from juggler.connection import Connection
+    from juggler.server.connection import Connection
 
 log = logging.getLogger("juggler.recover")
 

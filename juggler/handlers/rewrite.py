@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec.structs import replace
 
 from juggler.errors import ConfigError, NackCode, Refused
-from juggler.handler import Context, Handler, Middleware
-from juggler.message import Ack, Call, Message, Nack, Res
+from juggler.protocol.messages import Ack, Call, Message, Nack, Res
+from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
-    from juggler.connection import Connection
+    from juggler.server.connection import Connection
 
 Choose: TypeAlias = "Callable[[Connection, Call], int]"
 

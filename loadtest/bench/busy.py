@@ -6,10 +6,10 @@ import os
 import time
 
 from juggler.broker.redis import RedisBroker
-from juggler.connection import Connection
-from juggler.handler import Context, process_message
-from juggler.message import Message
+from juggler.protocol.messages import Message
 from juggler.server import Server
+from juggler.server.connection import Connection
+from juggler.server.processing import Context, process_message
 
 WORK = 300e-6
 """Seconds of CPU time for each request."""

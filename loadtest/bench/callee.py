@@ -24,8 +24,8 @@ import msgspec  # noqa: E402
 from callee import Call, Callee  # noqa: E402
 from juggler.broker import PendingCall  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
-from juggler.embedded import EmbeddedRedis  # noqa: E402
 from juggler.errors import BrokerError  # noqa: E402
+from juggler.process.embedded import EmbeddedRedis  # noqa: E402
 from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import cpu_seconds  # noqa: E402
 

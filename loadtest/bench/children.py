@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from juggler.guard import ProcessGuard
+from juggler.process.guard import ProcessGuard
 from loadtest.bench.errors import BenchError
 
 STOP_TIMEOUT = 5.0

@@ -20,10 +20,11 @@ from gevent.pywsgi import WSGIServer  # noqa: E402
 from websockets.frames import Frame, Opcode  # noqa: E402
 
 from juggler.broker.memory import MemoryBroker  # noqa: E402
-from juggler.handler import chain, process_message  # noqa: E402
-from juggler.message import MessageType, new_uuid  # noqa: E402
+from juggler.process.uuids import new_uuid  # noqa: E402
+from juggler.protocol.messages import MessageType  # noqa: E402
 from juggler.server import Server  # noqa: E402
-from juggler.websocket import WebSocketHandler  # noqa: E402
+from juggler.server.processing import chain, process_message  # noqa: E402
+from juggler.server.websocket import WebSocketHandler  # noqa: E402
 from juggler.wsgi import Application  # noqa: E402
 from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import resident  # noqa: E402

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import juggler
-from juggler.embedded import find_server
 from juggler.errors import ConfigError
+from juggler.process.embedded import find_server
 
 LIBRARIES = ("gevent", "greenlet", "gunicorn", "hiredis", "msgspec", "redis", "ujson", "websockets")
 TIMEOUT = 10.0

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from juggler.metrics import SLOW, Metrics
+from juggler.process.metrics import SLOW, Metrics
 from loadtest.bench.emitting import emit
 
 

@@ -29,9 +29,9 @@ import trustme  # noqa: E402
 
 from juggler.broker import Event, PendingCall, Subscriber  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
-from juggler.embedded import EmbeddedRedis, free_port  # noqa: E402
 from juggler.errors import BrokerError, ConfigError  # noqa: E402
-from juggler.message import new_uuid  # noqa: E402
+from juggler.process.embedded import EmbeddedRedis, free_port  # noqa: E402
+from juggler.process.uuids import new_uuid  # noqa: E402
 from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import cpu_seconds  # noqa: E402
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from juggler.embedded import EmbeddedRedis
 from juggler.errors import ConfigError
+from juggler.process.embedded import EmbeddedRedis
 from loadtest.bench.children import Child, Children
 from loadtest.bench.errors import BenchError
 from loadtest.bench.process import cpu_seconds, family, resident

@@ -28,7 +28,7 @@ from geventwebsocket.websocket import WebSocket as StockWebSocket  # noqa: E402
 from websockets.frames import Frame, Opcode  # noqa: E402
 
 from juggler.errors import ConnectionClosed  # noqa: E402
-from juggler.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
+from juggler.server.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
 from loadtest.bench.emitting import emit  # noqa: E402
 from loadtest.bench.process import resident  # noqa: E402
 

@@ -1,6 +1,7 @@
 """juggler.0 as the load generator speaks it: frames built once, answers looked at and not decoded.
 
-PURE. It relies on how `juggler.codec` writes responses, and fails on what looks otherwise rather than count it wrongly.
+PURE. It relies on how `juggler.protocol.codec` writes responses, and fails on any other text rather than count it
+wrongly.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-from juggler.codec import decode_args
-from juggler.message import Ack, Call, Nack, Request, Res
-from juggler.session import Exp
+from juggler.client.state import Exp
+from juggler.protocol.codec import decode_args
+from juggler.protocol.messages import Ack, Call, Nack, Request, Res
 from loadtest.locust.tally import Faults, Tally
 
 LATE = 2.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from juggler.message import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
-from juggler.session import Exp
+from juggler.client.state import Exp
+from juggler.protocol.messages import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
 from loadtest.locust.answers import Answers, Entry, Fate
 from loadtest.locust.deliveries import Deliveries
 from loadtest.locust.tally import Faults, Tally

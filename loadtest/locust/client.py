@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import gevent
 
 from juggler.client import Client, State
-from juggler.codec import decode_args, decode_request, encode
+from juggler.client.state import Exp, result_value
 from juggler.errors import CallFailed, Expired, JugglerError, Nacked
-from juggler.message import Ack, Call, Evnt, Nack, Res, Response
-from juggler.session import Exp, result_value
+from juggler.protocol.codec import decode_args, decode_request, encode
+from juggler.protocol.messages import Ack, Call, Evnt, Nack, Res, Response
 from loadtest.locust.answers import Entry, Expect, Fate, anything
 from loadtest.locust.checks import Book
 

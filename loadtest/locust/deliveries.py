@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from juggler.broker.glob import matches
-from juggler.message import Evnt
+from juggler.protocol.glob import matches
+from juggler.protocol.messages import Evnt
 from loadtest.locust.tally import Faults, Tally
 
 SLACK = 2.0

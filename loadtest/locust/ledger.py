@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import gevent
 
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from loadtest.locust.checks import Book
 from loadtest.locust.client import RecordingClient
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 from juggler.client import Client, Pending, Subscription
-from juggler.codec import decode_args
 from juggler.errors import Expired
-from juggler.message import Call
+from juggler.protocol.codec import decode_args
+from juggler.protocol.messages import Call
 from loadtest.locust.answers import Fate
 from loadtest.locust.client import stamped
 

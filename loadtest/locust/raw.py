@@ -15,7 +15,8 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from juggler.client.opening import SUBPROTOCOL
-from juggler.message import MessageType, new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import MessageType
 
 SMALL_BUFFER = 16 * 1024
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from juggler.errors import JugglerError
-from juggler.metrics.rates import Samples
+from juggler.process.metrics.rates import Samples
 from loadtest.locust.stack import ROOT, Stack, StackError, end_at_sigterm
 from loadtest.locust.tally import Tally, server_disagreements
 

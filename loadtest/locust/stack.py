@@ -15,10 +15,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
-from juggler.embedded import EmbeddedRedis
-from juggler.guard import ProcessGuard
-from juggler.metrics.exposition import parse
-from juggler.metrics.rates import Samples
+from juggler.process.embedded import EmbeddedRedis
+from juggler.process.guard import ProcessGuard
+from juggler.process.metrics.exposition import parse
+from juggler.process.metrics.rates import Samples
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 20.0

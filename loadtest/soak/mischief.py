@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 
 from juggler.client import Client
 from juggler.errors import JugglerError
-from juggler.message import MessageType
+from juggler.protocol.messages import MessageType
 from loadtest.locust.raw import RawConnection, request
 
 LONGEST = 4.0

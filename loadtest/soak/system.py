@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import redis
 
-from juggler.embedded import EmbeddedRedis
 from juggler.errors import ConfigError
-from juggler.metrics.rates import Samples, total
+from juggler.process.embedded import EmbeddedRedis
+from juggler.process.metrics.rates import Samples, total
 from loadtest.bench.process import resident
 from loadtest.locust.stack import Part, Stack, StackError
 from loadtest.soak.figures import GAUGES, Figures, compare, kinds

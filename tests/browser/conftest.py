@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from gevent import monkey
 
-from juggler.embedded import EmbeddedRedis
+from juggler.process.embedded import EmbeddedRedis
 from tests.integration.commands import callee_process, server_process
 from tests.operations import needs
 

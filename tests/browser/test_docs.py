@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from juggler.embedded import EmbeddedRedis
+from juggler.process.embedded import EmbeddedRedis
 from tests.integration.commands import running_python, server_process
 
 ROOT = Path(__file__).parents[2]

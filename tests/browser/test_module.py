@@ -7,7 +7,7 @@ import re
 import sys
 from contextlib import contextmanager
 
-from juggler.embedded import EmbeddedRedis, free_port
+from juggler.process.embedded import EmbeddedRedis, free_port
 from tests.integration.commands import callee_process, running, server_process
 
 # A page of the server's own origin that loads nothing.

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from juggler.embedded import EmbeddedRedis, free_port
+from juggler.process.embedded import EmbeddedRedis, free_port
 from tests.integration.commands import callee_process, server_process
 from tests.integration.test_example_chat import chat
 

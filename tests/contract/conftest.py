@@ -10,7 +10,7 @@ import redis
 
 from juggler.broker.memory import MemoryBroker
 from juggler.broker.redis import RedisBroker
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
 from tests.redis_cluster import RedisCluster
 from tests.support import eventually

@@ -8,7 +8,7 @@ import pytest
 
 from juggler.broker import IncomingCall
 from juggler.errors import CapacityExceeded
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, pop_all
 
 

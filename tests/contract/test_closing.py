@@ -8,7 +8,7 @@ import gevent
 
 from juggler.broker import IncomingCall
 from juggler.errors import BrokerUnavailable
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 
 

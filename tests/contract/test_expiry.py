@@ -7,7 +7,7 @@ import weakref
 from time import monotonic
 
 from juggler.broker import IncomingCall
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, pop_all
 from tests.support import eventually
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from juggler.errors import BrokerError, NackCode
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from tests.contract.test_calls import TEXTS
 from tests.recorders import Outcome, RecordedSubscriber
 

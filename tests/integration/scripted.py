@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed as WebsocketClosed
 from websockets.sync.server import ServerConnection, serve
 from websockets.utils import accept_key
 
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 

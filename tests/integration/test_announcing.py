@@ -12,7 +12,7 @@ import redis
 
 from juggler.broker import Announcement
 from juggler.broker.redis import RedisBroker
-from juggler.message import MessageType
+from juggler.protocol.messages import MessageType
 from tests.integration.commands import callee_process, run, server_process
 from tests.integration.test_callee_command import end, running
 from tests.load import Load

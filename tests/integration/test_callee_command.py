@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from juggler.embedded import EmbeddedRedis, bundled_server, free_port
+from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import free_port
+from juggler.process.embedded import free_port
 from loadtest.bench.process import cpu_seconds
 from tests.integration.commands import server_process
 from tests.integration.test_callee_command import end, run, running

@@ -13,7 +13,7 @@ import pytest
 
 from juggler.client import Client
 from juggler.errors import ConnectionClosed, Nacked
-from juggler.garbage import YOUNG_OBJECTS
+from juggler.process.garbage import YOUNG_OBJECTS
 from tests.integration.commands import TIMEOUT, callee_process, run, running
 from tests.stack import Wire
 
@@ -21,7 +21,7 @@ APP = """
 import os
 from juggler.broker.redis import RedisBroker
 from juggler.errors import Refused
-from juggler.handler import chain
+from juggler.server.processing import chain
 from juggler.server import Server
 from juggler.wsgi import Application
 
@@ -110,7 +110,7 @@ def test_a_clients_mistake_is_one_line_of_the_log_with_its_connection(redis_url)
             wire.websocket.send("{")
             assert wire.closed()[0] == 4400
         entry = json.loads(process.stderr.readline())
-        assert (entry["level"], entry["logger"]) == ("info", "juggler.connection")
+        assert (entry["level"], entry["logger"]) == ("info", "juggler.server.connection")
         assert re.fullmatch("[0-9a-f-]{36}", entry["connection"])
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""
@@ -123,7 +123,7 @@ def test_what_is_no_request_is_one_line_of_the_log_too(redis_url):
             sock.sendall(b"\0%s\r\n\r\n")
             assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
         entry = json.loads(process.stderr.readline())
-        assert (entry["level"], entry["logger"]) == ("info", "juggler.websocket")
+        assert (entry["level"], entry["logger"]) == ("info", "juggler.server.websocket")
         assert entry["event"].endswith(r"Invalid HTTP method: '\x00%s\r\n'")
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""

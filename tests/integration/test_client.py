@@ -19,6 +19,7 @@ import trustme
 from gevent import monkey
 
 from juggler.client import Client, Event
+from juggler.client.state import Exp
 from juggler.errors import (
     CallFailed,
     Cancelled,
@@ -30,8 +31,7 @@ from juggler.errors import (
     JugglerError,
     Nacked,
 )
-from juggler.message import Ack, Res
-from juggler.session import Exp
+from juggler.protocol.messages import Ack, Res
 from tests.integration.scripted import CALL, PUB, SUB, UNSB, Peer, echo, raw_server, serving
 from tests.integration.unpatched import UNPATCHED, pass_unpatched
 from tests.support import eventually

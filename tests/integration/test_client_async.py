@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from juggler.client import AsyncClient, State
+from juggler.client.state import Exp
 from juggler.errors import (
     CallFailed,
     Cancelled,
@@ -20,7 +21,6 @@ from juggler.errors import (
     InvalidValue,
     Nacked,
 )
-from juggler.session import Exp
 from tests.integration.scripted import CALL, PUB, SUB, UNSB, Peer, echo, serving
 from tests.integration.unpatched import UNPATCHED, pass_unpatched
 

@@ -10,9 +10,9 @@ from gevent.event import Event
 from websockets.exceptions import InvalidStatus
 
 from juggler.auth import bearer
-from juggler.connection import State
 from juggler.errors import HandshakeRefused
-from juggler.message import MessageType
+from juggler.protocol.messages import MessageType
+from juggler.server.connection import State
 from tests.stack import Wire, running_server
 from tests.support import eventually
 

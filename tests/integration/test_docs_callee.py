@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from callee.testing import Caller
+from juggler.callee.testing import Caller
 from juggler.errors import CallFailed
 from tests.docs import python_blocks, run_blocks
 

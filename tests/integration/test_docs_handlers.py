@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.handler import chain
-from juggler.message import MessageType
+from juggler.protocol.messages import MessageType
+from juggler.server.processing import chain
 from tests.docs import run_blocks
 from tests.stack import Wire, running_server, serving
 

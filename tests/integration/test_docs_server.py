@@ -12,7 +12,7 @@ from gevent.pywsgi import WSGIServer
 
 from juggler.errors import HandshakeRefused
 from juggler.server import Server
-from juggler.websocket import WebSocketHandler, WebSocketOptions
+from juggler.server.websocket import WebSocketHandler, WebSocketOptions
 from juggler.wsgi import Application
 from tests.docs import DOCS, run_blocks
 from tests.stack import Wire

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from callee.testing import Caller
 from examples.chat import callees
+from juggler.callee.testing import Caller
 from juggler.client import Client
 from juggler.errors import CallFailed, Nacked
 from tests.integration.commands import running

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from juggler.guard import ProcessGuard
+from juggler.process.guard import ProcessGuard
 from loadtest.bench.process import family
 from tests.support import eventually
 
 # Starts three sessions, each a shell and its child; says which they are; and waits.
 STARTER = """
 import subprocess, sys, time
-from juggler.guard import ProcessGuard
+from juggler.process.guard import ProcessGuard
 
 guard = ProcessGuard()
 started = [subprocess.Popen(["/bin/sh", "-c", "sleep 30; :"], start_new_session=True).pid for _ in range(3)]

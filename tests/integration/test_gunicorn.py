@@ -25,9 +25,9 @@ import redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import free_port
-from juggler.garbage import YOUNG_OBJECTS
-from juggler.message import MessageType
+from juggler.process.embedded import free_port
+from juggler.process.garbage import YOUNG_OBJECTS
+from juggler.protocol.messages import MessageType
 from tests.stack import Wire, lazy_subscriber, serving
 from tests.support import eventually
 

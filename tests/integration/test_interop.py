@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from juggler.broker.redis import RedisBroker
-from juggler.message import MessageType
+from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.stack import Wire, running_server
 from tests.support import eventually

@@ -13,7 +13,7 @@ from tests.integration.commands import callee_process, server_process
 from tests.operations import needs
 
 ROOT = Path(__file__).parents[2]
-STATIC = ROOT / "juggler" / "static"
+STATIC = ROOT / "juggler" / "server" / "static"
 
 # Node 20 has a WebSocket behind a flag, 22 without.
 NODE = ("node", "--experimental-websocket")
@@ -42,7 +42,7 @@ def test_its_package_can_be_published():
 
 
 PROGRAM = """
-import { CallFailed, Client } from "./juggler/static/juggler.js";
+import { CallFailed, Client } from "./juggler/server/static/juggler.js";
 
 const client = new Client(process.argv[1]);
 const events = client.subscribe("news.*", { pattern: true });

@@ -11,12 +11,12 @@ import sys
 import urllib.request
 from contextlib import ExitStack
 
-from callee.metrics import WORDS
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import EmbeddedRedis, bundled_server, free_port
-from juggler.message import MessageType
-from juggler.metrics import Snapshot
-from juggler.metrics.exposition import prometheus
+from juggler.callee.metrics import WORDS
+from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
+from juggler.process.metrics import Snapshot
+from juggler.process.metrics.exposition import prometheus
+from juggler.protocol.messages import MessageType
 from tests.integration.test_gunicorn import ROOT, Gunicorn
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually

@@ -18,8 +18,8 @@ import pytest
 from websockets.frames import Opcode
 
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import free_port
-from juggler.message import MessageType
+from juggler.process.embedded import free_port
+from juggler.protocol.messages import MessageType
 from tests.operations import needs
 from tests.stack import Wire, serving
 from tests.support import eventually
@@ -36,10 +36,10 @@ APP = """
 import os
 from juggler.broker.redis import RedisBroker
 from juggler.errors import NackCode, Refused
-from juggler.handler import process_message
-from juggler.message import Call
+from juggler.server.processing import process_message
+from juggler.protocol.messages import Call
 from juggler.server import Server
-from juggler.websocket import WebSocketOptions
+from juggler.server.websocket import WebSocketOptions
 from juggler.wsgi import Application
 
 def handler(ctx, connection, message):

@@ -10,8 +10,8 @@ from pathlib import Path
 import gevent
 
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import EmbeddedRedis, bundled_server, free_port
-from juggler.message import MessageType
+from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
+from juggler.protocol.messages import MessageType
 from tests.integration.commands import running
 from tests.stack import Wire, running_server
 from tests.support import eventually

@@ -9,7 +9,6 @@ import gevent
 import pytest
 
 from juggler.errors import ConfigError, Refused
-from juggler.handler import chain
 from juggler.handlers.allow import allow
 from juggler.handlers.authorize import Rule, authorize
 from juggler.handlers.drill import drill
@@ -17,7 +16,8 @@ from juggler.handlers.log import log_messages
 from juggler.handlers.rate_limit import rate_limit
 from juggler.handlers.recover import recover
 from juggler.handlers.rewrite import rewrite
-from juggler.message import MessageType
+from juggler.protocol.messages import MessageType
+from juggler.server.processing import chain
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 

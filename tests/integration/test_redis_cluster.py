@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from juggler.broker.redis import RedisBroker
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
 from tests.redis_cluster import Node, RedisCluster
 from tests.stack import serving

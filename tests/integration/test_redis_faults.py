@@ -13,9 +13,9 @@ import redis
 
 from juggler.broker import IncomingCall
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import free_port
 from juggler.errors import BrokerUnavailable
-from juggler.message import MessageType
+from juggler.process.embedded import free_port
+from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, RecordedCall
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually

@@ -7,10 +7,10 @@ import re
 import gevent
 import pytest
 
-from juggler.backoff import pauses
 from juggler.broker.redis import RedisBroker, wait_for
-from juggler.embedded import free_port
 from juggler.errors import ConfigError
+from juggler.process.backoff import pauses
+from juggler.process.embedded import free_port
 
 
 def test_pauses_grow_and_are_jittered():

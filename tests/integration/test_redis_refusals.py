@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from juggler.broker.redis import RedisBroker
-from juggler.embedded import EmbeddedRedis
 from juggler.errors import BrokerError
-from juggler.message import new_uuid
+from juggler.process.embedded import EmbeddedRedis
+from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, RecordedSubscriber
 from tests.support import eventually
 

@@ -15,9 +15,9 @@ import trustme
 from juggler.broker import Announcement
 from juggler.broker.redis import RedisBroker
 from juggler.client import Client
-from juggler.embedded import free_port
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError, Expired, Nacked
-from juggler.message import new_uuid
+from juggler.process.embedded import free_port
+from juggler.process.uuids import new_uuid
 from tests.integration.commands import ROOT, callee_process, run, run_python, running, running_callee, server_process
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.redis_servers import MortalRedis, mortal_redis, one_sentinel, tls_proxy

@@ -13,9 +13,9 @@ import pytest
 from gevent.event import Event as Signal
 from websockets.exceptions import InvalidStatus
 
-from juggler.handler import chain, process_message
-from juggler.message import MessageType
-from juggler.websocket import DeflateOptions, WebSocketOptions
+from juggler.protocol.messages import MessageType
+from juggler.server.processing import chain, process_message
+from juggler.server.websocket import DeflateOptions, WebSocketOptions
 from tests.stack import Wire, lazy_subscriber, running_server, serving
 from tests.support import eventually
 

@@ -16,7 +16,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from juggler.errors import ConnectionClosed
-from juggler.websocket import WebSocketHandler, WebSocketOptions
+from juggler.server.websocket import WebSocketHandler, WebSocketOptions
 from tests.flooder import REQUEST
 from tests.rawframes import TEXT, client
 

@@ -15,8 +15,8 @@ import pytest
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from juggler.websocket.options import WebSocketOptions
-from juggler.websocket.parser import Parser
+from juggler.server.websocket.options import WebSocketOptions
+from juggler.server.websocket.parser import Parser
 from tests.rawframes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client, parse
 
 STREAMS = 100_000

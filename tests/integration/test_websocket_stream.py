@@ -13,7 +13,7 @@ import pytest
 from gevent import socket
 
 from juggler.errors import CloseCode, ConnectionClosed
-from juggler.websocket import WebSocket, WebSocketOptions, text_frame
+from juggler.server.websocket import WebSocket, WebSocketOptions, text_frame
 from tests.rawframes import (
     BINARY,
     CLOSE,

@@ -11,7 +11,7 @@ import pytest
 from gevent import socket
 
 from juggler.errors import CloseCode
-from juggler.websocket import Sweeper, WebSocket, WebSocketOptions
+from juggler.server.websocket import Sweeper, WebSocket, WebSocketOptions
 from tests.rawframes import CLOSE, PING, PONG, TEXT, client, close_of, head, parse
 from tests.support import eventually
 

@@ -22,7 +22,7 @@ from gunicorn.workers.ggevent import PyWSGIHandler
 from websockets.sync.client import connect as connect_client
 
 from juggler.errors import ConnectionClosed, HandshakeRefused
-from juggler.websocket import DeflateOptions, SharedText, WebSocketHandler, WebSocketOptions
+from juggler.server.websocket import DeflateOptions, SharedText, WebSocketHandler, WebSocketOptions
 from tests.rawframes import CLOSE, TEXT, client, close, close_of, parse, texts
 from tests.support import eventually
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { CallFailed, Client, ConnectionClosed, Expired, JugglerError, Nacked } from "../../juggler/static/juggler.js";
+import { CallFailed, Client, ConnectionClosed, Expired, JugglerError, Nacked } from "../../juggler/server/static/juggler.js";
 import { FakeSocket, settle, until } from "./fake.mjs";
 
 const GOLDEN = Object.fromEntries(

@@ -9,9 +9,9 @@ import jwt as pyjwt
 import pytest
 
 from juggler.auth import WAYS, bearer, find_token, jwt
-from juggler.connect import ConnectRequest
 from juggler.errors import ConfigError, HandshakeRefused
-from juggler.message import REQUEST_TYPES
+from juggler.protocol.messages import REQUEST_TYPES
+from juggler.server.connect_hook import ConnectRequest
 
 KEY = "a secret of at least as many bytes as the longest hash has"
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from juggler import codec
-from juggler.message import Ack, Evnt, MessageType, Nack, Res, new_uuid
-from juggler.websocket.frames import PING_FRAME, text_frame
+from juggler.process.uuids import new_uuid
+from juggler.protocol import codec
+from juggler.protocol.messages import Ack, Evnt, MessageType, Nack, Res
+from juggler.server.websocket.frames import PING_FRAME, text_frame
 from loadtest.bench import wire
 
 
@@ -57,9 +58,12 @@ def test_what_comes_in_pieces_is_put_together(sizes, cut):
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
-        (Ack(for_=wire.uuid_of(99), for_type=MessageType.CALL, uri="u"), wire.ACK),
-        (Nack(for_=wire.uuid_of(99), for_type=MessageType.CALL, code=404, message="no", uri="u"), wire.NACK),
-        (Res(for_=wire.uuid_of(99), uri='"for":"', args=b'{"for":"x"}'), wire.RES),
+        (Ack(uuid=new_uuid(), for_=wire.uuid_of(99), for_type=MessageType.CALL, uri="u"), wire.ACK),
+        (
+            Nack(uuid=new_uuid(), for_=wire.uuid_of(99), for_type=MessageType.CALL, code=404, message="no", uri="u"),
+            wire.NACK,
+        ),
+        (Res(uuid=new_uuid(), for_=wire.uuid_of(99), uri='"for":"', args=b'{"for":"x"}'), wire.RES),
     ],
 )
 def test_answers_tell_what_they_answer(message, kind):
@@ -70,7 +74,7 @@ def test_answers_tell_what_they_answer(message, kind):
 
 def test_events_tell_who_published_and_when():
     args = json.dumps(wire.stamped(3, 1_234_567_890) + "xxx").encode()
-    text = codec.encode(Evnt(for_=new_uuid(), channel="c", args=args))
+    text = codec.encode(Evnt(uuid=new_uuid(), for_=new_uuid(), channel="c", args=args))
     assert wire.kind(text) == wire.EVNT
     assert wire.stamp_of(text) == (3, 1_234_567_890)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from juggler.board import SLOT_BYTES, Board
-from juggler.metrics import Histogram, Snapshot
+from juggler.process.metrics import Histogram, Snapshot
+from juggler.process.metrics.shared import SLOT_BYTES, Board
 
 
 def counted(number: float) -> Snapshot:

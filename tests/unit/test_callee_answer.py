@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from callee import Callee, CallError, InvalidArguments, answer, current_call, time_left
-from callee.answer import Answer
-from callee.current import Call
-from callee.errors import InvalidResult
+from callee import Callee, CallError, InvalidArguments, current_call, time_left
 from juggler.broker import IncomingCall
+from juggler.callee import answer
+from juggler.callee.answer import Answer
+from juggler.callee.current import Call
+from juggler.callee.errors import InvalidResult
 from juggler.errors import InvalidValue
 
 

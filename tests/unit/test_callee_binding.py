@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 import pytest
 
-from callee.binding import Binding
-from callee.errors import InvalidArguments
+from juggler.callee.binding import Binding
+from juggler.callee.errors import InvalidArguments
 
 
 class Colour(enum.Enum):

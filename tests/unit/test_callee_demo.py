@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from callee import InvalidArguments, demo
+from callee import InvalidArguments
+from juggler.callee import demo
 
 
 @pytest.mark.parametrize("value", ["text", 1, None, {"a": [1]}])

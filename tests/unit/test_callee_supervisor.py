@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from callee.options import Options
-from callee.supervisor import Supervisor, _Child
+from juggler.callee.options import Options
+from juggler.callee.supervisor import Supervisor, _Child
 
 
 @pytest.fixture

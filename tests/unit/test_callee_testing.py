@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from callee import Callee, CallError, DeadlineExceeded, given_up, publish, time_left
-from callee.testing import Caller, Published
+from juggler.callee.testing import Caller, Published
 from juggler.errors import CallFailed, Expired, InvalidValue, Nacked
 
 rpc = Callee()

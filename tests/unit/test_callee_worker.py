@@ -13,9 +13,9 @@ from gevent.event import Event
 from gevent.monkey import get_original
 
 from callee import Callee, CallError, given_up, publish, time_left
-from callee.worker import Worker
 from juggler.broker import CalleeBroker
 from juggler.broker.memory import MemoryBroker
+from juggler.callee.worker import Worker
 from juggler.errors import BrokerUnavailable, CapacityExceeded
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.support import eventually
@@ -304,7 +304,7 @@ class FailingBroker(MemoryBroker):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("callee.lane.RETRY_PAUSE", 0.001)
+    monkeypatch.setattr("juggler.callee.lane.RETRY_PAUSE", 0.001)
 
 
 def test_an_outage_is_logged_once_and_popping_goes_on(service, caplog, no_pause):

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from juggler.codec import (
+from juggler.errors import InvalidMessage, InvalidValue, MessageNotAllowed
+from juggler.process.uuids import new_uuid
+from juggler.protocol.codec import (
     MAX_TIMEOUT,
     decode_args,
     decode_call,
@@ -26,8 +28,7 @@ from juggler.codec import (
     encode_event,
     encode_result,
 )
-from juggler.errors import InvalidMessage, InvalidValue, MessageNotAllowed
-from juggler.message import (
+from juggler.protocol.messages import (
     REQUEST_TYPES,
     Ack,
     Call,
@@ -42,7 +43,6 @@ from juggler.message import (
     ResultPayload,
     Sub,
     Unsb,
-    new_uuid,
 )
 
 WIRE = Path(__file__).parents[1] / "wire" / "golden.jsonl"
@@ -139,10 +139,10 @@ def carriers(args: bytes) -> dict[str, tuple[Callable[[bytes], Any], bytes]]:
         return decode_response(text.decode())
 
     return {
-        "CALL": (request, encode(Call(uri="u", args=args))),
-        "PUB": (request, encode(Pub(channel="c", args=args))),
-        "RES": (response, encode(Res(for_=ID, uri="u", args=args))),
-        "EVNT": (response, encode(Evnt(for_=ID, channel="c", args=args))),
+        "CALL": (request, encode(Call(uuid=ID, uri="u", args=args))),
+        "PUB": (request, encode(Pub(uuid=ID, channel="c", args=args))),
+        "RES": (response, encode(Res(uuid=ID, for_=ID, uri="u", args=args))),
+        "EVNT": (response, encode(Evnt(uuid=ID, for_=ID, channel="c", args=args))),
         "call payload": (decode_call, encode_call(CallPayload("c", "m", "u", args))),
         "result payload": (decode_result, encode_result(ResultPayload("c", "m", "u", args))),
         "event payload": (decode_event, encode_event(EventPayload(ID, args))),
@@ -480,7 +480,7 @@ def test_fields_that_cannot_be_written(message: Message) -> None:
 
 
 def test_a_nack_is_sent_whatever_its_reason_quotes() -> None:
-    text = encode(Nack(for_=ID, for_type=1, code=500, message='no file "\udcff"')).decode()
+    text = encode(Nack(uuid=ID, for_=ID, for_type=1, code=500, message='no file "\udcff"')).decode()
 
     assert decode_response(text).message == 'no file "?"'
 

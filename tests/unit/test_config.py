@@ -7,11 +7,11 @@ from dataclasses import fields
 
 import pytest
 
-from juggler.config.load import load, read
-from juggler.config.table import BY_KEY, SETTINGS
+from juggler.cli.config.load import load, read
+from juggler.cli.config.table import BY_KEY, SETTINGS
 from juggler.errors import ConfigError
 from juggler.server import Server
-from juggler.websocket import WebSocketOptions
+from juggler.server.websocket import WebSocketOptions
 from tests.docs import DOCS
 
 FILE = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.connect import ConnectRequest, client_address, parse_query
-from juggler.message import REQUEST_TYPES
+from juggler.protocol.messages import REQUEST_TYPES
+from juggler.server.connect_hook import ConnectRequest, client_address, parse_query
 
 
 def request(trusted_proxies=0, **environ):

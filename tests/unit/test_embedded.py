@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from juggler import embedded
-from juggler.embedded import EmbeddedRedis, bundled_server, find_server
 from juggler.errors import ConfigError
+from juggler.process import embedded
+from juggler.process.embedded import EmbeddedRedis, bundled_server, find_server
 from tests.support import eventually
 
 PARENT = """
 import sys, time
 {patch}
-from juggler.embedded import EmbeddedRedis
+from juggler.process.embedded import EmbeddedRedis
 server = EmbeddedRedis(sys.argv[1])
 print(server.port, server.directory, flush=True)
 time.sleep(60)

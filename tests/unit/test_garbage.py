@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from juggler.garbage import look_less_often
+from juggler.process.garbage import look_less_often
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from juggler.errors import ConfigError, HandshakeRefused
-from juggler.handshake import (
+from juggler.protocol.messages import REQUEST_TYPES, MessageType
+from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
+from juggler.server.websocket.handshake import (
     accept_token,
-    allowed_messages,
     check_allowed_origins,
     check_origin,
-    choose_subprotocol,
     websocket_key,
 )
-from juggler.message import REQUEST_TYPES, MessageType
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 REQUEST = {

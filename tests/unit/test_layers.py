@@ -1,12 +1,12 @@
-"""Who may import whom. The tables are the rules; whoever breaks one on purpose changes its table.
+"""Hold the structure of docs/architecture.md: who may import whom, and how many rooms the house has.
 
-Imports are read from the source, those inside functions too. Those under ``if TYPE_CHECKING`` are for readers and mypy
-only, and do not count.
+Imports are read from the source of every module: those inside functions and under ``TYPE_CHECKING`` count as well.
 """
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,86 +15,77 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# A part of juggler imports from the rows above its own, and from itself.
+# A room imports from the rows above its own, and from itself.
 LAYERS = [
     ["errors"],
-    ["message", "rawjson", "loading", "backoff", "guard", "garbage"],
-    ["codec"],
-    ["metrics", "embedded", "logs", "pages"],
-    ["board"],
-    ["handshake", "broker", "session"],
-    ["connect"],
-    ["websocket", "client", "served"],
-    ["handler"],
-    ["handlers", "auth"],
-    ["connection"],
+    ["protocol"],
+    ["process"],
+    ["server.websocket", "broker", "client"],
     ["server"],
+    ["handlers", "auth"],
     ["wsgi"],
-    ["config"],
     ["worker"],
+    ["callee"],
     ["cli"],
 ]
 
-# What stands beside the layers needs only these parts of juggler.
+# What a room needs at most, beside itself.
 NEEDS_ONLY = {
-    "juggler.embedded": {"errors"},
-    "juggler.garbage": set(),
-    "juggler.guard": set(),
-    "juggler.session": {"errors", "message", "codec"},
-    "juggler.client": {"errors", "message", "codec", "session", "backoff"},
-    "juggler.loading": {"errors"},
-    "callee": {"errors", "message", "codec", "broker", "loading", "metrics", "logs"},
+    "juggler.process": {"errors", "protocol"},
+    "juggler.protocol": {"errors"},
+    "juggler.server.websocket": {"errors", "protocol"},
+    "juggler.broker": {"errors", "protocol", "process"},
+    "juggler.client": {"errors", "protocol", "process"},
+    "juggler.callee": {"errors", "protocol", "broker", "process"},
+    "callee": {"callee"},
 }
-# It tests callees with all there is.
-ANYTHING = "callee.testing"
-USES_PYTEST = "callee.testing.plugin"
+# The test kit starts servers and clients, too.
+ANYTHING = "juggler.callee.testing"
+USES_PYTEST = "juggler.callee.testing.plugin"
 
-# No I/O, no clock, no threads: a file whose docstring says PURE imports none of NOT_PURE. These have to say so.
-PURE = {"juggler.message", "juggler.codec", "juggler.rawjson", "juggler.handshake", "juggler.session"}
-PURE_TOO = {
-    "juggler.errors",
-    "juggler.broker",
-    "juggler.broker.glob",
-    "juggler.broker.names",
-    "juggler.websocket.frames",
-    "callee.binding",
-    "callee.pools.wire",
-}
+# No I/O, no clock, no randomness: time and random values are arguments.
+PURE = ("juggler.errors", "juggler.protocol")
 NOT_PURE = {
     *("socket", "socketserver", "ssl", "select", "selectors", "http", "urllib", "subprocess", "signal", "logging"),
-    *("threading", "concurrent", "multiprocessing", "queue", "asyncio", "time"),
+    *("threading", "concurrent", "multiprocessing", "queue", "asyncio", "time", "os", "random", "secrets", "uuid"),
     *("gevent", "geventwebsocket", "gunicorn", "redis", "prometheus_client"),
 }
 
 # Libraries that one file alone deals with.
 ONE_FILE = {
-    "ujson": "juggler.codec",
-    "geventwebsocket": "juggler.websocket.upgrade",
-    "prometheus_client": "juggler.metrics.exposition",
-    "structlog": "juggler.logs",
+    "ujson": "juggler.protocol.codec",
+    "geventwebsocket": "juggler.server.websocket.upgrade",
+    "prometheus_client": "juggler.process.metrics.exposition",
+    "structlog": "juggler.process.logs",
     "prompt_toolkit": "juggler.cli.terminal.screen",
 }
 
-# The worker belongs to its user, who may not have it: only the demo starts one, when asked to.
-IMPORTS_CALLEE = {"juggler.cli.demo"}
+# Commands and the gunicorn worker monkey-patch; the library leaves that to them.
+MAY_PATCH = ("juggler.cli.", "juggler.callee.serve", "juggler.worker")
 
-# Commands patch, and the gunicorn worker does; the library leaves that to them.
-MAY_PATCH = ("juggler.cli.", "callee.serve", "juggler.worker")
+# Lazy doors: they name the modules of their public objects, which do not import them back.
+DOORS = {"juggler", "juggler.server"}
+
+MOST_ENTRIES = 12
+"""Entries in juggler/, beside ``__init__.py`` and ``py.typed``."""
+
+SMALL = 60
+"""A module with one importer and fewer lines belongs into it."""
 
 
 class Module(NamedTuple):
     name: str
+    path: Path
     tree: ast.Module
 
     @property
-    def part(self) -> str:
-        """The name in `LAYERS`; empty for the package itself."""
-        return self.name.partition(".")[2].partition(".")[0]
-
-
-class Import(NamedTuple):
-    target: str
-    at_import: bool
+    def room(self) -> str:
+        """The longest name in `LAYERS` that it belongs to; empty for the package itself."""
+        _, _, inner = self.name.partition(".")
+        return (
+            next((f"server.{each}" for each in ("websocket",) if inner.startswith(f"server.{each}")), "")
+            or (inner.partition(".")[0])
+        )
 
 
 def modules(*packages: str) -> list[Module]:
@@ -102,102 +93,148 @@ def modules(*packages: str) -> list[Module]:
     for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            found.append(Module(name, ast.parse(path.read_text("utf-8"))))
+            found.append(Module(name, path, ast.parse(path.read_text("utf-8"))))
     return found
 
 
 LIBRARY = modules("juggler", "callee")
-NAMES = {module.name for module in LIBRARY}
+NAMES = {module.name: module for module in LIBRARY}
 JUGGLER = [module for module in LIBRARY if module.name.startswith("juggler")]
 
 
-def imports(node: ast.AST, at_import: bool = True) -> Iterator[Import]:
-    """Yield what a module imports, absolute names only; ``from a import b`` is a.b where that is a module."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from (Import(alias.name, at_import) for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            assert not child.level, f"line {child.lineno}: imports are absolute"
-            for alias in child.names:
-                full = f"{child.module}.{alias.name}"
-                yield Import(full if full in NAMES else child.module or "", at_import)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for other in child.orelse:
-                yield from imports(other, at_import)
-        else:
-            in_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            yield from imports(child, at_import and not in_function)
+def imports(module: Module) -> Iterator[tuple[str, int]]:
+    """Yield the absolute names that a module imports, and the lines; ``from a import b`` is a.b if that is a module."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module.name}, line {node.lineno}: imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield (full if full in NAMES else node.module or ""), node.lineno
+
+
+def at_import(module: Module) -> set[str]:
+    """Return what is imported when the module itself is: not inside functions, nor for type checkers only."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [module.tree]
+    while nodes:
+        for child in ast.iter_child_nodes(nodes.pop()):
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                found.add(child.module or "")
+            elif not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not (
+                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            ):
+                nodes.append(child)
+    return found
 
 
 def targets(module: Module) -> set[str]:
-    return {found.target for found in imports(module.tree)}
+    return {target for target, _ in imports(module)}
 
 
 def tops(module: Module) -> set[str]:
     return {target.partition(".")[0] for target in targets(module)}
 
 
-def juggler_parts(module: Module) -> set[str]:
-    parts = {target.split(".")[1] for target in targets(module) if target.startswith("juggler.")}
-    return parts - {module.part if module in JUGGLER else ""}
+def rooms(module: Module) -> set[str]:
+    """Return the rooms of juggler that a module imports from, without its own."""
+    found = {NAMES[target].room for target in targets(module) if target in NAMES and target.startswith("juggler")}
+    return found - {module.room, ""}
+
+
+def row_of(room: str) -> int:
+    rows = [number for number, row in enumerate(LAYERS) if room in row]
+    assert rows, f"juggler/{room} has no layer yet: give it a place in LAYERS"
+    return rows[0]
 
 
 def by_name(module: Module) -> str:
     return module.name
 
 
-def row_of(part: str) -> int:
-    rows = [number for number, row in enumerate(LAYERS) if part in row]
-    assert rows, f"juggler/{part} has no layer yet: give it a place in LAYERS"
-    return rows[0]
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected parts of a graph that have more than one node (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in sorted(graph[node]):
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            part = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(part) > 1:
+                found.append(sorted(part))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return found
 
 
-@pytest.mark.parametrize("module", [m for m in JUGGLER if m.part], ids=by_name)
-def test_a_layer_knows_only_those_below(module: Module) -> None:
-    above = {part for part in juggler_parts(module) if row_of(part) >= row_of(module.part)}
+def test_no_import_circle() -> None:
+    graph = {module.name: targets(module) & NAMES.keys() - {module.name} for module in LIBRARY}
+    # A door names what is behind it for type checkers, and loads it on demand: it has no arrow of its own.
+    for door in DOORS:
+        graph[door] = set()
 
-    assert not above, f"{module.name} may not import {above}"
+    assert not circles(graph)
 
 
-def test_the_package_itself_loads_nothing() -> None:
-    (package,) = (module for module in JUGGLER if not module.part)
-    loaded = {found.target for found in imports(package.tree) if found.at_import}
+def test_nothing_behind_a_door_imports_the_door() -> None:
+    for door in DOORS:
+        # Importing `juggler` itself, for its version, is harmless: it loads nothing.
+        behind = [m.name for m in LIBRARY if m.name.startswith(f"{door}.") and door in targets(m) and door != "juggler"]
+        assert not behind, f"{behind} import from {door}"
 
-    assert not {name for name in loaded if name != "__future__"}
+
+def test_the_test_finds_a_circle() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("module", [m for m in JUGGLER if m.room], ids=by_name)
+def test_a_room_knows_only_those_above_it_in_the_table(module: Module) -> None:
+    if module.name in DOORS:
+        return
+    allowed = {"callee"} if module.name == "juggler.cli.demo" else set()
+    wrong = {room for room in rooms(module) - allowed if row_of(room) >= row_of(module.room)}
+
+    assert not wrong or module.name.startswith(ANYTHING), f"{module.name} may not import {wrong}"
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_doors_load_nothing(name: str) -> None:
+    assert not {target for target in at_import(NAMES[name]) if target.startswith(("juggler", "callee"))}
 
 
 @pytest.mark.parametrize(("name", "needed"), NEEDS_ONLY.items(), ids=NEEDS_ONLY)
-def test_what_stands_aside_needs_little(name: str, needed: set[str]) -> None:
+def test_a_room_needs_little(name: str, needed: set[str]) -> None:
     for module in LIBRARY:
-        is_free = module.name.startswith(ANYTHING)
-        if not is_free and (module.name == name or module.name.startswith(f"{name}.")):
-            assert juggler_parts(module) <= needed, module.name
+        if (module.name == name or module.name.startswith(f"{name}.")) and not module.name.startswith(ANYTHING):
+            assert rooms(module) <= needed, module.name
 
 
 @pytest.mark.parametrize("module", LIBRARY, ids=by_name)
 def test_pure_files_touch_nothing_outside(module: Module) -> None:
     says_so = "PURE" in (ast.get_docstring(module.tree) or "")
-
-    assert says_so or module.name not in PURE
-    if says_so or module.name in PURE_TOO:
+    if says_so or module.name.startswith(PURE):
         assert not tops(module) & NOT_PURE
 
 
 @pytest.mark.parametrize(("library", "only"), ONE_FILE.items(), ids=ONE_FILE)
 def test_one_file_deals_with_a_library(library: str, only: str) -> None:
     assert {module.name for module in LIBRARY if library in tops(module)} == {only}
-
-
-def test_the_server_does_not_know_the_worker() -> None:
-    knowing = {module.name: module for module in JUGGLER if "callee" in tops(module)}
-    at_once = [name for name, module in knowing.items() if Import("callee", True) in imports_of_tops(module)]
-
-    assert set(knowing) <= IMPORTS_CALLEE
-    assert not at_once
-
-
-def imports_of_tops(module: Module) -> set[Import]:
-    return {Import(found.target.partition(".")[0], found.at_import) for found in imports(module.tree)}
 
 
 @pytest.mark.parametrize("module", LIBRARY, ids=by_name)
@@ -212,3 +249,37 @@ def test_the_library_does_not_patch(module: Module) -> None:
     patches = [name for name in calls if name.rpartition(".")[2].startswith("patch_")]
 
     assert not patches or module.name.startswith(MAY_PATCH), patches
+
+
+def test_the_package_has_few_entries() -> None:
+    entries = {path.name for path in (ROOT / "juggler").iterdir()} - {"__init__.py", "py.typed", "__pycache__"}
+
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+# The implementations of an interface may have the same name, and so may the kinds of a command.
+MAY_REPEAT = {"__init__.py", "__main__.py"}
+
+
+def test_a_file_name_appears_once() -> None:
+    names = Counter(module.path.name for module in JUGGLER)
+
+    assert not {name for name, count in names.items() if count > 1} - MAY_REPEAT
+
+
+def test_no_module_is_too_small_for_its_one_importer() -> None:
+    importers: dict[str, set[str]] = {name: set() for name in NAMES}
+    for module in LIBRARY:
+        for target in targets(module) & NAMES.keys() - {module.name}:
+            importers[target].add(module.name)
+    small = {
+        name: next(iter(importers[name]))
+        for name, module in NAMES.items()
+        if len(importers[name]) == 1 and len(module.path.read_text("utf-8").splitlines()) < SMALL
+    }
+
+    assert not {name: by for name, by in small.items() if name not in ALONE}
+
+
+# Small modules with one importer that stay: each is one of several of its kind, or a command of its own.
+ALONE: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from juggler.errors import ConfigError
-from juggler.loading import load_object
+from juggler.process.loading import load_object
 
 
 def test_an_object_is_found_in_its_module():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.message import Ack, Call, Nack, Pub, Res, ack, nack
-from juggler.session import Exp
+from juggler.client.state import Exp
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Ack, Call, Nack, Pub, Res, ack, nack
 from loadtest.locust.answers import LATE, PATIENCE, Fate
 from loadtest.locust.checks import Book
 
@@ -18,7 +19,7 @@ def book():
 
 
 def call(book, now=1.0, timeout=5.0, expected=Fate.ANY, acked=True):
-    message = Call(uri="f", args=b"1", timeout=timeout)
+    message = Call(uuid=new_uuid(), uri="f", args=b"1", timeout=timeout)
     book.sent(1, message, now, expected)
     if acked:
         book.received(1, ack(message), now)
@@ -43,7 +44,7 @@ def test_all_is_well(book):
     book.received(1, expiry(call(book)), 6.0)
     refused = call(book, acked=False)
     book.received(1, nack(refused, 503, "away"), 1.0)
-    publication = Pub(channel="c")
+    publication = Pub(uuid=new_uuid(), channel="c")
     book.sent(1, publication, 1.0)
     assert book.unanswered() == book.unanswered(1) == 1
     entry = book.received(1, ack(publication), 1.2)
@@ -84,7 +85,7 @@ def test_what_unanswered_too_long_is_found_before_the_end(book):
 
 @pytest.mark.parametrize("second", [ack, lambda message: nack(message, 500, "no")])
 def test_a_second_answer(book, second):
-    message = Pub(channel="c")
+    message = Pub(uuid=new_uuid(), channel="c")
     book.sent(1, message, 1.0)
     book.received(1, ack(message), 1.0)
     book.received(1, second(message), 1.0)
@@ -159,7 +160,7 @@ def test_a_wrong_result(book):
 
 def test_a_lost_connection_takes_its_requests_with_it(book):
     other = book.connected(0.0)
-    kept = Pub(channel="c")
+    kept = Pub(uuid=new_uuid(), channel="c")
     book.sent(other, kept, 1.0)
     call(book)
     call(book, acked=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.message import Evnt, Pub, Sub, Unsb, ack, nack
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Evnt, Pub, Sub, Unsb, ack, nack
 from loadtest.locust.checks import Book
 from loadtest.locust.deliveries import HORIZON, SLACK
 
@@ -26,15 +27,15 @@ def do(book, connection, message, asked, answered, answer=ack):
 
 
 def subscribe(book, asked=1.0, answered=1.1, channel="news", pattern=False, answer=ack):
-    return do(book, LISTENER, Sub(channel=channel, pattern=pattern), asked, answered, answer)
+    return do(book, LISTENER, Sub(uuid=new_uuid(), channel=channel, pattern=pattern), asked, answered, answer)
 
 
 def unsubscribe(book, asked, answered, channel="news", pattern=False):
-    return do(book, LISTENER, Unsb(channel=channel, pattern=pattern), asked, answered)
+    return do(book, LISTENER, Unsb(uuid=new_uuid(), channel=channel, pattern=pattern), asked, answered)
 
 
 def publish(book, asked=2.0, answered=2.1, answer=ack, channel="news"):
-    return do(book, PUBLISHER, Pub(channel=channel), asked, answered, answer)
+    return do(book, PUBLISHER, Pub(uuid=new_uuid(), channel=channel), asked, answered, answer)
 
 
 def deliver(book, publication, pattern="", connection=LISTENER, now=3.0, channel=None):
@@ -206,7 +207,7 @@ def test_missed_while_something_was_broken(book):
 
 def test_events_of_others_are_counted_apart(book):
     subscribe(book)
-    deliver(book, Pub(channel="news"))
+    deliver(book, Pub(uuid=new_uuid(), channel="news"))
     assert judged(book) == ({}, (1, 0, 0))
     assert book.tally.foreign == 1
 

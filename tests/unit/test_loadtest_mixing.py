@@ -9,10 +9,11 @@ from collections import Counter
 
 import pytest
 
-from callee.demo import rpc
-from callee.testing import Caller
+from juggler.callee.demo import rpc
+from juggler.callee.testing import Caller
 from juggler.errors import Expired
-from juggler.message import Call
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Call
 from loadtest.locust.answers import Fate
 from loadtest.locust.client import age, stamped
 from loadtest.locust.mixing import MOST_UNDER_WAY, Mixer, channels, expect
@@ -82,7 +83,7 @@ def test_it_waits_when_too_many_are_under_way(mixed):
 
 
 def expected(uri, args, timeout):
-    return expect(Call(uri=uri, args=json.dumps(args).encode(), timeout=timeout))
+    return expect(Call(uuid=new_uuid(), uri=uri, args=json.dumps(args).encode(), timeout=timeout))
 
 
 def test_it_expects_what_the_demo_answers(mixed):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from juggler.logs import formatter
+from juggler.process.logs import formatter
 
 
 def line(format, exc_info=None, **extra):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.metrics import BUCKETS, MAX_URIS, OTHER, Metrics, Snapshot, merge
-from juggler.metrics.exposition import parse, prometheus
-from juggler.metrics.rates import quantile, rate, uris
+from juggler.process.metrics import BUCKETS, MAX_URIS, OTHER, Metrics, Snapshot, merge
+from juggler.process.metrics.exposition import parse, prometheus
+from juggler.process.metrics.rates import quantile, rate, uris
 
 
 def samples(*seconds: float):

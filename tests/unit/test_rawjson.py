@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from juggler import rawjson
+from juggler.protocol import rawjson
 
 ALMOST_JSON = st.text(alphabet='{}[]:,"\\ud8aentrlsf01.-+ \n\x01NI', max_size=30)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.broker.glob import matches
 from juggler.broker.redis.keys import Names
+from juggler.protocol.glob import matches
 
 
 def test_names_are_the_protocols():

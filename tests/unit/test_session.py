@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from juggler.client.state import Session, result_value
 from juggler.errors import CallFailed, ConnectionClosed, Expired, InvalidMessage, InvalidValue, Nacked
-from juggler.message import Call, Pub, Res, Sub, Unsb, new_uuid
-from juggler.session import Session, result_value
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Call, Pub, Res, Sub, Unsb
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 
@@ -70,19 +71,19 @@ def event(channel, args, pattern=""):
 
 
 def start_call(session, deadline=60.0):
-    call, waiter = Call(uri="test.echo", timeout=deadline), Waiter()
+    call, waiter = Call(uuid=new_uuid(), uri="test.echo", timeout=deadline), Waiter()
     session.call(call, deadline, waiter)
     return call, waiter
 
 
 def subscribe(session, channel="news", pattern=False):
-    message, sink, waiter = Sub(channel=channel, pattern=pattern), Sink(), Waiter()
+    message, sink, waiter = Sub(uuid=new_uuid(), channel=channel, pattern=pattern), Sink(), Waiter()
     is_sent = session.subscribe(message, sink, waiter)
     return message, sink, waiter, is_sent
 
 
 def unsubscribe(session, sink, channel="news", pattern=False):
-    message, waiter = Unsb(channel=channel, pattern=pattern), Waiter()
+    message, waiter = Unsb(uuid=new_uuid(), channel=channel, pattern=pattern), Waiter()
     is_sent = session.unsubscribe(message, sink, waiter)
     return message, waiter, is_sent
 
@@ -168,7 +169,7 @@ def test_answered_calls_are_not_remembered_until_their_deadline(session):
 
 
 def test_a_publication_is_settled_by_its_ack(session):
-    message, waiter = Pub(channel="news"), Waiter()
+    message, waiter = Pub(uuid=new_uuid(), channel="news"), Waiter()
     session.publish(message, waiter)
     session.receive(ack(message))
     session.receive(nack(message))
@@ -176,14 +177,14 @@ def test_a_publication_is_settled_by_its_ack(session):
 
 
 def test_a_publication_is_settled_by_its_nack(session):
-    message, waiter = Pub(channel="news"), Waiter()
+    message, waiter = Pub(uuid=new_uuid(), channel="news"), Waiter()
     session.publish(message, waiter)
     session.receive(nack(message))
     assert isinstance(waiter.outcome, Nacked)
 
 
 def test_a_forgotten_request_is_not_settled(session):
-    message, waiter = Pub(channel="news"), Waiter()
+    message, waiter = Pub(uuid=new_uuid(), channel="news"), Waiter()
     session.publish(message, waiter)
     session.forget(message.uuid)
     session.forget(message.uuid)
@@ -283,7 +284,7 @@ def test_a_late_answer_does_not_touch_the_next_subscription(session):
 def test_the_end_settles_everything_once(session):
     _, called = start_call(session)
     published = Waiter()
-    session.publish(Pub(channel="news"), published)
+    session.publish(Pub(uuid=new_uuid(), channel="news"), published)
     _, first, subscribed, _ = subscribe(session)
     _, second, joined, _ = subscribe(session)
     session.end(ConnectionClosed(1006, "lost"))
@@ -303,7 +304,7 @@ def test_nothing_begins_after_the_end(session):
         start_call,
         subscribe,
         lambda s: unsubscribe(s, None),
-        lambda s: s.publish(Pub(channel="news"), Waiter()),
+        lambda s: s.publish(Pub(uuid=new_uuid(), channel="news"), Waiter()),
     ):
         with pytest.raises(ConnectionClosed, match="1006 lost"):
             begin(session)
@@ -319,7 +320,7 @@ def test_what_no_server_sends_is_an_error(session, text):
 
 
 def test_answers_to_unknown_requests_are_no_error(session):
-    unknown = Call(uri="test.echo")
+    unknown = Call(uuid=new_uuid(), uri="test.echo")
     for answer in (ack(unknown), nack(unknown), res(unknown, 1)):
         session.receive(answer)
 
@@ -382,7 +383,7 @@ def test_an_ack_that_comes_too_late_for_one_still_confirms_the_others(session):
 
 
 def test_what_is_under_way_when_a_connection_is_lost_fails_and_is_over(session):
-    call, waiter = Call(uri="f"), Waiter()
+    call, waiter = Call(uuid=new_uuid(), uri="f"), Waiter()
     session.call(call, 5.0, waiter)
     _, sink, subscribed, _ = subscribe(session)
     lost = ConnectionClosed(1006, "gone")
@@ -390,7 +391,7 @@ def test_what_is_under_way_when_a_connection_is_lost_fails_and_is_over(session):
     assert (waiter.outcome.code, subscribed.outcome.code) == (1006, 1006)
     assert session.next_deadline() is None
     with pytest.raises(ConnectionClosed, match="1006 gone"):
-        session.call(Call(uri="f"), 5.0, Waiter())
+        session.call(Call(uuid=new_uuid(), uri="f"), 5.0, Waiter())
     # It was never confirmed: whoever asked for it knows that he has none.
     assert session.resume() == []
     assert (sink.args, sink.ends) == ([], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from juggler.cli.terminal import lines
-from juggler.message import Evnt
+from juggler.protocol.messages import Evnt
 
 
 def text(line: lines.Line) -> str:

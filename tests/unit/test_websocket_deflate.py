@@ -9,9 +9,9 @@ import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from juggler.websocket.deflate import MessageDeflater, MessageInflater, SharedText, negotiate
-from juggler.websocket.options import DeflateOptions, WebSocketOptions
-from juggler.websocket.parser import Parser
+from juggler.server.websocket.deflate import MessageDeflater, MessageInflater, SharedText, negotiate
+from juggler.server.websocket.options import DeflateOptions, WebSocketOptions
+from juggler.server.websocket.parser import Parser
 from tests.rawframes import CONTINUATION, PING, PONG, TEXT, client, parse
 
 WISHES = DeflateOptions()

@@ -9,9 +9,9 @@ import pytest
 import websockets.utils
 from websockets.frames import Frame, Opcode
 
-from juggler.websocket.frames import PING_FRAME, binary_frame, close_frame, text_frame
-from juggler.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
-from juggler.websocket.parser import Parser
+from juggler.server.websocket.frames import PING_FRAME, binary_frame, close_frame, text_frame
+from juggler.server.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
+from juggler.server.websocket.parser import Parser
 from tests.rawframes import (
     BINARY,
     CLOSE,
@@ -134,7 +134,7 @@ def test_one_character_over_many_fragments():
 
 
 def test_without_the_c_extension(monkeypatch):
-    monkeypatch.setattr("juggler.websocket.parser.apply_mask", websockets.utils.apply_mask)
+    monkeypatch.setattr("juggler.server.websocket.parser.apply_mask", websockets.utils.apply_mask)
     assert_is_the_stream(*run(STREAM[:50], STREAM[50:]))
 
 

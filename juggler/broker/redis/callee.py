@@ -9,7 +9,6 @@ from typing import Any
 
 from gevent.event import AsyncResult
 
-from juggler import codec
 from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
 from juggler.broker.names import check_uris
 from juggler.broker.redis.held import HeldResult, HeldResults
@@ -21,7 +20,8 @@ from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
-from juggler.message import CallPayload, ResultPayload
+from juggler.protocol import codec
+from juggler.protocol.messages import CallPayload, ResultPayload
 
 
 class RedisCallee(CalleeBroker):

@@ -8,7 +8,6 @@ from functools import partial
 
 from gevent.event import Event as Signal
 
-from juggler import codec
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
 from juggler.broker.redis.keys import Names
@@ -20,7 +19,9 @@ from juggler.broker.redis.store import Store
 from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
-from juggler.message import CallPayload, ResultPayload, new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol import codec
+from juggler.protocol.messages import CallPayload, ResultPayload
 
 
 class _Entry:

@@ -13,7 +13,7 @@ from juggler.broker.redis.link import NO_MASTER, BaseLink, Connector, Reply
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 
 CHANNEL = b"__redis__:invalidate"
 

@@ -21,10 +21,10 @@ import redis
 from gevent import monkey
 from gevent.event import AsyncResult, Event
 
-from juggler.backoff import pauses
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable
+from juggler.process.backoff import pauses
 
 log = logging.getLogger("juggler.redis")
 

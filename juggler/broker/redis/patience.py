@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import gevent
 
-from juggler.backoff import pauses
 from juggler.broker.redis.broker import RedisBroker
 from juggler.errors import BrokerUnavailable, ConfigError
+from juggler.process.backoff import pauses
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0

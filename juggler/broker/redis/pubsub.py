@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gevent
 
-from juggler import codec
 from juggler.broker import Done, Event, PubSubBroker, Subscriber
 from juggler.broker.names import check_channel
 from juggler.broker.redis.keys import Names
@@ -13,7 +12,9 @@ from juggler.broker.redis.receiver import Topic, TopicKey, Topics, Waiting
 from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
-from juggler.message import EventPayload, new_uuid
+from juggler.process.uuids import new_uuid
+from juggler.protocol import codec
+from juggler.protocol.messages import EventPayload
 
 GAP_CHANNEL = "juggler.gap"
 """Subscribers of this channel get an event when events may have been lost, from this process and not through Redis."""

@@ -15,7 +15,7 @@ from juggler.broker.redis.link import BaseLink, Connector, as_error
 from juggler.broker.redis.pop import PopLink
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 
 log = logging.getLogger("juggler.redis")
 

@@ -10,7 +10,7 @@ from juggler.broker.redis.follower import Follower, Following
 from juggler.broker.redis.link import BaseLink, Connector
 from juggler.broker.redis.results import OnResults, ResultsLink, ResultsReader
 from juggler.broker.redis.slotmap import Address, key_slot
-from juggler.message import new_uuid
+from juggler.process.uuids import new_uuid
 
 if TYPE_CHECKING:
     from juggler.broker.redis.cluster import Cluster

@@ -9,12 +9,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from juggler import codec
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import OnReply, Reply, ignore
 from juggler.broker.redis.resp import pack
 from juggler.broker.redis.routes import Routes
 from juggler.errors import BrokerUnavailable, InvalidMessage
+from juggler.protocol import codec
 
 STEP = 16
 """Calls looked at in one go, the oldest ones."""

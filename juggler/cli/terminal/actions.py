@@ -11,7 +11,7 @@ from juggler.cli.terminal import lines
 from juggler.cli.terminal.connection import Shared
 from juggler.cli.terminal.connections import Connections
 from juggler.cli.terminal.grammar import COMMANDS, Command, Line, Mistake
-from juggler.message import NULL
+from juggler.protocol.messages import NULL
 
 _WIDTH = max(len(command.usage) for command in COMMANDS.values())
 

@@ -16,10 +16,10 @@ from juggler.cli.terminal.lines import Line
 from juggler.cli.terminal.recent import Recent
 from juggler.client import Client, Pending, State, Subscription
 from juggler.client.opening import shown
-from juggler.codec import decode_request, encode
+from juggler.client.state import Exp, result_value
 from juggler.errors import CallFailed, ConnectionClosed, InvalidMessage, InvalidValue, JugglerError
-from juggler.message import Evnt, MessageType, Nack, Response
-from juggler.session import Exp, result_value
+from juggler.protocol.codec import decode_request, encode
+from juggler.protocol.messages import Evnt, MessageType, Nack, Response
 
 URIS_URI = "juggler.uris"
 """Where a server lists what is served, if it does: its option ``--list-uri``."""

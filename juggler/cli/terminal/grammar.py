@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from juggler.codec import MAX_TIMEOUT
+from juggler.protocol.codec import MAX_TIMEOUT
 
 MOST_BYTES = 16 * 2**20
 MOST_REASON_BYTES = 123  # RFC 6455 §5.5.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from juggler.cli.options import one_line, printable
-from juggler.message import Evnt
+from juggler.protocol.messages import Evnt
 
 Line: TypeAlias = list[tuple[str, str]]
 """Parts of a line: the name of a style, see `STYLES`, and a text."""

@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 from locust import constant_throughput, tag, task
 
-from juggler.codec import decode_response
-from juggler.message import Evnt, MessageType
+from juggler.protocol.codec import decode_response
+from juggler.protocol.messages import Evnt, MessageType
 from loadtest.locust.client import age, stamped
 from loadtest.locust.raw import RawConnection, request
 from loadtest.locust.scenarios.fanout import Listener

@@ -1,0 +1,5 @@
+"""See `juggler.callee.testing`."""
+
+from juggler.callee.testing import Caller, Published, Stack, memory_stack, redis_stack
+
+__all__ = ["Caller", "Published", "Stack", "memory_stack", "redis_stack"]

@@ -1,0 +1,69 @@
+"""Says again and again which functions a worker serves, as long as it serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+import gevent
+
+from juggler.broker import CalleeBroker
+from juggler.callee.stats import Stats
+from juggler.callee.thunk import Thunk
+from juggler.process.uuids import new_uuid
+
+PERIOD = 1.0
+"""Seconds between two announcements of the same function: more for workers with over 1000 of them."""
+
+LIFETIMES = 5
+"""So many periods after the last announcement a function counts as not served."""
+
+CHUNK = 100
+_RATE_WEIGHT = 0.5
+
+
+class Announcer:
+    """A greenlet that announces, from `start` until `close`."""
+
+    def __init__(self, broker: CalleeBroker, thunks: Mapping[str, Thunk], stats: Stats) -> None:
+        self.callee_id = new_uuid()
+        self._broker = broker
+        self._thunks = thunks
+        self._stats = stats
+        self._period = max(PERIOD, PERIOD * len(thunks) / 1000)
+        self._seen = dict.fromkeys(thunks, 0)
+        self._rates = dict.fromkeys(thunks, 0.0)
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        """Begin, with all of them."""
+        self._announce(self._thunks)
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = "callee-announce"
+
+    def close(self, withdraw: bool = True) -> None:
+        """Say nothing more, or with ``withdraw`` that nothing is served any more. Idempotent."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill()
+            if withdraw:
+                self._broker.withdraw(self.callee_id, tuple(self._thunks))
+
+    def _run(self) -> None:
+        chunks = max(1, -(-len(self._thunks) // CHUNK))
+        while True:
+            uris = iter(self._thunks)
+            for _ in range(chunks):
+                gevent.sleep(self._period / chunks)
+                self._announce(islice(uris, CHUNK))
+
+    def _announce(self, uris: Iterable[str]) -> None:
+        functions = {uri: self._thunks[uri].announcement(self._rate(uri)) for uri in uris}
+        self._broker.announce(self.callee_id, functions, LIFETIMES * self._period)
+
+    def _rate(self, uri: str) -> float:
+        requests = self._stats.by_uri[uri].requests
+        now = (requests - self._seen[uri]) / self._period
+        self._seen[uri] = requests
+        rate = self._rates[uri] = _RATE_WEIGHT * now + (1 - _RATE_WEIGHT) * self._rates[uri]
+        return round(rate, 2)

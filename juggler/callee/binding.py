@@ -1,0 +1,195 @@
+"""How a call's arguments become those of a Python function. Decided here and only here, once for each function.
+
+An array fills the parameters by position, an object by name, and any other value is the only argument. ``null``, which
+is also what a call without arguments has, is no argument at all where the function can do without. PURE.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from inspect import Parameter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from juggler.callee.errors import InvalidArguments
+
+_ANY = (Parameter.empty, Any, object)
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_SHOWN = 60
+
+
+class _Expected(NamedTuple):
+    """A parameter: its name, and the type that its argument is converted to; ``None`` takes it as it is."""
+
+    name: str
+    type: Any
+    required: bool
+
+
+class Binding:
+    """Calls a function with decoded arguments, checked and converted as its annotations say.
+
+    Attributes:
+        signature: the function's parameters and result, for people.
+    """
+
+    def __init__(self, uri: str, function: Callable[..., Any], whole: bool = False) -> None:
+        """Look at a function's parameters.
+
+        Args:
+            uri: for errors.
+            function: the function.
+            whole: give the decoded arguments as they are to the only parameter, whatever they are.
+
+        Raises:
+            TypeError: an annotation cannot be understood, no JSON makes such a value, or ``whole`` is asked for and the
+                function cannot be called with one argument.
+        """
+        self._function = function
+        parameters = _parameters(uri, function)
+        self.signature = "(...)" if parameters is None else _shown_signature(function)
+        self._positional: list[_Expected] = []
+        self._named: dict[str, _Expected] = {}
+        self._defaults: dict[str, Any] = {}
+        self._more: _Expected | None = None
+        self._more_named: _Expected | None = None
+        self._by_position_only: tuple[str, ...] = ()
+        if parameters is None:
+            # Some built-in functions do not tell: they check for themselves.
+            self._more = _Expected("", None, False)
+        else:
+            self._look_at(uri, parameters)
+        self._least = sum(each.required for each in self._positional)
+        self._required = [each.name for each in self._named.values() if each.required]
+        self._can_do_without = not self._required
+        if whole:
+            self._check_whole(uri)
+        self.call = self._call_whole if whole else self._call
+
+    def _look_at(self, uri: str, parameters: list[Parameter]) -> None:
+        for parameter in parameters:
+            expected = _Expected(parameter.name, _checked_type(uri, parameter), parameter.default is Parameter.empty)
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                self._more = expected
+            elif parameter.kind is Parameter.VAR_KEYWORD:
+                self._more_named = expected
+            else:
+                self._named[parameter.name] = expected
+                if parameter.kind in _POSITIONAL:
+                    self._positional.append(expected)
+                if parameter.kind is Parameter.POSITIONAL_ONLY:
+                    self._by_position_only += (parameter.name,)
+                    self._defaults[parameter.name] = parameter.default
+
+    def _check_whole(self, uri: str) -> None:
+        others = [name for name in self._required if not self._positional or name != self._positional[0].name]
+        if others or not (self._positional or self._more):
+            raise TypeError(f"{uri}: whole=True needs a function of one parameter, got {self.signature}")
+
+    def _call_whole(self, value: Any) -> Any:
+        return self._function(_convert(value, self._positional[0]) if self._positional else value)
+
+    def _call(self, value: Any) -> Any:
+        """Call the function.
+
+        Raises:
+            InvalidArguments: they do not fit; the function was not called.
+            BaseException: whatever the function raises.
+        """
+        kind = type(value)
+        if kind is list:
+            return self._call_by_position(value)
+        if kind is dict:
+            return self._call_by_name(value)
+        if value is None and self._can_do_without:
+            return self._function()
+        return self._call_by_position([value])
+
+    def _call_by_position(self, values: list[Any]) -> Any:
+        positional = self._positional
+        count = len(values)
+        if count != len(positional) or len(self._required) > self._least:
+            self._check_count(count)
+        arguments = [_convert(value, expected) for value, expected in zip(values, positional, strict=False)]
+        if count > len(positional):
+            more = self._more
+            assert more is not None
+            arguments += [_convert(value, more) for value in values[len(positional) :]]
+        return self._function(*arguments)
+
+    def _check_count(self, count: int) -> None:
+        if count > len(self._positional) and self._more is None:
+            most = _counted(len(self._positional), "argument")
+            raise InvalidArguments(f"expected {most}{self._names()}, got {count}")
+        given = {each.name for each in self._positional[:count]}
+        self._check_required(given)
+
+    def _call_by_name(self, values: dict[str, Any]) -> Any:
+        self._check_required(values.keys())
+        named: dict[str, Any] = {}
+        for name, value in values.items():
+            expected = self._named.get(name) or self._other(name)
+            named[name] = _convert(value, expected)
+        if not self._by_position_only:
+            return self._function(**named)
+        first = []
+        for name in self._by_position_only:
+            first.append(named.pop(name, self._defaults[name]))
+        return self._function(*first, **named)
+
+    def _other(self, name: str) -> _Expected:
+        if self._more_named is None:
+            raise InvalidArguments(f"{name[:_SHOWN]}: there is no such parameter{self._names()}")
+        return self._more_named._replace(name=name)
+
+    def _check_required(self, given: Any) -> None:
+        for name in self._required:
+            if name not in given:
+                raise InvalidArguments(f"{name}: missing{self._names()}")
+
+    def _names(self) -> str:
+        names = ", ".join(self._named)
+        return f" (the parameters are {names})" if names else ""
+
+
+def _parameters(uri: str, function: Callable[..., Any]) -> list[Parameter] | None:
+    try:
+        return list(inspect.signature(function, eval_str=True).parameters.values())
+    except ValueError:
+        return None
+    except Exception as error:
+        raise TypeError(f"{uri}: an annotation cannot be understood: {error}") from error
+
+
+def _shown_signature(function: Callable[..., Any]) -> str:
+    return str(inspect.signature(function, eval_str=True))
+
+
+def _checked_type(uri: str, parameter: Parameter) -> Any:
+    """Return the type of a parameter, ``None`` for any."""
+    wanted = parameter.annotation
+    if wanted in _ANY:
+        return None
+    try:
+        msgspec.json.schema(wanted)
+    except Exception as error:
+        what = f"{uri}: parameter {parameter.name}: no JSON makes a value of {inspect.formatannotation(wanted)}"
+        raise TypeError(f"{what} ({error})") from error
+    return wanted
+
+
+def _convert(value: Any, expected: _Expected) -> Any:
+    wanted = expected.type
+    if wanted is None or type(value) is wanted:
+        return value
+    try:
+        return msgspec.convert(value, wanted, str_keys=True)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).replace("`", "").partition(" - at $")
+        raise InvalidArguments(f"{expected.name}{path}: {what}") from None
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number or 'no'} {what}s"

@@ -1,0 +1,94 @@
+"""What a worker counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from juggler.broker import BrokerStats
+from juggler.process.metrics import Histogram, Snapshot
+
+
+class Counts:
+    """Counts of calls. Each request ends as one of successes, failures and expiries.
+
+    Attributes:
+        requests: calls that were taken from the broker.
+        successes: those that were answered with a result.
+        failures: those that were answered with an error.
+        expiries: those that nobody waited for any more, before they were run or when they had ended.
+    """
+
+    __slots__ = ("expiries", "failures", "requests", "successes")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.successes = 0
+        self.failures = 0
+        self.expiries = 0
+
+    @property
+    def running(self) -> int:
+        """Calls that have not ended yet."""
+        return self.requests - self.successes - self.failures - self.expiries
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{getattr(self, name)} {name}" for name in ("requests", "successes", "failures", "expiries"))
+
+
+class UriStats(Counts):
+    """The counts of one URI.
+
+    Attributes:
+        durations: how long the function ran, in seconds.
+        waits: how long its calls had waited in the broker, in seconds.
+    """
+
+    __slots__ = ("durations", "waits")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.durations = Histogram()
+        self.waits = Histogram()
+
+
+class Stats:
+    """The counts of a worker.
+
+    Attributes:
+        by_uri: the counts of each URI that is served.
+    """
+
+    __slots__ = ("by_uri",)
+
+    def __init__(self, uris: Iterable[str]) -> None:
+        self.by_uri = {uri: UriStats() for uri in uris}
+
+    def total(self) -> Counts:
+        """Return the counts of all URIs together, as they are now."""
+        total = Counts()
+        for counts in self.by_uri.values():
+            for name in Counts.__slots__:
+                setattr(total, name, getattr(total, name) + getattr(counts, name))
+        return total
+
+    def snapshot(self, broker: BrokerStats) -> Snapshot:
+        """Return all that was counted, here and by the broker. URIs that were never called are left out."""
+        called = {uri: counts for uri, counts in self.by_uri.items() if counts.requests}
+        return Snapshot(
+            counters={
+                "juggler_callee_requests": {uri: counts.requests for uri, counts in called.items()},
+                "juggler_callee_successes": {uri: counts.successes for uri, counts in called.items()},
+                "juggler_callee_failures": {uri: counts.failures for uri, counts in called.items()},
+                "juggler_callee_expiries": {uri: counts.expiries for uri, counts in called.items()},
+                "juggler_callee_calls_expired": {"": broker.expired_calls},
+                "juggler_callee_calls_invalid": {"": broker.invalid_calls},
+                "juggler_callee_calls_unchecked": {"": broker.unchecked_calls},
+                "juggler_callee_results_late": {"": broker.late_results},
+            },
+            gauges={
+                "juggler_callee_running": {uri: counts.running for uri, counts in called.items()},
+                "juggler_callee_processes": {"": 1},
+            },
+            calls={uri: counts.durations for uri, counts in called.items()},
+            waits={uri: counts.waits for uri, counts in called.items()},
+        )

@@ -1,0 +1,102 @@
+"""Calls functions as a client's calls would, without a client, a server or Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from juggler.broker import IncomingCall
+from juggler.callee import answer
+from juggler.callee.answer import Answer
+from juggler.callee.current import Call
+from juggler.callee.pools.greenlets import GreenletRunner
+from juggler.callee.thunk import Thunk
+from juggler.client.state import result_value
+from juggler.errors import Expired, NackCode, Nacked
+from juggler.process.uuids import new_uuid
+from juggler.protocol.codec import decode_args, encode_args
+from juggler.protocol.messages import Res
+
+
+class Published(NamedTuple):
+    """An event that a function has published; ``args`` is decoded."""
+
+    channel: str
+    args: Any
+
+
+class Caller:
+    """Calls the functions of a callee in place, one at a time.
+
+    ::
+
+        caller = Caller(rpc)
+        assert caller.call("math.add", [1, 2]) == 3
+
+    Arguments and results travel as JSON, annotations are checked, and errors are those of `juggler.client`. Functions
+    for pools run in place, too.
+
+    Attributes:
+        published: the events that functions have published, in their order.
+    """
+
+    def __init__(
+        self, callee: Mapping[str, Thunk], *, time_limit: float | None = None, mask_errors: bool = False
+    ) -> None:
+        """Make a caller.
+
+        Args:
+            callee: the functions.
+            time_limit: as that of `callee.worker.Worker`.
+            mask_errors: as that of `callee.worker.Worker`.
+        """
+        self.published: list[Published] = []
+        self._callee = callee
+        self._runner = GreenletRunner(time_limit)
+        self._mask = mask_errors
+
+    def call(self, uri: str, args: Any = None, timeout: float = 60.0) -> Any:
+        """Call the function at a URI, and return its result.
+
+        Args:
+            uri: the URI.
+            args: whatever JSON can carry.
+            timeout: seconds for which the result is wanted.
+
+        Raises:
+            juggler.errors.CallFailed: the function raised something, the arguments do not fit, or its result cannot be
+                sent. What it raised is its ``__cause__``.
+            juggler.errors.Expired: it took longer than ``timeout``.
+            juggler.errors.Nacked: there is no function at this URI; code 404.
+            juggler.errors.InvalidValue: JSON has no such arguments.
+        """
+        thunk = self._callee.get(uri)
+        if thunk is None:
+            raise Nacked(NackCode.NOT_FOUND, f"no function is registered for {uri}")
+        deadline = time.monotonic() + timeout
+        call = Call(IncomingCall(new_uuid(), new_uuid(), uri, encode_args(args), deadline), self._publish)
+        raised: BaseException | None = None
+        try:
+            found = self._runner.run(thunk, call)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exception:
+            found, raised = answer.error(exception, call.msg_uuid, self._mask), exception
+        if time.monotonic() >= deadline:
+            raise Expired(f"no result of {uri} within {timeout:g} s")
+        return _value(uri, found, raised)
+
+    def _publish(self, channel: str, args: bytes) -> None:
+        self.published.append(Published(channel, decode_args(args)))
+
+
+def _value(uri: str, found: Answer, raised: BaseException | None) -> Any:
+    result = Res(for_=new_uuid(), uri=uri, args=found.args, failed=found.failed)
+    if raised is None:
+        return result_value(result)
+    try:
+        result_value(result)
+    except Exception as failure:
+        raise failure from raised
+    raise AssertionError("an error is always told as one")

@@ -1,0 +1,189 @@
+"""Whole stacks on loopback: server, callee and client; with a broker in memory, or with processes and a real Redis."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import IO, Any
+
+from gevent import get_hub
+
+from juggler.broker.memory import MemoryBroker
+from juggler.callee.thunk import Thunk
+from juggler.callee.worker import Worker
+from juggler.client import Client
+from juggler.errors import ConfigError
+from juggler.process.embedded import EmbeddedRedis
+from juggler.server import Server
+from juggler.server.websocket import WebSocketHandler
+from juggler.wsgi import Application
+
+START_TIMEOUT = 15.0
+STOP_TIMEOUT = 10.0
+
+
+class Stack:
+    """A server with its callee.
+
+    Attributes:
+        url: of the server, for clients.
+        client: one that is connected.
+        redis_url: of Redis; empty when there is none.
+    """
+
+    def __init__(self, url: str, client: Client, redis_url: str = "") -> None:
+        self.url = url
+        self.client = client
+        self.redis_url = redis_url
+
+
+@contextmanager
+def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator[Stack]:
+    """Run a server, the callee and a broker in memory within this process, for the time of a ``with`` block.
+
+    They run in a thread of their own, so nothing has to be patched; a function that blocks without gevent's knowledge
+    holds up all of them. Functions for processes are refused: `redis_stack` is for these.
+
+    Args:
+        callee: the functions.
+        server_options: those of `juggler.server.Server`.
+
+    Raises:
+        ValueError: as `callee.worker.Worker`.
+    """
+    service = _Service(callee, server_options)
+    thread = threading.Thread(target=service.run, name="juggler-memory-stack", daemon=True)
+    thread.start()
+    try:
+        url = service.wait()
+        with Client(url) as client:
+            yield Stack(url, client)
+    finally:
+        service.stop()
+        thread.join(STOP_TIMEOUT)
+
+
+class _Service:
+    """What runs in the thread."""
+
+    def __init__(self, callee: Mapping[str, Thunk], server_options: dict[str, Any]) -> None:
+        self._callee = callee
+        self._server_options = server_options
+        self._started = threading.Event()
+        self._hub_outside = get_hub()
+        self._worker: Worker | None = None
+        self._url = ""
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        hub = get_hub()
+        try:
+            self._serve()
+        except Exception as error:
+            self._error = error
+            self._started.set()
+        finally:
+            # One of its own, unless threads are greenlets.
+            if hub is not self._hub_outside:
+                hub.destroy(destroy_loop=True)
+
+    def _serve(self) -> None:
+        # Imported here: each thread has an event loop of its own.
+        from gevent.pywsgi import WSGIServer
+
+        with ExitStack() as stack:
+            broker = MemoryBroker(blocking_timeout=0.1)
+            stack.callback(broker.close)
+            worker = Worker(self._callee, broker, grace=1.0)
+            server = Server(caller_broker=broker, pubsub_broker=broker, **self._server_options)
+            http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None)
+            http.start()
+            stack.callback(http.stop, 1)
+            stack.callback(server.shut_down, 1.0, 0.0)
+            self._url = f"ws://127.0.0.1:{http.server_port}/ws"
+            self._worker = worker
+            self._started.set()
+            worker.run()
+
+    def wait(self) -> str:
+        """Return the URL, once it serves."""
+        if not self._started.wait(START_TIMEOUT):
+            raise TimeoutError(f"the stack has not started within {START_TIMEOUT:g} s")
+        if self._error is not None:
+            raise self._error
+        return self._url
+
+    def stop(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+
+
+@contextmanager
+def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...] = ()) -> Iterator[Stack]:
+    """Run an embedded Redis, ``juggler server`` and ``juggler-callee``, for the time of a ``with`` block.
+
+    Args:
+        name: the callee, as ``MODULE:OBJECT``; the current directory is looked in first.
+        callee_options: more of ``juggler-callee``'s options.
+        server_options: more of ``juggler server``'s options.
+
+    Raises:
+        juggler.errors.ConfigError: a part of it did not start; on standard error it has said why.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis())
+        server = stack.enter_context(
+            _process(redis.url, "juggler.cli.main", "server", "--bind", "127.0.0.1:0", *server_options)
+        )
+        stack.enter_context(_process(redis.url, "callee.cli", name, *callee_options))
+        found = re.search(r"ws://\S+", server)
+        if found is None:
+            raise ConfigError(f"the server did not say where it serves websockets: {server!r}")
+        client = stack.enter_context(Client(found.group()))
+        yield Stack(found.group(), client, redis.url)
+
+
+@contextmanager
+def _process(redis_url: str, *arguments: str) -> Iterator[str]:
+    """Run a command until the end of the ``with`` block; the target is its first line, which says that it serves."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("JUGGLER_")}
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", *arguments],
+        env={**own, "REDIS_URL": redis_url},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines: queue.Queue[str] = queue.Queue()
+            # All of it, or the process would wait for its reader one day.
+            copier = threading.Thread(target=_copy, args=(process.stdout, lines), daemon=True)
+            copier.start()
+            try:
+                line = lines.get(timeout=START_TIMEOUT)
+            except queue.Empty:
+                raise ConfigError(f"{' '.join(arguments)}: does not serve after {START_TIMEOUT:g} s") from None
+            if not line:
+                raise ConfigError(f"{' '.join(arguments)}: ended with exit code {process.wait()}")
+            yield line
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            copier.join()
+
+
+def _copy(source: IO[str], lines: queue.Queue[str]) -> None:
+    """Give the first line to ``lines``, empty at the end, and the rest to our own standard output."""
+    lines.put(source.readline())
+    for line in source:
+        print(line, end="")

@@ -1,0 +1,580 @@
+"""Text to message and back: everything that knows how juggler.0 looks as JSON lives here and only here.
+
+PURE. ``args`` are never decoded on the way: the same JSON text comes out that went in, checked but not changed.
+Whatever text comes in, `InvalidMessage` is the only error that comes out.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+import ujson
+from msgspec import Meta, Raw, Struct, field
+
+from juggler.errors import InvalidMessage, InvalidValue, MessageNotAllowed
+from juggler.protocol import rawjson
+from juggler.protocol.messages import (
+    NULL,
+    REQUEST_TYPES,
+    Ack,
+    Call,
+    CallPayload,
+    EventPayload,
+    Evnt,
+    Message,
+    MessageType,
+    Nack,
+    Pub,
+    Request,
+    Res,
+    Response,
+    ResultPayload,
+    Sub,
+    Unsb,
+)
+
+MAX_TIMEOUT = 24 * 3600.0
+"""The longest timeout of a CALL, in seconds."""
+
+_NS = 1_000_000_000
+_MAX_TIMEOUT_NS = int(MAX_TIMEOUT) * _NS
+_MAX_ERROR = 200
+
+_X = "[0-9a-fA-F]"
+_is_uuid = re.compile(f"{_X}{{8}}-{_X}{{4}}-{_X}{{4}}-{_X}{{4}}-{_X}{{12}}").fullmatch
+_has_surrogate_escape = re.compile(r"\\u[dD]").search
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+
+
+# How messages look. The one Raw field of each, if any, is what a lone surrogate may be in.
+
+_NULL = Raw(NULL)
+_Id = Annotated[str, Meta(min_length=1)]
+
+
+class _Meta(Struct, gc=False):
+    type: int
+    uuid: str
+
+
+class _Envelope(Struct, gc=False):
+    meta: _Meta
+    payload: Raw
+
+
+class _Call(Struct, gc=False):
+    uri: str
+    timeout: int | None = None
+    args: Raw = _NULL
+
+
+class _Pub(Struct, gc=False):
+    channel: str
+    args: Raw = _NULL
+
+
+class _Sub(Struct, gc=False):
+    channel: str
+    pattern: bool | None = None
+
+
+class _Ack(Struct, gc=False):
+    for_: str = field(name="for")
+    for_type: int
+    uri: str | None = None
+    channel: str | None = None
+
+
+class _Nack(Struct, gc=False):
+    for_: str = field(name="for")
+    for_type: int
+    code: int
+    message: str
+    uri: str | None = None
+    channel: str | None = None
+
+
+class _Res(Struct, gc=False):
+    for_: str = field(name="for")
+    uri: str
+    failed: bool | None = None
+    args: Raw = _NULL
+
+
+class _Evnt(Struct, gc=False):
+    for_: str = field(name="for")
+    channel: str
+    pattern: str | None = None
+    args: Raw = _NULL
+
+
+class _Stored(Struct, gc=False):
+    conn_uuid: _Id
+    msg_uuid: _Id
+    uri: str
+    args: Raw = _NULL
+
+
+class _StoredResult(Struct, gc=False):
+    conn_uuid: _Id
+    msg_uuid: _Id
+    uri: str
+    failed: bool | None = None
+    args: Raw = _NULL
+
+
+class _Event(Struct, gc=False):
+    msg_uuid: str
+    args: Raw = _NULL
+
+
+# Text -> struct.
+
+T = TypeVar("T", bound=Struct)
+
+
+def _reader(type: type[T], where: str) -> Callable[[str | Raw], T]:
+    """Return a function from text to ``type`` whose only error is `InvalidMessage`. ``where`` is the text's path."""
+    decode = msgspec.json.Decoder(type).decode
+
+    def read(text: str | Raw) -> T:
+        try:
+            return decode(text)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise _invalid(error, where) from None
+        except UnicodeError:
+            raise InvalidMessage(f"{where}: not UTF-8") from None
+        except msgspec.DecodeError as error:
+            whole = text if isinstance(text, str) else bytes(text).decode()
+            if not _has_surrogate_escape(whole):
+                raise _invalid(error, where) from None
+            return read_slowly(whole)
+
+    def read_slowly(text: str) -> T:
+        try:
+            return _with_surrogates(type, decode, text)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise _invalid(error, where) from None
+        except msgspec.DecodeError:
+            raise InvalidMessage(f"{where}: lone surrogate outside of args") from None
+        except ValueError as error:
+            raise _invalid(error, where) from None
+
+    return read
+
+
+def _with_surrogates(type: type[T], decode: Callable[[str], T], text: str) -> T:
+    """Decode an object in whose Raw field, or in whose unknown fields, lone surrogates may be."""
+    found = rawjson.members(text)
+    known = {name: found[name] for name in type.__struct_encode_fields__ if name in found}
+    raw = {name: known[name] for name in ("payload", "args") if name in known}
+    known.update(dict.fromkeys(raw, "null"))
+    value = decode("{" + ",".join(f'"{name}":{part}' for name, part in known.items()) + "}")
+    for name, part in raw.items():
+        setattr(value, name, Raw(part))
+    return value
+
+
+def _invalid(error: Exception, where: str) -> InvalidMessage:
+    if isinstance(error, RecursionError):
+        return InvalidMessage(f"{where}: nested too deep")
+    what = str(error).replace("`", "").replace(" | null", "")
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidMessage(f"{where}: invalid JSON: {what.removeprefix('JSON is malformed: ')}"[:_MAX_ERROR])
+    what, _, path = what.partition(" - at $")
+    return InvalidMessage(f"{where}{path}: {what[:1].lower()}{what[1:]}"[:_MAX_ERROR])
+
+
+def _wrong(where: str, expected: str, got: object) -> InvalidMessage:
+    return InvalidMessage(f"{where}: expected {expected}, got {_repr.repr(got)}"[:_MAX_ERROR])
+
+
+_read_envelope = _reader(_Envelope, "$")
+_read_call = _reader(_Call, "$.payload")
+_read_pub = _reader(_Pub, "$.payload")
+_read_sub = _reader(_Sub, "$.payload")
+_read_ack = _reader(_Ack, "$.payload")
+_read_nack = _reader(_Nack, "$.payload")
+_read_res = _reader(_Res, "$.payload")
+_read_evnt = _reader(_Evnt, "$.payload")
+_read_stored = _reader(_Stored, "$")
+_read_stored_result = _reader(_StoredResult, "$")
+_read_event = _reader(_Event, "$")
+
+
+# Struct -> message.
+
+
+def _decode_call(uuid: str, text: Raw) -> Call:
+    payload = _read_call(text)
+    timeout = payload.timeout or 0
+    if not 0 <= timeout <= _MAX_TIMEOUT_NS:
+        raise _wrong("$.payload.timeout", f"0 to {_MAX_TIMEOUT_NS} ns", timeout)
+    return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS)
+
+
+def _decode_pub(uuid: str, text: Raw) -> Pub:
+    payload = _read_pub(text)
+    return Pub(uuid=uuid, channel=payload.channel, args=bytes(payload.args))
+
+
+def _decode_sub(uuid: str, text: Raw) -> Sub:
+    payload = _read_sub(text)
+    return Sub(uuid=uuid, channel=payload.channel, pattern=payload.pattern or False)
+
+
+def _decode_unsb(uuid: str, text: Raw) -> Unsb:
+    payload = _read_sub(text)
+    return Unsb(uuid=uuid, channel=payload.channel, pattern=payload.pattern or False)
+
+
+def _for(payload: _Ack | _Nack | _Res | _Evnt) -> str:
+    if not _is_uuid(payload.for_):
+        raise _wrong("$.payload.for", "a UUID", payload.for_)
+    return payload.for_
+
+
+def _for_type(payload: _Ack | _Nack) -> int:
+    if payload.for_type not in REQUEST_TYPES:
+        raise _wrong("$.payload.for_type", "the type of a request", payload.for_type)
+    return payload.for_type
+
+
+def _decode_ack(uuid: str, text: Raw) -> Ack:
+    payload = _read_ack(text)
+    return Ack(
+        uuid=uuid,
+        for_=_for(payload),
+        for_type=_for_type(payload),
+        uri=payload.uri or "",
+        channel=payload.channel or "",
+    )
+
+
+def _decode_nack(uuid: str, text: Raw) -> Nack:
+    payload = _read_nack(text)
+    return Nack(
+        uuid=uuid,
+        for_=_for(payload),
+        for_type=_for_type(payload),
+        code=payload.code,
+        message=payload.message,
+        uri=payload.uri or "",
+        channel=payload.channel or "",
+    )
+
+
+def _decode_res(uuid: str, text: Raw) -> Res:
+    payload = _read_res(text)
+    return Res(uuid=uuid, for_=_for(payload), uri=payload.uri, args=bytes(payload.args), failed=payload.failed)
+
+
+def _decode_evnt(uuid: str, text: Raw) -> Evnt:
+    payload = _read_evnt(text)
+    return Evnt(
+        uuid=uuid,
+        for_=_for(payload),
+        channel=payload.channel,
+        pattern=payload.pattern or "",
+        args=bytes(payload.args),
+    )
+
+
+_REQUESTS: dict[int, Callable[[str, Raw], Request]] = {
+    MessageType.CALL: _decode_call,
+    MessageType.PUB: _decode_pub,
+    MessageType.SUB: _decode_sub,
+    MessageType.UNSB: _decode_unsb,
+}
+_RESPONSES: dict[int, Callable[[str, Raw], Response]] = {
+    MessageType.NACK: _decode_nack,
+    MessageType.ACK: _decode_ack,
+    MessageType.RES: _decode_res,
+    MessageType.EVNT: _decode_evnt,
+}
+
+
+def _envelope(text: str) -> _Envelope:
+    envelope = _read_envelope(text)
+    if not _is_uuid(envelope.meta.uuid):
+        raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
+    return envelope
+
+
+def _refuse_type(type: int, allowed: Iterable[int]) -> NoReturn:
+    expected = " or ".join(_type_name(number) for number in sorted(allowed))
+    if type not in _REQUESTS and type not in _RESPONSES:
+        raise _wrong("$.meta.type", expected, type)
+    raise MessageNotAllowed(f"$.meta.type: only {expected} may be sent here, got {_type_name(type)}")
+
+
+def _type_name(number: int) -> str:
+    return f"{number} ({MessageType(number).name})"
+
+
+def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -> Request:
+    """Return the request that a client has sent.
+
+    Args:
+        text: a websocket text message.
+        allowed: the types that this client may send.
+
+    Raises:
+        MessageNotAllowed: a message of another type.
+        InvalidMessage: not a message.
+    """
+    envelope = _envelope(text)
+    type = envelope.meta.type
+    if type not in allowed:
+        _refuse_type(type, allowed)
+    return _REQUESTS[type](envelope.meta.uuid, envelope.payload)
+
+
+def decode_response(text: str) -> Response:
+    """Return the response that a server has sent.
+
+    Args:
+        text: a websocket text message.
+
+    Raises:
+        MessageNotAllowed: a request, which only clients send.
+        InvalidMessage: not a message.
+    """
+    envelope = _envelope(text)
+    type = envelope.meta.type
+    if type not in _RESPONSES:
+        _refuse_type(type, _RESPONSES)
+    return _RESPONSES[type](envelope.meta.uuid, envelope.payload)
+
+
+# Message -> text.
+
+_quote = msgspec.json.encode
+
+_HEAD = b'{"meta":{"type":%d,"uuid":%%b},"payload":{'
+_CALL = _HEAD % MessageType.CALL + b'"uri":%b,"timeout":%d,"args":%b}}'
+_PUB = _HEAD % MessageType.PUB + b'"channel":%b,"args":%b}}'
+_SUB = _HEAD % MessageType.SUB + b'"channel":%b,"pattern":%b}}'
+_UNSB = _HEAD % MessageType.UNSB + b'"channel":%b,"pattern":%b}}'
+_NACK = _HEAD % MessageType.NACK + b'"for":%b,"for_type":%d%b,"code":%d,"message":%b}}'
+_ACK = _HEAD % MessageType.ACK + b'"for":%b,"for_type":%d%b}}'
+_RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"args":%b}}'
+_FLAGGED_RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"failed":%b,"args":%b}}'
+_EVNT = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"args":%b}}'
+_EVNT_BY_PATTERN = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"pattern":%b,"args":%b}}'
+_STORED = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"args":%b}'
+_FLAGGED_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"failed":%b,"args":%b}'
+_FLAGS = {False: b"false", True: b"true"}
+_EVENT = b'{"msg_uuid":%b,"args":%b}'
+
+
+def _encode_call(m: Call, uuid: str) -> bytes:
+    return _CALL % (_quote(uuid), _quote(m.uri), round(m.timeout * _NS), m.args)
+
+
+def _encode_pub(m: Pub, uuid: str) -> bytes:
+    return _PUB % (_quote(uuid), _quote(m.channel), m.args)
+
+
+def _encode_sub(m: Sub, uuid: str) -> bytes:
+    return _SUB % (_quote(uuid), _quote(m.channel), _quote(m.pattern))
+
+
+def _encode_unsb(m: Unsb, uuid: str) -> bytes:
+    return _UNSB % (_quote(uuid), _quote(m.channel), _quote(m.pattern))
+
+
+def _target(m: Ack | Nack) -> bytes:
+    uri = b',"uri":' + _quote(m.uri) if m.uri else b""
+    return uri + b',"channel":' + _quote(m.channel) if m.channel else uri
+
+
+def _encode_nack(m: Nack, uuid: str) -> bytes:
+    # The reason may quote anything; nobody is helped when it cannot be sent for that.
+    reason = m.message.encode("utf-8", "replace").decode()
+    return _NACK % (_quote(uuid), _quote(m.for_), m.for_type, _target(m), m.code, _quote(reason))
+
+
+def _encode_ack(m: Ack, uuid: str) -> bytes:
+    return _ACK % (_quote(uuid), _quote(m.for_), m.for_type, _target(m))
+
+
+def _encode_res(m: Res, uuid: str) -> bytes:
+    if m.failed is not None:
+        return _FLAGGED_RES % (_quote(uuid), _quote(m.for_), _quote(m.uri), _FLAGS[m.failed], m.args)
+    return _RES % (_quote(uuid), _quote(m.for_), _quote(m.uri), m.args)
+
+
+def _encode_evnt(m: Evnt, uuid: str) -> bytes:
+    if m.pattern:
+        return _EVNT_BY_PATTERN % (_quote(uuid), _quote(m.for_), _quote(m.channel), _quote(m.pattern), m.args)
+    return _EVNT % (_quote(uuid), _quote(m.for_), _quote(m.channel), m.args)
+
+
+_ENCODERS: dict[type[Message], Callable[[Any, str], bytes]] = {
+    Call: _encode_call,
+    Pub: _encode_pub,
+    Sub: _encode_sub,
+    Unsb: _encode_unsb,
+    Nack: _encode_nack,
+    Ack: _encode_ack,
+    Res: _encode_res,
+    Evnt: _encode_evnt,
+}
+
+
+def encode(message: Message, uuid: str = "") -> bytes:
+    """Return a message as JSON text in UTF-8. Its ``args`` are not checked.
+
+    Args:
+        message: any of the eight.
+        uuid: its identifier, where the message has none yet.
+
+    Raises:
+        InvalidValue: a URI or channel that UTF-8 cannot carry, or a timeout that is no number.
+        TypeError: it is none of the eight messages.
+    """
+    encoder = _ENCODERS.get(type(message))
+    if encoder is None:
+        raise TypeError(f"expected one of the eight messages, got {type(message).__name__}")
+    try:
+        return encoder(message, message.uuid or uuid)
+    except (ValueError, OverflowError) as error:
+        raise InvalidValue(f"{type(message).__name__} cannot be written: {error}") from None
+
+
+# What brokers store.
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidMessage(f"$: not UTF-8 (byte {error.start})") from None
+
+
+def decode_call(data: bytes) -> CallPayload:
+    """Return the call that a server has stored. Raises `InvalidMessage`."""
+    stored = _read_stored(_utf8(data))
+    return CallPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args))
+
+
+def decode_result(data: bytes) -> ResultPayload:
+    """Return the result that a callee has stored. Raises `InvalidMessage`."""
+    stored = _read_stored_result(_utf8(data))
+    return ResultPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args), stored.failed)
+
+
+def decode_event(data: bytes) -> EventPayload:
+    """Return the event that somebody has published. Raises `InvalidMessage`."""
+    event = _read_event(_utf8(data))
+    if not _is_uuid(event.msg_uuid):  # it becomes the "for" of an EVNT
+        raise _wrong("$.msg_uuid", "a UUID", event.msg_uuid)
+    return EventPayload(event.msg_uuid, bytes(event.args))
+
+
+def encode_call(payload: CallPayload) -> bytes:
+    """Return a call as brokers store it. Its ``args`` are not checked."""
+    return _STORED % (_quote(payload.conn_uuid), _quote(payload.msg_uuid), _quote(payload.uri), payload.args)
+
+
+def encode_result(payload: ResultPayload) -> bytes:
+    """Return a result as brokers store it. Its ``args`` are not checked."""
+    if payload.failed is None:
+        return encode_call(payload)
+    head = _quote(payload.conn_uuid), _quote(payload.msg_uuid), _quote(payload.uri)
+    return _FLAGGED_RESULT % (*head, _FLAGS[payload.failed], payload.args)
+
+
+def encode_event(payload: EventPayload) -> bytes:
+    """Return an event as it is published. Its ``args`` are not checked."""
+    return _EVENT % (_quote(payload.msg_uuid), payload.args)
+
+
+# Python values <-> args.
+
+_check_json = msgspec.json.Decoder(Raw).decode
+
+
+# Bytes have no look in JSON that all agree on; numbers of any kind are written alike, wherever they stand.
+_BYTES = (bytes, bytearray, memoryview)
+_KEPT = (*_BYTES, Decimal)
+
+
+def _plain(value: object) -> Any:
+    """Return what stands for a value that ujson does not know; it may have parts that ujson asks about, too."""
+    if not isinstance(value, _BYTES):
+        try:
+            return msgspec.to_builtins(value, builtin_types=_KEPT)
+        except (TypeError, ValueError) as error:
+            what = str(error)
+            if type(value).__name__ not in what:
+                raise InvalidValue(f"{type(value).__name__} cannot travel as JSON: {what}"[:_MAX_ERROR]) from None
+    raise InvalidValue(f"{type(value).__name__} cannot travel as JSON: {_repr.repr(value)}"[:_MAX_ERROR])
+
+
+def encode_args(value: Any) -> bytes:
+    """Return a Python value as JSON text.
+
+    As ujson has it: keys that are no strings become strings, a ``Decimal`` the nearest float, and objects may say with
+    ``__json__`` or ``toDict`` how they look. As msgspec has it: dataclasses and structs become objects, sets arrays,
+    enums their values, dates, times and UUIDs strings.
+
+    Raises:
+        InvalidValue: JSON has no such value (NaN, bytes, a set of objects), or it is circular or nested too deep.
+    """
+    try:
+        text = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_plain)
+        _check(text)
+    except InvalidValue:
+        raise
+    except RecursionError:
+        raise InvalidValue("nested too deep, or circular") from None
+    except OverflowError as error:
+        circular = "recursion" in str(error)
+        raise InvalidValue("nested too deep, or circular" if circular else "NaN and Infinity are not JSON") from None
+    except Exception as error:
+        raise InvalidValue(f"cannot travel as JSON: {error}"[:_MAX_ERROR]) from error
+    return bytes(text, "utf-8")
+
+
+def _check(text: str) -> None:
+    # A __json__ method may write anything.
+    try:
+        _check_json(text)
+    except msgspec.DecodeError:
+        rawjson.check(text)
+
+
+def check_args(text: bytes) -> None:
+    """Check that a text is one JSON value in UTF-8.
+
+    Raises:
+        InvalidValue: it is not.
+    """
+    try:
+        _check(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"not a JSON value: {error}"[:_MAX_ERROR]) from None
+
+
+def decode_args(text: bytes | str) -> Any:
+    """Return the value of a JSON text that has been checked: the ``args`` of a decoded message or payload.
+
+    As ujson has it: of keys that occur twice the last one counts, ``1e400`` is infinite, and some texts pass that are
+    not quite JSON.
+
+    Raises:
+        InvalidValue: it is not JSON, nested too deep, or has an integer of more digits than Python converts.
+    """
+    try:
+        return ujson.loads(text if isinstance(text, str) else text.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"not a JSON value: {error}"[:_MAX_ERROR]) from None

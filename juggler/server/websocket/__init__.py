@@ -1,0 +1,31 @@
+"""A websocket server's side of RFC 6455 for gevent: fast, bounded, and fair to its neighbours.
+
+It knows nothing of juggler's messages. From a WSGI application under `WebSocketHandler`::
+
+    def application(environ, start_response):
+        websocket = environ["juggler.upgrade"](options=WebSocketOptions(read_limit=65536))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                websocket.send(websocket.receive().encode())
+        return []
+"""
+
+from juggler.server.websocket.deflate import SharedText
+from juggler.server.websocket.frames import binary_frame, text_frame
+from juggler.server.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
+from juggler.server.websocket.stream import WebSocket
+from juggler.server.websocket.sweeper import Sweeper
+from juggler.server.websocket.upgrade import UPGRADE, WebSocketHandler
+
+__all__ = [
+    "DEFAULT",
+    "UPGRADE",
+    "DeflateOptions",
+    "SharedText",
+    "Sweeper",
+    "WebSocket",
+    "WebSocketHandler",
+    "WebSocketOptions",
+    "binary_frame",
+    "text_frame",
+]

@@ -1,0 +1,283 @@
+"""The receiving half of RFC 6455 as a server does it: bytes in, messages and replies out.
+
+PURE: no I/O, no clock. Every rule about what a peer may send is checked here and only here, each as soon as the bytes
+that break it are known, and before anything is kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from juggler.errors import CloseCode
+from juggler.server.websocket.assembly import Assembly, Inflater
+from juggler.server.websocket.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    MAX_CONTROL_BYTES,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    Violation,
+    close_frame,
+    frame,
+    parse_close,
+)
+from juggler.server.websocket.options import WebSocketOptions
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask  # the same in Python, a hundred times slower
+
+_DATA_OPCODES = (CONTINUATION, TEXT, BINARY)
+_CONTROL_OPCODES = (CLOSE, PING, PONG)
+_FINAL_TEXT = FIN | TEXT
+_MASKED = 0x80
+_MAX_HEAD = 14
+_MIN_READ = 16 * 1024
+_MAX_READ = 128 * 1024  # from here on each buffer would be a memory mapping of its own
+_NO_LIMIT = 1 << 63  # more than any length that a frame can declare
+
+
+class End(NamedTuple):
+    """Why nothing more is read.
+
+    Attributes:
+        code: close code: the peer's, or the one that tells him what he did.
+        reason: the peer's, or what was wrong.
+        answer: the close frame to be sent.
+        by_peer: whether the peer closed, rather than broke a rule.
+    """
+
+    code: int
+    reason: str
+    answer: bytes
+    by_peer: bool
+
+
+def _protocol_error(reason: str) -> Violation:
+    return Violation(CloseCode.PROTOCOL_ERROR, reason)
+
+
+class Parser:
+    """Parses what one peer sends.
+
+    Attributes:
+        read_size: how many bytes to ask the socket for: as many as the last frame had that was not small.
+        pending: whether bytes are left that `parse` has not looked at.
+        replies: frames that answer the peer's pings, to be sent and cleared by whoever calls `parse`.
+        end: set once nothing more will be parsed; the messages returned before still count.
+    """
+
+    __slots__ = (
+        "_assembly",
+        "_binary",
+        "_buffer",
+        "_final",
+        "_inflater",
+        "_left",
+        "_mask",
+        "_max_fragments",
+        "_position",
+        "_read_limit",
+        "end",
+        "pending",
+        "read_size",
+        "replies",
+    )
+
+    def __init__(self, options: WebSocketOptions, inflater: Inflater | None = None) -> None:
+        self._read_limit = _NO_LIMIT if options.read_limit is None else options.read_limit
+        self._max_fragments = _NO_LIMIT if options.max_fragments is None else options.max_fragments
+        self._binary = options.binary
+        self._inflater = inflater
+        self._buffer = b""
+        self._position = 0
+        self._assembly: Assembly | None = None
+        # Of the data frame whose payload is being read:
+        self._left = 0
+        self._mask = b""
+        self._final = 0
+        self.read_size = _MIN_READ
+        self.pending = False
+        self.replies: list[bytes] = []
+        self.end: End | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer. To be called when nothing is `pending`: what is kept then is less than a frame."""
+        if self.end is not None:
+            return
+        kept = self._buffer[self._position :]
+        self._buffer = kept + data if kept else data
+        self._position = 0
+        self.pending = True
+
+    def parse(self, max_frames: int) -> list[str | bytes]:
+        """Parse at most so many frames, and return the messages that are complete with them."""
+        messages: list[str | bytes] = []
+        if self.end is None:
+            try:
+                self._parse(max_frames, messages)
+            except Violation as violation:
+                self._finish(
+                    End(violation.code, violation.reason, close_frame(violation.code, violation.reason), False)
+                )
+        return messages
+
+    def _parse(self, max_frames: int, messages: list[str | bytes]) -> None:
+        buffer = self._buffer
+        size = len(buffer)
+        position = self._position
+        if self._left:
+            position = self._read_payload(position, messages)
+        for _ in range(max_frames):
+            # Nearly all that clients send are texts in one frame: these are done here, all else in _read_frame.
+            stop = size + 1
+            if size - position >= 8 and buffer[position] == _FINAL_TEXT and self._assembly is None:
+                length = buffer[position + 1] - _MASKED
+                if 0 <= length < 126:
+                    start = position + 6
+                    stop = start + length
+                elif length == 126:
+                    length = buffer[position + 2] << 8 | buffer[position + 3]
+                    start = position + 8
+                    if length >= 126:
+                        stop = start + length
+            if stop <= size and length <= self._read_limit:
+                try:
+                    messages.append(str(apply_mask(buffer[start:stop], buffer[start - 4 : start]), "utf-8"))
+                except UnicodeDecodeError:
+                    raise Violation(CloseCode.INVALID_UTF8, "text is not UTF-8") from None
+                position = stop
+                continue
+            stop = self._read_frame(position, messages)
+            if stop == position:
+                # What is kept is less than a frame; what it was cut from may be large.
+                self._buffer = buffer[position:]
+                self._position = 0
+                self.pending = False
+                return
+            position = stop
+            if self.end is not None:
+                return
+            if position < size and messages and len(messages[-1]) > _MIN_READ:
+                break  # a few compressed bytes may have become this: let others have their turn
+        self._position = position
+        self.pending = True
+
+    def _read_frame(self, position: int, messages: list[str | bytes]) -> int:
+        """Read one frame, or as much of it as is here. Return where to go on, ``position`` if it lacks bytes."""
+        buffer = self._buffer
+        here = len(buffer) - position
+        if here < 2:
+            return position
+        first = buffer[position]
+        opcode = first & 0x0F
+        length = buffer[position + 1] & 0x7F
+        self._check_start(first, opcode, buffer[position + 1])
+        start = position + 2
+        if length >= 126:
+            width = 2 if length == 126 else 8
+            if here < 2 + width:
+                return position
+            length = int.from_bytes(buffer[start : start + width], "big")
+            _check_minimal(length, width)
+            start += width
+        if opcode >= CLOSE:
+            return self._read_control(opcode, start, length) or position
+        self._check_limits(opcode, length)
+        start += 4
+        if start > len(buffer):
+            return position
+        self._begin_payload(first, opcode, length, buffer[start - 4 : start])
+        return self._read_payload(start, messages)
+
+    def _check_start(self, first: int, opcode: int, second: int) -> None:
+        """Check what a frame's first two bytes tell (§5.2, §5.4, §5.5)."""
+        if first & 0x70 and not (
+            first & 0x70 == RSV1 and self._inflater is not None and opcode in (TEXT, BINARY)  # RFC 7692 §6
+        ):
+            raise _protocol_error("reserved bits are set")
+        if not second & _MASKED:
+            raise _protocol_error("frame is not masked")
+        if opcode in _CONTROL_OPCODES:
+            if not first & FIN:
+                raise _protocol_error("control frame is fragmented")
+            if second & 0x7F > MAX_CONTROL_BYTES:
+                raise _protocol_error("control frame is too long")
+        elif opcode not in _DATA_OPCODES:
+            raise _protocol_error(f"unknown opcode {opcode}")
+        elif (opcode == CONTINUATION) != (self._assembly is not None):
+            raise _protocol_error("expected a continuation" if self._assembly else "nothing to continue")
+        elif opcode == BINARY and not self._binary:
+            raise Violation(CloseCode.UNSUPPORTED_DATA, "binary messages are not supported")
+
+    def _check_limits(self, opcode: int, length: int) -> None:
+        assembly = self._assembly
+        size, frames = (assembly.size, assembly.frames) if assembly is not None else (0, 0)
+        if size + length > self._read_limit:
+            raise Violation(CloseCode.TOO_BIG, f"message is over {self._read_limit} bytes")
+        if frames >= self._max_fragments:
+            raise Violation(CloseCode.TOO_BIG, f"message is in more than {self._max_fragments} fragments")
+
+    def _begin_payload(self, first: int, opcode: int, length: int, mask: bytes) -> None:
+        assembly = self._assembly
+        if assembly is None:
+            assembly = self._assembly = Assembly(opcode == TEXT, self._inflater if first & RSV1 else None)
+        assembly.size += length
+        assembly.frames += 1
+        if length > _MIN_READ:
+            self.read_size = min(length + _MAX_HEAD, _MAX_READ)
+        self._left = length
+        self._mask = mask
+        self._final = first & FIN
+
+    def _read_payload(self, start: int, messages: list[str | bytes]) -> int:
+        """Read what is here of a data frame's payload."""
+        assembly = self._assembly
+        assert assembly is not None
+        masked = self._buffer[start : start + self._left]
+        here = len(masked)
+        self._left -= here
+        last = bool(self._final) and not self._left
+        mask = self._mask
+        assembly.add(apply_mask(masked, mask), last)
+        if self._left:
+            turn = here & 3
+            self._mask = mask[turn:] + mask[:turn]
+        elif last:
+            messages.append(assembly.message())
+            self._assembly = None
+        return start + here
+
+    def _read_control(self, opcode: int, start: int, length: int) -> int:
+        """Read a control frame. Return where to go on, 0 if it lacks bytes."""
+        buffer = self._buffer
+        stop = start + 4 + length
+        if stop > len(buffer):
+            return 0
+        payload = apply_mask(buffer[start + 4 : stop], buffer[start : start + 4])
+        if opcode == PING:
+            self.replies.append(frame(FIN | PONG, payload))
+        elif opcode == CLOSE:
+            code, reason = parse_close(payload)
+            self._finish(End(code, reason, frame(FIN | CLOSE, payload), True))
+        return stop
+
+    def _finish(self, end: End) -> None:
+        self.end = end
+        self.pending = False
+        self._buffer = b""
+        self._position = 0
+        self._assembly = None
+        self._left = 0
+
+
+def _check_minimal(length: int, width: int) -> None:
+    if length >> 63:
+        raise _protocol_error("length has its highest bit set")
+    if length < (126 if width == 2 else 65536):
+        raise _protocol_error("length is not in its shortest form")
