@@ -8,7 +8,20 @@ from typing import Any
 
 import structlog
 
+from juggler.process.logline import Line
+
+
+def _add_fields(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Turn the details of a `Line` into fields, for `structlog`."""
+    message = event["_record"].msg
+    if isinstance(message, Line):
+        event.update(message.shown())
+        event["event"] = message.event
+    return event
+
+
 _SHARED: list[Any] = [
+    _add_fields,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.ExtraAdder(),

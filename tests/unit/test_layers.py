@@ -33,7 +33,7 @@ LAYERS = [
 NEEDS_ONLY = {
     "juggler.process": {"errors", "protocol"},
     "juggler.protocol": {"errors"},
-    "juggler.server.websocket": {"errors", "protocol"},
+    "juggler.server.websocket": {"errors", "protocol", "process"},
     "juggler.broker": {"errors", "protocol", "process"},
     "juggler.client": {"errors", "protocol", "process"},
     "juggler.callee": {"errors", "protocol", "broker", "process"},

@@ -1,0 +1,51 @@
+"""Log lines: the event first, in the same words each time, then the details as key=value.
+
+Loggers are those of the standard library. A line is formatted only if a handler wants it; with the formatters of
+`juggler.process.logs` its details become fields of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_is_plain = re.compile(r"[\w.:/@+,%*\[\]{}()<>#!?~^&$;-]+").fullmatch
+
+
+class Line:
+    """One log line, to be passed to a logger in place of a message.
+
+    ::
+
+        log.warning(Line("redis: connection lost", link="commands", error=error))
+        # redis: connection lost link=commands error="closed by redis"
+
+    Attributes:
+        event: what happened, a constant.
+        fields: details by name. A float is written with at most four significant digits.
+    """
+
+    __slots__ = ("event", "fields")
+
+    def __init__(self, event: str, /, **fields: Any) -> None:
+        self.event = event
+        self.fields = fields
+
+    def shown(self) -> dict[str, Any]:
+        """Return the details as they are written: numbers, booleans and None as they are, others as text."""
+        return {name: _shown(value) for name, value in self.fields.items()}
+
+    def __str__(self) -> str:
+        return " ".join([self.event, *(f"{name}={_quoted(value)}" for name, value in self.shown().items())])
+
+
+def _shown(value: Any) -> Any:
+    if type(value) is float:
+        return float(f"{value:.4g}")
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return text if _is_plain(text) else json.dumps(text, ensure_ascii=False)
