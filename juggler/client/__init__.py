@@ -1,7 +1,7 @@
 """Clients of a juggler server: `Client` blocks, for threads and greenlets; `AsyncClient` is for asyncio.
 
 Both have the same names and the same rules, and share what does no I/O: `juggler.client.state` says what messages mean,
-`juggler.client.events` keeps events for their readers, `juggler.client.endings` says which ends have a new beginning.
+`juggler.client.events` keeps events for their readers, `juggler.client.reconnect` says which ends have a new beginning.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from juggler.client.blocking import Client, Pending, Subscription
-from juggler.client.endings import State
 from juggler.client.events import Event
+from juggler.client.reconnect import State
 
 if TYPE_CHECKING:
     from juggler.client.aio import AsyncClient, AsyncSubscription

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
-from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, end_of, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
 from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
-from juggler.client.state import Outcome, Session, Sink, result_value
+from juggler.client.reconnect import RENEWAL_PAUSE, Reconnect, State, after_attempt, end_of, may_come_back
+from juggler.client.state import ClientState, Outcome, Sink, result_value
 from juggler.errors import CloseCode, ConnectionClosed, Expired, InvalidMessage, JugglerError
 from juggler.process.uuids import new_uuid
 from juggler.protocol.codec import MAX_TIMEOUT, check_args, encode, encode_args
@@ -71,7 +71,7 @@ class AsyncClient:
         self._allowed_messages = allowed_messages
         self._max_events = max_events
         self._reconnect = reconnect
-        self._comeback = Comeback(reconnect_timeout)
+        self._reconnecting = Reconnect(reconnect_timeout)
         self._listeners = Listeners(on_message, on_state, on_raw)
         self._options: dict[str, Any] = {
             "open_timeout": timeout,
@@ -84,7 +84,7 @@ class AsyncClient:
         }
         if ssl is not None:
             self._options["ssl"] = ssl
-        self._session = Session()
+        self._state = ClientState()
         self._overfull: list[AsyncSubscription] = []
         self._renewal: asyncio.Task[None] | None = None
         self._order = asyncio.Lock()
@@ -102,11 +102,11 @@ class AsyncClient:
             ConnectionClosed: it cannot be reached, or does not speak juggler.
         """
         websocket = await self._open()
-        if self._session.ended is not None:  # closed meanwhile
+        if self._state.ended is not None:  # closed meanwhile
             await websocket.close()
-            raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
+            raise ConnectionClosed(self._state.ended.code, self._state.ended.reason)
         self._websocket = websocket
-        self._comeback.on_connected(time.monotonic())
+        self._reconnecting.on_connected(time.monotonic())
         self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
         self._listeners.tell_state(State.CONNECTED, None)
 
@@ -122,12 +122,12 @@ class AsyncClient:
     @property
     def closed(self) -> ConnectionClosed | None:
         """Why the client has ended, ``None`` while it has not."""
-        return self._session.ended
+        return self._state.ended
 
     @property
     def connected(self) -> bool:
         """Whether requests can be made now."""
-        return self._websocket is not None and self._session.ended is None and self._session.lost is None
+        return self._websocket is not None and self._state.ended is None and self._state.lost is None
 
     async def wait_connected(self, timeout: float | None = None) -> bool:
         """Wait until requests can be made, for at most ``timeout`` seconds. Return whether they can.
@@ -137,8 +137,8 @@ class AsyncClient:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.connected:
-            if self._session.ended is not None:
-                raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
+            if self._state.ended is not None:
+                raise ConnectionClosed(self._state.ended.code, self._state.ended.reason)
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
@@ -180,8 +180,8 @@ class AsyncClient:
         message = Call(uuid=new_uuid(), uri=uri, args=args, timeout=timeout)
         text = encode(message)
         pending = AsyncPending()
-        self._session.call(message, time.monotonic() + timeout, pending)
-        pending.on_cancel = partial(self._session.cancel, message.uuid)
+        self._state.call(message, time.monotonic() + timeout, pending)
+        pending.on_cancel = partial(self._state.cancel, message.uuid)
         self._watch()
         await self._send(text)
         return pending
@@ -199,7 +199,7 @@ class AsyncClient:
         message = Pub(uuid=new_uuid(), channel=channel, args=args)
         text = encode(message)
         waiter = AsyncPending()
-        self._session.publish(message, waiter)
+        self._state.publish(message, waiter)
         await self._send(text)
         await self._wait_for_ack(message, waiter)
 
@@ -220,7 +220,7 @@ class AsyncClient:
         subscription = AsyncSubscription(self._unsubscribe, self._overfull.append, channel, pattern, queue, on_gap)
         try:
             async with self._order:
-                if self._session.subscribe(message, subscription, waiter):
+                if self._state.subscribe(message, subscription, waiter):
                     await self._send(text)
             await self._wait_for_ack(message, waiter)
         except BaseException:
@@ -238,7 +238,7 @@ class AsyncClient:
         text = encode(message)
         waiter = AsyncPending()
         async with self._order:
-            if self._session.unsubscribe(message, sink, waiter):
+            if self._state.unsubscribe(message, sink, waiter):
                 await self._send(text)
         await self._wait_for_ack(message, waiter)
 
@@ -248,7 +248,7 @@ class AsyncClient:
         except asyncio.TimeoutError:
             raise Expired(f"no acknowledgement of {message.type.name} within {self._timeout:g} s") from None
         finally:
-            self._session.forget(message.uuid)
+            self._state.forget(message.uuid)
         waiter.outcome()
 
     async def send_raw(self, message: str | bytes) -> None:
@@ -290,8 +290,8 @@ class AsyncClient:
     async def _run(self) -> None:
         while True:
             ended = await self._read()
-            if self._session.ended is None and self._reconnect and may_come_back(ended):
-                self._session.lose(ended)
+            if self._state.ended is None and self._reconnect and may_come_back(ended):
+                self._state.lose(ended)
                 self._notify()
                 self._listeners.tell_state(State.DISCONNECTED, ended)
                 failure = await self._connect_again(ended)
@@ -299,7 +299,7 @@ class AsyncClient:
                     continue
                 ended = failure
             self._end(ended)
-            self._listeners.tell_state(State.CLOSED, self._session.ended)
+            self._listeners.tell_state(State.CLOSED, self._state.ended)
             return
 
     async def _read(self) -> ConnectionClosed:
@@ -312,10 +312,10 @@ class AsyncClient:
                 self._listeners.tell_raw("in", text)
                 if isinstance(text, bytes):
                     raise InvalidMessage("expected a text message, got a binary one")
-                message = self._session.receive(text)
+                message = self._state.receive(text)
                 if self._overfull:
                     await self._leave_overfull()
-                if self._session.unrenewed and (self._renewal is None or self._renewal.done()):
+                if self._state.unrenewed and (self._renewal is None or self._renewal.done()):
                     self._renewal = asyncio.create_task(self._renew_later(), name="juggler-client-renewal")
                 self._listeners.tell(message)
         except WebsocketClosed as error:
@@ -332,7 +332,7 @@ class AsyncClient:
         await self._wait_for_end(RENEWAL_PAUSE)
         async with self._order:
             with suppress(ConnectionClosed):
-                for message in self._session.renew_again():
+                for message in self._state.renew_again():
                     await self._send(encode(message))
 
     async def _leave_overfull(self) -> None:
@@ -340,17 +340,17 @@ class AsyncClient:
             subscription = self._overfull.pop()
             message = Unsb(uuid=new_uuid(), channel=subscription.channel, pattern=subscription.pattern)
             async with self._order:
-                if self._session.unsubscribe(message, subscription, AsyncPending()):
+                if self._state.unsubscribe(message, subscription, AsyncPending()):
                     await self._send(encode(message))
 
     async def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
         """Connect, and make the subscriptions again; return why not, if not."""
-        self._comeback.on_lost(time.monotonic())
+        self._reconnecting.on_lost(time.monotonic())
         while True:
-            await self._wait_for_end(self._comeback.next_pause())
-            if self._session.ended is not None:
-                return self._session.ended
-            if self._comeback.is_over(time.monotonic()):
+            await self._wait_for_end(self._reconnecting.next_pause())
+            if self._state.ended is not None:
+                return self._state.ended
+            if self._reconnecting.is_over(time.monotonic()):
                 return lost
             try:
                 websocket = await self._open()
@@ -368,29 +368,29 @@ class AsyncClient:
 
     async def _wait_for_end(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._session.ended is None and (left := deadline - time.monotonic()) > 0:
+        while self._state.ended is None and (left := deadline - time.monotonic()) > 0:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
 
     async def _resume(self, websocket: ClientConnection) -> bool:
         async with self._order:
-            if self._session.ended is not None:
+            if self._state.ended is not None:
                 await websocket.close()
                 return False
             self._websocket = websocket
-            self._comeback.on_connected(time.monotonic())
+            self._reconnecting.on_connected(time.monotonic())
             try:
-                for message in self._session.resume():
+                for message in self._state.resume():
                     await self._send(encode(message))
             except ConnectionClosed as error:
-                self._session.lose(ConnectionClosed(error.code, error.reason))
+                self._state.lose(ConnectionClosed(error.code, error.reason))
                 return False
         self._notify()
         self._listeners.tell_state(State.CONNECTED, None)
         return True
 
     def _end(self, error: ConnectionClosed) -> None:
-        self._session.end(error)
+        self._state.end(error)
         if self._expiry is not None:
             self._expiry.cancel()
         self._notify()
@@ -404,15 +404,15 @@ class AsyncClient:
 
     def _watch(self) -> None:
         """See that the next call to expire does."""
-        deadline = self._session.next_deadline()
+        deadline = self._state.next_deadline()
         if self._expiry is not None:
             self._expiry.cancel()
-        if deadline is not None and self._session.ended is None:
+        if deadline is not None and self._state.ended is None:
             delay = max(0.0, deadline - time.monotonic())
             self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
 
     def _expire(self) -> None:
-        for exp in self._session.expire(time.monotonic()):
+        for exp in self._state.expire(time.monotonic()):
             self._listeners.tell(exp)
         self._watch()
 

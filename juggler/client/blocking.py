@@ -17,11 +17,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from juggler.client.endings import RENEWAL_PAUSE, Comeback, State, after_attempt, may_come_back
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
 from juggler.client.opening import Headers, upgrade_headers
-from juggler.client.state import Outcome, Session, Sink, result_value
+from juggler.client.reconnect import RENEWAL_PAUSE, Reconnect, State, after_attempt, may_come_back
+from juggler.client.state import ClientState, Outcome, Sink, result_value
 from juggler.client.transport import Transport
 from juggler.errors import (
     CloseCode,
@@ -103,7 +103,7 @@ class Client:
         self._allowed_messages = allowed_messages
         self._max_events = max_events
         self._reconnect = reconnect
-        self._comeback = Comeback(reconnect_timeout)
+        self._reconnecting = Reconnect(reconnect_timeout)
         self._listeners = Listeners(on_message, on_state, on_raw)
         self._options: dict[str, Any] = {
             "timeout": timeout,
@@ -112,7 +112,7 @@ class Client:
             "ping_timeout": ping_timeout,
             "ssl_context": ssl,
         }
-        self._session = Session()
+        self._state = ClientState()
         self._renewing = False
         self._overfull: list[Subscription] = []
         # What is to be called once the lock is free again.
@@ -124,7 +124,7 @@ class Client:
         self._order = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._transport = self._connect()
-        self._comeback.on_connected(time.monotonic())
+        self._reconnecting.on_connected(time.monotonic())
         self._listeners.tell_state(State.CONNECTED, None)
         self._threads.append(_start("juggler-client-reader", self._run))
         if on_message is not None:
@@ -141,12 +141,12 @@ class Client:
     @property
     def closed(self) -> ConnectionClosed | None:
         """Why the client has ended, ``None`` while it has not."""
-        return self._session.ended
+        return self._state.ended
 
     @property
     def connected(self) -> bool:
         """Whether requests can be made now."""
-        return self._session.ended is None and self._session.lost is None
+        return self._state.ended is None and self._state.lost is None
 
     def wait_connected(self, timeout: float | None = None) -> bool:
         """Wait until requests can be made, for at most ``timeout`` seconds. Return whether they can.
@@ -156,8 +156,8 @@ class Client:
         """
         with self._changed:
             self._changed.wait_for(lambda: self.connected or self.closed, timeout)
-            if self._session.ended is not None:
-                raise ConnectionClosed(self._session.ended.code, self._session.ended.reason)
+            if self._state.ended is not None:
+                raise ConnectionClosed(self._state.ended.code, self._state.ended.reason)
             return self.connected
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -219,7 +219,7 @@ class Client:
         self._expire(now)
         pending = Pending(self._expire, self._cancel, self._deferred.append, message, now + timeout)
         with self._changed:
-            self._session.call(message, now + timeout, pending)
+            self._state.call(message, now + timeout, pending)
             self._changed.notify()
         self._send(text)
         return pending
@@ -249,7 +249,7 @@ class Client:
         text = encode(message)
         waiter = _Waiter()
         with self._lock:
-            self._session.publish(message, waiter)
+            self._state.publish(message, waiter)
         self._send(text)
         self._wait_for_ack(message, waiter)
 
@@ -290,7 +290,7 @@ class Client:
         try:
             with self._order:
                 with self._lock:
-                    is_first = self._session.subscribe(message, subscription, waiter)
+                    is_first = self._state.subscribe(message, subscription, waiter)
                 if is_first:
                     self._send(text)
             self._wait_for_ack(message, waiter)
@@ -316,7 +316,7 @@ class Client:
         waiter = _Waiter()
         with self._order:
             with self._lock:
-                is_last = self._session.unsubscribe(message, sink, waiter)
+                is_last = self._state.unsubscribe(message, sink, waiter)
             if is_last:
                 self._send(text)
         self._wait_for_ack(message, waiter)
@@ -328,7 +328,7 @@ class Client:
             message = Unsb(uuid=new_uuid(), channel=subscription.channel, pattern=subscription.pattern)
             with self._order:
                 with self._lock:
-                    is_last = self._session.unsubscribe(message, subscription, _Waiter())
+                    is_last = self._state.unsubscribe(message, subscription, _Waiter())
                 if is_last:
                     self._send(encode(message))
 
@@ -338,7 +338,7 @@ class Client:
                 raise Expired(f"no acknowledgement of {message.type.name} within {self._timeout:g} s")
         finally:
             with self._lock:
-                self._session.forget(message.uuid)
+                self._state.forget(message.uuid)
         waiter.outcome()
 
     def send_raw(self, message: str | bytes) -> None:
@@ -371,9 +371,9 @@ class Client:
         """Read, and connect again, until the client has ended."""
         while True:
             ended = self._read()
-            if self._session.ended is None and self._reconnect and may_come_back(ended):
+            if self._state.ended is None and self._reconnect and may_come_back(ended):
                 with self._changed:
-                    self._session.lose(ended)
+                    self._state.lose(ended)
                     self._changed.notify_all()
                 self._run_deferred()
                 self._listeners.tell_state(State.DISCONNECTED, ended)
@@ -382,7 +382,7 @@ class Client:
                     continue
                 ended = failure
             self._end(ended)
-            self._listeners.tell_state(State.CLOSED, self._session.ended)
+            self._listeners.tell_state(State.CLOSED, self._state.ended)
             return
 
     def _read(self) -> ConnectionClosed:
@@ -394,12 +394,12 @@ class Client:
                 text = transport.receive()
                 self._listeners.tell_raw("in", text)
                 with self._lock:
-                    message = self._session.receive(text)
+                    message = self._state.receive(text)
                 if self._overfull:
                     self._leave_overfull()
                 if self._deferred:
                     self._run_deferred()
-                if self._session.unrenewed and not self._renewing:
+                if self._state.unrenewed and not self._renewing:
                     self._renew_later()
                 self._listeners.tell(message)
         except ConnectionClosed as error:
@@ -418,7 +418,7 @@ class Client:
             self._renewing = False
             with self._order, suppress(ConnectionClosed):
                 with self._lock:
-                    messages = self._session.renew_again()
+                    messages = self._state.renew_again()
                 for message in messages:
                     self._send(encode(message))
 
@@ -429,13 +429,13 @@ class Client:
 
     def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
         """Connect, and make the subscriptions again; return why not, if not."""
-        self._comeback.on_lost(time.monotonic())
+        self._reconnecting.on_lost(time.monotonic())
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._session.ended, self._comeback.next_pause())
-            if self._session.ended is not None:
-                return self._session.ended
-            if self._comeback.is_over(time.monotonic()):
+                self._changed.wait_for(lambda: self._state.ended, self._reconnecting.next_pause())
+            if self._state.ended is not None:
+                return self._state.ended
+            if self._reconnecting.is_over(time.monotonic()):
                 return lost
             try:
                 transport = self._connect()
@@ -456,20 +456,20 @@ class Client:
         """Use a new connection. Return False when it was lost at once, or the client has ended."""
         with self._order:
             with self._changed:
-                if self._session.ended is not None:
+                if self._state.ended is not None:
                     transport.begin_close(CloseCode.NORMAL, "")
                     transport.release()
                     return False
                 self._transport = transport
-                self._comeback.on_connected(time.monotonic())
-                messages = self._session.resume()
+                self._reconnecting.on_connected(time.monotonic())
+                messages = self._state.resume()
                 self._changed.notify_all()
             try:
                 for message in messages:
                     self._send(encode(message), transport)
             except ConnectionClosed as error:
                 with self._changed:
-                    self._session.lose(ConnectionClosed(error.code, error.reason))
+                    self._state.lose(ConnectionClosed(error.code, error.reason))
                 transport.release()
                 return False
         self._listeners.tell_state(State.CONNECTED, None)
@@ -477,22 +477,22 @@ class Client:
 
     def _end(self, error: ConnectionClosed) -> None:
         with self._changed:
-            self._session.end(error)
+            self._state.end(error)
             self._changed.notify_all()
         self._run_deferred()
 
     def _watch(self) -> None:
         """Tell of expired calls when nobody waits for them."""
-        while self._session.ended is None:
+        while self._state.ended is None:
             with self._changed:
-                deadline = self._session.next_deadline()
-                if self._session.ended is None:
+                deadline = self._state.next_deadline()
+                if self._state.ended is None:
                     self._changed.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
             self._expire(time.monotonic())
 
     def _cancel(self, uuid: str) -> None:
         with self._lock:
-            self._session.cancel(uuid)
+            self._state.cancel(uuid)
         self._run_deferred()
 
     def _run_deferred(self) -> None:
@@ -506,7 +506,7 @@ class Client:
 
     def _expire(self, now: float) -> None:
         with self._lock:
-            expired = self._session.expire(now)
+            expired = self._state.expire(now)
         if self._deferred:
             self._run_deferred()
         for exp in expired:

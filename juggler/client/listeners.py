@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from juggler.client.endings import State
+from juggler.client.reconnect import State
 from juggler.client.state import Exp
 from juggler.errors import JugglerError
 from juggler.protocol.messages import Response

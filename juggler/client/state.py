@@ -113,7 +113,7 @@ class _Channel:
         return was_confirmed
 
 
-class Session:
+class ClientState:
     """The state of a client: of one connection, or of several one after the other.
 
     Requests are registered here before they are sent. Each waiter is settled once: by the answer, by `expire`, or by
@@ -316,7 +316,7 @@ class Session:
         _, waiter = self._calls.pop(uuid, (None, None))
         return waiter
 
-    _processors: ClassVar[dict[type, Callable[[Session, Any], None]]] = {
+    _processors: ClassVar[dict[type, Callable[[ClientState, Any], None]]] = {
         Ack: _on_ack,
         Nack: _on_nack,
         Res: _on_res,

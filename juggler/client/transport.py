@@ -22,8 +22,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSED, CONNECTING, OPEN
 from websockets.uri import parse_uri
 
-from juggler.client.endings import end_of
 from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
+from juggler.client.reconnect import end_of
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage
 
 RECEIVE_SIZE = 65536

@@ -647,7 +647,7 @@ class Again:
 @pytest.fixture
 def quick(monkeypatch):
     """No long pauses."""
-    monkeypatch.setattr("juggler.client.endings.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("juggler.client.reconnect.FIRST_PAUSE", 0.01)
 
 
 def lose(peer):
@@ -799,7 +799,7 @@ def test_a_subscription_that_cannot_be_made_anew_for_the_time_being_is_asked_for
 
 
 def test_a_server_that_accepts_and_closes_is_not_stormed(monkeypatch):
-    monkeypatch.setattr("juggler.client.endings.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("juggler.client.reconnect.FIRST_PAUSE", 0.05)
     accepted = []
 
     def script(peer):

@@ -44,7 +44,7 @@ else:
 
     @pytest.fixture
     def quick(monkeypatch):
-        monkeypatch.setattr("juggler.client.endings.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("juggler.client.reconnect.FIRST_PAUSE", 0.01)
 
     def lose(peer):
         peer.websocket.socket.shutdown(socket.SHUT_RDWR)
@@ -111,8 +111,8 @@ else:
             async with AsyncClient(url) as client:
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(client.call("test.delay"), 0.05)
-                assert client._session.next_deadline() is None
-                pending = client._session
+                assert client._state.next_deadline() is None
+                pending = client._state
                 assert not pending._calls
 
         with serving(script) as url:

@@ -78,7 +78,7 @@ def end_of(received: Close | None, sent: Close | None, cause: object = None) -> 
     return ConnectionClosed(CloseCode.ABNORMAL, f"the connection was lost: {reason}")
 
 
-class Comeback:
+class Reconnect:
     """When to connect again, and until when. Times are in seconds, on the clock ``time.monotonic``."""
 
     def __init__(self, timeout: float | None) -> None:

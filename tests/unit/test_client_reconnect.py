@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Close
 
-from juggler.client.endings import FIRST_PAUSE, STABLE, Comeback, after_attempt, end_of, may_come_back
+from juggler.client.reconnect import FIRST_PAUSE, STABLE, Reconnect, after_attempt, end_of, may_come_back
 from juggler.errors import ConfigError, ConnectionClosed, HandshakeRefused
 
 
@@ -35,21 +35,21 @@ def test_an_end_is_the_servers_ours_or_none():
 
 
 def test_pauses_and_patience_begin_anew_after_a_connection_that_has_lived():
-    comeback = Comeback(10.0)
-    comeback.on_connected(100.0)
-    comeback.on_lost(101.0)
-    pauses = [comeback.next_pause() for _ in range(4)]
+    reconnect = Reconnect(10.0)
+    reconnect.on_connected(100.0)
+    reconnect.on_lost(101.0)
+    pauses = [reconnect.next_pause() for _ in range(4)]
     assert pauses[3] > 2 * pauses[0]
-    assert (comeback.is_over(109.9), comeback.is_over(110.0)) == (False, True)
-    comeback.on_connected(105.0)
-    comeback.on_lost(105.0 + STABLE / 2)
-    assert comeback.next_pause() > pauses[0]
-    assert comeback.is_over(110.0)
-    comeback.on_connected(105.0)
-    comeback.on_lost(105.0 + STABLE)
-    assert comeback.next_pause() <= 1.5 * FIRST_PAUSE
-    assert not comeback.is_over(115.0)
-    assert not Comeback(None).is_over(1e9)
+    assert (reconnect.is_over(109.9), reconnect.is_over(110.0)) == (False, True)
+    reconnect.on_connected(105.0)
+    reconnect.on_lost(105.0 + STABLE / 2)
+    assert reconnect.next_pause() > pauses[0]
+    assert reconnect.is_over(110.0)
+    reconnect.on_connected(105.0)
+    reconnect.on_lost(105.0 + STABLE)
+    assert reconnect.next_pause() <= 1.5 * FIRST_PAUSE
+    assert not reconnect.is_over(115.0)
+    assert not Reconnect(None).is_over(1e9)
 
 
 def test_a_failed_attempt_says_why_there_is_no_connection():

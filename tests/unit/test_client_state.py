@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from juggler.client.state import Session, result_value
+from juggler.client.state import ClientState, result_value
 from juggler.errors import CallFailed, ConnectionClosed, Expired, InvalidMessage, InvalidValue, Nacked
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Call, Pub, Res, Sub, Unsb
@@ -45,7 +45,7 @@ class Sink:
 
 @pytest.fixture
 def session():
-    return Session()
+    return ClientState()
 
 
 def text(type, **payload):
