@@ -1,6 +1,6 @@
-"""See `juggler.callee.errors`."""
+"""See `juggler.callee.failures`."""
 
-from juggler.callee.errors import (
+from juggler.callee.failures import (
     CallError,
     DeadlineExceeded,
     InvalidArguments,

@@ -15,7 +15,7 @@ there are `time_left`, `given_up`, `publish` and `current_call`; `CallError` is 
 """
 
 from juggler.callee.current import Call, current_call, given_up, publish, time_left
-from juggler.callee.errors import CallError, DeadlineExceeded, InvalidArguments, TimeIsUp, TimeLimitExceeded
+from juggler.callee.failures import CallError, DeadlineExceeded, InvalidArguments, TimeIsUp, TimeLimitExceeded
 from juggler.callee.registry import Callee
 
 __all__ = [

@@ -8,7 +8,7 @@ from itertools import islice
 import gevent
 
 from juggler.broker import CalleeBroker
-from juggler.callee.stats import Stats
+from juggler.callee.counts import Stats
 from juggler.callee.thunk import Thunk
 from juggler.process.uuids import new_uuid
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from juggler.callee.current import Call, running
-from juggler.callee.errors import CallError, InvalidResult
+from juggler.callee.failures import CallError, InvalidResult
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
 from juggler.protocol.codec import check_args, encode_args

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from juggler.callee.errors import InvalidArguments
+from juggler.callee.failures import InvalidArguments
 
 _ANY = (Parameter.empty, Any, object)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

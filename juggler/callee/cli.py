@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 import juggler
-from juggler.callee import control
-from juggler.callee.options import Options, shortened
+from juggler.callee.command_options import Options, chosen, shortened
+from juggler.callee.supervisor_messages import CONTROL_VARIABLE
 from juggler.errors import ConfigError
 
 _POSITIVE = click.IntRange(min=1)
@@ -98,12 +98,12 @@ def main(check: bool, verbose: bool, **parameters: Any) -> None:
         if check:
             _check(options)
             return
-        supervised = control.VARIABLE in os.environ
+        supervised = CONTROL_VARIABLE in os.environ
         if not supervised and (options.processes > 1 or options.reload):
             from juggler.callee.supervisor import Supervisor
 
             sys.exit(Supervisor(options, sys.argv[1:], click.echo).run())
-        from juggler.callee.serve import serve
+        from juggler.callee.worker_process import serve
 
         sys.exit(1 if serve(options, click.echo, _complain) else 0)
     except ConfigError as error:
@@ -115,11 +115,10 @@ def main(check: bool, verbose: bool, **parameters: Any) -> None:
 
 def _check(options: Options) -> None:
     # As it would be served: what is imported may ask.
-    from juggler.callee import serve  # noqa: F401
-    from juggler.callee.loading import load
-    from juggler.callee.options import chosen
+    import juggler.callee.worker_process  # noqa: F401
+    from juggler.callee.registry import load_callee
 
-    uris = chosen(load(options.name), options.only, options.without)
+    uris = chosen(load_callee(options.name), options.only, options.without)
     click.echo(f"{options.name}: {shortened(uris)}")
 
 

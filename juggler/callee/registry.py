@@ -9,6 +9,8 @@ from typing import Any, TypeVar, overload
 
 from juggler.broker.names import check_uris
 from juggler.callee.thunk import Deadline, Pool, Thunk
+from juggler.errors import ConfigError
+from juggler.process.loading import load_object
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,3 +139,19 @@ def _thunks_of(source: Any) -> list[Thunk]:
         return [Thunk(name, member) for name, member in members if inspect.isroutine(member)]
     methods = inspect.getmembers(source, inspect.ismethod)
     return [Thunk(name, method) for name, method in methods if not name.startswith("_")]
+
+
+def load_callee(name: str) -> Callee:
+    """Import ``MODULE:OBJECT``, a `Callee`. The current directory is searched first.
+
+    Raises:
+        ConfigError: the module or object does not exist, it is not a `Callee`, no function is registered, or one cannot
+            be called.
+    """
+    found = load_object(name, "callee.demo:rpc")
+    if not isinstance(found, Callee):
+        raise ConfigError(f"{name!r}: expected a callee.Callee, got {type(found).__name__}")
+    if not found:
+        raise ConfigError(f"{name!r}: no function is registered")
+    found.check()
+    return found

@@ -19,11 +19,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from juggler.callee import control
-from juggler.callee.control import Lines, Report, Serving, serving_line
+from juggler.callee.command_options import Options, shortened
+from juggler.callee.health import HealthServer, Status, check_file, touch
 from juggler.callee.metrics import total
-from juggler.callee.options import Options, shortened
-from juggler.callee.status import Status, StatusServer, check_file, touch
+from juggler.callee.supervisor_messages import CONTROL_VARIABLE, STOP, Lines, Report, Serving, serving_line
 from juggler.errors import ConfigError
 from juggler.process import logs
 from juggler.process.metrics import Snapshot, merge
@@ -52,7 +51,7 @@ class _Child:
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603
                 command,
-                env={**os.environ, control.VARIABLE: str(theirs.fileno())},
+                env={**os.environ, CONTROL_VARIABLE: str(theirs.fileno())},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # A Ctrl-C in the terminal is for the supervisor.
@@ -94,7 +93,7 @@ class _Child:
         if self.kill_at is None:
             self.kill_at = time.monotonic() + grace + LAST_WORDS
             with suppress(OSError):  # it may have ended by itself
-                self.peer.sendall(control.STOP)
+                self.peer.sendall(STOP)
 
     def health(self) -> str:
         """Return why it does not consume; empty when it does."""
@@ -118,7 +117,7 @@ class Supervisor:
             say: told what is served, and in the end what was done.
         """
         self._options = options
-        self._command = [sys.executable, "-m", "callee.cli", *arguments]
+        self._command = [sys.executable, "-m", "juggler.callee.cli", *arguments]
         self._say = say
         self._selector = selectors.DefaultSelector()
         self._children: list[_Child] = []
@@ -146,7 +145,7 @@ class Supervisor:
         with ExitStack() as stack:
             stack.callback(self.close)
             if self._options.listen is not None:
-                server = StatusServer(self._options.listen, self._status)
+                server = HealthServer(self._options.listen, self._status)
                 stack.callback(server.close)
                 log.info("health and figures at http://%s:%d", *server.address)
             self._take_signals()

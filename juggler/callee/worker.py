@@ -19,14 +19,14 @@ from juggler.broker import CalleeBroker, IncomingCall, PubSubBroker
 from juggler.callee import answer
 from juggler.callee.announcer import Announcer
 from juggler.callee.answer import Answer
+from juggler.callee.counts import Stats
 from juggler.callee.current import Call
-from juggler.callee.errors import CallError, InvalidResult, ProcessDied, TimeIsUp
-from juggler.callee.lane import LAST_WORDS_TIMEOUT, Lane
+from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeIsUp
+from juggler.callee.pool_consumer import LAST_WORDS_TIMEOUT, PoolConsumer
 from juggler.callee.pools import Runner
 from juggler.callee.pools.greenlets import GreenletRunner
 from juggler.callee.pools.processes import ProcessRunner
 from juggler.callee.pools.threads import ThreadRunner
-from juggler.callee.stats import Stats
 from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError
 from juggler.process.metrics import BUCKETS, Snapshot
@@ -114,21 +114,21 @@ class Worker:
         self._interrupt: KeyboardInterrupt | None = None
         self._loop = gevent.get_hub().loop
         self._runners: list[Runner] = []
-        self._lanes: list[Lane] = []
+        self._consumers: list[PoolConsumer] = []
         in_processes = self._uris_of("process")
         if in_processes and not source:
             raise ValueError(f"source: functions for processes need MODULE:OBJECT of the callee: {in_processes[0]}")
         publish, publish_from_thread = (self._publish, self._publish_from_thread) if self._pubsub else (None, None)
-        self._add_lane("greenlet", None, concurrency, GreenletRunner(time_limit), publish)
-        self._add_lane("thread", "thread", threads, ThreadRunner(threads), publish_from_thread)
+        self._add_consumer("greenlet", None, concurrency, GreenletRunner(time_limit), publish)
+        self._add_consumer("thread", "thread", threads, ThreadRunner(threads), publish_from_thread)
         in_process = ProcessRunner(source, publish or _no_publish, time_limit=time_limit, mask=mask_errors)
-        self._add_lane("process", "process", processes, in_process, None)
+        self._add_consumer("process", "process", processes, in_process, None)
         self._announcer = Announcer(broker, self._thunks, self.stats) if announce else None
 
     def _uris_of(self, pool: str | None) -> list[str]:
         return [uri for uri, thunk in self._thunks.items() if thunk.pool == pool]
 
-    def _add_lane(
+    def _add_consumer(
         self,
         name: str,
         pool: str | None,
@@ -141,15 +141,15 @@ class Worker:
         if uris or (pool is None and not self._thunks):
             consumer = self._broker.calls(uris)
             self._runners.append(runner)
-            serve = partial(self._serve, len(self._lanes), runner, publish or _no_publish)
-            self._lanes.append(Lane(name, uris, consumer, concurrency, serve, self._on_lane_end))
+            serve = partial(self._serve, len(self._consumers), runner, publish or _no_publish)
+            self._consumers.append(PoolConsumer(name, uris, consumer, concurrency, serve, self._on_consumer_end))
 
     def start(self) -> None:
         """Begin to serve, and return at once. `run` does it, too."""
         if not self._started:
             self._started = True
-            for lane in self._lanes:
-                lane.start()
+            for consumer in self._consumers:
+                consumer.start()
             if self._announcer is not None:
                 self._announcer.start()
 
@@ -166,8 +166,8 @@ class Worker:
             given_up = self._finish()
         if self._interrupt is not None:
             raise self._interrupt
-        for lane in self._lanes:
-            failure = lane.failure()
+        for consumer in self._consumers:
+            failure = consumer.failure()
             if failure is not None:
                 raise failure
         return given_up
@@ -181,13 +181,13 @@ class Worker:
         self._returning = returning
         self._loop.run_callback_threadsafe(self._stop_requested.set)
 
-    def _on_lane_end(self) -> None:
+    def _on_consumer_end(self) -> None:
         self._loop.run_callback_threadsafe(self._stop_requested.set)
 
     def unwell(self) -> str:
         """Return why calls are not taken although they should be; empty when all is well."""
         reasons = [f"stopping, {self.stats.total().running} calls still run"] if self._stop_requested.is_set() else []
-        reasons += filter(None, (lane.unwell() for lane in self._lanes))
+        reasons += filter(None, (consumer.unwell() for consumer in self._consumers))
         return "; ".join(reasons)
 
     def snapshot(self) -> Snapshot:
@@ -197,11 +197,11 @@ class Worker:
     @property
     def capacity(self) -> dict[str, int]:
         """How many calls may run at a time, by kind of pool."""
-        return {lane.name: lane.concurrency for lane in self._lanes}
+        return {consumer.name: consumer.concurrency for consumer in self._consumers}
 
     # Calls
 
-    def _serve(self, lane: int, runner: Runner, publish: Callable[[str, bytes], None], incoming: IncomingCall) -> None:
+    def _serve(self, index: int, runner: Runner, publish: Callable[[str, bytes], None], incoming: IncomingCall) -> None:
         stats = self.stats.by_uri[incoming.uri]
         stats.requests += 1
         clock = self._clock
@@ -216,7 +216,7 @@ class Worker:
         try:
             found = runner.run(self._thunks[incoming.uri], call)
         except BaseException as exception:
-            found = self._on_failure(lane, call, exception)
+            found = self._on_failure(index, call, exception)
         ended = clock()
         durations = stats.durations
         durations.counts[bisect_left(BUCKETS, ended - began)] += 1
@@ -231,8 +231,8 @@ class Worker:
         self._unsent += 1
         self._broker.result(incoming, found.args, partial(self._on_sent, incoming), found.failed)
 
-    def _on_failure(self, lane: int, call: Call, exception: BaseException) -> Answer:
-        if isinstance(exception, GreenletExit) and self._lanes[lane].giving_up:
+    def _on_failure(self, index: int, call: Call, exception: BaseException) -> Answer:
+        if isinstance(exception, GreenletExit) and self._consumers[index].giving_up:
             return answer.error(CallError("the callee was stopped before the function had ended"))
         if isinstance(exception, KeyboardInterrupt):
             self._interrupt = exception
@@ -285,19 +285,19 @@ class Worker:
         self._stop_requested.set()
         if self._announcer is not None and not self._returning:
             self._announcer.close()
-        for lane in self._lanes:
-            lane.stop()
-        for lane in self._lanes:
-            lane.join(deadline)
+        for consumer in self._consumers:
+            consumer.stop()
+        for consumer in self._consumers:
+            consumer.join(deadline)
         left: Counter[str] = Counter()
-        for lane in self._lanes:
-            left += lane.give_up()
+        for consumer in self._consumers:
+            left += consumer.give_up()
         if left:
             names = ", ".join(f"{uri} ({count})" for uri, count in left.items())
             log.warning("gave up on %d calls that did not end within %g s: %s", left.total(), self._grace, names)
         self._wait_until_sent(time.monotonic() + LAST_WORDS_TIMEOUT)
-        for lane in self._lanes:
-            lane.close()
+        for consumer in self._consumers:
+            consumer.close()
         for runner in self._runners:
             runner.close()
         if self._announcer is not None:

@@ -16,7 +16,7 @@ from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.answer import Answer
 from juggler.callee.current import Call
-from juggler.callee.errors import InvalidResult
+from juggler.callee.failures import InvalidResult
 from juggler.errors import InvalidValue
 
 

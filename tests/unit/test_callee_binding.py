@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from juggler.callee.binding import Binding
-from juggler.callee.errors import InvalidArguments
+from juggler.callee.failures import InvalidArguments
 
 
 class Colour(enum.Enum):

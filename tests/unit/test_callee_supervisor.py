@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from juggler.callee.options import Options
+from juggler.callee.command_options import Options
 from juggler.callee.supervisor import Supervisor, _Child
 
 

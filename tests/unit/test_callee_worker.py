@@ -304,7 +304,7 @@ class FailingBroker(MemoryBroker):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("juggler.callee.lane.RETRY_PAUSE", 0.001)
+    monkeypatch.setattr("juggler.callee.pool_consumer.RETRY_PAUSE", 0.001)
 
 
 def test_an_outage_is_logged_once_and_popping_goes_on(service, caplog, no_pause):

@@ -20,10 +20,9 @@ from types import FrameType
 from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.current import Call
-from juggler.callee.errors import CallError
-from juggler.callee.loading import load
+from juggler.callee.failures import CallError
 from juggler.callee.pools import wire
-from juggler.callee.registry import Callee
+from juggler.callee.registry import Callee, load_callee
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -96,7 +95,7 @@ def main() -> None:
     os.register_at_fork(after_in_child=_default_signals)
     descriptor, name = sys.argv[1:]
     try:
-        callee = load(name)
+        callee = load_callee(name)
     except ConfigError as error:
         sys.exit(f"juggler-callee: {error}")
     threading.Thread(target=_end_with_worker, args=(int(descriptor),), daemon=True).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from juggler.callee.current import Call
-from juggler.callee.errors import DeadlineExceeded, TimeIsUp, TimeLimitExceeded
+from juggler.callee.failures import DeadlineExceeded, TimeIsUp, TimeLimitExceeded
 from juggler.callee.thunk import Thunk
 
 

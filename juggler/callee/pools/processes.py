@@ -15,7 +15,7 @@ from gevent import subprocess as cooperative
 
 from juggler.callee.answer import Answer
 from juggler.callee.current import Call
-from juggler.callee.errors import ProcessDied
+from juggler.callee.failures import ProcessDied
 from juggler.callee.pools import Runner, wire
 from juggler.callee.pools.limits import limit_of
 from juggler.callee.thunk import Thunk

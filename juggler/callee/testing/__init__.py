@@ -4,7 +4,7 @@
 there are fixtures of theirs, ``juggler_memory`` and ``juggler_redis``.
 """
 
-from juggler.callee.testing.caller import Caller, Published
+from juggler.callee.testing.inline_caller import Caller, Published
 from juggler.callee.testing.stacks import Stack, memory_stack, redis_stack
 
 __all__ = ["Caller", "Published", "Stack", "memory_stack", "redis_stack"]

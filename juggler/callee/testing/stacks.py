@@ -141,7 +141,7 @@ def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...]
         server = stack.enter_context(
             _process(redis.url, "juggler.cli.main", "server", "--bind", "127.0.0.1:0", *server_options)
         )
-        stack.enter_context(_process(redis.url, "callee.cli", name, *callee_options))
+        stack.enter_context(_process(redis.url, "juggler.callee.cli", name, *callee_options))
         found = re.search(r"ws://\S+", server)
         if found is None:
             raise ConfigError(f"the server did not say where it serves websockets: {server!r}")

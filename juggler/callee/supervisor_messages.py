@@ -8,7 +8,7 @@ import msgspec
 
 from juggler.process.metrics import Snapshot
 
-VARIABLE = "JUGGLER_CALLEE_CONTROL"
+CONTROL_VARIABLE = "JUGGLER_CALLEE_CONTROL"
 """Names the socket's descriptor in the environment of a process that is supervised."""
 
 STOP = b"stop\n"

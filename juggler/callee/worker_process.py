@@ -22,12 +22,11 @@ from gevent.event import Event  # noqa: E402
 
 from juggler.broker import redis  # noqa: E402
 from juggler.broker.redis import RedisBroker, wait_for  # noqa: E402
-from juggler.callee import control  # noqa: E402
-from juggler.callee.control import Report, Serving, serving_line  # noqa: E402
-from juggler.callee.loading import load  # noqa: E402
+from juggler.callee.command_options import Options, chosen, shortened  # noqa: E402
+from juggler.callee.health import HealthServer, Status, check_file, touch  # noqa: E402
 from juggler.callee.metrics import total  # noqa: E402
-from juggler.callee.options import Options, chosen, shortened  # noqa: E402
-from juggler.callee.status import Status, StatusServer, check_file, touch  # noqa: E402
+from juggler.callee.registry import load_callee  # noqa: E402
+from juggler.callee.supervisor_messages import CONTROL_VARIABLE, Report, Serving, encode, serving_line  # noqa: E402
 from juggler.callee.worker import Worker  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.process import logs  # noqa: E402
@@ -52,7 +51,7 @@ def serve(options: Options, say: Callable[[str], None], complain: Callable[[str]
         ConfigError: it cannot serve.
     """
     logs.configure(options.log_level, options.log_format)
-    descriptor = os.environ.pop(control.VARIABLE, None)
+    descriptor = os.environ.pop(CONTROL_VARIABLE, None)
     if descriptor is not None:
         # Signals are the supervisor's business. Not SIG_IGN, which programs that functions start would inherit.
         for each in (*_STOPS, signal.SIGHUP):
@@ -78,7 +77,7 @@ class _Process:
 
     def __init__(self, options: Options, complain: Callable[[str], None]) -> None:
         self.options = options
-        callee = load(options.name)
+        callee = load_callee(options.name)
         self.uris = chosen(callee, options.only, options.without)
         self._stack = ExitStack()
         self._broker = self._make_broker(options.redis_url or redis.DEFAULT_URL)
@@ -164,7 +163,7 @@ class _Alone:
         signal.signal(signal.SIGHUP, _ignore)  # until there is something to be renewed
         with ExitStack() as stack:
             if options.listen is not None:
-                server = StatusServer(options.listen, self._status)
+                server = HealthServer(options.listen, self._status)
                 stack.callback(server.close)
                 log.info("health and figures at http://%s:%d", *server.address)
             self._process.wait_for_redis()
@@ -246,4 +245,4 @@ class _Supervised:
 
     def _tell(self, message: Serving | Report) -> None:
         with suppress(OSError):
-            self._supervisor.sendall(control.encode(message))
+            self._supervisor.sendall(encode(message))

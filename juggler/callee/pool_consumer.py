@@ -1,4 +1,4 @@
-"""A lane: the URIs whose functions run in one kind of pool, with a consumer and a bound of their own.
+"""A consumer: the URIs whose functions run in one kind of pool, with a consumer and a bound of their own.
 
 It takes no more calls from the broker than can run at once, so the rest stays there for other workers.
 """
@@ -23,10 +23,10 @@ RETRY_PAUSE = 0.5
 LAST_POP_TIMEOUT = 2.0
 LAST_WORDS_TIMEOUT = 1.0
 SILENCE = 30.0
-"""Seconds without an answer from the broker after which a lane counts as deaf."""
+"""Seconds without an answer from the broker after which a consumer counts as deaf."""
 
 
-class Lane:
+class PoolConsumer:
     """Pops calls, and gives each to a greenlet. Greenlets are reused: as many as there were calls at a time.
 
     Attributes:
@@ -46,7 +46,7 @@ class Lane:
         serve: Callable[[IncomingCall], None],
         on_end: Callable[[], None],
     ) -> None:
-        """Make a lane that does nothing yet.
+        """Make a consumer that does nothing yet.
 
         Args:
             name: for greenlets.

@@ -33,7 +33,7 @@ class Status(NamedTuple):
     snapshot: Snapshot
 
 
-class StatusServer:
+class HealthServer:
     """Answers at `HEALTH` (503 and the reason when it is not well), `METRICS` and `VARIABLES`, in a thread of its own.
 
     Attributes:
