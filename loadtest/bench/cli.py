@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from loadtest.bench.benchmark import Benchmark
-from loadtest.bench.errors import one_line
+from loadtest.bench.errors import BenchError, one_line
 from loadtest.bench.facts import facts, summary
 from loadtest.bench.progress import Progress
 from loadtest.bench.registry import BENCHMARKS
@@ -133,8 +133,11 @@ def compare(a: str, b: str, names: tuple[str, ...], rounds: int, options: str, j
 @main.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def plot(directory: Path) -> None:
-    """Draw charts from the JSON files of a directory, as SVG files beside them."""
-    from loadtest.bench.plot import plot_directory
+    """Draw charts of the results (JSON files) in a directory, as SVG files beside them."""
+    try:
+        from loadtest.bench.charts import plot_directory
+    except ImportError as error:
+        raise BenchError(f"charts need matplotlib: pip install 'juggler[load]' ({error})") from error
 
     for path in plot_directory(directory):
         click.echo(path)

@@ -20,7 +20,7 @@ import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from contextlib import ExitStack, contextmanager, suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, TypeAlias  # noqa: E402
+from typing import TypeAlias  # noqa: E402
 
 import gevent  # noqa: E402
 import gevent.event  # noqa: E402
@@ -38,7 +38,7 @@ from loadtest.bench.process import cpu_seconds  # noqa: E402
 SECONDS = 2.0
 ARGS = b'"' + b"x" * 100 + b'"'
 URI = "bench.echo"
-PUSHERS = 200
+PUBLISHERS = 200
 IN_FLIGHT = (1, 20, 200, 2000)
 MOST_OF_THE_POOL = 200
 """Calls under way with redis-py: each has a connection of its own."""
@@ -150,10 +150,9 @@ class Listener(Subscriber):
 def ours(bench: Bench, url: str) -> None:
     broker = RedisBroker(url)
     broker.connect()
-    push, pushed = counted(lambda: broker._routes.link_for(b"bench").execute("LPUSH", "bench", ARGS))
-    with greenlets(push, PUSHERS):
-        bench.measure(f"juggler: LPUSH, {PUSHERS} greenlets", pushed)
-    broker._routes.link_for(b"bench").execute("DEL", "bench")
+    publish, published = counted(lambda: publish_to(broker, "bench"))
+    with greenlets(publish, PUBLISHERS):
+        bench.measure(f"juggler: PUBLISH, {PUBLISHERS} greenlets", published)
     our_subscriptions(bench, broker)
     broker.close()
     for in_flight in IN_FLIGHT:
@@ -183,16 +182,15 @@ def our_subscriptions(bench: Bench, broker: RedisBroker) -> None:
     listeners = [Listener() for _ in range(SUBSCRIBERS)]
     for each in listeners:
         broker.subscribe("bench.0", False, each, lambda error: None)
-    publish, _ = counted(lambda: gevent_wait(lambda told: broker.publish("bench.0", new_uuid(), ARGS, told)))
-    with greenlets(publish, 5):
+    with greenlets(lambda: publish_to(broker, "bench.0"), 5):
         bench.measure(f"juggler: event to one of {SUBSCRIBERS} subscribers", lambda: sum(x.count for x in listeners))
 
 
-def gevent_wait(start: Callable[[Callable[[Any], None]], None]) -> None:
-    """Wait until the callback that ``start`` is given has been told something."""
-    told: gevent.event.AsyncResult = gevent.event.AsyncResult()
-    start(told.set)
-    told.get()
+def publish_to(broker: RedisBroker, channel: str) -> None:
+    """Publish, and wait until Redis has confirmed it."""
+    done: gevent.event.AsyncResult = gevent.event.AsyncResult()
+    broker.publish(channel, new_uuid(), ARGS, done.set)
+    done.get()
 
 
 def our_callee(url: str) -> None:
@@ -213,10 +211,9 @@ def pool(url: str) -> redis.Redis:
 
 def theirs(bench: Bench, url: str) -> None:
     client = pool(url)
-    push, pushed = counted(lambda: client.lpush("bench", ARGS))
-    with greenlets(push, PUSHERS):
-        bench.measure(f"redis-py: LPUSH, {PUSHERS} greenlets", pushed)
-    client.delete("bench")
+    publish, published = counted(lambda: client.publish("bench", ARGS))
+    with greenlets(publish, PUBLISHERS):
+        bench.measure(f"redis-py: PUBLISH, {PUBLISHERS} greenlets", published)
     their_subscriptions(bench, client)
     for in_flight in IN_FLIGHT:
         if in_flight <= MOST_OF_THE_POOL:

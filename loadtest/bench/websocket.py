@@ -160,9 +160,11 @@ def sending(kind: Kind, pair: Callable[[], tuple[Any, Any]], count: int, rounds:
 
 
 def _read_available(client: Any) -> None:
+    client.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        while client._sock.recv(1 << 20):
+        while client.recv(1 << 20):
             pass
+    client.setblocking(True)
 
 
 def delivering(kind: Kind, pair: Callable[[], tuple[Any, Any]], rounds: int) -> float:

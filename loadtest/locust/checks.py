@@ -23,6 +23,7 @@ class Book:
     Attributes:
         tally: the sums.
         faults: what was wrong.
+        deliveries: publications and subscriptions.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Book:
         self.faults = Faults()
         self._disturbed: list[tuple[float, float]] = []
         self._answers = Answers(self.tally, self.faults, self.is_disturbed)
-        self._deliveries = Deliveries(self.tally, self.faults, self.is_disturbed)
+        self.deliveries = Deliveries(self.tally, self.faults, self.is_disturbed)
         self._open: dict[int, float] = {}
         self._last = 0
 
@@ -48,7 +49,7 @@ class Book:
         """We have begun to close a connection at ``since``. What is under way on it has no end, which is a fault."""
         if self._open.pop(connection, None) is None:
             return
-        self._deliveries.gone(connection, since, now)
+        self.deliveries.gone(connection, since, now)
         for _ in range(self._answers.pending(connection)):
             self.faults.add("a request without an end when its connection was closed")
         self._answers.lost(connection)
@@ -61,7 +62,7 @@ class Book:
         self.tally.lost_connections += 1
         if not self.is_disturbed(heard, now):
             self.faults.add("a connection was lost", reason)
-        self._deliveries.gone(connection, heard, now)
+        self.deliveries.gone(connection, heard, now)
         self._answers.lost(connection)
 
     # Messages
@@ -77,18 +78,18 @@ class Book:
         """
         self._answers.sent(connection, message, now, expected)
         if isinstance(message, Pub):
-            self._deliveries.publishing(message.uuid, message.channel, now)
+            self.deliveries.publishing(message.uuid, message.channel, now)
         elif isinstance(message, Sub):
-            self._deliveries.subscribing(connection, message.channel, message.pattern, now)
+            self.deliveries.subscribing(connection, message.channel, message.pattern, now)
         elif isinstance(message, Unsb):
-            self._deliveries.unsubscribing(connection, message.channel, message.pattern, now)
+            self.deliveries.unsubscribing(connection, message.channel, message.pattern, now)
 
     def received(self, connection: int, message: Response | Exp, now: float) -> Entry | None:
         """Something came, or a call has expired. Return the request that this is about; None for an event."""
         if connection in self._open:
             self._open[connection] = now
         if isinstance(message, Evnt):
-            self._deliveries.received(connection, message)
+            self.deliveries.received(connection, message)
             return None
         if isinstance(message, Res):
             return self._answers.answered(message, now)
@@ -100,17 +101,17 @@ class Book:
         entry = self._answers.acked(ack)
         request = entry.message if entry else None
         if isinstance(request, Pub):
-            self._deliveries.published(request.uuid, now)
+            self.deliveries.published(request.uuid, now)
         elif entry and isinstance(request, Sub):
-            self._deliveries.subscribed(entry.connection, request.channel, request.pattern, now)
+            self.deliveries.subscribed(entry.connection, request.channel, request.pattern, now)
         elif entry and isinstance(request, Unsb):
-            self._deliveries.unsubscribed(entry.connection, request.channel, request.pattern, now)
+            self.deliveries.unsubscribed(entry.connection, request.channel, request.pattern, now)
         return entry
 
     def _on_nack(self, nack: Nack, now: float) -> Entry | None:
         entry = self._answers.nacked(nack)
         if entry and isinstance(entry.message, Sub):
-            self._deliveries.refused(entry.connection, entry.message.channel, entry.message.pattern, now)
+            self.deliveries.refused(entry.connection, entry.message.channel, entry.message.pattern, now)
         return entry
 
     # Disturbances
@@ -135,16 +136,16 @@ class Book:
 
     def missing(self) -> int:
         """Return how many events have to come and have not."""
-        return self._deliveries.missing()
+        return self.deliveries.missing()
 
     def judge(self, now: float) -> None:
         """Judge what is old enough, and forget it. To be called every few seconds."""
         self._answers.judge(now)
-        self._deliveries.judge(now)
+        self.deliveries.judge(now)
 
     def finish(self, now: float) -> None:
         """Judge all there is. To be called once, while connections are still open, when nothing is waited for."""
-        self._deliveries.judge(now, finally_=True)
+        self.deliveries.judge(now, finally_=True)
         self._answers.judge(now, finally_=True)
         self.faults.add_all(self.tally.disagreements())
         self._open.clear()

@@ -60,14 +60,18 @@ class _Publication:
 
 
 class Deliveries:
-    """The publications and subscriptions of all connections of a process."""
+    """The publications and subscriptions of all connections of a process.
+
+    Attributes:
+        subscriptions: by channel or pattern, then by connection; those that ended long ago are dropped.
+    """
 
     def __init__(self, tally: Tally, faults: Faults, excused: Callable[[float, float], bool]) -> None:
         self._tally = tally
         self._faults = faults
         self._excused = excused
         self._publications: dict[str, _Publication] = {}
-        self._subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
+        self.subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
         self._patterns: set[str] = set()
 
     # What happens
@@ -81,7 +85,7 @@ class Deliveries:
             self._publications[uuid].acked = now
 
     def subscribing(self, connection: int, channel: str, pattern: bool, now: float) -> None:
-        self._subscriptions[channel, pattern].setdefault(connection, []).append(_Subscription(now))
+        self.subscriptions[channel, pattern].setdefault(connection, []).append(_Subscription(now))
         if pattern:
             self._patterns.add(channel)
 
@@ -104,7 +108,7 @@ class Deliveries:
 
     def gone(self, connection: int, since: float, now: float) -> None:
         """A connection has ended, some time after ``since``."""
-        for subscribers in self._subscriptions.values():
+        for subscribers in self.subscriptions.values():
             for each in subscribers.get(connection, ()):
                 each.leaving = since if each.leaving is None else min(each.leaving, since)
                 each.left = now if each.left is None else each.left
@@ -166,18 +170,18 @@ class Deliveries:
         keys = [(publication.channel, False)]
         keys += [(pattern, True) for pattern in self._patterns if matches(pattern, publication.channel)]
         for channel, pattern in keys:
-            for connection, subscriptions in self._subscriptions.get((channel, pattern), {}).items():
+            for connection, subscriptions in self.subscriptions.get((channel, pattern), {}).items():
                 yield (connection, channel, pattern), subscriptions
 
     def _last(self, connection: int, channel: str, pattern: bool) -> list[_Subscription]:
-        return self._subscriptions.get((channel, pattern), {}).get(connection, [])[-1:]
+        return self.subscriptions.get((channel, pattern), {}).get(connection, [])[-1:]
 
     def _forget_subscriptions(self, before: float) -> None:
-        for key, subscribers in list(self._subscriptions.items()):
+        for key, subscribers in list(self.subscriptions.items()):
             for connection, subscriptions in list(subscribers.items()):
                 subscriptions[:] = [each for each in subscriptions if each.left is None or each.left >= before]
                 if not subscriptions:
                     del subscribers[connection]
             if not subscribers:
-                del self._subscriptions[key]
+                del self.subscriptions[key]
                 self._patterns -= {key[0]} if key[1] else set()

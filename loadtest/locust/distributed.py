@@ -40,7 +40,10 @@ def _finish(environment: Any, msg: Any, **_: Any) -> None:
     """A worker is asked to end the test. Earlier locusts hand ``msg`` over by its place."""
     runner = environment.runner
     runner.stop()
-    runner._send_stats()  # those of the end, which the master would not wait for
+    # The last statistics: the master does not wait for the next periodic report.
+    statistics: dict[str, Any] = {}
+    environment.events.report_to_master.fire(client_id=runner.client_id, data=statistics)
+    runner.send_message("stats", statistics)
     runner.send_message(FINISHED, lifecycle.of(environment).book.tally.to_json())
 
 

@@ -69,7 +69,7 @@ def test_each_prints_its_rows_and_writes_them(name, tmp_path):
     if name == "latency":
         drawn = bench("plot", tmp_path)
         assert drawn.returncode == 0, drawn.stderr
-        assert [Path(line).read_text()[:4] for line in drawn.stdout.splitlines()] == ["<svg"] * 3
+        assert ["<svg" in Path(line).read_text() for line in drawn.stdout.splitlines()] == [True] * 3
 
 
 def test_all_means_all_that_are_not_left_out(tmp_path):

@@ -222,4 +222,4 @@ def test_it_is_judged_in_time_and_forgotten(book):
     assert book.missing() == 0
     unsubscribe(book, 40.0, 40.1)
     book.judge(200.0)
-    assert not book._deliveries._subscriptions
+    assert not book.deliveries.subscriptions
