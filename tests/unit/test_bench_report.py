@@ -1,23 +1,18 @@
-"""Rows, tables, JSON and charts."""
+"""Rows, tables and JSON."""
 
 from __future__ import annotations
 
 import io
-import re
-from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from loadtest.bench.charts import charts, draw, plot_directory
 from loadtest.bench.errors import BenchError
 from loadtest.bench.histogram import Histogram
 from loadtest.bench.load import Sample
 from loadtest.bench.registry import BENCHMARKS
 from loadtest.bench.report import Result, Row, in_order, more_is_better, read, row_of, save, shown, table
 
-ROOT = Path(__file__).parents[2]
 MACHINE = {"cpu": "<CPU>", "cores": 2, "revision": "abc", "date": "2026-01-02T03:04:05+00:00"}
 
 
@@ -84,48 +79,6 @@ def test_other_files_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(BenchError, match=r"other\.json is not a result"):
         read(path)
-
-
-@pytest.mark.parametrize("kind", RESULTS)
-def test_charts_are_xml_with_units(kind, tmp_path):
-    drawn = list(charts(RESULTS[kind]))
-    assert drawn
-    for chart in drawn:
-        draw(chart, "<CPU> & more", tmp_path / "chart.svg")
-        text = (tmp_path / "chart.svg").read_text()
-        ElementTree.fromstring(text)
-        assert "&lt;CPU&gt; &amp; more<" in text
-        assert "nan" not in text
-        assert any(unit in text for unit in ("a second<", "µs each<", "KB each<", ">ms", "ratio B/A"))
-
-
-def test_equal_results_give_equal_files(tmp_path):
-    chart = next(charts(RESULTS["curve"]))
-    for name in ("a.svg", "b.svg"):
-        draw(chart, "note", tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-
-
-def test_each_result_of_a_directory_is_drawn(tmp_path):
-    save(tmp_path / "some.json", MACHINE, [RESULTS["flat"]])
-    names = [path.name for path in plot_directory(tmp_path)]
-    assert names == ["some-rpc-calls-rate.svg", "some-rpc-cpu-time.svg", "some-rpc-latency.svg"]
-
-
-def test_the_performance_page_shows_every_chart_beside_it():
-    page, directory = (ROOT / "docs" / "performance.md").read_text(), ROOT / "docs" / "performance"
-    names = re.findall(r"!\[[^]]+\]\(performance/([^)]+)\)", page)
-    assert sorted(names) == sorted(path.name for path in directory.iterdir())
-
-
-def test_a_chart_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(BenchError, match=r"cannot write .*chart\.svg"):
-        draw(next(charts(RESULTS["flat"])), "note", tmp_path / "missing" / "chart.svg")
-
-
-def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(BenchError, match="no results in"):
-        plot_directory(tmp_path)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
