@@ -14,6 +14,7 @@ import juggler
 from juggler.callee.command_options import Options, chosen, shortened
 from juggler.callee.supervisor_messages import CONTROL_VARIABLE
 from juggler.errors import ConfigError
+from juggler.process.address import parse_address
 
 _POSITIVE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
@@ -25,10 +26,10 @@ _FORMATS = click.Choice(["text", "logfmt", "json"])
 def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, int] | None:
     if value is None:
         return None
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"expected HOST:PORT, such as 127.0.0.1:9100, got {value!r}")
-    return host, int(port)
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from juggler.cli.config.flags import config_option, load_settings, read_settings
 from juggler.cli.config.load import Settings
 from juggler.cli.config.table import BY_KEY, show
-from juggler.cli.options import verbose_option
-from juggler.cli.settings import config_option, load_settings, read_settings
+from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 
 

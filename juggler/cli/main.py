@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 import juggler
-from juggler.cli.options import VERBOSE, described
+from juggler.cli.parameters import VERBOSE
+from juggler.cli.printing import describe
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
 
 COMMANDS = ("call", "client", "config", "demo", "pub", "server", "stats", "sub", "uris")
@@ -37,7 +38,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"juggler.cli.{name}").command
+        command: click.Command = import_module(f"juggler.cli.{name}_command").command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,7 +47,7 @@ class Commands(click.Group):
         except JugglerError as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
-            click.echo(f"juggler {ctx.invoked_subcommand}: {described(error)}", err=True)
+            click.echo(f"juggler {ctx.invoked_subcommand}: {describe(error)}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
         except BrokenPipeError:
             # What is still buffered has nowhere to go, either.

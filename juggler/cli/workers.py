@@ -10,10 +10,9 @@ import click
 from gunicorn.app.base import BaseApplication
 
 from juggler.cli.config.load import Settings
-from juggler.cli.config.table import address
-from juggler.cli.options import printable, shown_address
-from juggler.cli.redis import is_patient, wait_for_redis
+from juggler.cli.printing import printable
 from juggler.errors import ConfigError
+from juggler.process.address import format_address, parse_address
 
 USAGE = 2
 
@@ -28,9 +27,9 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         settings = self._settings
-        host, port = address(settings["listen.bind"])
+        host, port = parse_address(settings["listen.bind"])
         options: dict[str, Any] = {
-            "bind": shown_address((host or "0.0.0.0", port)),  # noqa: S104  # as one process does with no host
+            "bind": format_address((host or "0.0.0.0", port)),  # noqa: S104  # as one process does with no host
             "workers": settings["listen.workers"],
             "worker_class": "juggler.worker.GeventWorker",
             # Beyond its limit a server answers 503; gunicorn would let clients wait.
@@ -58,7 +57,7 @@ class Workers(BaseApplication):  # type: ignore[misc]
             raise SystemExit(USAGE if end.code == 1 else end.code) from None
 
     def _say(self, arbiter: Any) -> None:
-        where = shown_address(arbiter.LISTENERS[0].sock.getsockname())
+        where = format_address(arbiter.LISTENERS[0].sock.getsockname())
         # What an application of the user's serves is known to the workers only.
         url = f"http://{where}" if self._app else f"ws://{where}{self._settings['listen.path'][0]}"
         click.echo(f"juggler server: {url} ({self._settings['listen.workers']} workers)")
@@ -84,9 +83,11 @@ def check(settings: Settings, app: str | None) -> None:
             from gevent import monkey
 
             monkey.patch_all()
+            from juggler.cli.config.build import connect, waits_for_redis
+
             made = _make(settings, app)
-            if app is None and not is_patient(settings):
-                wait_for_redis(settings, made.server.caller_broker, made.server.pubsub_broker)
+            if app is None and not waits_for_redis(settings):
+                connect(settings, made.server.caller_broker, made.server.pubsub_broker)
             code = 0
         except (ConfigError, ValueError) as error:
             click.echo(f"juggler server: {printable(str(error))}", err=True)
@@ -99,8 +100,7 @@ def check(settings: Settings, app: str | None) -> None:
 
 
 def _make(settings: Settings, app: str | None) -> Any:
-    from juggler.cli.config.build import make_application, make_brokers, make_server
-    from juggler.cli.loading import load_application
+    from juggler.cli.config.build import load_application, make_application, make_brokers, make_server
 
     if app is not None:
         return load_application(app, settings)

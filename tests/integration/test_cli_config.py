@@ -110,7 +110,7 @@ def test_a_clients_mistake_is_one_line_of_the_log_with_its_connection(redis_url)
             wire.websocket.send("{")
             assert wire.closed()[0] == 4400
         entry = json.loads(process.stderr.readline())
-        assert (entry["level"], entry["logger"]) == ("info", "juggler.server.connection")
+        assert (entry["level"], entry["logger"]) == ("info", "juggler.connection")
         assert re.fullmatch("[0-9a-f-]{36}", entry["connection"])
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""
@@ -123,7 +123,7 @@ def test_what_is_no_request_is_one_line_of_the_log_too(redis_url):
             sock.sendall(b"\0%s\r\n\r\n")
             assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
         entry = json.loads(process.stderr.readline())
-        assert (entry["level"], entry["logger"]) == ("info", "juggler.server.websocket")
+        assert (entry["level"], entry["logger"]) == ("info", "juggler.websocket")
         assert entry["event"].endswith(r"Invalid HTTP method: '\x00%s\r\n'")
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""

@@ -177,7 +177,7 @@ def test_the_demo_answers_and_leaves_nothing_behind():
 
 STORM = """
 import os, signal, threading
-from juggler.cli.demo import _stop_signals
+from juggler.cli.demo_command import _stop_signals
 
 def storm():
     for _ in range(20_000):

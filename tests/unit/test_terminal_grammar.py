@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from juggler.cli.terminal.actions import Actions
-from juggler.cli.terminal.connection import Shared
+from juggler.cli.terminal.client_connection import Shared
 from juggler.cli.terminal.connections import Connections
 from juggler.cli.terminal.grammar import COMMANDS, Line, Mistake, parse, quoted, split_word
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from juggler.cli.terminal.client_connection import Recent
 from juggler.cli.terminal.history import History, default_path
-from juggler.cli.terminal.recent import Recent
 
 
 def test_lines_come_back_the_oldest_first(tmp_path):

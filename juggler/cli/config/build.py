@@ -1,25 +1,32 @@
-"""What is built from settings: brokers, server, application."""
+"""Builds brokers, server and application from settings. Import it after monkey-patching."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from juggler.broker.redis import DEFAULT_URL, RedisBroker
+import click
+
+from juggler.broker.redis import DEFAULT_URL, RedisBroker, wait_for
 from juggler.cli.config.load import Settings
 from juggler.errors import ConfigError
 from juggler.handlers.drill import drill
+from juggler.process.loading import load_object
 from juggler.server import Server
 from juggler.server.processing import Handler, chain, process_message
 from juggler.server.websocket import WebSocketOptions
 from juggler.server.websocket.options import DeflateOptions
 from juggler.wsgi import Application
 
+_REMEDIES = "start Redis, set its URL with --redis or REDIS_URL, or run juggler demo"
+_SERVER_GROUPS = ("redis", "server", "websocket", "debug")
+
 
 def make_brokers(settings: Settings) -> tuple[RedisBroker, RedisBroker]:
     """Return the brokers for calls and for events, which may be the same.
 
     Raises:
-        ConfigError: a URL cannot be used.
+        ConfigError: a Redis URL is invalid.
     """
     options = settings.group("redis")
     options.pop("fail_fast")
@@ -40,7 +47,7 @@ def _broker(url: str, **options: Any) -> RedisBroker:
 
 
 def make_server(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> Server:
-    """Return a server with the options of the settings."""
+    """Return a server with the options of the groups server, websocket and debug."""
     websocket = settings.group("websocket")
     deflate = DeflateOptions() if websocket.pop("deflate") else None
     return Server(
@@ -61,3 +68,49 @@ def make_application(settings: Settings, server: Server) -> Application:
     """Return the WSGI application for a server."""
     http = settings.group("http")
     return Application(server, path=settings["listen.path"], allowed_origins=http.pop("allow_origins"), **http)
+
+
+def load_application(name: str, settings: Settings) -> Callable[..., Any]:
+    """Import ``MODULE:OBJECT`` and return it as a WSGI application.
+
+    Args:
+        name: a `Server` or a WSGI application; the current directory is searched first.
+        settings: ``listen.path`` and the group ``http`` apply to a `Server`.
+
+    Raises:
+        ConfigError: the import failed, the object is neither, or a setting is given that the object defines itself.
+    """
+    found = load_object(name, "myapp:server")
+    if isinstance(found, Server):
+        _refuse(settings, _SERVER_GROUPS, f"{name} is a Server, and has its own")
+        return make_application(settings, found)
+    if callable(found) and not isinstance(found, type):
+        _refuse(settings, (*_SERVER_GROUPS, "http", "listen.path"), f"{name} is a WSGI application, and has its own")
+        return found  # type: ignore[no-any-return]
+    raise ConfigError(f"{name!r}: expected a Server or a WSGI application, got {type(found).__name__}")
+
+
+def _refuse(settings: Settings, groups: tuple[str, ...], why: str) -> None:
+    if given := settings.given(groups):
+        raise ConfigError(f"{', '.join(given)}: {why}")
+
+
+def waits_for_redis(settings: Settings) -> bool:
+    """Return whether to wait for an unreachable Redis: only if its URL is set, and ``fail_fast`` is not."""
+    is_named = bool(settings["redis.url"] or settings["redis.caller_url"])
+    return is_named and not settings["redis.fail_fast"]
+
+
+def connect(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> None:
+    """Connect both brokers to Redis; report on standard error while waiting.
+
+    Raises:
+        ConfigError: Redis is unreachable and `waits_for_redis` is false, or it refuses the credentials.
+    """
+
+    def report(line: str) -> None:
+        click.echo(f"juggler server: {line}", err=True)
+
+    wait_for(caller, report, patient=waits_for_redis(settings), ways_out=_REMEDIES)
+    if pubsub is not caller:
+        wait_for(pubsub, report, patient=not settings["redis.fail_fast"], ways_out=_REMEDIES)

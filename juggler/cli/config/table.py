@@ -9,21 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from juggler.process.address import parse_address
+
 _MIB = 1024 * 1024
 _NONE = ("none", "off")
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def address(text: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def _address(text: str) -> str:
+    try:
+        parse_address(text)
+    except ValueError:
+        raise ValueError("HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000") from None
+    return text
 
 
 def _path(text: str) -> str:
@@ -184,7 +182,7 @@ def show(value: Any) -> str:
 _S = Setting
 
 SETTINGS = (
-    _S("listen.bind", str, "127.0.0.1:9000", "Where to listen; port 0 takes a free one.", check=address),
+    _S("listen.bind", str, "127.0.0.1:9000", "Where to listen; port 0 takes a free one.", check=_address),
     _S("listen.path", list, ("/ws",), "The paths that serve websockets.", check=_path),
     _S("listen.workers", int, 1, "Processes. One runs by itself, more run under gunicorn.", least=1),
     _S("listen.grace", float, 10.0, "Seconds in which it ends: for calls under way, then for closing connections."),

@@ -8,7 +8,7 @@ from typing import Any
 
 from juggler.cli.jsontext import read_json
 from juggler.cli.terminal import lines
-from juggler.cli.terminal.connection import Shared
+from juggler.cli.terminal.client_connection import Shared
 from juggler.cli.terminal.connections import Connections
 from juggler.cli.terminal.grammar import COMMANDS, Command, Line, Mistake
 from juggler.protocol.messages import NULL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from juggler.cli.terminal.client_connection import ClientConnection, Shared
 from juggler.cli.terminal.completion import Names
-from juggler.cli.terminal.connection import Connection, Shared
 from juggler.cli.terminal.grammar import Mistake
 from juggler.client.opening import shown
 
@@ -16,12 +16,12 @@ class Connections:
     def __init__(self, shared: Shared, default_url: str) -> None:
         self._shared = shared
         self._default_url = default_url
-        self._open: dict[int, Connection] = {}
+        self._open: dict[int, ClientConnection] = {}
         self._current: int | None = None
         self._last = 0
         self._lock = threading.Lock()
 
-    def connect(self, url: str | None) -> Connection:
+    def connect(self, url: str | None) -> ClientConnection:
         """Make a connection, the current one from then on; without a URL to where the last one was made.
 
         Raises:
@@ -30,7 +30,7 @@ class Connections:
         url = url or self._default_url
         if shown(url) == url:  # with a password it is not offered again
             self._shared.urls.add(url)
-        connection = Connection(self._last + 1, url, self._shared, self._forget)
+        connection = ClientConnection(self._last + 1, url, self._shared, self._forget)
         self._last += 1
         self._default_url = url
         with self._lock:
@@ -42,18 +42,18 @@ class Connections:
         connection.ask_uris()
         return connection
 
-    def all(self) -> list[Connection]:
+    def all(self) -> list[ClientConnection]:
         """Return them in the order of their numbers."""
         with self._lock:
             return list(self._open.values())
 
-    def find_current(self) -> Connection | None:
+    def find_current(self) -> ClientConnection | None:
         """Return the current one, if there is any."""
         with self._lock:
             return self._open.get(self._current or 0)
 
     @property
-    def current(self) -> Connection:
+    def current(self) -> ClientConnection:
         """The current one.
 
         Raises:
@@ -66,7 +66,7 @@ class Connections:
             )
         return found
 
-    def find(self, number: int | None) -> Connection:
+    def find(self, number: int | None) -> ClientConnection:
         """Return the one with a number, the current one without.
 
         Raises:
@@ -79,7 +79,7 @@ class Connections:
                 return self._open[number]
         raise Mistake(f"there is no connection {number}; list shows those that are")
 
-    def use(self, number: int) -> Connection:
+    def use(self, number: int) -> ClientConnection:
         """Make another one the current one.
 
         Raises:
@@ -117,7 +117,7 @@ class Connections:
             urls=shared.urls.all(),
         )
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         with self._lock:
             self._open.pop(connection.number, None)
             if self._current == connection.number:

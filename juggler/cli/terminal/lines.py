@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from juggler.cli.options import one_line, printable
+from juggler.cli.printing import one_line, printable
 from juggler.protocol.messages import Evnt
 
 Line: TypeAlias = list[tuple[str, str]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 
-from juggler.cli.options import described
+from juggler.cli.printing import describe
 from juggler.cli.terminal import lines
 from juggler.cli.terminal.actions import Actions
-from juggler.cli.terminal.connection import Shared
+from juggler.cli.terminal.client_connection import Shared
 from juggler.cli.terminal.connections import Connections
 from juggler.cli.terminal.grammar import Mistake, parse
 from juggler.cli.terminal.history import History
@@ -58,7 +58,7 @@ class Shell:
         except KeyboardInterrupt:
             self._screen.show(lines.note("given up"))
         except (JugglerError, Mistake) as error:
-            self._complain(described(error))
+            self._complain(describe(error))
         except Exception as error:
             # A fault of ours, or of a library: connections and what is known are worth more than an end.
             self._complain(f"{type(error).__name__}: {error}")

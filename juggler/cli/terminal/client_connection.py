@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from juggler.cli.options import described, one_line
+from juggler.cli.printing import describe, one_line
 from juggler.cli.terminal import lines
 from juggler.cli.terminal.lines import Line
-from juggler.cli.terminal.recent import Recent
 from juggler.client import Client, Pending, State, Subscription
 from juggler.client.opening import shown
 from juggler.client.state import Exp, result_value
@@ -26,6 +25,32 @@ URIS_URI = "juggler.uris"
 URIS_TIMEOUT = 5.0
 URIS_PERIOD = 2.0
 """Seconds after which the list is old."""
+
+
+MOST = 1000
+
+
+class Recent:
+    """A set of at most so many names: the one that was used longest ago goes first. Threads may share it."""
+
+    def __init__(self, names: Iterable[str] = (), most: int = MOST) -> None:
+        self._names = dict.fromkeys(names)
+        self._most = most
+        self._lock = threading.Lock()
+
+    def add(self, name: str) -> None:
+        with self._lock:
+            self._names.pop(name, None)
+            self._names[name] = None
+            if len(self._names) > self._most:
+                del self._names[next(iter(self._names))]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def all(self) -> list[str]:
+        with self._lock:
+            return list(self._names)
 
 
 @dataclass
@@ -53,7 +78,7 @@ class Shared:
     urls: Recent = field(default_factory=Recent)
 
 
-class Connection:
+class ClientConnection:
     """A connection with a number.
 
     Attributes:
@@ -63,7 +88,7 @@ class Connection:
         subscriptions: by channel or glob, and whether it is one.
     """
 
-    def __init__(self, number: int, url: str, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(self, number: int, url: str, shared: Shared, on_closed: Callable[[ClientConnection], None]) -> None:
         """Connect. Errors are those of `juggler.client.Client`."""
         self.number = number
         self.url = shown(url)
@@ -108,7 +133,7 @@ class Connection:
             except CallFailed as error:
                 line = lines.failed(self.number, pending.uri, _at_length(error, response.args), seconds)
         except JugglerError as error:
-            line = lines.failed(self.number, pending.uri, described(error), time.monotonic() - began)
+            line = lines.failed(self.number, pending.uri, describe(error), time.monotonic() - began)
         self._shared.show(line)
 
     def publish(self, channel: str, args: bytes) -> None:
@@ -218,7 +243,7 @@ def _at_length(error: CallFailed, args: bytes) -> str:
     """Return an error with what the callee said beside its message."""
     code = "" if error.code is None else f", code {error.code}"
     data = "" if error.data is None else f", {one_line(args)}"
-    return described(error) + code + data
+    return describe(error) + code + data
 
 
 def _signatures(listed: Any) -> dict[str, str]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from juggler.cli.config.flags import flags_of, load_settings, setting_options
 from juggler.cli.config.load import Settings
-from juggler.cli.config.table import address
-from juggler.cli.options import shown_address, verbose_option
-from juggler.cli.redis import wait_for_redis
-from juggler.cli.settings import flags_of, load_settings, setting_options
+from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
+from juggler.process.address import format_address, parse_address
 
 if TYPE_CHECKING:
     from gevent.event import Event
@@ -60,20 +59,20 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
     if app is None:
         _serve_settings(settings)
     else:
-        from juggler.cli.loading import load_application
+        from juggler.cli.config.build import load_application
 
         _serve(load_application(app, settings), settings)
 
 
 def _serve_settings(settings: Settings) -> None:
     """Serve with what the settings say alone."""
-    from juggler.cli.config.build import make_application, make_brokers, make_server
+    from juggler.cli.config.build import connect, make_application, make_brokers, make_server
 
     caller, pubsub = make_brokers(settings)
     try:
         server = make_server(settings, caller, pubsub)
         # Probes are answered while Redis is waited for.
-        _serve(make_application(settings, server), settings, lambda: wait_for_redis(settings, caller, pubsub))
+        _serve(make_application(settings, server), settings, lambda: connect(settings, caller, pubsub))
     finally:
         caller.close()
         pubsub.close()
@@ -87,11 +86,11 @@ def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[
 
     look_less_often()
     try:
-        http = _listen(application, address(settings["listen.bind"]))
+        http = _listen(application, parse_address(settings["listen.bind"]))
         wait()
         stop = _stop_at_signal()
         paths = getattr(application, "paths", None)
-        where = shown_address(http.address)
+        where = format_address(http.address)
         click.echo(f"juggler server: ws://{where}{paths[0]}" if paths else f"juggler server: http://{where}")
         stop.wait()
         http.close()
@@ -112,7 +111,7 @@ def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServe
         http.start()
     except OSError as error:
         reason = (error.strerror or str(error)).partition(":")[0]
-        raise ConfigError(f"cannot listen on {shown_address(bind)}: {reason}; choose another with --bind") from error
+        raise ConfigError(f"cannot listen on {format_address(bind)}: {reason}; choose another with --bind") from error
     return http
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from juggler.cli.options import (
+from juggler.cli.parameters import (
     TakesNegativeNumbers,
     headers_option,
     json_argument,
-    one_line,
     timeout_option,
     url_option,
     verbose_option,
 )
+from juggler.cli.printing import one_line
 from juggler.client import Client
 from juggler.client.state import result_value
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from juggler.cli.options import SECONDS, TakesNegativeNumbers, headers_option, json_argument, url_option, verbose_option
+from juggler.cli.parameters import (
+    SECONDS,
+    TakesNegativeNumbers,
+    headers_option,
+    json_argument,
+    url_option,
+    verbose_option,
+)
 from juggler.client import Client
 
 

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from juggler.cli.options import verbose_option
+from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from juggler.cli.options import VERBOSE, headers_option, timeout_option, verbose_option
+from juggler.cli.parameters import VERBOSE, headers_option, timeout_option, verbose_option
 
 
 @click.command()

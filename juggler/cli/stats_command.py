@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from juggler.cli.options import SECONDS, verbose_option
+from juggler.cli.parameters import SECONDS, verbose_option
 from juggler.errors import ConnectionClosed
 from juggler.process.metrics.exposition import parse
 from juggler.process.metrics.rates import Samples, quantile, rate, total, uris

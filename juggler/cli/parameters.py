@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from juggler.cli.config.table import address
 from juggler.cli.jsontext import read_json
-from juggler.errors import CallFailed
+from juggler.cli.printing import printable
+from juggler.process.address import parse_address
 from juggler.protocol.codec import MAX_TIMEOUT
 from juggler.protocol.messages import NULL
 
@@ -63,9 +63,9 @@ def _token(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
     try:
-        return address(value)
+        return parse_address(value)
     except ValueError as error:
-        raise click.BadParameter(f"expected {error}, got {value!r}") from None
+        raise click.BadParameter(str(error)) from None
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -127,25 +127,3 @@ def headers_option(command: F) -> F:
         return command(headers=headers, **parameters)
 
     return with_headers
-
-
-def shown_address(address: tuple[str, int]) -> str:
-    """Return an address as ``--bind`` takes it."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def one_line(text: bytes) -> str:
-    """Return a JSON text without line breaks, which can only stand between its tokens."""
-    return text.decode().replace("\r", " ").replace("\n", " ")
-
-
-def printable(text: str) -> str:
-    """Return the text on one line, without control characters: others have written some of it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def described(error: Exception) -> str:
-    """Return an error as one line; that of a function with its type, where the callee has told it."""
-    type = error.type if isinstance(error, CallFailed) else ""
-    return printable(f"{type}: {error}" if type else str(error))

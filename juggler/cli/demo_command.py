@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from juggler.cli.options import bind_option, shown_address, verbose_option
+from juggler.cli.parameters import bind_option, verbose_option
 from juggler.client import Client
+from juggler.process.address import format_address
 from juggler.process.embedded import EmbeddedRedis
 from juggler.process.guard import ProcessGuard
 
@@ -75,7 +76,7 @@ def command(callee: str, bind: tuple[str, int], app: str | None, reload: bool, r
 def _start(parts: _Parts, bind: tuple[str, int], redis_url: str, callee: str, app: str | None, reload: bool) -> str:
     """Start server and callee, and return the server's URL."""
     # An application of one's own knows its Redis itself.
-    server = [*SERVER, *([app] if app else OWN), "--bind", shown_address(bind)]
+    server = [*SERVER, *([app] if app else OWN), "--bind", format_address(bind)]
     url = parts.start("server", server, redis_url).rpartition(" ")[2]
     _say("server", url)
     parts.start("callee", [*CALLEE, *(["--reload"] if reload else []), callee], redis_url)

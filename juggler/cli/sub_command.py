@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import click
 
-from juggler.cli.options import SECONDS, headers_option, one_line, url_option, verbose_option
+from juggler.cli.parameters import SECONDS, headers_option, url_option, verbose_option
+from juggler.cli.printing import one_line
 from juggler.client import Client, Event, Subscription
 from juggler.errors import ConnectionClosed, Expired
 
