@@ -46,7 +46,7 @@ def ours(stream: bytes, rng: random.Random) -> Outcome:
         while parser.pending:
             messages += parser.parse(rng.randint(1, 5))
         position += size
-    pongs = [frame.payload for frame in parse(b"".join(parser.replies))]
+    pongs = [frame.payload for frame in parse(parser.replies)]
     return Outcome(messages, pongs, parser.end and parser.end.code)
 
 

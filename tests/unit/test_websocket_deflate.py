@@ -127,7 +127,7 @@ def test_control_frames_within_a_compressed_message():
     frames = [client(TEXT, data[:3], rsv=4, fin=False), client(PING, b"p"), client(CONTINUATION, data[3:])]
     parser, messages = run(*frames)
     assert messages == ["x" * 500]
-    assert [frame[2:] for frame in parse(parser.replies[0])] == [(PONG, b"p")]
+    assert [frame[2:] for frame in parse(parser.replies)] == [(PONG, b"p")]
 
 
 @pytest.mark.parametrize(

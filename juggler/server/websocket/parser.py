@@ -46,16 +46,14 @@ class End(NamedTuple):
     """Why nothing more is read.
 
     Attributes:
-        code: close code: the peer's, or the one that tells him what he did.
-        reason: the peer's, or what was wrong.
-        answer: the close frame to be sent.
-        by_peer: whether the peer closed, rather than broke a rule.
+        code: the peer's close code, or the one for its violation.
+        reason: the peer's close reason, or what it violated.
+        answer: the close frame to send.
     """
 
     code: int
     reason: str
     answer: bytes
-    by_peer: bool
 
 
 def _protocol_error(reason: str) -> Violation:
@@ -68,8 +66,8 @@ class Parser:
     Attributes:
         read_size: how many bytes to ask the socket for: as many as the last frame had that was not small.
         pending: whether bytes are left that `parse` has not looked at.
-        replies: frames that answer the peer's pings, to be sent and cleared by whoever calls `parse`.
-        end: set once nothing more will be parsed; the messages returned before still count.
+        replies: pong frames for the peer's pings, for the caller of `parse` to send and clear.
+        end: set once nothing more will be parsed. Messages returned before are valid.
     """
 
     __slots__ = (
@@ -103,7 +101,7 @@ class Parser:
         self._final = 0
         self.read_size = _MIN_READ
         self.pending = False
-        self.replies: list[bytes] = []
+        self.replies = b""
         self.end: End | None = None
 
     def feed(self, data: bytes) -> None:
@@ -122,9 +120,7 @@ class Parser:
             try:
                 self._parse(max_frames, messages)
             except Violation as violation:
-                self._finish(
-                    End(violation.code, violation.reason, close_frame(violation.code, violation.reason), False)
-                )
+                self._finish(End(violation.code, violation.reason, close_frame(violation.code, violation.reason)))
         return messages
 
     def _parse(self, max_frames: int, messages: list[str | bytes]) -> None:
@@ -261,10 +257,10 @@ class Parser:
             return 0
         payload = apply_mask(buffer[start + 4 : stop], buffer[start : start + 4])
         if opcode == PING:
-            self.replies.append(frame(FIN | PONG, payload))
+            self.replies += frame(FIN | PONG, payload)
         elif opcode == CLOSE:
             code, reason = parse_close(payload)
-            self._finish(End(code, reason, frame(FIN | CLOSE, payload), True))
+            self._finish(End(code, reason, frame(FIN | CLOSE, payload)))
         return stop
 
     def _finish(self, end: End) -> None:

@@ -1,7 +1,7 @@
-"""A websocket on a gevent socket, as a server has it: reading, one way out, closing.
+"""A server's websocket on a gevent socket: receiving, sending, timekeeping, closing.
 
-Rule: whatever is sent goes through `WebSocket._output`, and nothing there ever switches to another greenlet. So sends
-and closes may come from anywhere, callbacks in gevent's hub included, and frames never interleave.
+Everything is sent through one `Output`, which never switches greenlets. Sends and closes may therefore come from
+anywhere, callbacks of gevent's hub included, and frames never interleave.
 """
 
 from __future__ import annotations
@@ -11,67 +11,59 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.ssl import SSLSocket
 
 from juggler.errors import CloseCode, ConnectionClosed
+from juggler.process.output import Output, readable
 from juggler.server.websocket.deflate import Agreement, MessageDeflater, MessageInflater, SharedText
-from juggler.server.websocket.frames import close_frame, text_frame
+from juggler.server.websocket.frames import PING_FRAME, close_frame, text_frame
 from juggler.server.websocket.options import DEFAULT, WebSocketOptions
 from juggler.server.websocket.parser import Parser
-from juggler.server.websocket.tls import TlsSocket
 
 FRAMES_PER_TURN = 64
-_BLOCK_BYTES = 256 * 1024
 _DISCARD_BYTES = 65536
-_LINGER_BYTES = 4 * 1024 * 1024  # read from a peer that has been told that it is over
+_LINGER_BYTES = 4 * 1024 * 1024  # read from the peer after the websocket has been closed
 _NEXT_TURN = 1e-9  # sleep(0) may let greenlets alternate for long before gevent looks at sockets again
 
 
 class _Woken(Exception):
-    """Thrown into a greenlet that waits for the socket: look again whether there is anything to wait for."""
+    """Thrown into the greenlet that waits for the socket, to make it check the state again."""
 
 
 class WebSocket:
     """One connection to a client. One greenlet receives; any number may send and close.
 
-    Whoever made it calls `finish` in the end, once `receive` has raised; `WebSocketHandler` does.
+    Its owner calls `finish` once `receive` has raised; `WebSocketHandler` does. `tick` is called by a `Sweeper`.
 
     Args:
-        sock: a connected gevent socket, plain or TLS, which the websocket owns from now on.
+        sock: a connected gevent socket, plain or TLS, owned by the websocket from now on.
         options: limits.
         initial: bytes that were already read from the socket.
-        deflate: what was agreed on about compression, `negotiate`.
+        deflate: the compression agreed on, see `negotiate`. None: no compression.
 
     Attributes:
         options: limits.
-        close_code: the code with which it ended, set once the closing begins; 1006 when the connection was lost.
-        close_reason: the reason that goes with it.
-        closed: whether it is all over and the socket is closed.
+        close_code: close code, set when closing begins; 1006 when the connection was lost.
+        close_reason: close reason.
+        closed: whether the socket is closed.
     """
 
     __slots__ = (
         "__weakref__",
-        "_block",
         "_closed_event",
         "_deflater",
-        "_flushing",
         "_heard",
         "_heard_at",
         "_hub",
         "_lost",
         "_messaged",
         "_messaged_at",
+        "_output",
         "_parser",
         "_pinged_at",
-        "_progress",
-        "_queue",
-        "_queued",
-        "_raw",
+        "_readable",
         "_ready",
         "_sock",
         "_stalled_at",
-        "_turn",
-        "_writer",
         "close_code",
         "close_reason",
         "closed",
@@ -83,49 +75,41 @@ class WebSocket:
     ) -> None:
         self.options = options
         self._sock = sock
-        self._raw = TlsSocket(sock) if isinstance(sock, SSLSocket) else sock._sock
+        self._readable = readable(sock)
         self._hub = sock.hub
+        self._output = Output(sock, self._lose)
         inflater = None if deflate is None else MessageInflater(deflate.options, options.read_limit)
         self._parser = Parser(options, inflater)
         self._deflater = None if deflate is None else MessageDeflater(deflate.options)
         if initial:
             self._parser.feed(initial)
         self._ready: list[str | bytes] = []  # newest first
-        # The way out: frames that wait, and before them the rest of a block that was sent in part.
-        self._queue: list[bytes] = []
-        self._block: memoryview | None = None
-        self._queued = 0
-        self._flushing = False
-        self._turn = -1
-        self._writer: gevent.Greenlet | None = None
-        # The end:
         self.close_code: int | None = None
         self.close_reason = ""
         self.closed = False
         self._lost = False
         self._closed_event: Event | None = None
-        # For the sweeper, see `Sweeper`:
+        # For `tick`. Messages only set flags, so that none costs a look at the clock.
         self._heard = True
         self._heard_at = 0.0
         self._messaged = True
         self._messaged_at = 0.0
         self._pinged_at: float | None = None
-        self._progress = False
         self._stalled_at: float | None = None
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait to be sent."""
-        return self._queued
+        """Bytes waiting to be sent."""
+        return self._output.queued
 
     # Receiving
 
     def receive(self) -> str | bytes:
-        """Wait for the next message: ``str`` for a text, ``bytes`` for a binary one.
+        """Wait for the next message: ``str`` for text, ``bytes`` for binary.
 
         Raises:
-            ConnectionClosed: the websocket has ended, always with the same code and reason. One that was closed on
-                this side ends at once, without its last messages.
+            ConnectionClosed: the websocket is closing or closed; every time with the same code and reason. After
+                `close`, messages that have already arrived are dropped.
         """
         ready = self._ready
         while not ready:
@@ -152,8 +136,8 @@ class WebSocket:
         parser = self._parser
         messages = parser.parse(FRAMES_PER_TURN)
         if parser.replies:
-            self.send_frame(b"".join(parser.replies))
-            parser.replies.clear()
+            self.send_frame(parser.replies)
+            parser.replies = b""
         if messages:
             messages.reverse()
             self._ready = messages
@@ -161,15 +145,15 @@ class WebSocket:
         return messages
 
     def _read(self) -> int:
-        """Wait for bytes and give them to the parser. Return their number."""
+        """Wait for bytes and feed the parser. Return their number."""
         parser = self._parser
         try:
-            self._hub.wait(self._sock._read_event)
-            data = self._raw.recv(parser.read_size)
+            self._hub.wait(self._readable)
+            data = self._output.socket.recv(parser.read_size)
         except (_Woken, BlockingIOError):
             return 0
         except OSError as error:
-            self._lose(str(error))
+            self._lose(error)
             return 0
         if not data:
             self._lose("the peer closed the connection without a close frame")
@@ -181,14 +165,13 @@ class WebSocket:
     # Sending
 
     def send(self, payload: bytes, extra: int = 0) -> bool:
-        """Send a text message. Never blocks, and never raises because the peer is gone.
+        """Send a text message. Never blocks, and does not raise when the connection is lost.
 
-        Frames after the first in one turn of gevent's loop are joined, and go out when it ends.
+        Frames after the first in one turn of gevent's loop are joined and sent at its end.
 
         Args:
             payload: the text in UTF-8.
-            extra: bytes by which `WebSocketOptions.queue_limit` is larger for this message, one that the peer has asked
-                for, say.
+            extra: bytes added to `WebSocketOptions.queue_limit` for this message, for example for responses.
 
         Returns:
             False when the websocket is closing or closed; the message is then dropped.
@@ -198,125 +181,90 @@ class WebSocket:
         return self.close_code is None and self.send_frame(self._deflater.text_frame(payload), extra)
 
     def send_shared(self, text: SharedText) -> bool:
-        """Send a text that other peers get too, compressed only once for all. Otherwise as `send`."""
+        """Send a text that other peers get too, compressed once for all. Otherwise as `send`."""
         return self.close_code is None and self.send_frame(text.frame(self._deflater))
 
     def send_frame(self, frame: bytes, extra: int = 0) -> bool:
         """Send a frame made with `text_frame`, once for many peers. Otherwise as `send`."""
         if self.close_code is not None:
             return False
-        if self._queued:
-            limit = self.options.queue_limit
-            if limit is not None and not self._has_room(frame, limit + extra):
-                return False
-        self._output(frame)
+        output = self._output
+        if output.queued and not self._has_room(len(frame), extra):
+            return False
+        output.send(frame)
         return self.close_code is None
 
-    def _output(self, frame: bytes) -> None:
-        turn = self._hub.loop.iteration  # a constant with libuv: there all is joined
-        if self._flushing or turn == self._turn:
-            self._queue.append(frame)
-            self._queued += len(frame)
-            if not self._flushing:
-                self._flushing = True
-                self._hub.loop.run_callback(self._flush)
-            return
-        self._turn = turn
-        sent = self._write(frame)
-        if sent < len(frame) and not self._lost:
-            self._block = memoryview(frame)[sent:]
-            self._queued = len(self._block)
-            self._flushing = True
-            self._start_writer()
-
-    def _write(self, data: bytes | memoryview) -> int:
-        """Send what the socket takes now, and return how much that is."""
-        try:
-            sent: int = self._raw.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._lose(str(error))
-            return 0
-        self._progress = True
-        return sent
-
-    def _write_block(self) -> None:
-        """Send a block of what waits, as far as the socket takes it; it is tried again as it was, as TLS demands."""
-        if self._block is None:
-            if not self._queue:
-                return
-            self._block = memoryview(self._take_block())
-        block = self._block
-        sent = self._write(block)
-        if not self._lost:
-            self._queued -= sent
-            self._block = block[sent:] if sent < len(block) else None
-
-    def _take_block(self) -> bytes:
-        """Take frames off the queue, joined: all of them, or enough to keep the socket busy."""
-        taken = self._queue
-        if self._queued <= _BLOCK_BYTES:
-            self._queue = []
-        else:
-            size = count = 0
-            while size < _BLOCK_BYTES and count < len(taken):
-                size += len(taken[count])
-                count += 1
-            taken, self._queue = taken[:count], taken[count:]
-        return taken[0] if len(taken) == 1 else b"".join(taken)
-
-    def _flush(self) -> None:
-        """Send what was queued in this turn. The rest is the writer's."""
-        if self._writer is None:
-            self._write_block()
-            if self._queued:
-                self._start_writer()
-            else:
-                self._flushing = False
-
-    def _start_writer(self) -> None:
-        self._writer = gevent.Greenlet(self._run_writer)
-        self._writer.name = "websocket-writer"
-        self._writer.start()
-
-    def _run_writer(self) -> None:
-        """Drain the queue, in a greenlet that lives while the peer reads more slowly than we send."""
-        try:
-            while self._queued:
-                self._hub.wait(self._sock._write_event)
-                self._write_block()
-        except OSError:
-            pass  # the socket was closed meanwhile
-        finally:
-            if self._queued:
-                self._lose("writing was given up")  # nothing may follow half a frame
-            self._writer = None
-            self._flushing = False
-
-    def _has_room(self, frame: bytes, limit: int) -> bool:
-        """See that a frame can be added to what waits. If not even sending some of that helps, the peer is too slow."""
-        if self._queued + len(frame) > limit:
-            if self._writer is None:
-                self._write_block()
-            if self._queued and self._queued + len(frame) > limit:
-                self.fall_behind("the peer does not read: its queue is full")
+    def _has_room(self, size: int, extra: int) -> bool:
+        limit = self.options.queue_limit
+        if limit is not None and not self._output.has_room(size, limit + extra):
+            self._fall_behind("the peer does not read: its queue is full")
         return self.close_code is None
 
-    def fall_behind(self, reason: str) -> None:
-        """Close, because the peer is too slow, and drop what waits for it, but for the block it has begun to get."""
-        self._queue.clear()
-        self._queued = 0 if self._block is None else len(self._block)
+    def _fall_behind(self, reason: str) -> None:
+        """Close because the peer reads too slowly. Drop its queue, except for the block that was sent in part."""
+        self._output.drop()
         self.close(CloseCode.PEER_TOO_SLOW, reason)
+
+    # Timekeeping
+
+    def tick(self, now: float) -> None:
+        """Ping an idle peer; close when the peer is silent or does not read, see `WebSocketOptions`.
+
+        Args:
+            now: seconds on a monotonic clock. The precision of all timeouts is the time between two calls.
+        """
+        self._check_writing(now)
+        if self.close_code is None:
+            self._check_messages(now)
+        if self.close_code is None:
+            self._check_silence(now)
+
+    def _check_writing(self, now: float) -> None:
+        timeout = self.options.write_timeout
+        output = self._output
+        if timeout is None or not output.queued:
+            self._stalled_at = None
+        elif self._stalled_at is None or output.progressed:
+            output.progressed = False
+            self._stalled_at = now
+        elif now - self._stalled_at >= timeout:
+            self._stalled_at = now
+            if self.close_code is None:
+                self._fall_behind(f"the peer did not read for {timeout:g} s")
+            else:
+                self.abort()
+
+    def _check_messages(self, now: float) -> None:
+        timeout = self.options.read_timeout
+        if timeout is None:
+            return
+        if self._messaged:
+            self._messaged = False
+            self._messaged_at = now
+        elif now - self._messaged_at >= timeout:
+            self.close(CloseCode.PEER_SILENT, f"no message within {timeout:g} s")
+
+    def _check_silence(self, now: float) -> None:
+        options = self.options
+        if self._heard:
+            self._heard = False
+            self._heard_at = now
+            self._pinged_at = None
+        elif self._pinged_at is not None:
+            if options.ping_timeout is not None and now - self._pinged_at >= options.ping_timeout:
+                self.close(CloseCode.PEER_SILENT, f"no answer to a ping within {options.ping_timeout:g} s")
+        elif options.ping_interval is not None and now - self._heard_at >= options.ping_interval:
+            self._pinged_at = now
+            self.send_frame(PING_FRAME)
 
     # Closing
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Start the close handshake, after what is queued. Never blocks; the first code and reason win.
+        """Start the closing handshake, after what is queued. Never blocks. The first code and reason win.
 
         Args:
-            code: close code, one that may be sent.
-            reason: for people; over 123 bytes it is cut in the close frame.
+            code: close code that may be sent.
+            reason: text for people, truncated to 123 bytes in the close frame.
 
         Raises:
             ValueError: the code must not be sent (RFC 6455 §7.4).
@@ -328,33 +276,31 @@ class WebSocket:
     def _end(self, code: int, reason: str, answer: bytes) -> None:
         self.close_code = code
         self.close_reason = reason
-        self._output(answer)
+        self._output.send(answer)
         self._stop_receiving()
 
-    def _lose(self, reason: str) -> None:
-        """The connection is gone."""
+    def _lose(self, reason: str | OSError) -> None:
+        """The connection is lost."""
         self._lost = True
         if self.close_code is None:
             self.close_code = CloseCode.ABNORMAL
-            self.close_reason = reason
-        self._queue.clear()
-        self._block = None
-        self._queued = 0
+            self.close_reason = str(reason)
+        self._output.close()
         self._stop_receiving()
 
     def _stop_receiving(self) -> None:
         self._ready.clear()
         if not self.closed:
-            self._hub.cancel_wait(self._sock._read_event, _Woken())
+            self._hub.cancel_wait(self._readable, _Woken())
 
     def finish(self) -> None:
-        """End the connection and close the socket, when nobody receives any more.
+        """Complete the closing handshake and close the socket, within `close_timeout`. `receive` must not be called.
 
-        Closes with 1000 unless it has ended already. What is queued goes out, the peer's close frame is awaited, then
-        its end of the connection, so that it gets our close frame and no reset; all that in `close_timeout`.
+        Closes with 1000 unless already closing. What is queued is sent, then the peer's close frame and its end of the
+        connection are awaited, so that the peer reads the close frame instead of a reset.
         """
         self.close()
-        gevent.sleep(0)  # who still waits in `receive` is told first
+        gevent.sleep(0)  # let a greenlet in `receive` raise first
         try:
             with gevent.Timeout(self.options.close_timeout, False):
                 if not self._lost:
@@ -381,33 +327,31 @@ class WebSocket:
             else:
                 budget -= self._read()
             parser.parse(FRAMES_PER_TURN)
-            parser.replies.clear()
-        self._flush()
-        if self._writer is not None:
-            self._writer.join()
+            parser.replies = b""
         try:
-            self._raw.shutdown(SHUT_WR)
+            self._output.drain()
+            self._output.socket.shutdown(SHUT_WR)
             while budget > 0 and not self._lost:
                 budget -= self._discard()
         except OSError:
-            pass  # reset by the peer: it is all over as well
+            pass  # reset by the peer
 
     def _discard(self) -> int:
-        """Wait for bytes and drop them. Return their number, or more than enough at the end of the connection."""
+        """Wait for bytes and drop them. Return their number, or the whole budget at the end of the connection."""
         try:
-            self._hub.wait(self._sock._read_event)
-            return len(self._raw.recv(_DISCARD_BYTES)) or _LINGER_BYTES
+            self._hub.wait(self._readable)
+            return len(self._output.socket.recv(_DISCARD_BYTES)) or _LINGER_BYTES
         except (_Woken, BlockingIOError):
             return 0
 
     def wait_closed(self, timeout: float | None = None) -> bool:
-        """Wait until it is all over and the socket is closed.
+        """Wait until the socket is closed.
 
         Args:
-            timeout: how long to wait, in seconds; ``None`` for ever.
+            timeout: seconds to wait; None means no limit.
 
         Returns:
-            Whether it is.
+            Whether it is closed.
         """
         if self.closed:
             return True

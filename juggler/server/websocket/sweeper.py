@@ -1,7 +1,4 @@
-"""One greenlet a process looks after all websockets: pings the idle, closes the silent and those that do not read.
-
-No websocket has a timer, and none looks at the clock when a message comes: it raises a flag, which is read here.
-"""
+"""One greenlet a process that keeps the time of all websockets, so that no websocket needs a timer of its own."""
 
 from __future__ import annotations
 
@@ -10,20 +7,18 @@ from collections.abc import Callable
 
 import gevent
 
-from juggler.errors import CloseCode
-from juggler.server.websocket.frames import PING_FRAME
 from juggler.server.websocket.stream import WebSocket
 
-_BATCH = 256  # websockets looked at between two looks at the sockets of all
+_BATCH = 256  # websockets between two turns of the loop
 
 
 class Sweeper:
-    """Holds the times of `WebSocketOptions`, but for `close_timeout`, for the websockets added to it.
+    """Calls `WebSocket.tick` periodically for the websockets added to it. Greenlets may share it.
 
-    Greenlets may share it. Its greenlet, ``websocket-sweeper``, lives while there are websockets to look after.
+    Its greenlet, ``websocket-sweeper``, runs while there are websockets.
 
     Args:
-        period: seconds between two sweeps; times are kept with this precision.
+        period: seconds between two sweeps, which is the precision of all timeouts.
         clock: returns the time in seconds.
     """
 
@@ -39,7 +34,7 @@ class Sweeper:
         return len(self._websockets)
 
     def add(self, websocket: WebSocket) -> None:
-        """Look after a websocket until it has ended, or is discarded."""
+        """Sweep a websocket until it is closed or discarded."""
         self._websockets.add(websocket)
         if self._greenlet is None or self._greenlet.dead:
             self._greenlet = gevent.Greenlet(self._run)
@@ -47,11 +42,11 @@ class Sweeper:
             self._greenlet.start()
 
     def discard(self, websocket: WebSocket) -> None:
-        """Look after it no more. Idempotent."""
+        """Stop sweeping a websocket. Idempotent."""
         self._websockets.discard(websocket)
 
     def close(self) -> None:
-        """Look after none any more. Idempotent."""
+        """Discard all websockets and stop the greenlet. Idempotent."""
         self._websockets.clear()
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None:
@@ -64,58 +59,15 @@ class Sweeper:
         self._greenlet = None
 
     def sweep(self, now: float) -> None:
-        """Look at every websocket once. Lets others run in between.
+        """Call `WebSocket.tick` once for every websocket, letting other greenlets run in between.
 
         Args:
-            now: the time in seconds, on the sweeper's clock.
+            now: seconds on the sweeper's clock.
         """
         for number, websocket in enumerate(list(self._websockets), 1):
             if websocket.closed:
                 self._websockets.discard(websocket)
             else:
-                _check_writing(websocket, now)
-                if websocket.close_code is None:
-                    _check_reading(websocket, now)
-                    _check_hearing(websocket, now)
+                websocket.tick(now)
             if number % _BATCH == 0:
                 gevent.sleep(1e-9)
-
-
-def _check_writing(websocket: WebSocket, now: float) -> None:
-    timeout = websocket.options.write_timeout
-    if timeout is None or not websocket.queued_bytes:
-        websocket._stalled_at = None
-    elif websocket._stalled_at is None or websocket._progress:
-        websocket._progress = False
-        websocket._stalled_at = now
-    elif now - websocket._stalled_at >= timeout:
-        websocket._stalled_at = now
-        if websocket.close_code is None:
-            websocket.fall_behind(f"the peer did not read for {timeout:g} s")
-        else:
-            websocket.abort()
-
-
-def _check_reading(websocket: WebSocket, now: float) -> None:
-    timeout = websocket.options.read_timeout
-    if timeout is None:
-        return
-    if websocket._messaged:
-        websocket._messaged = False
-        websocket._messaged_at = now
-    elif now - websocket._messaged_at >= timeout:
-        websocket.close(CloseCode.PEER_SILENT, f"no message within {timeout:g} s")
-
-
-def _check_hearing(websocket: WebSocket, now: float) -> None:
-    options = websocket.options
-    if websocket._heard:
-        websocket._heard = False
-        websocket._heard_at = now
-        websocket._pinged_at = None
-    elif websocket._pinged_at is not None:
-        if options.ping_timeout is not None and now - websocket._pinged_at >= options.ping_timeout:
-            websocket.close(CloseCode.PEER_SILENT, f"no answer to a ping within {options.ping_timeout:g} s")
-    elif options.ping_interval is not None and now - websocket._heard_at >= options.ping_interval:
-        websocket._pinged_at = now
-        websocket.send_frame(PING_FRAME)
