@@ -9,7 +9,7 @@ monkey.patch_all()
 
 import os  # noqa: E402
 import signal  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -30,6 +30,35 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "leaves_keys(*patterns): Redis keys that may be left behind when the test has ended"
     )
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        config.pluginmanager.register(IdleWorker())
+
+
+class IdleWorker:
+    """Keeps gevent's loop running while a worker of pytest-xdist waits for its next test.
+
+    xdist's reader is a native thread, which gevent does not see: the worker would end with `LoopExit`. During a test
+    nothing is kept, so a test that would block forever still fails at once.
+    """
+
+    def __init__(self) -> None:
+        self._timer = gevent.get_hub().loop.timer(3600, repeat=3600)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Iterator[Any]:
+        self._timer.start(lambda: None)
+        try:
+            return (yield)
+        finally:
+            self._timer.close()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Iterator[Any]:
+        self._timer.stop()
+        try:
+            return (yield)
+        finally:
+            self._timer.start(lambda: None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -87,6 +87,7 @@ def test_the_claims_of_a_good_jwt_are_the_identity():
         ("a.b.c", ""),
         (token() + "x", ""),
     ],
+    ids=["expired", "no-expiry", "other-key", "other-algorithm", "unsigned", "other-audience", "no-jwt", "altered"],
 )
 def test_a_jwt_that_is_not_good_is_401_and_says_why(bad, why):
     with pytest.raises(HandshakeRefused, match=f"the token is not valid: .*{why}") as refusal:

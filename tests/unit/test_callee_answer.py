@@ -49,7 +49,11 @@ def test_results_of_many_kinds_can_be_sent(value, text):
     assert run(lambda _: value) == (text, None)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, b"bytes", {object()}, object(), Item("x", math.nan)], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, b"bytes", {object()}, object(), Item("x", math.nan)],
+    ids=["nan", "inf", "bytes", "set", "object", "nested-nan"],
+)
 def test_a_result_that_json_cannot_carry_is_an_error_that_names_it(value):
     with pytest.raises(InvalidResult, match=r"the function's result cannot be sent: .*(NaN|bytes|set|object)"):
         run(lambda _: value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ ONE_FILE = {
 MAY_PATCH = ("juggler.cli.", "juggler.callee.worker_process", "juggler.worker")
 
 # Lazy doors: they name the modules of their public objects, which do not import them back.
-DOORS = {"juggler", "juggler.server"}
+DOORS = ["juggler", "juggler.server"]
 
 MOST_ENTRIES = 12
 """Entries in juggler/, beside ``__init__.py`` and ``py.typed``."""
@@ -131,10 +132,12 @@ def at_import(module: Module) -> set[str]:
     return found
 
 
+@cache
 def targets(module: Module) -> set[str]:
     return {target for target, _ in imports(module)}
 
 
+@cache
 def tops(module: Module) -> set[str]:
     return {target.partition(".")[0] for target in targets(module)}
 
