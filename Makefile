@@ -1,21 +1,24 @@
-# make demo needs Python 3.10 or newer with venv, nothing else; PYTHON=python3.12 chooses another one.
+# Needs Python 3.10 or newer with venv. PYTHON=python3.12 selects another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
-# More options, as in: make demo ARGS="--bind 127.0.0.1:9001", make test ARGS="tests/unit -x"
+# Further arguments, as in: make demo ARGS="--bind 127.0.0.1:9001", make test ARGS="tests/unit -x"
 ARGS ?=
+# Processes that run tests; logical means one for each core.
+JOBS ?= logical
 
-.PHONY: help demo chat test load lint types clean
+.PHONY: help demo chat test test-unit load lint types clean
 
 help:
-	@echo "make demo   Redis, a server and a callee, and a first call"
-	@echo "make chat   the chat of examples/, with a page"
-	@echo "make test   all tests"
-	@echo "make load   locust against a stack of its own, 15 seconds, with a report"
-	@echo "make lint   ruff"
-	@echo "make types  mypy"
-	@echo "make clean  remove the virtual environment and caches"
+	@echo "make demo       start Redis, a server and a callee, and make a first call"
+	@echo "make chat       run the chat in examples/ and serve its page"
+	@echo "make test-unit  run the unit tests, in under ten seconds"
+	@echo "make test       run all tests, on all cores"
+	@echo "make load       run a load test of 15 seconds with locust and write a report"
+	@echo "make lint       check style and format with ruff"
+	@echo "make types      check types with mypy"
+	@echo "make clean      remove the virtual environment and all caches"
 
 demo: $(VENV)/.runs
 	@$(BIN)/juggler demo $(ARGS)
@@ -23,15 +26,17 @@ demo: $(VENV)/.runs
 chat: $(VENV)/.runs
 	@$(BIN)/juggler demo examples.chat.callees:rpc --app examples.chat.app:application $(ARGS)
 
-# In three processes, so that none grows old: thousands of sockets and processes leave their traces in one.
+# Tests that measure time or memory first, with the machine to themselves; then all others, on all cores.
 test: $(VENV)/.develops
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest --ignore tests/integration
-	$(BIN)/python -m pytest tests/integration/test_[a-q]*.py
-	$(BIN)/python -m pytest tests/integration/test_[r-z]*.py
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(JOBS) --dist loadgroup
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+test-unit: $(VENV)/.develops
+	$(BIN)/python -m pytest tests/unit -q
 
 load: $(VENV)/.develops
 	@$(BIN)/python -m loadtest.locust.run $(ARGS)
@@ -49,7 +54,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# A stamp for each set of dependencies, so that a second run starts at once.
+# One stamp per set of dependencies, so that a second run starts at once.
 $(VENV)/.runs: setup.cfg setup.py | $(BIN)/python
 	$(PIP) install --editable '.[embedded]'
 	@touch $@

@@ -17,11 +17,13 @@ import greenlet  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from juggler.process import embedded  # noqa: E402
+
 # Who is started in the background is made to ignore Ctrl-C, and so would be all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A shared machine is slow at times: a deadline for each example would fail good code.
-hypothesis.settings.register_profile("dev", deadline=None)
+# No deadline for an example: it would fail good code on a busy machine. CI tries more of them, always the same.
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
@@ -30,8 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "leaves_keys(*patterns): Redis keys that may be left behind when the test has ended"
     )
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    config.addinivalue_line("markers", "alone: measures time or memory; `make test` runs it when nothing else runs")
+    if hasattr(config, "workerinput"):
         config.pluginmanager.register(IdleWorker())
+        # Each worker of pytest-xdist has free ports of its own.
+        number = int(config.workerinput["workerid"].removeprefix("gw"))
+        embedded.OWN_PORTS = embedded.OWN_PORTS[number :: config.workerinput["workercount"]]
 
 
 class IdleWorker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from juggler.client import Client
 from juggler.errors import ConnectionClosed
+from juggler.process.embedded import free_port
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +76,9 @@ class Demo(NamedTuple):
             output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, line
         return output
+
+
+pytestmark = pytest.mark.xdist_group("readme")
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +141,7 @@ def test_its_client(demo, greeting):
 def test_its_application_under_gunicorn(demo, greeting):
     (line,) = [line for line in SHELL if line.startswith("gunicorn")]
     assert BIND_SHOWN in line
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        bind = f"127.0.0.1:{bound.getsockname()[1]}"
+    bind = f"127.0.0.1:{free_port()}"
 
     def call() -> str:
         try:

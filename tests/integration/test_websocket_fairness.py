@@ -20,6 +20,8 @@ from juggler.server.websocket import WebSocketHandler, WebSocketOptions
 from tests.flooder import REQUEST
 from tests.rawframes import TEXT, client
 
+pytestmark = pytest.mark.alone
+
 OPTIONS = WebSocketOptions(queue_limit=200_000, close_timeout=0.2)
 ROUND_TRIPS = 300
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from loadtest.bench.websocket import Ours, Stock, idle_kilobytes
+
+pytestmark = pytest.mark.alone
 
 
 def test_an_idle_connection_costs_little():
