@@ -70,7 +70,7 @@ class Cluster(Redis):
     def make(self, **options: Any) -> RedisBroker:
         broker = super().make(**options)
         broker.connect()
-        eventually(lambda: all(link.up for link in broker._routes._links.values()))
+        eventually(lambda: all(link.up for link in broker.topology.links()))
         return broker
 
     def has_calls_or_results(self) -> bool:

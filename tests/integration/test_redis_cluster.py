@@ -292,10 +292,10 @@ def test_the_node_for_events_may_go_away(redis_cluster, make_broker):
     subscriber, done = RecordedSubscriber(), Outcome()
     broker.subscribe("c", False, subscriber, done)
     assert done.wait() is None
-    before = broker._routes._pubsub._subscribed
+    before = broker.topology.pubsub.subscribed_node
     broker.pubsub.receiver.drop("for the test")
     eventually(lambda: broker.pubsub.receiver.up)
-    assert broker._routes._pubsub._subscribed != before
+    assert broker.topology.pubsub.subscribed_node != before
     eventually(lambda: not publish(broker, "c") and subscriber.events)
     redis_cluster.settle()
 

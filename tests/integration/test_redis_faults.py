@@ -142,11 +142,11 @@ def test_a_master_that_becomes_a_replica_is_left(mortal):
         client.replicaof("127.0.0.1", str(free_port()))
         eventually(lambda: not answers(wire), message="it takes no writes")
         assert "no connection to redis" in wire.request(CALL, uri="u")["payload"]["message"]
-        losses = broker._routes.link.losses
+        losses = broker.topology.link.losses
         assert losses > 0
         client.replicaof("NO", "ONE")
         eventually(lambda: answers(wire))
-        assert broker._routes.link.losses == losses, "while it took no writes, nobody stayed connected to it"
+        assert broker.topology.link.losses == losses, "while it took no writes, nobody stayed connected to it"
 
 
 def test_a_result_waits_for_redis(mortal):
@@ -154,7 +154,7 @@ def test_a_result_waits_for_redis(mortal):
     broker = RedisBroker(mortal.url)
     broker.connect()
     mortal.kill()
-    eventually(lambda: not broker._routes.link.up)
+    eventually(lambda: not broker.topology.link.up)
     wanted, unwanted = Outcome(), Outcome()
     for seconds, done in ((60, wanted), (0.1, unwanted)):
         broker.result(IncomingCall("conn", f"msg{seconds}", "u", b"null", time.monotonic() + seconds), b'"r"', done)
@@ -165,7 +165,7 @@ def test_a_result_waits_for_redis(mortal):
     with mortal.client() as client:
         assert json.loads(client.rpop("juggler:results:{conn}"))["msg_uuid"] == "msg60"
     mortal.kill()
-    eventually(lambda: not broker._routes.link.up)
+    eventually(lambda: not broker.topology.link.up)
     left = Outcome()
     broker.result(IncomingCall("conn", "msg", "u", b"null", time.monotonic() + 60), b'"r"', left)
     broker.close()
@@ -206,7 +206,7 @@ def test_what_is_in_flight_fails_exactly_once(mortal):
         broker.call("u", b"1", 60, call)
         broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", publication)
     # Let them leave before Redis dies.
-    eventually(lambda: broker._routes.link._out_size == 0)
+    eventually(lambda: broker.topology.link._out_size == 0)
     mortal.kill()
     for call, publication in zip(calls, publications, strict=True):
         ((kind, error),) = call.wait(1)
@@ -230,7 +230,7 @@ def test_calls_that_were_popped_but_could_not_be_checked_run_later(mortal):
     callee.connect()
     consumer = callee.calls(["u"])
     # Calls are popped on another connection than the one on which their time is asked for; that one is refused.
-    link = callee._routes.link
+    link = callee.topology.link
     connector, link._connector = link._connector, refuse
     link.drop("on purpose")
     with pytest.raises(BrokerUnavailable):

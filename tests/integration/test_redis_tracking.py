@@ -10,9 +10,10 @@ import gevent
 import pytest
 import redis
 
-from juggler.broker.redis import RedisBroker, tracking
+from juggler.broker.redis import RedisBroker
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.tracked_pop import TrackedListsPopper
+from juggler.broker.redis.many_uris import tracking
+from juggler.broker.redis.many_uris.tracked_source import TrackedSource
 from juggler.errors import BrokerError
 from tests.recorders import RecordedCall
 from tests.stack import serving
@@ -31,17 +32,17 @@ def client(mortal) -> Iterator[redis.Redis]:
 
 
 @contextmanager
-def many(url) -> Iterator[tuple[RedisBroker, list[TrackedListsPopper]]]:
+def many(url) -> Iterator[tuple[RedisBroker, list[TrackedSource]]]:
     """A callee of all URIs that echoes, once Redis tells it what has calls."""
     with closing(RedisBroker(url, blocking_timeout=0.1)) as broker:
-        poppers: list[TrackedListsPopper] = []
-        make_popper = broker._routes.make_popper
+        poppers: list[TrackedSource] = []
+        make_call_source = broker.topology.make_call_source
 
         def make(lists):
-            poppers.append(make_popper(lists))
+            poppers.append(make_call_source(lists))
             return poppers[-1]
 
-        broker._routes.make_popper = make
+        broker.topology.make_call_source = make
         with serving(broker, URIS, lambda call: call.args):
             yield broker, poppers
 
@@ -52,7 +53,7 @@ def told_consumer(broker):
 
     def is_on():
         consumer.pop(1)
-        return consumer._popper._tracking.on
+        return consumer._source._tracking.on
 
     eventually(is_on)
     return consumer
@@ -169,20 +170,20 @@ def test_it_is_given_up_when_redis_does_not_tell(mortal, client, monkeypatch, ca
 def test_what_is_told_in_time_counts_as_told(mortal, client, marked_before, told_since, untold):
     """Between a survey and its answer a list may be told, and taken by who pops."""
     with closing(RedisBroker(mortal.url, blocking_timeout=0.1)) as broker:
-        tracked = told_consumer(broker)._popper._tracking
+        tracked = told_consumer(broker)._source._tracking
         key = URIS_KEYS[7]
         client.lpush(key, "a call")
-        eventually(lambda: tracked.marked.keys() == {key})
+        eventually(lambda: tracked.pending.keys() == {key})
         if not marked_before:
-            tracked.marked.take(1)
+            tracked.pending.take(1)
         tracked._due = time.monotonic()
         tracked.refresh()
         if told_since:
             tracked._on_changed([key])
-        tracked.marked.take(1)
+        tracked.pending.take(1)
         eventually(lambda: tracked._accounted is None)
         assert tracked._untold == ({key} if untold else set())
-        assert tracked.marked.keys() == {key}
+        assert tracked.pending.keys() == {key}
 
 
 def test_connections_to_different_servers(mortal, client, redis_server, monkeypatch, caplog):
@@ -191,7 +192,7 @@ def test_connections_to_different_servers(mortal, client, redis_server, monkeypa
     with many(mortal.url) as (broker, poppers), closing(RedisBroker(redis_server.url)) as elsewhere:
         eventually(lambda: is_told(poppers))
         changes = poppers[0]._tracking._changes
-        connector, changes._connector = changes._connector, elsewhere._routes._connector
+        connector, changes._connector = changes._connector, elsewhere.topology._connector
         changes.drop("on purpose")
         eventually(lambda: "two connections lead to different servers" in caplog.text)
         for uri in URIS[:3]:
@@ -206,7 +207,7 @@ def test_what_redis_refuses_is_asked_for_again(mortal, client):
     with closing(RedisBroker(mortal.url, blocking_timeout=0.1)) as broker:
         consumer = told_consumer(broker)
         broker.call(URIS[7], b"1", 30.0, RecordedCall())
-        eventually(lambda: consumer._popper._tracking.marked)
+        eventually(lambda: consumer._source._tracking.pending)
         client.config_set("min-replicas-to-write", 1)
         for _ in range(3):
             with pytest.raises(BrokerError, match="NOREPLICAS"):
@@ -219,13 +220,13 @@ def test_what_redis_refuses_is_asked_for_again(mortal, client):
 def test_lists_that_others_have_emptied_cost_no_round_trip_each(mortal, client):
     with closing(RedisBroker(mortal.url, blocking_timeout=0.1)) as broker:
         consumer = told_consumer(broker)
-        tracked = consumer._popper._tracking
-        tracked.marked.mark(URIS_KEYS)
+        tracked = consumer._source._tracking
+        tracked.pending.add(URIS_KEYS)
         broker.call(URIS[-1], b"1", 30.0, RecordedCall())
         eventually(lambda: client.llen(URIS_KEYS[-1]))
         before = pops(client)
         (call,) = consumer.pop(1)
-        assert (call.args, len(tracked.marked)) == (b"1", 1)
+        assert (call.args, len(tracked.pending)) == (b"1", 1)
         assert pops(client) - before <= 2
 
 

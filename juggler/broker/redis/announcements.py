@@ -19,10 +19,10 @@ import msgspec
 from gevent.event import AsyncResult
 
 from juggler.broker import Announcement, OnServed, ServedFunction, served_function
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import UNSETTLED, Reply, as_error
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.routes import Routes
+from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable
 
 log = logging.getLogger("juggler.redis")
@@ -36,17 +36,17 @@ ANSWER_TIMEOUT = 5.0
 class Announcements:
     """Writes and reads them. Never blocks, but for `functions`."""
 
-    def __init__(self, names: Names, routes: Routes) -> None:
+    def __init__(self, names: Names, topology: Topology) -> None:
         self._names = names
-        self._routes = routes
+        self._topology = topology
         self._refused = False
         self._losses = 0
         self._doubt_until = 0.0
         self._again: dict[str, dict[str, tuple[Announcement, float]]] = {}
-        routes.on_up(self._on_up)
+        topology.on_up(self._on_up)
 
     def _on_up(self) -> None:
-        losses = sum(link.losses for link in self._routes.links())
+        losses = sum(link.losses for link in self._topology.links())
         if losses > self._losses:
             self._losses = losses
             self._doubt_until = time.monotonic() + DOUBT
@@ -79,7 +79,7 @@ class Announcements:
     def _prolong(self, key: bytes, ttl: int) -> list[bytes]:
         """Let a key live for so long, if it would not live longer anyway: callees differ in it."""
         with suppress(BrokerUnavailable):
-            if self._routes.link_for(key).modern:
+            if self._topology.link_for(key).supports_redis7:
                 return [pack(b"PEXPIRE", key, ttl, b"NX"), pack(b"PEXPIRE", key, ttl, b"GT")]
         return [pack(b"PEXPIRE", key, ttl)]
 
@@ -97,7 +97,7 @@ class Announcements:
     def _write(self, key: bytes, *commands: bytes) -> None:
         # The next time comes soon.
         with suppress(BrokerUnavailable):
-            self._routes.link_for(key).send(b"".join(commands), (self._on_written,) * len(commands))
+            self._topology.link_for(key).send(b"".join(commands), (self._on_written,) * len(commands))
 
     def _on_written(self, reply: Reply) -> None:
         # Once: what a user may not do, he may not do the next time.
@@ -119,7 +119,7 @@ class Announcements:
         for uri in uris:
             key = self._names.callees(uri)
             try:
-                self._routes.link_for(key).send(pack(b"EXISTS", key), (partial(on_reply, uri),))
+                self._topology.link_for(key).send(pack(b"EXISTS", key), (partial(on_reply, uri),))
             except BrokerUnavailable as error:
                 on_reply(uri, error)
 
@@ -172,7 +172,7 @@ class Announcements:
         replies: list[AsyncResult] = []
         for key, *command in commands:
             answer: AsyncResult = AsyncResult()
-            self._routes.link_for(key).send(pack(*command), (answer.set,))
+            self._topology.link_for(key).send(pack(*command), (answer.set,))
             replies.append(answer)
         known = []
         for answer in replies:

@@ -24,12 +24,13 @@ from juggler.broker import (
 from juggler.broker.redis.announcements import Announcements
 from juggler.broker.redis.callee import RedisCallee
 from juggler.broker.redis.caller import RedisCaller
-from juggler.broker.redis.cluster import Cluster
-from juggler.broker.redis.connect import REFUSALS, connector
+from juggler.broker.redis.cluster.cluster_topology import ClusterTopology
+from juggler.broker.redis.cluster.nodes import ClusterNodes
+from juggler.broker.redis.connector import REFUSALS, connector
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.pubsub import RedisPubSub
-from juggler.broker.redis.routes import Routes, SingleServer
 from juggler.broker.redis.store import Store
+from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
@@ -44,6 +45,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     Attributes:
         shown_url: the URL without its secrets.
+        topology: the links for commands.
     """
 
     def __init__(
@@ -82,23 +84,26 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         parsed = parse(url)
         self.shown_url = parsed.shown
         self._watchdog = Watchdog()
-        self._routes = routes = self._make_routes(
+        self.topology = topology = self._make_topology(
             parsed, names, blocking_timeout, legacy, sharded_pubsub or parsed.sharded
         )
-        self.caller = RedisCaller(names, Store(routes, call_capacity), self._watchdog, routes)
-        self.callee = RedisCallee(names, Store(routes, result_capacity), self._watchdog, routes)
-        self.pubsub = RedisPubSub(names, routes, self._watchdog)
-        self._announcements = Announcements(names, routes)
+        self.caller = RedisCaller(names, Store(topology, call_capacity), self._watchdog, topology)
+        self.callee = RedisCallee(names, Store(topology, result_capacity), self._watchdog, topology)
+        self.pubsub = RedisPubSub(names, topology, self._watchdog)
+        self._announcements = Announcements(names, topology)
 
-    def _make_routes(self, url: RedisUrl, names: Names, blocking_timeout: float, legacy: bool, sharded: bool) -> Routes:
+    def _make_topology(
+        self, url: RedisUrl, names: Names, blocking_timeout: float, legacy: bool, sharded: bool
+    ) -> Topology:
         connector_to = partial(connector, version_key=names.version, legacy=legacy)
         if url.kind != "cluster":
             if sharded:
                 raise ConfigError(f"Redis URL {url.shown!r}: sharded pub-sub needs a cluster")
             return SingleServer(connector_to(url), names, self._watchdog, blocking_timeout)
-        return Cluster(
-            url.hosts, lambda host: connector_to(url.at(host)), names, self._watchdog, blocking_timeout, sharded=sharded
+        nodes = ClusterNodes(
+            url.hosts, lambda host: connector_to(url.at(host)), names, self._watchdog, blocking_timeout
         )
+        return ClusterTopology(nodes, sharded=sharded)
 
     def connect(self) -> None:
         """See that Redis answers, and that it lets us in, with one attempt.
@@ -108,7 +113,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             ConfigError: it refuses the user name or password, or misses a right.
         """
         try:
-            self._routes.connect()
+            self.topology.connect()
         except REFUSALS as error:
             raise ConfigError(f"Redis at {self.shown_url} refuses us: {error}") from error
         except (redis.RedisError, OSError) as error:
@@ -122,7 +127,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return self.caller.queue_lengths(uris)
 
     def stats(self) -> BrokerStats:
-        commands = [link for link in self._routes.links() if link.is_started]  # with the first request, or probe
+        commands = [link for link in self.topology.links() if link.is_started]  # with the first request, or probe
         links = [*commands, *self.caller.links(), *self.pubsub.receiver.links()]
         up: dict[str, bool] = {}
         losses: dict[str, int] = {}
@@ -146,7 +151,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         )
 
     def check_ready(self) -> None:
-        self._routes.check_ready()
+        self.topology.check_ready()
         self.pubsub.check_ready()
 
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
@@ -187,7 +192,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def close(self) -> None:
         # First the commands: it fails those who wait for a reply.
-        self._routes.close()
+        self.topology.close()
         self.caller.close()
         self.callee.close()
         self.pubsub.close()

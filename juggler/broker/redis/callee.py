@@ -11,13 +11,13 @@ from gevent.event import AsyncResult
 
 from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
 from juggler.broker.names import check_uris
-from juggler.broker.redis.held import HeldResult, HeldResults
+from juggler.broker.redis.call_source import CallSource
+from juggler.broker.redis.commands import pack, pttl
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Reply, as_error, ignore
-from juggler.broker.redis.pop import Popper
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.routes import Routes
 from juggler.broker.redis.store import Store
+from juggler.broker.redis.topology import Topology
+from juggler.broker.redis.unsent_results import HeldResult, UnsentResults
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
@@ -35,22 +35,22 @@ class RedisCallee(CalleeBroker):
         names: of the keys.
     """
 
-    def __init__(self, names: Names, store: Store, watchdog: Watchdog, routes: Routes) -> None:
+    def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology) -> None:
         self.expired = 0
         self.unchecked = 0
         self.late = 0
         self.invalid = 0
         self.names = names
         self._store = store
-        self._routes = routes
+        self._topology = topology
         self._consumers: set[RedisConsumer] = set()
-        self._held = HeldResults(lambda held: self.result(*held), watchdog)
+        self._held = UnsentResults(lambda held: self.result(*held), watchdog)
         self._closed = False
-        routes.on_up(self._held.release)
+        topology.on_up(self._held.release)
 
     def calls(self, uris: Sequence[str]) -> CallConsumer:
-        popper = self._routes.make_popper([self.names.calls(uri) for uri in check_uris(uris)])
-        consumer = RedisConsumer(self, popper, self._routes)
+        source = self._topology.make_call_source([self.names.calls(uri) for uri in check_uris(uris)])
+        consumer = RedisConsumer(self, source, self._topology)
         self._consumers.add(consumer)
         if self._closed:
             consumer.abort()
@@ -90,10 +90,10 @@ class RedisCallee(CalleeBroker):
 class RedisConsumer(CallConsumer):
     """See `juggler.broker.CallConsumer`."""
 
-    def __init__(self, callee: RedisCallee, popper: Popper, routes: Routes) -> None:
+    def __init__(self, callee: RedisCallee, source: CallSource, topology: Topology) -> None:
         self._callee = callee
-        self._popper = popper
-        self._routes = routes
+        self._source = source
+        self._topology = topology
         # Calls that were popped while it could not be asked whether they are still wanted.
         self._unchecked: list[list[CallPayload]] = []
         self._popping = False
@@ -105,7 +105,7 @@ class RedisConsumer(CallConsumer):
         self._popping = True
         try:
             batches, self._unchecked = self._unchecked, []
-            return self._still_wanted(batches or [self._decode(batch) for batch in self._popper.pop(limit)])
+            return self._still_wanted(batches or [self._decode(batch) for batch in self._source.pop(limit)])
         except BrokerError:
             if self._closed:
                 return []  # type: ignore[unreachable]  # another greenlet may have closed it
@@ -128,12 +128,12 @@ class RedisConsumer(CallConsumer):
         self._end()
 
     def _end(self) -> None:
-        self._popper.close()
+        self._source.close()
         self._callee.forget(self)
 
     def _still_wanted(self, batches: list[list[CallPayload]]) -> list[IncomingCall]:
         # All checks leave before the first one is waited for.
-        checks = [_Check(self._routes, self._callee.names, payloads) for payloads in batches if payloads]
+        checks = [_Check(self._topology, self._callee.names, payloads) for payloads in batches if payloads]
         calls: list[IncomingCall] = []
         failure: BrokerError | None = None
         for check in checks:
@@ -164,18 +164,17 @@ class RedisConsumer(CallConsumer):
 class _Check:
     """Asks how long the calls of one list are still wanted, then deletes the keys that say so."""
 
-    def __init__(self, routes: Routes, names: Names, payloads: list[CallPayload]) -> None:
+    def __init__(self, topology: Topology, names: Names, payloads: list[CallPayload]) -> None:
         self.payloads = payloads
-        self._routes = routes
+        self._topology = topology
         self._keys = [names.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
         self._pttls: list[Any] = []
         self._timeouts: Reply = None
         self._known: AsyncResult = AsyncResult()
         try:
-            packed = b"".join(b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (len(key), key) for key in self._keys)
-            packed += pack(b"MGET", *self._keys)
+            packed = pttl(self._keys) + pack(b"MGET", *self._keys)
             on_replies = [self._pttls.append] * len(payloads)
-            routes.link_for(self._keys[0]).send(packed, (*on_replies, self._on_timeouts))
+            topology.link_for(self._keys[0]).send(packed, (*on_replies, self._on_timeouts))
         except BrokerUnavailable as error:
             self._known.set(error)
 
@@ -214,4 +213,4 @@ class _Check:
     def _delete(self) -> None:
         # A key that is not deleted ends by itself.
         with suppress(BrokerUnavailable):
-            self._routes.link_for(self._keys[0]).send(pack(b"DEL", *self._keys), (ignore,))
+            self._topology.link_for(self._keys[0]).send(pack(b"DEL", *self._keys), (ignore,))

@@ -10,13 +10,13 @@ from gevent.event import Event as Signal
 
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.names import check_uri
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import BaseLink, Reply
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.results import ResultsReader
-from juggler.broker.redis.routes import Routes
+from juggler.broker.redis.results_reader import ResultsReader
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.sweep import Sweep
+from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
@@ -50,7 +50,7 @@ class RedisCaller(CallerBroker):
         dropped: results for which nobody waits any more.
     """
 
-    def __init__(self, names: Names, store: Store, watchdog: Watchdog, routes: Routes) -> None:
+    def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology) -> None:
         self.expired = 0
         self.calls = 0
         self.invalid = 0
@@ -58,10 +58,10 @@ class RedisCaller(CallerBroker):
         self._names = names
         self._store = store
         self._watchdog = watchdog
-        self._routes = routes
+        self._topology = topology
         self._table: dict[str, _Entry] = {}
         self._results: ResultsReader | None = None
-        self._sweep = Sweep(names, routes)
+        self._sweep = Sweep(names, topology)
         self._unserved: set[str] = set()
         self._closed = False
         self._prefix = ""
@@ -78,7 +78,7 @@ class RedisCaller(CallerBroker):
         """
         self._prefix = new_uuid()[:24]
         self._watchdog.add(self._expire)
-        self._results = self._routes.make_results_reader(self._on_results)
+        self._results = self._topology.make_results_reader(self._on_results)
         return self._results
 
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
@@ -125,7 +125,7 @@ class RedisCaller(CallerBroker):
             key = self._names.calls(uri)
             asked.add(uri)
             try:
-                self._routes.link_for(key).send(pack(b"LLEN", key), (partial(on_length, uri),))
+                self._topology.link_for(key).send(pack(b"LLEN", key), (partial(on_length, uri),))
             except BrokerError:
                 asked.discard(uri)
         if asked:

@@ -21,7 +21,7 @@ import redis
 from gevent import monkey
 from gevent.event import AsyncResult, Event
 
-from juggler.broker.redis.resp import pack
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable
 from juggler.process.backoff import pauses
@@ -82,7 +82,7 @@ class BaseLink(ABC):
     Attributes:
         name: for logs and greenlet names.
         up: whether commands can be sent now.
-        modern: whether the server is Redis 7 or later; ``None`` before the first connection.
+        supports_redis7: whether the server is Redis 7 or later; ``None`` before the first connection.
         losses: how many connections have been lost.
     """
 
@@ -97,7 +97,7 @@ class BaseLink(ABC):
         """
         self.name = name
         self.up = False
-        self.modern: bool | None = None
+        self.supports_redis7: bool | None = None
         self.losses = 0
         self._connector = connector
         self._watchdog = watchdog
@@ -197,7 +197,7 @@ class BaseLink(ABC):
         delays = pauses(FIRST_DELAY, LONGEST_DELAY)
         while not self._closed:
             try:
-                connection, self.modern = self._connector()
+                connection, self.supports_redis7 = self._connector()
             except (redis.RedisError, OSError) as error:
                 if self._closed:
                     return  # type: ignore[unreachable]  # another greenlet may have closed it
@@ -376,8 +376,8 @@ class Link(BaseLink):
     def reply_due(self) -> bool:
         return bool(self._waiting)
 
-    def once_known(self, function: Callable[[], None], on_error: OnReply) -> None:
-        """Call ``function`` when it is known what the server understands, see `modern`.
+    def when_version_known(self, function: Callable[[], None], on_error: OnReply) -> None:
+        """Call ``function`` when it is known what the server understands, see `supports_redis7`.
 
         Args:
             function: sends commands.
@@ -387,7 +387,7 @@ class Link(BaseLink):
             BrokerUnavailable: as `ensure`; nobody is told anything then.
         """
         self.ensure()
-        if self.modern is None:
+        if self.supports_redis7 is None:
             self._deferred.append((function, on_error))
         else:
             function()

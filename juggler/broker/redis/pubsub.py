@@ -9,7 +9,7 @@ from juggler.broker.names import check_channel
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Reply, as_error
 from juggler.broker.redis.receiver import Topic, TopicKey, Topics, Waiting
-from juggler.broker.redis.routes import Routes
+from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
@@ -31,14 +31,14 @@ class RedisPubSub(PubSubBroker):
         invalid: publications that are no events.
     """
 
-    def __init__(self, names: Names, routes: Routes, watchdog: Watchdog) -> None:
+    def __init__(self, names: Names, topology: Topology, watchdog: Watchdog) -> None:
         self.events = 0
         self.invalid = 0
         self._names = names
-        self._routes = routes
+        self._topology = topology
         self._topics: Topics = {}
         self._of: dict[Subscriber, set[TopicKey]] = {}
-        self.receiver = routes.make_receiver(self._topics, self._on_event)
+        self.receiver = topology.make_receiver(self._topics, self._on_event)
         self._watchdog = watchdog
         self._is_watched = False
         self._gaps_told = 0
@@ -55,7 +55,7 @@ class RedisPubSub(PubSubBroker):
         try:
             check_channel(channel)
             payload = codec.encode_event(EventPayload(uuid, args))
-            self._routes.publish(self._names.channel(channel), payload, on_receivers)
+            self._topology.publish(self._names.channel(channel), payload, on_receivers)
         except BrokerError as error:
             on_done(error)
 

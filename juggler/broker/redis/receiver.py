@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 import hiredis
 
 from juggler.broker import Done, Subscriber
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import BaseLink, Connector, Reply, as_error
-from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable
 

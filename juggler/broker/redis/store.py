@@ -9,10 +9,10 @@ from functools import partial
 import hiredis
 
 from juggler.broker import Done
-from juggler.broker.redis import push
+from juggler.broker.redis import commands
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import Reply, as_error, ignore
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.routes import Routes
+from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable, CapacityExceeded
 
 _NO_SCRIPT = "NOSCRIPT"
@@ -21,8 +21,8 @@ _NO_SCRIPT = "NOSCRIPT"
 class Store:
     """Pushes payloads into lists that hold at most ``capacity`` entries (0: as many as come)."""
 
-    def __init__(self, routes: Routes, capacity: int) -> None:
-        self._link_for = routes.link_for
+    def __init__(self, topology: Topology, capacity: int) -> None:
+        self._link_for = topology.link_for
         self._capacity = capacity
 
     def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, on_done: Done) -> None:
@@ -32,17 +32,17 @@ class Store:
             BrokerUnavailable: there is no connection; ``on_done`` is told nothing then.
         """
         link = self._link_for(list_key)
-        if link.modern is None:
+        if link.supports_redis7 is None:
             again = partial(self.push, timeout_key, list_key, payload, timeout, on_done)
-            link.once_known(again, on_done)
+            link.when_version_known(again, on_done)
             return
         ttl_ms = max(1, int(timeout * 1000))
-        if self._capacity == 0 and link.modern:
+        if self._capacity == 0 and link.supports_redis7:
 
             def on_length(reply: Reply) -> None:
                 on_done(None if type(reply) is int else as_error(reply))
 
-            packed = push.plain(timeout_key, list_key, payload, ttl_ms)
+            packed = commands.push(timeout_key, list_key, payload, ttl_ms)
             link.send(packed, (ignore, on_length, ignore, ignore))
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_done)
@@ -56,12 +56,12 @@ class Store:
                     self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_done, known=False)
                 except BrokerUnavailable as error:
                     on_done(error)
-            elif reply == push.OVER_CAPACITY:
+            elif reply == commands.OVER_CAPACITY:
                 on_done(CapacityExceeded())
             else:
                 on_done(None if type(reply) is int else as_error(reply))
 
-        packed = push.script(timeout_key, list_key, payload, ttl_ms, self._capacity, known=known)
+        packed = commands.push_by_script(timeout_key, list_key, payload, ttl_ms, self._capacity, known=known)
         self._link_for(list_key).send(packed, (on_length,))
 
     def delete(self, keys: Sequence[bytes]) -> None:

@@ -9,10 +9,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import OnReply, Reply, ignore
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.routes import Routes
+from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
 
@@ -23,9 +23,9 @@ STEP = 16
 class Sweep:
     """Removes dead calls from the old end of lists, up to the first one that is still wanted. Never blocks."""
 
-    def __init__(self, names: Names, routes: Routes) -> None:
+    def __init__(self, names: Names, topology: Topology) -> None:
         self._names = names
-        self._routes = routes
+        self._topology = topology
 
     def sweep(self, uri: str) -> None:
         """Begin with the list of a URI. What cannot be done now is left to the next time."""
@@ -64,4 +64,4 @@ class Sweep:
 
     def _send(self, key: bytes, packed: bytes, *on_replies: OnReply) -> None:
         with suppress(BrokerUnavailable):
-            self._routes.link_for(key).send(packed, on_replies)
+            self._topology.link_for(key).send(packed, on_replies)

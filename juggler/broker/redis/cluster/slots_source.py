@@ -2,7 +2,7 @@
 
 Redis pops from several lists at once only within a slot, and what it has popped for us is ours to run. So the limit is
 divided: each slot may take its share of it. When the first has calls, the others are told to wait no longer, with
-``CLIENT UNBLOCK``, and `SlotsPopper.pop` returns when they have answered: nothing is on its way to us then.
+``CLIENT UNBLOCK``, and `SlotsSource.pop` returns when they have answered: nothing is on its way to us then.
 
 When the limit is less than the number of slots, it cannot be divided. Then the lengths of the lists tell which slots to
 ask, and while all are empty, as many as may be asked wait for a short turn.
@@ -14,19 +14,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from gevent.event import AsyncResult, Event
 
-from juggler.broker.redis.follower import Follower, Following
+from juggler.broker.redis.call_source import CallSource, PopLink
+from juggler.broker.redis.cluster.nodes import ClusterNodes
+from juggler.broker.redis.cluster.slot_follower import Follower, Following
+from juggler.broker.redis.cluster.slot_map import key_slot
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import Connector, Reply, as_error
-from juggler.broker.redis.pop import PopLink, Popper
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.slotmap import key_slot
 from juggler.errors import BrokerError, BrokerUnavailable
-
-if TYPE_CHECKING:
-    from juggler.broker.redis.cluster import Cluster
 
 TURN = 0.02
 """Seconds for which some slots are waited for when not all can be."""
@@ -79,7 +77,7 @@ class _Slot(Follower):
 
     def __init__(
         self,
-        cluster: Cluster,
+        nodes: ClusterNodes,
         slot: int,
         lists: Sequence[bytes],
         on_end: Callable[[_Slot, _Outcome], None],
@@ -92,10 +90,10 @@ class _Slot(Follower):
         self._cancelled = False
         self._unblocking = False
         self._outcome: _Outcome | None = None
-        super().__init__(cluster, slot)
+        super().__init__(nodes, slot)
 
     def make_link(self, connector: Connector) -> Following:
-        link = _SlotPopLink("calls", connector, self._cluster.watchdog, self._cluster.blocking_timeout)
+        link = _SlotPopLink("calls", connector, self._nodes.watchdog, self._nodes.blocking_timeout)
         link.on_ready = self._ask
         return link
 
@@ -155,7 +153,7 @@ class _Slot(Follower):
             return
         try:
             command = pack(b"CLIENT", b"UNBLOCK", link.client_id)
-            self._cluster.link_to(link.address).send_finally(command, (on_unblocked,))
+            self._nodes.link_to(link.address).send_finally(command, (on_unblocked,))
             self._unblocking = True
         except BrokerUnavailable:
             # Then it ends after the blocking timeout, or with its own connection.
@@ -167,15 +165,15 @@ class _Slot(Follower):
         self._on_end(self, outcome)
 
 
-class SlotsPopper(Popper):
+class SlotsSource(CallSource):
     """See above."""
 
-    def __init__(self, cluster: Cluster, lists: Sequence[bytes]) -> None:
+    def __init__(self, nodes: ClusterNodes, lists: Sequence[bytes]) -> None:
         by_slot: dict[int, list[bytes]] = {}
         for key in lists:
             by_slot.setdefault(key_slot(key), []).append(key)
-        self._cluster = cluster
-        self._slots = deque(_Slot(cluster, slot, keys, self._on_end) for slot, keys in by_slot.items())
+        self._nodes = nodes
+        self._slots = deque(_Slot(nodes, slot, keys, self._on_end) for slot, keys in by_slot.items())
         self._under_way = 0
         self._batches: list[list[bytes]] = []
         self._errors: list[Exception] = []
@@ -185,7 +183,7 @@ class SlotsPopper(Popper):
     def pop(self, limit: int) -> list[list[bytes]]:
         # A node that was too slow the last time may have sent some since: they are within its share.
         self._errors.clear()
-        deadline = time.monotonic() + self._cluster.blocking_timeout
+        deadline = time.monotonic() + self._nodes.blocking_timeout
         while not self._batches and not self._errors and not self._closed and time.monotonic() < deadline:
             self._slots.rotate(-1)
             self._pop(limit, deadline)
@@ -244,7 +242,7 @@ class SlotsPopper(Popper):
     def _length(self, key: bytes) -> AsyncResult:
         length: AsyncResult = AsyncResult()
         try:
-            self._cluster.link_for(key).send(pack(b"LLEN", key), (length.set,))
+            self._nodes.link_for(key).send(pack(b"LLEN", key), (length.set,))
         except BrokerError as error:
             length.set(error)
         return length

@@ -7,25 +7,27 @@ from typing import Any
 
 from gevent.event import AsyncResult
 
+from juggler.broker.redis.call_source import PollingSource, PopLink
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import Reply, as_error
-from juggler.broker.redis.pop import ManyListsPopper, PopLink
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.tracking import Tracking, is_forbidden, is_no_list
+from juggler.broker.redis.many_uris.pending_queues import PendingQueues
+from juggler.broker.redis.many_uris.tracking import Tracking, is_forbidden, is_no_list
 from juggler.errors import BrokerUnavailable
 
 SIFTED = 1000
-"""Marked lists that are asked for their lengths at a time, when some were found empty."""
+"""PendingQueues lists that are asked for their lengths at a time, when some were found empty."""
 
 
-class TrackedListsPopper(ManyListsPopper):
+class TrackedSource(PollingSource):
     """For so many lists that to name them all costs more than to hear of each that anybody changes.
 
     All callees of the same lists hear of each call, and one gets it: for fewer lists that would be the greater cost.
     While Redis does not tell, it does as the class that it is made from.
     """
 
-    def __init__(self, link: PopLink, lists: Sequence[bytes], tracking: Tracking) -> None:
+    def __init__(self, link: PopLink, lists: Sequence[bytes], pending: PendingQueues, tracking: Tracking) -> None:
         super().__init__(link, lists)
+        self._pending = pending
         self._tracking = tracking
 
     def pop(self, limit: int) -> list[list[bytes]]:
@@ -40,7 +42,7 @@ class TrackedListsPopper(ManyListsPopper):
         if not tracking.wait(self._link.blocking_timeout):
             return []
         limit = self._link.bounded(limit)
-        while tracking.marked:
+        while self._pending:
             batch = self._pop_marked(limit)
             if batch:
                 self._link.note_sizes(batch)
@@ -50,8 +52,8 @@ class TrackedListsPopper(ManyListsPopper):
         return []
 
     def _pop_marked(self, limit: int) -> list[bytes]:
-        """Pop up to ``limit`` payloads from the first of the marked lists."""
-        lists = self._tracking.marked.take(limit)
+        """Pop up to ``limit`` payloads from the first of the pending lists."""
+        lists = self._pending.take(limit)
         share = limit // len(lists)
         batch: list[bytes] = []
         failure: Exception | None = None
@@ -59,12 +61,12 @@ class TrackedListsPopper(ManyListsPopper):
             if isinstance(reply, list):
                 batch += reply
                 if len(reply) == share:
-                    self._tracking.marked.mark((key,))
+                    self._pending.add((key,))
             elif is_no_list(reply):
                 self._tracking.set_aside(key, reply)
             elif reply is not None:
                 failure = reply
-                self._tracking.marked.mark((key,))
+                self._pending.add((key,))
         if is_forbidden(failure):
             self._tracking.refuse(failure)
         elif failure is not None and not batch:
@@ -73,24 +75,24 @@ class TrackedListsPopper(ManyListsPopper):
         return batch
 
     def _sift(self) -> None:
-        """Leave only those of the first marked lists marked that have something."""
-        lists = self._tracking.marked.take(SIFTED)
+        """Leave only those of the first pending lists pending that have something."""
+        lists = self._pending.take(SIFTED)
         if not lists:
             return
         lengths = self._ask(lists, lambda key: pack(b"LLEN", key))
         failure = next((length for length in lengths if isinstance(length, BrokerUnavailable)), None)
         if failure is not None:
             raise failure
-        self._tracking.marked.mark(key for key, length in zip(lists, lengths, strict=True) if length != 0)
+        self._pending.add(key for key, length in zip(lists, lengths, strict=True) if length != 0)
 
     def _ask(self, lists: Sequence[bytes], command: Callable[[bytes], bytes]) -> list[Reply]:
-        """Send a command for each of some lists that are not marked any more, and return the replies."""
+        """Send a command for each of some lists that are not pending any more, and return the replies."""
         replies: list[Any] = []
         last: AsyncResult = AsyncResult()
         try:
             self._link.send(b"".join(map(command, lists)), (*[replies.append] * (len(lists) - 1), last.set))
         except BrokerUnavailable:
-            self._tracking.marked.mark(lists)
+            self._pending.add(lists)
             raise
         replies.append(last.get())
         return replies

@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import random
+from typing import Any
 
 import hiredis
 
+from juggler.broker.redis.cluster.nodes import ClusterNodes, NodeLink
+from juggler.broker.redis.cluster.slot_map import Address, key_slot, redirection
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import BaseLink, OnReply, Reply
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, TopicKey, Topics
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.slotmap import Address, key_slot, redirection
 from juggler.errors import BrokerError, BrokerUnavailable, NackCode
 
-if TYPE_CHECKING:
-    from juggler.broker.redis.cluster import Cluster
-
 log = logging.getLogger("juggler.redis")
+
+
+class BroadcastPubSub:
+    """Chooses nodes for pub-sub: at random, and another one when a node is lost.
+
+    All publications of a process leave on one link, so that they arrive in their order whatever their channels.
+    """
+
+    def __init__(self, nodes: ClusterNodes) -> None:
+        self._nodes = nodes
+        self._publisher: NodeLink | None = None
+        self._receiver: PubSubLink | None = None
+        self.subscribed_node: Address | None = None
+        nodes.slots.on_change.append(self._on_change)
+
+    def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
+        """See `Topology.publish`."""
+        if self._publisher is None:
+            self._publisher = self._nodes.link_to(self._choose())
+        elif not self._publisher.usable:
+            self._publisher = self._nodes.link_to(self._choose(but=self._publisher.address))
+        self._publisher.send(pack(b"PUBLISH", channel, payload), (on_reply,))
+
+    def make_receiver(self, topics: Topics, on_event: OnEvent) -> PubSubLink:
+        """Return a link that connects to another node each time."""
+        self._receiver = PubSubLink("pubsub", self._connect, self._nodes.watchdog, topics, on_event)
+        return self._receiver
+
+    def _choose(self, but: Address | None = None) -> Address:
+        masters = self._nodes.slots.masters or self._nodes.slots.seeds
+        return random.choice([address for address in masters if address != but] or masters)  # noqa: S311
+
+    def _connect(self) -> tuple[Any, bool]:
+        self.subscribed_node = self._choose(but=self.subscribed_node)
+        return self._nodes.connector_to(self.subscribed_node)()
+
+    def _on_change(self) -> None:
+        """Leave a node that was removed from the cluster: it hears of nothing any more."""
+        if self._receiver is not None and self.subscribed_node not in self._nodes.slots.nodes:
+            self._receiver.drop("the node is not part of the cluster any more")
 
 
 class ShardedPubSub:
@@ -26,21 +65,21 @@ class ShardedPubSub:
     subscription is made on the other node is lost, as when a connection is.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, nodes: ClusterNodes) -> None:
+        self._nodes = nodes
         self._topics: Topics = {}
         self._on_event: OnEvent
         self._links: dict[Address, _ShardLink] = {}
         self._link_of: dict[TopicKey, _ShardLink] = {}
         self._gaps = 0
-        cluster.slots.on_change.append(self._on_change)
+        nodes.slots.on_change.append(self._on_change)
 
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
-        """See `Routes.publish`."""
-        self._cluster.link_for(channel).send(pack(b"SPUBLISH", channel, payload), (on_reply,))
+        """See `Topology.publish`."""
+        self._nodes.link_for(channel).send(pack(b"SPUBLISH", channel, payload), (on_reply,))
 
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> ShardedPubSub:
-        """See `Routes.make_receiver`."""
+        """See `Topology.make_receiver`."""
         self._topics = topics
         self._on_event = on_event
         return self
@@ -54,7 +93,7 @@ class ShardedPubSub:
     def subscribe(self, key: TopicKey) -> None:
         if key[0]:
             raise BrokerError("patterns cannot be subscribed to with sharded pub-sub", NackCode.BAD_REQUEST)
-        link = self._link_to(self._cluster.slots.master_of(key_slot(key[1])))
+        link = self._link_to(self._nodes.slots.master_of(key_slot(key[1])))
         link.subscribe(key)
         self._link_of[key] = link
 
@@ -96,14 +135,14 @@ class ShardedPubSub:
             self._gaps += topic.confirmed
             topic.confirmed = False
         self._link_of.pop(key, None)
-        self._cluster.slots.refresh()
+        self._nodes.slots.refresh()
 
     def _on_change(self) -> None:
         for key in list(self._topics):
-            link = self._link_to(self._cluster.slots.master_of(key_slot(key[1])))
+            link = self._link_to(self._nodes.slots.master_of(key_slot(key[1])))
             if self._link_of.get(key) is not link and key in self._topics:
                 self._move(key, link)
-        gone = [a for a, link in self._links.items() if a not in self._cluster.slots.nodes and not link.usable]
+        gone = [a for a, link in self._links.items() if a not in self._nodes.slots.nodes and not link.usable]
         for address in gone:
             self._links.pop(address).close()
 
@@ -121,19 +160,19 @@ class ShardedPubSub:
     def _link_to(self, address: Address) -> _ShardLink:
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = _ShardLink(address, self, self._cluster, self._topics)
+            link = self._links[address] = _ShardLink(address, self, self._nodes, self._topics)
         return link
 
 
 class _ShardLink(PubSubLink):
     """The subscriptions on one node."""
 
-    def __init__(self, address: Address, pubsub: ShardedPubSub, cluster: Cluster, topics: Topics) -> None:
+    def __init__(self, address: Address, pubsub: ShardedPubSub, nodes: ClusterNodes, topics: Topics) -> None:
         name = f"pubsub {address[0]}:{address[1]}"
-        super().__init__(name, cluster.connector_to(address), cluster.watchdog, topics, self._ignore)
+        super().__init__(name, nodes.connector_to(address), nodes.watchdog, topics, self._ignore)
         self._address = address
         self._pubsub = pubsub
-        self._cluster = cluster
+        self._nodes = nodes
 
     @staticmethod
     def _ignore(pattern: bool, name: bytes, channel: bytes, payload: bytes) -> None:
@@ -148,7 +187,7 @@ class _ShardLink(PubSubLink):
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         super().on_lost(error)
-        self._cluster.slots.refresh()
+        self._nodes.slots.refresh()
 
     def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
         for name in names:
@@ -179,5 +218,5 @@ class _ShardLink(PubSubLink):
         if to is None:
             super()._on_refused(key, error)
         elif not to.asking:
-            self._cluster.slots.learn(to)
+            self._nodes.slots.learn(to)
         self._pubsub.leave(key)

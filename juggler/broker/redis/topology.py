@@ -1,4 +1,4 @@
-"""Where keys live: which link leads to a key, what waits for lists, what receives events. `Routes` alone knows.
+"""Where keys live: which link leads to a key, what waits for lists, what receives events. `Topology` alone knows.
 
 A single server has the simplest answer, given here; a cluster's is `juggler.broker.redis.cluster`.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from juggler.broker.redis import many_uris
+from juggler.broker.redis.call_source import BlockingSource, CallSource, PollingSource, PopLink
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Connector, Link, OnReply
-from juggler.broker.redis.pop import ListPopper, ManyListsPopper, PopLink, Popper
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, Receiver, Topics
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.results import OnResults, OwnList, ResultsReader
-from juggler.broker.redis.tracked_pop import TrackedListsPopper
-from juggler.broker.redis.tracking import Tracking
+from juggler.broker.redis.results_reader import OnResults, ResultsReader, SingleListReader
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
@@ -26,7 +25,7 @@ VERY_MANY = 200
 """Lists from which on Redis is asked to tell which of them have something."""
 
 
-class Routes(ABC):
+class Topology(ABC):
     """Chooses the link for each command, and makes whatever waits for something on connections of its own."""
 
     @abstractmethod
@@ -46,7 +45,7 @@ class Routes(ABC):
         """Call ``function`` whenever a connection for commands is there again."""
 
     @abstractmethod
-    def make_popper(self, lists: Sequence[bytes]) -> Popper:
+    def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
         """Return what pops from lists of calls."""
 
     @abstractmethod
@@ -86,7 +85,7 @@ class Routes(ABC):
         """Close the links for commands: those who wait for a reply fail. Idempotent."""
 
 
-class SingleServer(Routes):
+class SingleServer(Topology):
     """All keys live on one server, and all commands leave on one link."""
 
     def __init__(self, connector: Connector, names: Names, watchdog: Watchdog, blocking_timeout: float) -> None:
@@ -108,15 +107,14 @@ class SingleServer(Routes):
     def on_up(self, function: Callable[[], None]) -> None:
         self.link.up_functions.append(function)
 
-    def make_popper(self, lists: Sequence[bytes]) -> Popper:
+    def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
         link = PopLink("calls", self._connector, self._watchdog, self._blocking_timeout)
         if len(lists) >= VERY_MANY:
-            tracking = Tracking(link, self._connector, self._watchdog, lists, self._names.proofs)
-            return TrackedListsPopper(link, lists, tracking)
-        return ManyListsPopper(link, lists) if len(lists) >= MANY else ListPopper(link, lists)
+            return many_uris.make_source(link, self._connector, self._watchdog, lists, self._names.proofs)
+        return PollingSource(link, lists) if len(lists) >= MANY else BlockingSource(link, lists)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
-        return OwnList(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)
+        return SingleListReader(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)
 
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
         return PubSubLink("pubsub", self._connector, self._watchdog, topics, on_event)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import gevent
 import hiredis
 
+from juggler.broker.redis.cluster.nodes import ClusterNodes
+from juggler.broker.redis.cluster.slot_map import Address, Redirection, redirection
+from juggler.broker.redis.commands import ASKING
 from juggler.broker.redis.link import Connector, Link, OnReply, Reply, ignore
-from juggler.broker.redis.slotmap import Address, Redirection, redirection
 from juggler.errors import BrokerUnavailable
-
-if TYPE_CHECKING:
-    from juggler.broker.redis.cluster import Cluster
-
-ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 MOVE_INTERVAL = 0.05
 """The least number of seconds between two moves: nodes that disagree would send us to and fro."""
@@ -62,14 +58,14 @@ class Follower(ABC):
         link: the link of the moment.
     """
 
-    def __init__(self, cluster: Cluster, slot: int) -> None:
+    def __init__(self, nodes: ClusterNodes, slot: int) -> None:
         self.link: Following
-        self._cluster = cluster
+        self._nodes = nodes
         self._slot = slot
         self._moved = 0.0
         self._closed = False
-        self._use(cluster.slots.master_of(slot))
-        cluster.slots.on_change.append(self._on_change)
+        self._use(nodes.slots.master_of(slot))
+        nodes.slots.on_change.append(self._on_change)
 
     @abstractmethod
     def make_link(self, connector: Connector) -> Following:
@@ -78,26 +74,26 @@ class Follower(ABC):
     def on_lost(self, link: Following, error: BrokerUnavailable) -> None:
         """A connection, or an attempt to make one, has failed."""
         if link is self.link and not self._closed:
-            self._cluster.slots.refresh()
+            self._nodes.slots.refresh()
             if link.asking:
-                self._move(self._cluster.slots.master_of(self._slot))
+                self._move(self._nodes.slots.master_of(self._slot))
 
     def on_redirected(self, link: Following, to: Redirection) -> None:
         """The slot has gone, or a part of it."""
         if link is self.link:
             if not to.asking:
-                self._cluster.slots.learn(to)
+                self._nodes.slots.learn(to)
             self._move(to.address, asking=to.asking)
 
     def close(self) -> None:
         """End at once. Idempotent."""
         self._closed = True
-        if self._on_change in self._cluster.slots.on_change:
-            self._cluster.slots.on_change.remove(self._on_change)
+        if self._on_change in self._nodes.slots.on_change:
+            self._nodes.slots.on_change.remove(self._on_change)
         self.link.close()
 
     def _on_change(self) -> None:
-        address = self._cluster.slots.master_of(self._slot)
+        address = self._nodes.slots.master_of(self._slot)
         # A slot that is on its way is not in the map yet.
         if address != self.link.address and not (self.link.asking and self.link.up):
             self._move(address)
@@ -114,5 +110,5 @@ class Follower(ABC):
             gevent.spawn_later(pause, self.link.start)
 
     def _use(self, address: Address, *, asking: bool = False) -> None:
-        self.link = self.make_link(self._cluster.connector_to(address))
+        self.link = self.make_link(self._nodes.connector_to(address))
         self.link.follow(self, address, asking=asking)

@@ -14,7 +14,7 @@ import redis
 from redis.cluster import parse_cluster_slots
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from juggler.broker.redis.connect import REFUSALS
+from juggler.broker.redis.connector import REFUSALS
 from juggler.broker.redis.link import Closed, Connector, Reply
 from juggler.errors import BrokerUnavailable
 

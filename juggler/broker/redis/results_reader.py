@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import gevent
 
+from juggler.broker.redis.call_source import PopLink
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import BaseLink, Connector, as_error
-from juggler.broker.redis.pop import PopLink
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 from juggler.process.uuids import new_uuid
@@ -83,7 +83,7 @@ class ResultsReader(ABC):
         """Read no more. Idempotent."""
 
 
-class OwnList(ResultsReader):
+class SingleListReader(ResultsReader):
     """One list for all results."""
 
     def __init__(

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from gevent.event import AsyncResult
 
+from juggler.broker.redis.commands import pack, packed_key, pop_first
 from juggler.broker.redis.link import Connector, Link, Reply, as_error
-from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
@@ -51,11 +51,11 @@ class PopLink(Link):
         Raises:
             BrokerUnavailable: there is no connection; ``on_batch`` is told nothing then.
         """
-        if self.modern is None:
-            self.once_known(partial(self.pop, keys, limit, on_batch), on_batch)
+        if self.supports_redis7 is None:
+            self.when_version_known(partial(self.pop, keys, limit, on_batch), on_batch)
             return
         limit = self.bounded(limit)
-        if self.modern:
+        if self.supports_redis7:
             packed = pack(b"BLMPOP", b"%.3f" % self.blocking_timeout, len(keys), *keys, b"RIGHT", b"COUNT", limit)
             self.send(packed, (lambda reply: self._on_popped(reply, on_batch),))
         else:
@@ -99,7 +99,7 @@ class PopLink(Link):
         on_batch(batch)
 
 
-class Popper(ABC):
+class CallSource(ABC):
     """Pops from a fixed set of lists, for one greenlet at a time."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Popper(ABC):
         """End at once; what a pop under way may already have taken from Redis is lost. Idempotent."""
 
 
-class ListPopper(Popper):
+class BlockingSource(CallSource):
     """Pops from lists that one link can wait for at once."""
 
     def __init__(self, link: PopLink, lists: Sequence[bytes]) -> None:
@@ -139,7 +139,7 @@ class ListPopper(Popper):
         self._link.close()
 
 
-class ManyListsPopper(ListPopper):
+class PollingSource(BlockingSource):
     """The same for so many lists that to name them all for each call costs more than the call.
 
     A blocking pop ends with the first list that has something, and names all of them again for the next. So when there
@@ -149,7 +149,7 @@ class ManyListsPopper(ListPopper):
 
     def __init__(self, link: PopLink, lists: Sequence[bytes]) -> None:
         super().__init__(link, lists)
-        packed = [_packed(key) for key in lists]
+        packed = [packed_key(key) for key in lists]
         size = -(-len(packed) // MOST_PARTS)
         self._chunks = deque(
             (len(packed[start : start + size]), b"".join(packed[start : start + size]))
@@ -160,7 +160,7 @@ class ManyListsPopper(ListPopper):
         self._may_look = True
 
     def pop(self, limit: int) -> list[list[bytes]]:
-        if self._busy and self._may_look and limit > 1 and self._link.modern:
+        if self._busy and self._may_look and limit > 1 and self._link.supports_redis7:
             batches = self._look(limit)
             if batches:
                 return batches
@@ -177,12 +177,13 @@ class ManyListsPopper(ListPopper):
         # Half of it from lists that had more than was taken, a little from each part of all lists.
         hot = self._hot[: limit // 2]
         counts = [limit // 2 // len(hot)] * len(hot) if hot else []
-        commands = [_lmpop([(1, key)], count) for key, count in zip(hot, counts, strict=True)]
+        commands = [pop_first(1, key, count) for key, count in zip(hot, counts, strict=True)]
         left = limit - sum(counts)
         parts = min(left, len(chunks))
         for part in range(parts):
             of_part = chunks[part * len(chunks) // parts : (part + 1) * len(chunks) // parts]
-            commands.append(_lmpop(of_part, left // parts))
+            keys = sum(size for size, _ in of_part)
+            commands.append(pop_first(keys, b"".join(text for _, text in of_part), left // parts))
         counts += [left // parts] * parts
         replies: list[Any] = []
         last: AsyncResult = AsyncResult()
@@ -192,7 +193,7 @@ class ManyListsPopper(ListPopper):
         if popped:
             # Redis does not have them any more, whatever became of other commands: the next pop hears of that.
             full = [reply[0] for reply, count in popped if len(reply[1]) >= count]
-            self._hot = [_packed(key) for key in full[:MOST_HOT]]
+            self._hot = [packed_key(key) for key in full[:MOST_HOT]]
             batch = [payload for reply, _ in popped for payload in reply[1]]
             self._link.note_sizes(batch)
             return [batch]
@@ -204,15 +205,3 @@ class ManyListsPopper(ListPopper):
             self._may_look = False
             log.warning("many URIs are served faster with a right to more, see docs/redis.md: %s", failure)
         return []
-
-
-def _packed(key: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(key), key)
-
-
-def _lmpop(chunks: Sequence[tuple[int, bytes]], count: int) -> bytes:
-    """Pack a command that pops from the first of some lists that has anything."""
-    keys = sum(size for size, _ in chunks)
-    head = b"*%d\r\n$5\r\nLMPOP\r\n$%d\r\n%d\r\n" % (keys + 5, len(str(keys)), keys)
-    tail = b"$5\r\nRIGHT\r\n$5\r\nCOUNT\r\n$%d\r\n%d\r\n" % (len(str(count)), count)
-    return head + b"".join(text for _, text in chunks) + tail

@@ -1,7 +1,7 @@
-"""`Cluster`: routes to the masters of a Redis Cluster, which move, die and come back.
+"""The nodes of a Redis Cluster: one link for commands to each master, and the map that says which has which slot.
 
-There is one link for commands to each master. A command that was sent to the wrong node has not been executed: it is
-sent once more, to the node that the answer names, and the slot map is renewed.
+Masters move, die and come back. A command that was sent to the wrong node has not been executed: it is sent once more,
+to the node that the error names, and the slot map is refreshed.
 """
 
 from __future__ import annotations
@@ -10,19 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import hiredis
 
-from juggler.broker.redis.any_node import AnyNode
-from juggler.broker.redis.follower import ASKING
+from juggler.broker.redis.cluster.slot_map import Address, Redirection, SlotMap, key_slot, redirection
+from juggler.broker.redis.commands import ASKING, PING, pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Connector, Link, OnReply, Reply, ignore
-from juggler.broker.redis.pop import Popper
-from juggler.broker.redis.receiver import OnEvent, Receiver, Topics
-from juggler.broker.redis.resp import pack
-from juggler.broker.redis.results import OnResults, ResultsReader
-from juggler.broker.redis.routes import Routes
-from juggler.broker.redis.sharded import ShardedPubSub
-from juggler.broker.redis.slot_pop import SlotsPopper
-from juggler.broker.redis.slot_results import ListPerMaster
-from juggler.broker.redis.slotmap import Address, Redirection, SlotMap, key_slot, redirection
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
@@ -30,13 +21,13 @@ from juggler.errors import BrokerUnavailable
 class NodeLink(Link):
     """The link for commands to one node. What turns out to live on another one is sent there, once."""
 
-    def __init__(self, address: Address, cluster: Cluster) -> None:
-        super().__init__(f"commands {address[0]}:{address[1]}", cluster.connector_to(address), cluster.watchdog)
+    def __init__(self, address: Address, nodes: ClusterNodes) -> None:
+        super().__init__(f"commands {address[0]}:{address[1]}", nodes.connector_to(address), nodes.watchdog)
         self.address = address
-        self._cluster = cluster
+        self._nodes = nodes
 
     def send(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
-        request = _Request(packed, tuple(on_replies), self.address, self._cluster)
+        request = _Request(packed, tuple(on_replies), self.address, self._nodes)
         super().send(packed, [request.on_reply] * len(request.on_replies))
 
     def send_finally(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
@@ -44,23 +35,23 @@ class NodeLink(Link):
         super().send(packed, on_replies)
 
     def ping(self) -> None:
-        self.send_finally(pack(b"PING"), (ignore,))
+        self.send_finally(PING, (ignore,))
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         super().on_lost(error)
-        self._cluster.slots.refresh()
+        self._nodes.slots.refresh()
 
 
 class _Request:
     """Commands that were sent together; their replies are told in order when all are known."""
 
-    __slots__ = ("_address", "_cluster", "_left", "_packed", "_redirections", "_replies", "on_replies")
+    __slots__ = ("_address", "_left", "_nodes", "_packed", "_redirections", "_replies", "on_replies")
 
-    def __init__(self, packed: bytes, on_replies: tuple[OnReply, ...], address: Address, cluster: Cluster) -> None:
+    def __init__(self, packed: bytes, on_replies: tuple[OnReply, ...], address: Address, nodes: ClusterNodes) -> None:
         self.on_replies = on_replies
         self._packed = packed
         self._address = address
-        self._cluster = cluster
+        self._nodes = nodes
         self._replies: list[Reply] = []
         self._redirections: dict[int, Redirection] = {}
         self._left = 0
@@ -97,7 +88,7 @@ class _Request:
                 self._tell()
 
         try:
-            link = self._cluster.follow(to)
+            link = self._nodes.follow(to)
             if to.asking:
                 link.send_finally(ASKING + packed, (ignore, on_reply))
             else:
@@ -106,15 +97,16 @@ class _Request:
             on_reply(error)
 
 
-class Cluster(Routes):
-    """See `juggler.broker.redis.routes.Routes`.
+class ClusterNodes:
+    """Links to the nodes of a cluster.
 
     Attributes:
-        names: of the keys.
+        names: names of the keys.
         slots: the slot map.
-        connector_to: makes connectors to nodes.
-        watchdog: the broker's.
-        blocking_timeout: seconds for which Redis holds a pop when there is nothing to pop.
+        connector_to: returns the connector of a node.
+        watchdog: the broker's watchdog.
+        blocking_timeout: seconds for which Redis blocks a pop while the lists are empty.
+        on_up: functions that are called whenever a connection for commands is up again, or the slot map has changed.
     """
 
     def __init__(
@@ -124,64 +116,59 @@ class Cluster(Routes):
         names: Names,
         watchdog: Watchdog,
         blocking_timeout: float,
-        *,
-        sharded: bool = False,
     ) -> None:
-        """Make routes that know no more than ``seeds``, some nodes of the cluster."""
+        """Create an unconnected set of nodes from ``seeds``, some nodes of the cluster."""
         self.names = names
         self.slots = SlotMap(seeds, connector_to)
         self.connector_to = connector_to
         self.watchdog = watchdog
         self.blocking_timeout = blocking_timeout
+        self.on_up: list[Callable[[], None]] = []
         self._links: dict[Address, NodeLink] = {}
-        self._pubsub = ShardedPubSub(self) if sharded else AnyNode(self)
-        self._up_functions: list[Callable[[], None]] = []
         self._closed = False
         self.slots.on_change.append(self._on_change)
 
-    def link_for(self, key: bytes) -> Link:
+    def link_for(self, key: bytes) -> NodeLink:
+        """Return the link to the master of a key's slot."""
         return self.link_to(self.slots.master_of(key_slot(key)))
 
-    def links(self) -> list[Link]:
+    def master_links(self) -> list[NodeLink]:
+        """Return the links to all masters; while none is known, to the seeds."""
         return [self.link_to(master) for master in self.slots.masters or self.slots.seeds]
 
     def link_to(self, address: Address) -> NodeLink:
-        """Return the link for commands to a node."""
+        """Return the link to a node.
+
+        Raises:
+            BrokerUnavailable: the broker is closed.
+        """
         link = self._links.get(address)
         if link is None:
             if self._closed:
                 raise BrokerUnavailable("the broker is closed")
             link = self._links[address] = NodeLink(address, self)
-            link.up_functions.append(self._tell_up)
+            link.up_functions.append(self._notify_up)
         return link
 
     def follow(self, to: Redirection) -> NodeLink:
-        """Return the link to the node that a redirection names, and remember what it says."""
+        """Return the link to the node that a redirection names, and learn from the redirection."""
         if not to.asking:
             self.slots.learn(to)
         return self.link_to(to.address)
 
-    def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
-        self._pubsub.publish(channel, payload, on_reply)
-
-    def on_up(self, function: Callable[[], None]) -> None:
-        self._up_functions.append(function)
-
-    def make_popper(self, lists: Sequence[bytes]) -> Popper:
-        return SlotsPopper(self, lists)
-
-    def make_results_reader(self, on_results: OnResults) -> ResultsReader:
-        return ListPerMaster(self, on_results)
-
-    def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
-        return self._pubsub.make_receiver(topics, on_event)
-
     def connect(self) -> None:
+        """Load the slot map and start the links to all masters.
+
+        Raises:
+            BrokerUnavailable: no node answers.
+            redis.RedisError: the credentials are refused.
+        """
         self.slots.load()
-        for master in self.slots.masters:
-            self.link_to(master).start()
+        for link in self.master_links():
+            link.start()
 
     def close(self) -> None:
+        """Close all links. Idempotent."""
         self._closed = True
         self.slots.close()
         for link in self._links.values():
@@ -189,13 +176,13 @@ class Cluster(Routes):
         self._links.clear()
 
     def _on_change(self) -> None:
-        """Give up links to nodes that are gone; what waited for them may go to others now."""
+        """Close links to nodes that have left; requests for them may go to other nodes now."""
         known = self.slots.nodes
         gone = [address for address, link in self._links.items() if address not in known and not link.usable]
         for address in gone:
             self._links.pop(address).close()
-        self._tell_up()
+        self._notify_up()
 
-    def _tell_up(self) -> None:
-        for function in self._up_functions:
+    def _notify_up(self) -> None:
+        for function in self.on_up:
             function()

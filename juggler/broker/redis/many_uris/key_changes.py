@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import hiredis
 
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import NO_MASTER, BaseLink, Connector, Reply
-from juggler.broker.redis.resp import pack
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 from juggler.process.uuids import new_uuid
@@ -21,7 +21,7 @@ PROOF_LIFETIME = 5000
 """Milliseconds for which a connection's key is there."""
 
 
-class ChangesLink(BaseLink):
+class KeyChanges(BaseLink):
     """Receives the names.
 
     Attributes:

@@ -18,10 +18,10 @@ from typing import Any, TypeGuard
 import hiredis
 from gevent.event import Event
 
-from juggler.broker.redis.changes import ChangesLink
+from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import Connector, Link, OnReply, Reply, ignore
-from juggler.broker.redis.marked import Marked
-from juggler.broker.redis.resp import pack
+from juggler.broker.redis.many_uris.key_changes import KeyChanges
+from juggler.broker.redis.many_uris.pending_queues import PendingQueues
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
@@ -38,15 +38,21 @@ MOST_DECEPTIONS = 2
 
 
 class Tracking:
-    """Keeps ``marked`` in step with what is in some lists.
+    """Keeps ``pending`` in step with what is in some lists.
 
     Attributes:
-        marked: lists that may have something. Who takes one marks it again if there may be more in it.
-        on: whether ``marked`` is in step.
+        pending: lists that may have something. Who takes one marks it again if there may be more in it.
+        on: whether ``pending`` is in step.
     """
 
     def __init__(
-        self, link: Link, connector: Connector, watchdog: Watchdog, lists: Sequence[bytes], proof_prefix: bytes
+        self,
+        link: Link,
+        connector: Connector,
+        watchdog: Watchdog,
+        lists: Sequence[bytes],
+        pending: PendingQueues,
+        proof_prefix: bytes,
     ) -> None:
         """Begin when ``link`` is connected.
 
@@ -55,9 +61,10 @@ class Tracking:
             connector: makes the other connection.
             watchdog: looks after that.
             lists: names of the lists.
+            pending: kept up to date.
             proof_prefix: of a key that proves that both connections lead to one server.
         """
-        self.marked = Marked(lists)
+        self.pending = pending
         self.on = False
         self._refused = False
         self._link = link
@@ -72,7 +79,7 @@ class Tracking:
         self._asked = False
         self._epoch = 0
         self._no_lists: set[bytes] = set()
-        self._changes = ChangesLink(
+        self._changes = KeyChanges(
             connector, watchdog, proof_prefix, on_turn=self._on_changes_turn, on_changed=self._on_changed
         )
         link.up_functions.append(self._on_link_up)
@@ -81,14 +88,14 @@ class Tracking:
     # For who pops
 
     def wait(self, timeout: float) -> bool:
-        """Wait until a list is marked, so long at most, and return whether there is one.
+        """Wait until a list is pending, so long at most, and return whether there is one.
 
         It ends early when `on` does, and when it is time to `refresh`.
         """
-        if not self.marked:
+        if not self.pending:
             self._turn.clear()
             self._turn.wait(max(0.0, min(timeout, self._due - time.monotonic())))
-        return bool(self.marked)
+        return bool(self.pending)
 
     def refresh(self) -> None:
         """Do what is to be done every `PERIOD`."""
@@ -104,7 +111,7 @@ class Tracking:
             else:
                 self.refuse(error)
         else:
-            self._accounted = self.marked.keys()
+            self._accounted = self.pending.keys()
             self.survey()
 
     def survey(self) -> None:
@@ -212,18 +219,18 @@ class Tracking:
         self._accounted = None
         self._failures = 0
         self.on = True
-        self._mark(found)
+        self._add(found)
 
     def _on_changed(self, keys: list[bytes]) -> None:
         if self._accounted is not None:
             self._accounted.update(keys)
         elif self._untold:
             self._untold.difference_update(keys)
-        self._mark(keys)
+        self._add(keys)
 
-    def _mark(self, keys: Sequence[bytes]) -> None:
-        self.marked.mark(keys)
-        if self.marked:
+    def _add(self, keys: Sequence[bytes]) -> None:
+        self.pending.add(keys)
+        if self.pending:
             self._turn.set()
 
     def _fail(self, error: Exception) -> None:
@@ -248,7 +255,7 @@ class Tracking:
         self.on = False
         self._untold.clear()
         self._accounted = None
-        self.marked.clear()
+        self.pending.clear()
         self._turn.set()
 
 

@@ -27,7 +27,7 @@ class HeldResult(NamedTuple):
     failed: bool | None
 
 
-class HeldResults:
+class UnsentResults:
     """A queue of results, in their order."""
 
     def __init__(self, send: Callable[[HeldResult], None], watchdog: Watchdog) -> None:

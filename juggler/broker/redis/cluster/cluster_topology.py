@@ -1,0 +1,55 @@
+"""The topology of a Redis Cluster: keys live on the master of their slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from juggler.broker.redis.call_source import CallSource
+from juggler.broker.redis.cluster.cluster_pubsub import BroadcastPubSub, ShardedPubSub
+from juggler.broker.redis.cluster.nodes import ClusterNodes
+from juggler.broker.redis.cluster.slot_results import ListPerMaster
+from juggler.broker.redis.cluster.slots_source import SlotsSource
+from juggler.broker.redis.link import Link, OnReply
+from juggler.broker.redis.receiver import OnEvent, Receiver, Topics
+from juggler.broker.redis.results_reader import OnResults, ResultsReader
+from juggler.broker.redis.topology import Topology
+
+
+class ClusterTopology(Topology):
+    """See `juggler.broker.redis.topology.Topology`.
+
+    Attributes:
+        nodes: the nodes of the cluster.
+        pubsub: chooses the nodes for events.
+    """
+
+    def __init__(self, nodes: ClusterNodes, *, sharded: bool = False) -> None:
+        self.nodes = nodes
+        self.pubsub = ShardedPubSub(nodes) if sharded else BroadcastPubSub(nodes)
+
+    def link_for(self, key: bytes) -> Link:
+        return self.nodes.link_for(key)
+
+    def links(self) -> list[Link]:
+        return list(self.nodes.master_links())
+
+    def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
+        self.pubsub.publish(channel, payload, on_reply)
+
+    def on_up(self, function: Callable[[], None]) -> None:
+        self.nodes.on_up.append(function)
+
+    def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
+        return SlotsSource(self.nodes, lists)
+
+    def make_results_reader(self, on_results: OnResults) -> ResultsReader:
+        return ListPerMaster(self.nodes, on_results)
+
+    def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
+        return self.pubsub.make_receiver(topics, on_event)
+
+    def connect(self) -> None:
+        self.nodes.connect()
+
+    def close(self) -> None:
+        self.nodes.close()
