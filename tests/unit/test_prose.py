@@ -1,0 +1,70 @@
+"""Refuse the words that juggler does not use, in everything that a person reads: see `tests.prose`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from juggler.callee.cli import main as callee_command
+from juggler.cli.main import main as juggler_command
+from tests.prose import ROOT, check, files, words_in
+
+PLACES = ["Makefile"]
+
+BAD = '''"""Tell whoever waits that nobody serves this."""
+
+log.warning(Line("redis: the call is given up", uri=uri))  # we begin anew
+raise ConfigError(f"at most {most} at a time, and {name} has no right to it")
+'''
+
+GOOD = '''"""Return the calls in flight, one list at a time."""
+
+raise ConfigError(f"[server] {key}: unknown key; did you mean {near}?")  # both are in the message
+'''
+
+
+@pytest.mark.parametrize("path", files(*PLACES), ids=lambda path: str(path.relative_to(ROOT)))
+def test_words(path: Path) -> None:
+    assert not [str(finding) for finding in check(path)]
+
+
+def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+    """Yield each text that ``--help`` shows, of a command and the commands below it."""
+    yield name, " ".join(filter(None, [command.help, command.short_help, command.epilog]))
+    for parameter in command.params:
+        yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
+    for inner in getattr(command, "commands", {}).values():
+        yield from help_texts(inner, f"{name} {inner.name}")
+
+
+HELP = [*help_texts(juggler_command, "juggler"), *help_texts(callee_command, "juggler-callee")]
+LATER = {"juggler", "juggler-callee", *(f"juggler-callee {name}" for name in ("concurrency", "threads", "reload"))}
+HELP = [(name, text) for name, text in HELP if name not in LATER]
+
+
+@pytest.mark.parametrize(("name", "text"), HELP, ids=[name for name, _ in HELP])
+def test_help_texts(name: str, text: str) -> None:
+    assert not list(words_in(text))
+
+
+def test_refused_words_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.prose.ROOT", tmp_path)
+    (tmp_path / "bad.py").write_text(BAD)
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "bad.md").write_text("It says so.\n\n```sh\nwhoever  # or nobody\n```\n[we](http://us/)\n")
+
+    found = [(finding.place, finding.word) for finding in check(tmp_path / "bad.py")]
+    assert found == [
+        *[("bad.py:1", word) for word in ("tell", "nobody", "whoever")],
+        *[("bad.py:3", word) for word in ("we", "anew", "given up")],
+        *[("bad.py:4", word) for word in ("at a time", "no right to")],
+    ]
+    assert check(tmp_path / "good.py") == []
+    assert [(f.place, f.word) for f in check(tmp_path / "bad.md")] == [
+        ("bad.md:1", "says"),
+        ("bad.md:4", "nobody"),
+        ("bad.md:6", "we"),
+    ]
