@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from juggler.broker.redis import RedisBroker
+from juggler.handlers import chain
 from juggler.handlers.authorize import Rule, authorize
 from juggler.handlers.rate_limit import rate_limit
 from juggler.handlers.recover import recover
 from juggler.server import Server
-from juggler.server.processing import chain
 from juggler.wsgi import Application
 
 PAGE = (Path(__file__).parent / "index.html").read_bytes()

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-from juggler.callee.metrics import WORDS, go_variables
+from juggler.callee.metric_names import CALLEE, counts_by_uri
 from juggler.errors import ConfigError
 from juggler.process.metrics import Snapshot
-from juggler.process.metrics.exposition import CONTENT_TYPE, prometheus
+from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 
 log = logging.getLogger("juggler.callee")
 
@@ -87,9 +87,10 @@ def _page(path: str, status: Status) -> tuple[int, str, bytes]:
     if path == HEALTH:
         return (503 if status.unwell else 200), text, f"{status.unwell or 'consuming'}\n".encode()
     if path == METRICS:
-        return 200, CONTENT_TYPE, prometheus(status.snapshot, WORDS)
+        return 200, CONTENT_TYPE, prometheus(status.snapshot, CALLEE)
     if path == VARIABLES:
-        return 200, "application/json", json.dumps({"juggler": go_variables(status.snapshot)}).encode()
+        variables = go_variables(status.snapshot, CALLEE) | {"URIs": counts_by_uri(status.snapshot)}
+        return 200, "application/json", json.dumps({"juggler": variables}).encode()
     return 404, text, f"nothing is here; there are {HEALTH}, {METRICS} and {VARIABLES}\n".encode()
 
 

@@ -21,7 +21,7 @@ from types import FrameType
 
 from juggler.callee.command_options import Options, shortened
 from juggler.callee.health import HealthServer, Status, check_file, touch
-from juggler.callee.metrics import total
+from juggler.callee.metric_names import summary
 from juggler.callee.supervisor_messages import CONTROL_VARIABLE, STOP, Lines, Report, Serving, serving_line
 from juggler.errors import ConfigError
 from juggler.process import logs
@@ -154,7 +154,7 @@ class Supervisor:
             for _ in range(self._options.processes):
                 self._start_or_later()
             self._loop()
-        self._say(f"stopped: {total(self._retired)}")
+        self._say(f"stopped: {summary(self._retired)}")
         return self._exit_code
 
     def close(self) -> None:

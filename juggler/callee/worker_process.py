@@ -24,7 +24,7 @@ from juggler.broker import redis  # noqa: E402
 from juggler.broker.redis import RedisBroker, wait_for  # noqa: E402
 from juggler.callee.command_options import Options, chosen, shortened  # noqa: E402
 from juggler.callee.health import HealthServer, Status, check_file, touch  # noqa: E402
-from juggler.callee.metrics import total  # noqa: E402
+from juggler.callee.metric_names import summary  # noqa: E402
 from juggler.callee.registry import load_callee  # noqa: E402
 from juggler.callee.supervisor_messages import CONTROL_VARIABLE, Report, Serving, encode, serving_line  # noqa: E402
 from juggler.callee.worker import Worker  # noqa: E402
@@ -173,7 +173,7 @@ class _Alone:
             worker.start()
             self._say(serving_line(self._process.serving, 1, shortened(self._process.uris)))
             given_up = worker.run()
-            self._say(f"stopped: {total(worker.snapshot())}")
+            self._say(f"stopped: {summary(worker.snapshot())}")
         if self._again and not self._stopping:
             self._process.close()
             sys.stdout.flush()

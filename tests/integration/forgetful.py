@@ -6,9 +6,9 @@ import itertools
 import os
 
 from juggler.broker.redis import RedisBroker
+from juggler.handlers import chain
 from juggler.protocol.messages import Ack, Evnt
 from juggler.server import Server
-from juggler.server.processing import chain
 
 _numbers = {Evnt: itertools.count(1), Ack: itertools.count(1)}
 

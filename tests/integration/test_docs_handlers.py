@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from juggler.handlers import chain
 from juggler.protocol.messages import MessageType
-from juggler.server.processing import chain
 from tests.docs import run_blocks
 from tests.stack import Wire, running_server, serving
 

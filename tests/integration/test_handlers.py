@@ -7,9 +7,9 @@ import pytest
 from gevent.event import Event
 
 from juggler.errors import NackCode, Refused
+from juggler.handlers import chain, process_message
 from juggler.protocol.messages import Call, Evnt, MessageType, Res
 from juggler.server import Server
-from juggler.server.processing import chain, process_message
 from tests.stack import Wire, running_server, serving
 
 CALL, PUB, SUB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 7, 8, 9, 10))

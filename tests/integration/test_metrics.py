@@ -12,7 +12,7 @@ import urllib.request
 from contextlib import ExitStack
 
 from juggler.broker.redis import RedisBroker
-from juggler.callee.metrics import WORDS
+from juggler.callee.metric_names import CALLEE
 from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
 from juggler.process.metrics import Snapshot
 from juggler.process.metrics.exposition import prometheus
@@ -134,7 +134,7 @@ def test_the_documents_name_what_there_is():
                 wire.receive()
             text = get(running.url, "/metrics")
     told = set(re.findall(rf"^# TYPE ({NAMES}) ", text, re.MULTILINE))
-    by_callees = prometheus(Snapshot(), WORDS).decode()
+    by_callees = prometheus(Snapshot(), CALLEE).decode()
     told |= set(re.findall(rf"^# TYPE ({NAMES}) ", by_callees, re.MULTILINE))
     documented = set(re.findall(rf"^\| `({NAMES})", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
     assert documented == told

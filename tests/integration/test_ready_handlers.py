@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 from juggler.errors import ConfigError, Refused
+from juggler.handlers import chain
 from juggler.handlers.allow import allow
 from juggler.handlers.authorize import Rule, authorize
 from juggler.handlers.drill import drill
@@ -17,7 +18,6 @@ from juggler.handlers.rate_limit import rate_limit
 from juggler.handlers.recover import recover
 from juggler.handlers.rewrite import rewrite
 from juggler.protocol.messages import MessageType
-from juggler.server.processing import chain
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 

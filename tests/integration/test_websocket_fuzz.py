@@ -15,7 +15,7 @@ import pytest
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from juggler.server.websocket.options import WebSocketOptions
+from juggler.server.websocket.limits import WebSocketOptions
 from juggler.server.websocket.parser import Parser
 from tests.rawframes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client, parse
 

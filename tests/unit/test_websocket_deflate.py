@@ -10,7 +10,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from juggler.server.websocket.deflate import MessageDeflater, MessageInflater, SharedText, negotiate
-from juggler.server.websocket.options import DeflateOptions, WebSocketOptions
+from juggler.server.websocket.limits import DeflateOptions, WebSocketOptions
 from juggler.server.websocket.parser import Parser
 from tests.rawframes import CONTINUATION, PING, PONG, TEXT, client, parse
 

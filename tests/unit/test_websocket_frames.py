@@ -11,7 +11,7 @@ import websockets.utils
 from websockets.frames import Frame, Opcode
 
 from juggler.server.websocket.frames import PING_FRAME, binary_frame, close_frame, text_frame
-from juggler.server.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
+from juggler.server.websocket.limits import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.server.websocket.parser import Parser
 from tests.rawframes import (
     BINARY,

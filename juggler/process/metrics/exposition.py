@@ -1,9 +1,9 @@
-"""How a snapshot is told: as text for Prometheus, and as the Go package's variables. The one user of its library."""
+"""Format a snapshot: for Prometheus, and as the Go package's variables. Only this file uses prometheus_client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import (
@@ -20,73 +20,114 @@ from juggler.process.metrics.rates import Samples
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "juggler_messages": ("Messages.", ("direction", "type")),
-    "juggler_invalid_messages": ("What came in and was no message that is allowed.", ()),
-    "juggler_slow_messages": ("Messages whose processing took over 100 ms.", ("type",)),
-    "juggler_nacks": ("NACKs sent.", ("code",)),
-    "juggler_closes": ("Connections that have ended.", ("code",)),
-    "juggler_refused": ("Handshakes refused.", ("status",)),
-    "juggler_connections_opened": ("Connections made.", ()),
-    "juggler_connection_greenlets": ("Greenlets made for connections.", ()),
-    "juggler_handler_errors": ("Failures of the handler.", ()),
-    "juggler_write_limit_exceeded": ("Messages over the write limit.", ()),
-    "juggler_calls_expired": ("Calls whose time was over before a result came.", ()),
-    "juggler_calls_pushed": ("Calls given to the broker.", ()),
-    "juggler_results_dropped": ("Results that nobody waited for.", ()),
-    "juggler_results_invalid": ("Results that are none.", ()),
-    "juggler_events_received": ("Events from the broker.", ()),
-    "juggler_events_invalid": ("Publications that are no events.", ()),
-    "juggler_subscription_gaps": ("Times that events may have been lost.", ()),
-    "juggler_redis_reconnects": ("Connections to Redis that were lost.", ("link",)),
-}
-GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "juggler_connections": ("Connections now.", ()),
-    "juggler_connection_greenlets_active": ("Greenlets of connections now.", ()),
-    "juggler_calls_in_flight": ("Calls that await their result.", ()),
-    "juggler_outgoing_queue_bytes": ("Bytes that wait for clients to read.", ()),
-    "juggler_waiting_responses": ("Responses that wait for a handler.", ()),
-    "juggler_workers": ("Processes that these figures are of.", ()),
-    "juggler_loop_lag_seconds": ("Largest lateness of the event loop in the last 10 s.", ()),
-    "juggler_queue_length": ("Calls that wait for a callee.", ("uri",)),
-    "juggler_redis_up": ("Whether the link to Redis is up.", ("link",)),
-}
-HISTOGRAMS = {"calls": ("juggler_call_duration_seconds", "From CALL to RES.")}
+Described: TypeAlias = Mapping[str, tuple[str, tuple[str, ...]]]
+Sums: TypeAlias = Sequence[tuple[str, str | None]]
 
 
-class Words(NamedTuple):
-    """What the figures of a snapshot are called: for each a text, and the names of its labels."""
+class MetricNames(NamedTuple):
+    """Names and help texts of the metrics in a snapshot.
 
-    counters: Mapping[str, tuple[str, tuple[str, ...]]]
-    gauges: Mapping[str, tuple[str, tuple[str, ...]]]
+    Attributes:
+        counters: help text and names of labels, by metric.
+        gauges: the same.
+        histograms: metric and help text, by attribute of `Snapshot`.
+        variables: what the Go package's variables are the sums of: metrics and values of their label, None for all.
+    """
+
+    counters: Described
+    gauges: Described
     histograms: Mapping[str, tuple[str, str]]
+    variables: Mapping[str, Sums]
 
 
-SERVER = Words(COUNTERS, GAUGES, HISTOGRAMS)
+_READ: Sums = [("juggler_messages", f"in,{type.name}") for type in TYPES if type.is_request]
+_WRITTEN: Sums = [("juggler_messages", f"out,{type.name}") for type in TYPES if type.is_response]
+_INVALID: Sums = [("juggler_invalid_messages", None)]
 
-# Prometheus's name for what has the usual one: juggler_connections is a gauge as well.
+SERVER = MetricNames(
+    counters={
+        "juggler_messages": ("Messages.", ("direction", "type")),
+        "juggler_invalid_messages": ("Malformed messages, and messages that are not allowed.", ()),
+        "juggler_slow_messages": ("Messages that took over 100 ms to process.", ("type",)),
+        "juggler_nacks": ("NACKs sent.", ("code",)),
+        "juggler_closes": ("Connections closed.", ("code",)),
+        "juggler_refused": ("Handshakes refused.", ("status",)),
+        "juggler_connections_opened": ("Connections opened.", ()),
+        "juggler_connection_greenlets": ("Greenlets started for connections.", ()),
+        "juggler_handler_errors": ("Exceptions raised by the handler.", ()),
+        "juggler_write_limit_exceeded": ("Messages over the write limit.", ()),
+        "juggler_calls_expired": ("Calls that expired before their result arrived.", ()),
+        "juggler_calls_pushed": ("Calls queued in the broker.", ()),
+        "juggler_results_dropped": ("Results whose caller has gone.", ()),
+        "juggler_results_invalid": ("Malformed results.", ()),
+        "juggler_events_received": ("Events received from the broker.", ()),
+        "juggler_events_invalid": ("Malformed events.", ()),
+        "juggler_subscription_gaps": ("Times that events may have been lost.", ()),
+        "juggler_redis_reconnects": ("Connections to Redis lost.", ("link",)),
+    },
+    gauges={
+        "juggler_connections": ("Open connections.", ()),
+        "juggler_connection_greenlets_active": ("Greenlets of open connections.", ()),
+        "juggler_calls_in_flight": ("Calls in flight.", ()),
+        "juggler_outgoing_queue_bytes": ("Bytes queued for clients.", ()),
+        "juggler_waiting_responses": ("Responses waiting for the handler.", ()),
+        "juggler_workers": ("Processes that these metrics cover.", ()),
+        "juggler_loop_lag_seconds": ("Maximum event loop lag in the last 10 s.", ()),
+        "juggler_queue_length": ("Calls queued for callees.", ("uri",)),
+        "juggler_redis_up": ("1 if the link to Redis is connected, otherwise 0.", ("link",)),
+    },
+    histograms={"calls": ("juggler_call_duration_seconds", "Time from CALL to RES.")},
+    variables={
+        "Msgs": [*_READ, *_WRITTEN, *_INVALID],
+        "MsgsRead": [*_READ, *_INVALID],
+        "MsgsWrite": _WRITTEN,
+        **{f"Msgs{type.name}": [("juggler_messages", f"{way},{type.name}") for way in ("in", "out")] for type in TYPES},
+        "MsgsUnknown": _INVALID,
+        "SlowProcessMsg": [("juggler_slow_messages", None)],
+        **{f"SlowProcessMsg{type.name}": [("juggler_slow_messages", type.name)] for type in TYPES},
+        "ActiveConns": [("juggler_connections", None)],
+        "TotalConns": [("juggler_connections_opened", None)],
+        "ActiveConnGoros": [("juggler_connection_greenlets_active", None)],
+        "TotalConnGoros": [("juggler_connection_greenlets", None)],
+        "RecoveredPanics": [("juggler_handler_errors", None)],
+        "WriteLockTimeouts": [("juggler_closes", "4429")],
+        "WriteLimitExceeded": [("juggler_write_limit_exceeded", None)],
+        "Calls": [("juggler_calls_pushed", None)],
+        "ExpiredCalls": [("juggler_calls_expired", None)],
+        "FailedCallPayloadUnmarshals": [],
+        "FailedPTTLCalls": [],
+        "Results": [("juggler_call_duration_seconds", None)],
+        "ExpiredResults": [("juggler_results_dropped", None)],
+        "FailedResPayloadUnmarshals": [("juggler_results_invalid", None)],
+        "FailedPTTLResults": [],
+        "Events": [("juggler_events_received", None)],
+        "FailedEvntPayloadUnmarshals": [("juggler_events_invalid", None)],
+    },
+)
+
+# Prometheus adds _total to the name of a counter, so that it does not collide with the gauge juggler_connections.
 _RENAMED = {"juggler_connections_opened": "juggler_connections"}
 
 
 class _Snapshots(Collector):
-    def __init__(self, snapshot: Snapshot, words: Words) -> None:
+    def __init__(self, snapshot: Snapshot, names: MetricNames) -> None:
         self._snapshot = snapshot
-        self._words = words
+        self._names = names
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
-        for name, (text, labels) in self._words.counters.items():
+        for name, (text, labels) in self._names.counters.items():
             counter = CounterMetricFamily(_RENAMED.get(name, name), text, labels=labels)
             for label, value in snapshot.counters.get(name, {}).items():
                 counter.add_metric(label.split(",", len(labels) - 1) if labels else [], value)
             yield counter
         gauges = snapshot.gauges | snapshot.highest | snapshot.lowest
-        for name, (text, labels) in self._words.gauges.items():
+        for name, (text, labels) in self._names.gauges.items():
             gauge = GaugeMetricFamily(name, text, labels=labels)
             for label, value in gauges.get(name, {}).items():
                 gauge.add_metric([label] if labels else [], value)
             yield gauge
-        for field, (name, text) in self._words.histograms.items():
+        for field, (name, text) in self._names.histograms.items():
             family = HistogramMetricFamily(name, text, labels=["uri"])
             for uri, histogram in getattr(snapshot, field).items():
                 so_far, buckets = 0, []
@@ -97,18 +138,18 @@ class _Snapshots(Collector):
             yield family
 
 
-def prometheus(snapshot: Snapshot, words: Words = SERVER) -> bytes:
+def prometheus(snapshot: Snapshot, names: MetricNames = SERVER) -> bytes:
     """Return the snapshot in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshots(snapshot, words))
+    registry.register(_Snapshots(snapshot, names))
     return generate_latest(registry)
 
 
 def parse(text: str) -> Samples:
-    """Return what a text in Prometheus's format says.
+    """Parse Prometheus's text format.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is malformed.
     """
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -117,41 +158,14 @@ def parse(text: str) -> Samples:
     }
 
 
-def go_variables(snapshot: Snapshot) -> dict[str, int]:
-    """Return the snapshot under the names that the Go package gives to its variables."""
+def go_variables(snapshot: Snapshot, names: MetricNames = SERVER) -> dict[str, int]:
+    """Return the snapshot as the Go package's variables."""
+    values = snapshot.gauges | snapshot.counters
+    for field, (name, _) in names.histograms.items():
+        values[name] = {uri: sum(histogram.counts) for uri, histogram in getattr(snapshot, field).items()}
 
-    def of(name: str, label: str = "") -> int:
-        return int((snapshot.counters.get(name) or snapshot.gauges.get(name) or {}).get(label, 0))
+    def value(name: str, label: str | None) -> float:
+        labels = values.get(name, {})
+        return sum(labels.values()) if label is None else labels.get(label, 0)
 
-    def by_type(name: str) -> int:
-        return of("juggler_messages", f"in,{name}") + of("juggler_messages", f"out,{name}")
-
-    read = sum(of("juggler_messages", f"in,{t.name}") for t in TYPES)
-    written = sum(of("juggler_messages", f"out,{t.name}") for t in TYPES)
-    unknown = of("juggler_invalid_messages")
-    return {
-        "Msgs": read + written + unknown,
-        "MsgsRead": read + unknown,
-        "MsgsWrite": written,
-        **{f"Msgs{t.name}": by_type(t.name) for t in TYPES},
-        "MsgsUnknown": unknown,
-        "SlowProcessMsg": sum(of("juggler_slow_messages", t.name) for t in TYPES),
-        **{f"SlowProcessMsg{t.name}": of("juggler_slow_messages", t.name) for t in TYPES},
-        "ActiveConns": of("juggler_connections"),
-        "TotalConns": of("juggler_connections_opened"),
-        "ActiveConnGoros": of("juggler_connection_greenlets_active"),
-        "TotalConnGoros": of("juggler_connection_greenlets"),
-        "RecoveredPanics": of("juggler_handler_errors"),
-        "WriteLockTimeouts": of("juggler_closes", "4429"),
-        "WriteLimitExceeded": of("juggler_write_limit_exceeded"),
-        "Calls": of("juggler_calls_pushed"),
-        "ExpiredCalls": of("juggler_calls_expired"),
-        "FailedCallPayloadUnmarshals": 0,
-        "FailedPTTLCalls": 0,
-        "Results": sum(sum(histogram.counts) for histogram in snapshot.calls.values()),
-        "ExpiredResults": of("juggler_results_dropped"),
-        "FailedResPayloadUnmarshals": of("juggler_results_invalid"),
-        "FailedPTTLResults": 0,
-        "Events": of("juggler_events_received"),
-        "FailedEvntPayloadUnmarshals": of("juggler_events_invalid"),
-    }
+    return {variable: int(sum(value(*each) for each in sums)) for variable, sums in names.variables.items()}

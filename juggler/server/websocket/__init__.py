@@ -12,7 +12,7 @@ It knows nothing of juggler's messages. From a WSGI application under `WebSocket
 
 from juggler.server.websocket.deflate import SharedText
 from juggler.server.websocket.frames import binary_frame, text_frame
-from juggler.server.websocket.options import DEFAULT, DeflateOptions, WebSocketOptions
+from juggler.server.websocket.limits import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.server.websocket.stream import WebSocket
 from juggler.server.websocket.sweeper import Sweeper
 from juggler.server.websocket.upgrade import UPGRADE, WebSocketHandler

@@ -16,7 +16,7 @@ from juggler.errors import CloseCode, ConnectionClosed
 from juggler.process.output import Output, readable
 from juggler.server.websocket.deflate import Agreement, MessageDeflater, MessageInflater, SharedText
 from juggler.server.websocket.frames import PING_FRAME, close_frame, text_frame
-from juggler.server.websocket.options import DEFAULT, WebSocketOptions
+from juggler.server.websocket.limits import DEFAULT, WebSocketOptions
 from juggler.server.websocket.parser import Parser
 
 FRAMES_PER_TURN = 64

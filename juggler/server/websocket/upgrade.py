@@ -18,7 +18,7 @@ from geventwebsocket.handler import WebSocketHandler as StockHandler
 from juggler.errors import CloseCode
 from juggler.server.websocket.deflate import negotiate
 from juggler.server.websocket.handshake import accept_token, websocket_key
-from juggler.server.websocket.options import DEFAULT, WebSocketOptions
+from juggler.server.websocket.limits import DEFAULT, WebSocketOptions
 from juggler.server.websocket.requests import BoundedRequestHandler
 from juggler.server.websocket.stream import WebSocket
 
