@@ -1,4 +1,4 @@
-"""``juggler config``: whether the settings can be used, and what they are."""
+"""``juggler config``: validate and print the settings of ``juggler server``."""
 
 from __future__ import annotations
 
@@ -7,50 +7,49 @@ from typing import Any
 
 import click
 
-from juggler.cli.config.flags import config_option, load_settings, read_settings
-from juggler.cli.config.load import Settings
-from juggler.cli.config.table import BY_KEY, show
+from juggler.cli.config.flags import config_option, exit_with, load_settings, read_settings
+from juggler.cli.config.load import source_of
+from juggler.cli.config.schema import Settings
+from juggler.cli.config.table import SETTINGS, Setting, show
 from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 
 
 @click.group()
 def command() -> None:
-    """Look at the settings of juggler server: those of a file and of the environment."""
+    """Validate or print the settings of juggler server, read from a file and the environment."""
 
 
 @command.command()
 @config_option
 @verbose_option
 def check(config_file: str | None) -> None:
-    """See that the settings can be used, and print each error.
+    """Validate the configuration and print every error.
 
     \b
     Exit codes:
-      0    they can
-      2    they cannot
+      0    valid
+      2    invalid
     """
     settings, errors = read_settings(config_file)
     if not errors:
         try:
             _build(settings)
         except (ConfigError, ValueError) as error:
-            errors = [str(error)]
-    for each in errors:
-        click.echo(f"juggler config: {each}", err=True)
+            errors = [f"config: {error}"]
     if errors:
-        raise click.exceptions.Exit(2)
-    click.echo("the settings can be used")
+        exit_with(errors)
+    click.echo("the configuration is valid")
 
 
 @command.command("show")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, by key.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, by key.")
 @verbose_option
 def show_all(config_file: str | None, as_json: bool) -> None:
-    """Print the effective settings, and where each came from; secrets are masked."""
+    """Print the effective settings and the source of each; passwords are masked."""
     settings = load_settings(config_file, {})
-    shown = {key: (_shown(key, value.value), value.source) for key, value in settings.values.items()}
+    shown = {each.key: (_masked(each, settings.value(each.key)), source_of(settings, each.key)) for each in SETTINGS}
     if as_json:
         click.echo(json.dumps({key: {"value": value, "source": source} for key, (value, source) in shown.items()}))
         return
@@ -70,7 +69,7 @@ def _build(settings: Settings) -> None:
     pubsub.close()
 
 
-def _shown(key: str, value: Any) -> Any:
-    from juggler.broker.redis.url import masked
+def _masked(setting: Setting, value: Any) -> Any:
+    from juggler.broker.redis import masked
 
-    return masked(value) if value and BY_KEY[key].is_secret else value
+    return masked(value) if value and setting.is_secret else value

@@ -1,4 +1,4 @@
-"""The command ``juggler``: finds its subcommands, and turns errors into one line and an exit code."""
+"""The command ``juggler``: dispatches to subcommands, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXIT_CODES: dict[type[JugglerError], int] = {
 
 
 class Commands(click.Group):
-    """Imports a subcommand only when it is needed: one that runs a server patches modules first."""
+    """Imports a subcommand on demand: those that run a server must monkey-patch before other imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,7 +50,7 @@ class Commands(click.Group):
             click.echo(f"juggler {ctx.invoked_subcommand}: {describe(error)}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
         except BrokenPipeError:
-            # What is still buffered has nowhere to go, either.
+            # Discard what is still buffered: flushing it at exit would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(NO_READER)
         except KeyboardInterrupt:
@@ -63,25 +63,26 @@ def main() -> None:
     """RPC and pub-sub over websockets, backed by Redis.
 
     \b
-    juggler demo                        everything at once, to look at
-    juggler server                      the server; callees run with juggler-callee
-    juggler config show                 its settings, and where they come from
-    juggler stats                       what it is doing
-    juggler uris                        what callees serve
-    juggler call test.echo '[1, 2]'     a call
-    juggler client                      calls, events and more, interactively
-    juggler sub news & juggler pub news '"hello"'
+    juggler demo                        try everything: Redis, a server and example functions
+    juggler server                      run the server (juggler-callee runs your functions)
+    juggler config show                 print its settings and where they come from
+    juggler stats                       watch its metrics
+    juggler uris                        list the registered functions
+    juggler call test.echo '[1, 2]'     call a function
+    juggler sub news                    subscribe to a channel
+    juggler pub news '"hello"'          publish an event
+    juggler client                      all of these, interactively
 
     \b
     Exit codes:
-      0    done
-      1    the function that was called failed
-      2    a wrong option, argument or setting
+      0    success
+      1    the called function raised an error
+      2    invalid option, argument or setting
       3    the server refused the request
-      4    no answer in time
-      5    no connection, or the connection was lost
-      130  interrupted with Ctrl-C
-      141  nobody reads the output any more
+      4    timeout
+      5    cannot connect, or the connection was lost
+      130  interrupted by Ctrl-C
+      141  the reader of the output has closed it
     """
 
 

@@ -1,4 +1,4 @@
-"""``juggler server``: serves websockets, in one process or, with ``--workers``, in several under gunicorn."""
+"""``juggler server``: serve websockets in one process or, with ``--workers``, in several under gunicorn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from juggler.cli.config.flags import flags_of, load_settings, setting_options
-from juggler.cli.config.load import Settings
+from juggler.cli.config.schema import Settings
 from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 from juggler.process.address import format_address, parse_address
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gevent.pywsgi import WSGIServer
 
 LAST_REQUESTS = 1.0
+"""Seconds for open HTTP requests to complete after a shutdown."""
 
 
 @click.command()
@@ -25,26 +26,27 @@ LAST_REQUESTS = 1.0
 @setting_options
 @verbose_option
 def command(app: str | None, config_file: str | None, **parameters: Any) -> None:
-    """Serve websockets, until SIGTERM or Ctrl-C.
+    """Serve websockets until SIGTERM or Ctrl-C.
 
-    MODULE:OBJECT is a juggler Server, or a WSGI application, of your own; without it the options make a server.
+    MODULE:OBJECT is your own juggler Server or WSGI application. Without it, the options define the server.
 
-    A Redis that was named and does not answer is waited for, unless --fail-fast is given.
+    Every option can also be set in a file or by a variable: see juggler config show.
 
-    When it ends, it takes no new connections, waits for the results of calls under way, and closes all connections
-    with code 1001, within the seconds of --grace. A second Ctrl-C ends it at once. With several workers, the first
-    Ctrl-C does already; SIGTERM lets calls end.
+    If the Redis that you name is unreachable at startup, the server retries until it answers; --fail-fast exits
+    instead. The default Redis is not retried.
 
-    Each option can be set in a file, too, and by a variable: see juggler config show.
+    SIGTERM and Ctrl-C shut down gracefully, within --grace seconds: the server accepts no new connections, drains
+    calls in flight, and closes all connections with code 1001. A second Ctrl-C exits at once. With several workers,
+    the first Ctrl-C does; use SIGTERM to drain.
 
     \b
     Exit codes:
-      0    ended by Ctrl-C or SIGTERM
-      2    a wrong option, a port in use, no Redis
+      0    stopped by Ctrl-C or SIGTERM
+      2    invalid option or setting, port in use, or Redis unreachable
     """
     settings = load_settings(config_file, flags_of(parameters))
-    if settings["listen.workers"] > 1:
-        # gunicorn's master stays as it is; each worker patches.
+    if settings.listen.workers > 1:
+        # gunicorn's master is not monkey-patched; each worker is.
         from juggler.cli.workers import Workers, check
 
         check(settings, app)
@@ -55,7 +57,7 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
     monkey.patch_all()
     from juggler.process import logs
 
-    logs.configure(settings["log.level"], settings["log.format"])
+    logs.configure(settings.log.level, settings.log.format)
     if app is None:
         _serve_settings(settings)
     else:
@@ -65,20 +67,20 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
 
 
 def _serve_settings(settings: Settings) -> None:
-    """Serve with what the settings say alone."""
+    """Serve with a server made from the settings alone."""
     from juggler.cli.config.build import connect, make_application, make_brokers, make_server
 
     caller, pubsub = make_brokers(settings)
     try:
         server = make_server(settings, caller, pubsub)
-        # Probes are answered while Redis is waited for.
+        # Listens first: health checks are answered while Redis is unreachable.
         _serve(make_application(settings, server), settings, lambda: connect(settings, caller, pubsub))
     finally:
         caller.close()
         pubsub.close()
 
 
-def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[], None] = lambda: None) -> None:
+def _serve(application: Callable[..., Any], settings: Settings, connect: Callable[[], None] = lambda: None) -> None:
     import gevent
 
     from juggler.process.garbage import look_less_often
@@ -86,15 +88,15 @@ def _serve(application: Callable[..., Any], settings: Settings, wait: Callable[[
 
     look_less_often()
     try:
-        http = _listen(application, parse_address(settings["listen.bind"]))
-        wait()
+        http = _listen(application, parse_address(settings.listen.bind))
+        connect()
         stop = _stop_at_signal()
         paths = getattr(application, "paths", None)
         where = format_address(http.address)
         click.echo(f"juggler server: ws://{where}{paths[0]}" if paths else f"juggler server: http://{where}")
         stop.wait()
         http.close()
-        gevent.joinall([gevent.spawn(server.shut_down, settings["listen.grace"]) for server in live_servers()])
+        gevent.joinall([gevent.spawn(server.shut_down, settings.listen.grace) for server in live_servers()])
         http.stop(LAST_REQUESTS)
     finally:
         for server in live_servers():
@@ -116,7 +118,7 @@ def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServe
 
 
 def _stop_at_signal() -> Event:
-    """Return what is set at Ctrl-C or SIGTERM. The next of these does what it does by default."""
+    """Return an event that the first SIGINT or SIGTERM sets; later ones have their default effect."""
     import signal
 
     import gevent

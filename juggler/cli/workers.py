@@ -1,4 +1,4 @@
-"""``juggler server --workers N``: several processes, under gunicorn."""
+"""``juggler server --workers N``: several processes under gunicorn, which forks, restarts and stops them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import click
 from gunicorn.app.base import BaseApplication
 
-from juggler.cli.config.load import Settings
+from juggler.cli.config.schema import Settings
 from juggler.cli.printing import printable
 from juggler.errors import ConfigError
 from juggler.process.address import format_address, parse_address
 
 USAGE = 2
+_UNLIMITED = 1_000_000
 
 
 class Workers(BaseApplication):  # type: ignore[misc]
-    """gunicorn, with the settings of juggler."""
+    """gunicorn, configured by the settings of ``juggler server``."""
 
     def __init__(self, settings: Settings, app: str | None) -> None:
         self._settings = settings
@@ -27,22 +28,23 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         settings = self._settings
-        host, port = parse_address(settings["listen.bind"])
+        host, port = parse_address(settings.listen.bind)
+        # Above its limit a server responds with 503; gunicorn would leave clients waiting.
+        connections = _UNLIMITED if self._app else (settings.server.max_connections or _UNLIMITED) + 100
         options: dict[str, Any] = {
-            "bind": format_address((host or "0.0.0.0", port)),  # noqa: S104  # as one process does with no host
-            "workers": settings["listen.workers"],
+            "bind": format_address((host or "0.0.0.0", port)),  # noqa: S104  # as one process does without a host
+            "workers": settings.listen.workers,
             "worker_class": "juggler.worker.GeventWorker",
-            # Beyond its limit a server answers 503; gunicorn would let clients wait.
-            "worker_connections": 1_000_000 if self._app else (settings["server.max_connections"] or 1_000_000) + 100,
-            "graceful_timeout": max(1, round(settings["listen.grace"])),
+            "worker_connections": connections,
+            "graceful_timeout": max(1, round(settings.listen.grace)),
             "loglevel": "warning",
-            "when_ready": self._say,
+            "when_ready": self._announce,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Run until it ends.
+        """Run until stopped.
 
         Raises:
             SystemExit: with the exit codes of `juggler server`.
@@ -51,30 +53,30 @@ class Workers(BaseApplication):  # type: ignore[misc]
         try:
             super().run()
         except SystemExit as end:
-            if os.getpid() != master:  # a worker, whose code is for gunicorn's master
+            if os.getpid() != master:  # a worker: its exit code is for gunicorn's master
                 raise
-            # gunicorn has said why: it cannot listen.
+            # 1: cannot listen; gunicorn has logged the reason.
             raise SystemExit(USAGE if end.code == 1 else end.code) from None
 
-    def _say(self, arbiter: Any) -> None:
+    def _announce(self, arbiter: Any) -> None:
         where = format_address(arbiter.LISTENERS[0].sock.getsockname())
-        # What an application of the user's serves is known to the workers only.
-        url = f"http://{where}" if self._app else f"ws://{where}{self._settings['listen.path'][0]}"
-        click.echo(f"juggler server: {url} ({self._settings['listen.workers']} workers)")
+        # Only the workers import the user's application and know its path.
+        url = f"http://{where}" if self._app else f"ws://{where}{self._settings.listen.path[0]}"
+        click.echo(f"juggler server: {url} ({self._settings.listen.workers} workers)")
 
     def load(self) -> Any:
-        """Return the WSGI application; runs in each worker."""
+        """Return the WSGI application; called in each worker."""
         from juggler.process import logs
 
-        logs.configure(self._settings["log.level"], self._settings["log.format"])
+        logs.configure(self._settings.log.level, self._settings.log.format)
         return _make(self._settings, self._app)
 
 
 def check(settings: Settings, app: str | None) -> None:
-    """See that workers will be able to make the application, in a process of its own: this one must not patch.
+    """Check in a forked process that workers can make the application; this process must stay unpatched.
 
     Raises:
-        Exit: they will not; it is said why.
+        Exit: they cannot; the error is printed.
     """
     pid = os.fork()
     if pid == 0:

@@ -135,7 +135,7 @@ def test_no_redis_names_the_ways_out():
         (["--bind", "9000"], "expected HOST:PORT"),
         (["--bind", "127.0.0.1:70000"], "expected HOST:PORT"),
         (["--allow-origin", "nonsense"], "juggler server: "),
-        (["--path", "ws"], "expected a path that begins with /"),
+        (["--path", "ws"], "each starting with /, got"),
     ],
 )
 def test_wrong_options_are_named(redis_url, args, expected):

@@ -1,4 +1,4 @@
-"""Builds brokers, server and application from settings. Import it after monkey-patching."""
+"""Build brokers, server and application from settings. Import it after monkey-patching."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from juggler.broker.redis import DEFAULT_URL, RedisBroker, wait_for
-from juggler.cli.config.load import Settings
+from juggler.cli.config.load import given
+from juggler.cli.config.schema import Settings
 from juggler.errors import ConfigError
 from juggler.handlers.drill import drill
 from juggler.process.loading import load_object
@@ -28,7 +30,7 @@ def make_brokers(settings: Settings) -> tuple[RedisBroker, RedisBroker]:
     Raises:
         ConfigError: a Redis URL is invalid.
     """
-    options = settings.group("redis")
+    options = asdict(settings.redis)
     options.pop("fail_fast")
     url, caller_url, pubsub_url = (options.pop(name) for name in ("url", "caller_url", "pubsub_url"))
     sharded = options.pop("sharded_pubsub")
@@ -48,26 +50,26 @@ def _broker(url: str, **options: Any) -> RedisBroker:
 
 def make_server(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> Server:
     """Return a server with the options of the groups server, websocket and debug."""
-    websocket = settings.group("websocket")
+    websocket = asdict(settings.websocket)
     deflate = DeflateOptions() if websocket.pop("deflate") else None
     return Server(
         caller_broker=caller,
         pubsub_broker=pubsub,
         handler=_handler(settings),
         websocket=WebSocketOptions(deflate=deflate, **websocket),
-        **settings.group("server"),
+        **asdict(settings.server),
     )
 
 
 def _handler(settings: Settings) -> Handler:
-    uris = settings.group("debug")
+    uris = asdict(settings.debug)
     return chain(drill(**uris)) if any(uris.values()) else process_message
 
 
 def make_application(settings: Settings, server: Server) -> Application:
-    """Return the WSGI application for a server."""
-    http = settings.group("http")
-    return Application(server, path=settings["listen.path"], allowed_origins=http.pop("allow_origins"), **http)
+    """Return the WSGI application of a server."""
+    http = asdict(settings.http)
+    return Application(server, path=settings.listen.path, allowed_origins=http.pop("allow_origins"), **http)
 
 
 def load_application(name: str, settings: Settings) -> Callable[..., Any]:
@@ -82,23 +84,22 @@ def load_application(name: str, settings: Settings) -> Callable[..., Any]:
     """
     found = load_object(name, "myapp:server")
     if isinstance(found, Server):
-        _refuse(settings, _SERVER_GROUPS, f"{name} is a Server, and has its own")
+        _refuse(settings, _SERVER_GROUPS, f"{name} is a Server; set this in Python")
         return make_application(settings, found)
     if callable(found) and not isinstance(found, type):
-        _refuse(settings, (*_SERVER_GROUPS, "http", "listen.path"), f"{name} is a WSGI application, and has its own")
+        _refuse(settings, (*_SERVER_GROUPS, "http", "listen.path"), f"{name} is a WSGI application; set this in Python")
         return found  # type: ignore[no-any-return]
     raise ConfigError(f"{name!r}: expected a Server or a WSGI application, got {type(found).__name__}")
 
 
 def _refuse(settings: Settings, groups: tuple[str, ...], why: str) -> None:
-    if given := settings.given(groups):
-        raise ConfigError(f"{', '.join(given)}: {why}")
+    if sources := given(settings, groups):
+        raise ConfigError(f"{', '.join(sources)}: {why}")
 
 
 def waits_for_redis(settings: Settings) -> bool:
-    """Return whether to wait for an unreachable Redis: only if its URL is set, and ``fail_fast`` is not."""
-    is_named = bool(settings["redis.url"] or settings["redis.caller_url"])
-    return is_named and not settings["redis.fail_fast"]
+    """Return whether to wait for an unreachable Redis: if its URL is set and ``fail_fast`` is not."""
+    return bool(settings.redis.url or settings.redis.caller_url) and not settings.redis.fail_fast
 
 
 def connect(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> None:
@@ -113,4 +114,4 @@ def connect(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> Non
 
     wait_for(caller, report, patient=waits_for_redis(settings), ways_out=_REMEDIES)
     if pubsub is not caller:
-        wait_for(pubsub, report, patient=not settings["redis.fail_fast"], ways_out=_REMEDIES)
+        wait_for(pubsub, report, patient=not settings.redis.fail_fast, ways_out=_REMEDIES)

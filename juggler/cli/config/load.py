@@ -1,6 +1,7 @@
-"""From texts to settings: the file, then the environment, then flags; the later counts. No I/O.
+"""Loads settings from a file, the environment and flags, in ascending precedence. No I/O.
 
-All that is wrong is found at once, and each error names the key and where the value came from.
+tomllib parses and msgspec converts. By hand, because neither they nor pydantic-settings do it: all errors are reported
+at once, each with its key and its source (line, variable or flag), and ``juggler config show`` prints the sources.
 """
 
 from __future__ import annotations
@@ -8,128 +9,102 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+from juggler.cli.config.schema import Settings
 from juggler.cli.config.table import BY_KEY, GROUPS, SETTINGS, Setting
-from juggler.errors import ConfigError
+from juggler.process.address import parse_address
 
-_DEFAULT = "default"
+DEFAULT = "default"
 _HEADER = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")
 _ASSIGNMENT = re.compile(r"\s*([\w.-]+)\s*=")
 
 
-class Value(NamedTuple):
-    """A value, and where it came from, for people."""
-
-    value: Any
-    source: str
-
-    @property
-    def is_given(self) -> bool:
-        return self.source != _DEFAULT
-
-
-class Settings:
-    """All settings, by key."""
-
-    def __init__(self, values: Mapping[str, Value]) -> None:
-        self.values = {setting.key: values.get(setting.key, Value(setting.default, _DEFAULT)) for setting in SETTINGS}
-
-    def __getitem__(self, key: str) -> Any:
-        return self.values[key].value
-
-    def group(self, name: str) -> dict[str, Any]:
-        """Return the values of a group, by name."""
-        return {setting.name: self[setting.key] for setting in SETTINGS if setting.group == name}
-
-    def given(self, of: Iterable[str]) -> list[str]:
-        """Return where the values of some groups or keys come from that are not defaults: ``--max-calls``."""
-        return [
-            value.source
-            for key, value in self.values.items()
-            if (key in of or BY_KEY[key].group in of) and value.is_given and value.source not in BY_KEY[key].variables
-        ]
-
-
 def load(
     text: str = "", name: str = "", environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
-) -> Settings:
-    """Return the effective settings.
+) -> tuple[Settings, list[str]]:
+    """Return the valid settings, and all errors as lines ``config: [group] name: what (source)``.
 
     Args:
-        text: the file's text, empty where there is none.
-        name: the file's name.
+        text: contents of the file.
+        name: name of the file.
         environ: the environment.
-        flags: values of flags by key: texts, or sequences of texts, or booleans; None where a flag is not given.
-
-    Raises:
-        ConfigError: with all errors, joined by ``; ``.
+        flags: values of flags by key: text, a sequence of texts, a boolean, or None if absent.
     """
-    settings, errors = read(text, name, environ, flags)
-    if errors:
-        raise ConfigError("; ".join(errors))
-    return settings
+    reader = _Reader()
+    reader.read_file(text, name)
+    reader.read_environ(environ or {})
+    reader.read_flags(flags or {})
+    settings = reader.settings()
+    return settings, reader.errors + [f"config: {each}" for each in _conflicts(settings)]
 
 
-def read(
-    text: str = "", name: str = "", environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
-) -> tuple[Settings, list[str]]:
-    """As `load`, but return the errors beside the settings that are left."""
-    reading = _Reading()
-    reading.read_file(text, name)
-    reading.read_environ(environ or {})
-    reading.read_flags(flags or {})
-    settings = Settings(reading.values)
-    return settings, reading.errors + _contradictions(settings)
+def source_of(settings: Settings, key: str) -> str:
+    """Return where the value of a setting comes from."""
+    return settings.sources.get(key, DEFAULT)
 
 
-class _Reading:
+def given(settings: Settings, groups: Iterable[str]) -> list[str]:
+    """Return the sources of the settings of some groups (or keys) that were set by juggler's own names."""
+    return [
+        source
+        for key, source in settings.sources.items()
+        if (key in groups or BY_KEY[key].group in groups) and source not in BY_KEY[key].variables[:-1]
+    ]
+
+
+class _Reader:
     def __init__(self) -> None:
-        self.values: dict[str, Value] = {}
         self.errors: list[str] = []
+        self._values: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+        self._sources: dict[str, str] = {}
+
+    def settings(self) -> Settings:
+        groups: dict[str, Any] = {name: struct(**self._values[name]) for name, struct in GROUPS.items()}
+        return Settings(**groups, sources={key: self._sources[key] for key in BY_KEY if key in self._sources})
 
     def read_file(self, text: str, name: str) -> None:
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            self.errors.append(f"{name}: {error}")
+            self._add_error(f"{name}: {error}")
             return
         lines = _lines(text)
         for group, table in tables.items():
             source = f"{name} line {lines.get(group, 1)}"
             if group not in GROUPS:
-                self._unknown(source, group, GROUPS)
+                self._add_error(f"[{group}]: unknown group{_suggestion(group, GROUPS, '[{}]')}", source)
             elif not isinstance(table, dict):
-                self.errors.append(f"{source}: {group}: expected a table, got {_shown(table, group == 'redis')}")
+                self._add_error(f"[{group}]: expected a table{_got(table, group == 'redis')}", source)
             else:
                 for key, value in table.items():
                     full = f"{group}.{key}"
-                    self._read_key(full, value, f"{name} line {lines.get(full, lines.get(group, 1))}")
+                    self._read_key(group, key, value, f"{name} line {lines.get(full, lines.get(group, 1))}")
 
-    def _read_key(self, key: str, value: Any, source: str) -> None:
-        setting = BY_KEY.get(key)
+    def _read_key(self, group: str, name: str, value: Any, source: str) -> None:
+        setting = BY_KEY.get(f"{group}.{name}")
         if setting is None:
-            self._unknown(source, key, list(BY_KEY))
+            self._add_error(f"[{group}] {name}: unknown key{_key_suggestion(group, name)}", source)
         else:
-            self._take(setting, source, setting.from_toml, value)
+            self._set(setting, source, setting.from_toml, value)
 
     def read_environ(self, environ: Mapping[str, str]) -> None:
-        names = {setting.variable for setting in SETTINGS}
         for setting in SETTINGS:
-            # An empty variable is none, as in shells; the newer name counts.
-            for variable in (*setting.variables, setting.variable):
-                if environ.get(variable):
-                    self._take(setting, variable, setting.from_text, environ[variable])
+            for variable in setting.variables:
+                # An empty variable counts as unset, as in shells.
+                if text := environ.get(variable):
+                    self._set(setting, variable, setting.from_text, text)
+        known = [setting.variables[-1] for setting in SETTINGS]
         prefixes = tuple(f"JUGGLER_{group.upper()}_" for group in GROUPS)
         for variable in environ:
-            if variable.startswith(prefixes) and variable not in names:
-                self._unknown("environment", variable, list(names))
+            if variable.startswith(prefixes) and variable not in known:
+                self._add_error(f"{variable}: unknown variable{_suggestion(variable, known)}")
 
     def read_flags(self, flags: Mapping[str, Any]) -> None:
         for key, value in flags.items():
@@ -137,26 +112,42 @@ class _Reading:
             if value is None or value == ():
                 continue
             convert = setting.from_text if isinstance(value, str) else setting.from_toml
-            self._take(setting, setting.flag, convert, list(value) if isinstance(value, tuple) else value)
+            self._set(setting, setting.flag, convert, list(value) if isinstance(value, tuple) else value)
 
-    def _take(self, setting: Setting, source: str, convert: Any, value: Any) -> None:
+    def _set(self, setting: Setting, source: str, convert: Callable[[Any], Any], value: Any) -> None:
         try:
-            self.values[setting.key] = Value(convert(value), source)
+            self._values[setting.group][setting.name] = convert(value)
+            self._sources[setting.key] = source
         except ValueError as error:
-            where = source if source in (setting.flag, setting.variable) else f"{source}: {setting.key}"
-            self.errors.append(f"{where}: expected {error}, got {_shown(value, setting.is_secret)}")
+            got = _got(value, setting.is_secret)
+            self._add_error(f"[{setting.group}] {setting.name}: expected {error}{got}", source)
 
-    def _unknown(self, source: str, name: str, known: Iterable[str]) -> None:
-        close = difflib.get_close_matches(name, known, 1)
-        self.errors.append(f"{source}: unknown {name!r}" + (f", do you mean {close[0]!r}?" if close else ""))
+    def _add_error(self, what: str, source: str = "") -> None:
+        self.errors.append(f"config: {what}" + (f" ({source})" if source else ""))
 
 
-def _shown(value: Any, is_secret: bool) -> str:
-    return "something else" if is_secret else repr(value)
+def _got(value: Any, is_secret: bool) -> str:
+    return "" if is_secret else f", got {value!r}"
+
+
+def _suggestion(name: str, known: Iterable[str], form: str = "{}") -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {form.format(close[0])}?" if close else ""
+
+
+def _key_suggestion(group: str, name: str) -> str:
+    """Suggest the closest name of any group."""
+    by_name = {setting.name: setting for setting in SETTINGS}
+    by_name.update({setting.name: setting for setting in SETTINGS if setting.group == group})
+    suggestion = _suggestion(name, by_name)
+    if not suggestion:
+        return ""
+    home = by_name[difflib.get_close_matches(name, by_name, 1)[0]].group
+    return suggestion + ("" if home == group else f" It belongs in [{home}].")
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Return the numbers of the lines on which keys and tables stand. Only for people: exact for what people write."""
+    """Return the line numbers of keys and tables, which tomllib does not report; exact for ordinary files."""
     found: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -170,24 +161,30 @@ def _lines(text: str) -> dict[str, int]:
     return found
 
 
-def _contradictions(settings: Settings) -> list[str]:
+def _conflicts(settings: Settings) -> list[str]:
+    """Return what is wrong with settings that are valid each by itself."""
     errors = []
-    url, caller, pubsub = (settings.values[f"redis.{name}"] for name in ("url", "caller_url", "pubsub_url"))
-    if caller.value and url.value:
-        errors.append(
-            f"{caller.source}: redis.caller_url contradicts redis.url ({url.source}): one Redis for both, or two"
-        )
-    elif caller.value and not pubsub.value:
-        errors.append(f"{caller.source}: redis.caller_url needs redis.pubsub_url, or give redis.url for both")
-    longest, usual = settings.values["server.max_call_timeout"], settings.values["server.call_timeout"]
-    if longest.value > BY_KEY["server.max_call_timeout"].default:
-        errors.append(f"{longest.source}: server.max_call_timeout: expected at most 86400 s, got {longest.value:g}")
-    if usual.value > longest.value:
-        where = usual.source if usual.is_given else longest.source
-        errors.append(
-            f"{where}: server.call_timeout ({usual.value:g} s) is over server.max_call_timeout ({longest.value:g} s)"
-        )
-    if settings["redis.sharded_pubsub"] and "+cluster://" not in (pubsub.value or url.value or ""):
-        source = settings.values["redis.sharded_pubsub"].source
-        errors.append(f"{source}: redis.sharded_pubsub needs a Redis Cluster, such as redis+cluster://host")
+
+    def add(key: str, what: str) -> None:
+        group, _, name = key.partition(".")
+        errors.append(f"[{group}] {name}: {what} ({source_of(settings, key)})")
+
+    try:
+        parse_address(settings.listen.bind)
+    except ValueError as error:
+        add("listen.bind", str(error))
+    redis = settings.redis
+    if redis.caller_url and redis.url:
+        where = source_of(settings, "redis.url")
+        add("redis.caller_url", f"conflicts with url ({where}); set url, or caller_url and pubsub_url")
+    elif redis.caller_url and not redis.pubsub_url:
+        add("redis.caller_url", "needs pubsub_url; to use one Redis for calls and events, set url")
+    if redis.sharded_pubsub and "+cluster://" not in (redis.pubsub_url or redis.url or ""):
+        add("redis.sharded_pubsub", "needs a Redis Cluster, such as redis+cluster://host")
+    usual, longest = settings.server.call_timeout, settings.server.max_call_timeout
+    if usual > longest:
+        if "server.call_timeout" in settings.sources:
+            add("server.call_timeout", f"{usual:g} s exceeds max_call_timeout, {longest:g} s")
+        else:
+            add("server.max_call_timeout", f"{longest:g} s is less than call_timeout, {usual:g} s")
     return errors
