@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from juggler.client.blocking import Client, Pending, Subscription
 from juggler.client.events import Event
-from juggler.client.reconnect import State
+from juggler.client.state import State
 
 if TYPE_CHECKING:
     from juggler.client.aio import AsyncClient, AsyncSubscription

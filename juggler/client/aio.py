@@ -1,38 +1,33 @@
-"""A client for asyncio. The names, rules and errors are those of `juggler.client.Client`; what waits is awaited."""
+"""A client for asyncio. Names, behaviour and errors are those of `juggler.client.Client`; what waits is awaited."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import ssl
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
+from juggler.client.base import BaseClient, run_callback
 from juggler.client.events import Event, EventQueue, WhenFull
-from juggler.client.listeners import Listeners, OnMessage, OnRaw, OnState
-from juggler.client.opening import SUBPROTOCOL, Headers, as_error, check_subprotocol, short, upgrade_headers
-from juggler.client.reconnect import RENEWAL_PAUSE, Reconnect, State, after_attempt, end_of, may_come_back
-from juggler.client.state import ClientState, Outcome, Sink, result_value
-from juggler.errors import CloseCode, ConnectionClosed, Expired, InvalidMessage, JugglerError
-from juggler.process.uuids import new_uuid
-from juggler.protocol.codec import MAX_TIMEOUT, check_args, encode, encode_args
-from juggler.protocol.messages import Call, Evnt, Pub, Request, Res, Sub, Unsb
+from juggler.client.ledgers import Callback, Outcome, PendingRequest
+from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
+from juggler.client.reconnect import end_of
+from juggler.client.state import RENEWAL_PAUSE, result_value
+from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, JugglerError
+from juggler.protocol.codec import check_args, encode_args
+from juggler.protocol.messages import Evnt, Res
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_log = logging.getLogger("juggler.client")
-
-
-class AsyncClient:
+class AsyncClient(BaseClient):
     """A client of a juggler server, for the tasks of one event loop.
 
     ::
@@ -40,56 +35,15 @@ class AsyncClient:
         async with AsyncClient("ws://127.0.0.1:9000/ws") as client:
             print(await client.call("greet", "world"))
 
-    It connects with ``async with``, or `connect`. Arguments, reconnecting and errors are those of
-    `juggler.client.Client`; the callbacks run in the event loop, and must not block.
+    ``async with`` or `connect` connects. Arguments, reconnecting and errors are those of `juggler.client.Client`.
+    Callbacks run in the event loop, and must not block.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout: float = 10.0,
-        call_timeout: float = 60.0,
-        headers: Headers | None = None,
-        allowed_messages: str | None = None,
-        max_size: int | None = 16 * 2**20,
-        ping_interval: float | None = 20.0,
-        ping_timeout: float | None = 20.0,
-        max_events: int = 1000,
-        reconnect: bool = True,
-        reconnect_timeout: float | None = None,
-        ssl: ssl.SSLContext | None = None,
-        on_message: OnMessage | None = None,
-        on_state: OnState | None = None,
-        on_raw: OnRaw | None = None,
-    ) -> None:
-        """Make a client that is not connected yet; see `juggler.client.Client`."""
-        self._url = url
-        self._timeout = timeout
-        self._call_timeout = call_timeout
-        self._headers = headers
-        self._allowed_messages = allowed_messages
-        self._max_events = max_events
-        self._reconnect = reconnect
-        self._reconnecting = Reconnect(reconnect_timeout)
-        self._listeners = Listeners(on_message, on_state, on_raw)
-        self._options: dict[str, Any] = {
-            "open_timeout": timeout,
-            "close_timeout": timeout,
-            "max_size": max_size,
-            "ping_interval": ping_interval,
-            "ping_timeout": ping_timeout,
-            "compression": None,
-            "proxy": None,
-        }
-        if ssl is not None:
-            self._options["ssl"] = ssl
-        self._state = ClientState()
-        self._overfull: list[AsyncSubscription] = []
-        self._renewal: asyncio.Task[None] | None = None
+    def _set_up(self) -> None:
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.Task[None] | None = None
         self._websocket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -97,18 +51,12 @@ class AsyncClient:
         """Connect, once.
 
         Raises:
-            ConfigError: the URL is none.
+            ConfigError: the URL is invalid.
             HandshakeRefused: the server answered with an HTTP error.
-            ConnectionClosed: it cannot be reached, or does not speak juggler.
+            ConnectionClosed: the server is unreachable, or does not speak juggler.
         """
-        websocket = await self._open()
-        if self._state.ended is not None:  # closed meanwhile
-            await websocket.close()
-            raise ConnectionClosed(self._state.ended.code, self._state.ended.reason)
-        self._websocket = websocket
-        self._reconnecting.on_connected(time.monotonic())
+        await self._use(await self._connect())
         self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
-        self._listeners.tell_state(State.CONNECTED, None)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -119,36 +67,20 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    @property
-    def closed(self) -> ConnectionClosed | None:
-        """Why the client has ended, ``None`` while it has not."""
-        return self._state.ended
-
-    @property
-    def connected(self) -> bool:
-        """Whether requests can be made now."""
-        return self._websocket is not None and self._state.ended is None and self._state.lost is None
-
     async def wait_connected(self, timeout: float | None = None) -> bool:
-        """Wait until requests can be made, for at most ``timeout`` seconds. Return whether they can.
+        """Wait at most ``timeout`` seconds until requests can be made. Return whether they can.
 
         Raises:
-            ConnectionClosed: never more.
+            ConnectionClosed: the client has closed.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.connected:
-            if self._state.ended is not None:
-                raise ConnectionClosed(self._state.ended.code, self._state.ended.reason)
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
-        return True
+        await self._wait_until(lambda: self.connected or self.closed, timeout)
+        self._state.check_open()
+        return self.connected
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """End the client; all that wait get `ConnectionClosed`. Any number of times."""
-        self._end(ConnectionClosed(code, reason or "closed by this client"))
+        """Close the client. All requests in flight fail with `ConnectionClosed`. Idempotent."""
+        self._state.close(ConnectionClosed(code, reason or "closed by this client"))
+        self._on_change()
         if self._websocket is not None:
             await self._websocket.close(code, short(reason))
         if self._reader is not None and self._reader is not asyncio.current_task():
@@ -156,7 +88,7 @@ class AsyncClient:
             self._reader.cancel()
 
     async def call(self, uri: str, args: Any = None, timeout: float | None = None) -> Any:
-        """Run the function at ``uri`` and return its result; see `juggler.client.Client.call`."""
+        """Call the function at ``uri`` and return its result; see `juggler.client.Client.call`."""
         pending = await self.start_call(uri, args, timeout)
         try:
             return await pending.result()
@@ -165,43 +97,34 @@ class AsyncClient:
             raise
 
     async def start_call(self, uri: str, args: Any = None, timeout: float | None = None) -> AsyncPending:
-        """Start a call and do not wait for its result. Arguments and errors as those of `call`."""
+        """Start a call without waiting for its result. Arguments and errors are those of `call`."""
         return await self._start_call(uri, encode_args(args), timeout)
 
     async def start_call_json(self, uri: str, args: bytes, timeout: float | None = None) -> AsyncPending:
-        """As `start_call`, with JSON text that travels as it is; see `juggler.client.Client.start_call_json`."""
+        """Like `start_call`, but ``args`` is JSON text; see `juggler.client.Client.start_call_json`."""
         check_args(args)
         return await self._start_call(uri, args, timeout)
 
     async def _start_call(self, uri: str, args: bytes, timeout: float | None) -> AsyncPending:
-        timeout = self._call_timeout if timeout is None else timeout
-        if not 0 < timeout <= MAX_TIMEOUT:
-            raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        message = Call(uuid=new_uuid(), uri=uri, args=args, timeout=timeout)
-        text = encode(message)
-        pending = AsyncPending()
-        self._state.call(message, time.monotonic() + timeout, pending)
-        pending.on_cancel = partial(self._state.cancel, message.uuid)
+        pending = AsyncPending(self._cancel, self._state.callbacks)
+        text = self._state.call(pending, uri, args, timeout, time.monotonic())
         self._watch()
         await self._send(text)
         return pending
 
     async def publish(self, channel: str, args: Any = None) -> None:
-        """Publish an event, and wait until it is acknowledged; see `juggler.client.Client.publish`."""
+        """Publish an event, and wait for the server's ACK; see `juggler.client.Client.publish`."""
         await self._publish(channel, encode_args(args))
 
     async def publish_json(self, channel: str, args: bytes) -> None:
-        """As `publish`, with JSON text that travels as it is; see `juggler.client.Client.publish_json`."""
+        """Like `publish`, but ``args`` is JSON text; see `juggler.client.Client.publish_json`."""
         check_args(args)
         await self._publish(channel, args)
 
     async def _publish(self, channel: str, args: bytes) -> None:
-        message = Pub(uuid=new_uuid(), channel=channel, args=args)
-        text = encode(message)
-        waiter = AsyncPending()
-        self._state.publish(message, waiter)
-        await self._send(text)
-        await self._wait_for_ack(message, waiter)
+        waiter = _Waiter(self._state.callbacks)
+        await self._send(self._state.publish(waiter, channel, args))
+        await self._wait_for_ack(waiter)
 
     async def subscribe(
         self,
@@ -212,17 +135,13 @@ class AsyncClient:
         when_full: WhenFull = "drop_oldest",
         on_gap: Callable[[], None] | None = None,
     ) -> AsyncSubscription:
-        """Subscribe, and wait until it is acknowledged; see `juggler.client.Client.subscribe`."""
-        message = Sub(uuid=new_uuid(), channel=channel, pattern=pattern)
-        text = encode(message)
-        waiter = AsyncPending()
-        queue = EventQueue(self._max_events if max_events is None else max_events, when_full)
-        subscription = AsyncSubscription(self._unsubscribe, self._overfull.append, channel, pattern, queue, on_gap)
+        """Subscribe, and wait for the server's ACK; see `juggler.client.Client.subscribe`."""
+        max_events = self._max_events if max_events is None else max_events
+        subscription = AsyncSubscription(self._unsubscribe, channel, pattern, max_events, when_full, on_gap)
+        waiter = _Waiter(self._state.callbacks)
         try:
-            async with self._order:
-                if self._state.subscribe(message, subscription, waiter):
-                    await self._send(text)
-            await self._wait_for_ack(message, waiter)
+            await self._send_in_order(lambda: self._state.subscribe(waiter, subscription))
+            await self._wait_for_ack(waiter)
         except BaseException:
             with suppress(JugglerError):
                 await subscription.close()
@@ -233,30 +152,26 @@ class AsyncClient:
         """End all subscriptions to a channel or pattern; see `juggler.client.Client.unsubscribe`."""
         await self._unsubscribe(channel, pattern, None)
 
-    async def _unsubscribe(self, channel: str, pattern: bool, sink: Sink | None) -> None:
-        message = Unsb(uuid=new_uuid(), channel=channel, pattern=pattern)
-        text = encode(message)
-        waiter = AsyncPending()
-        async with self._order:
-            if self._state.unsubscribe(message, sink, waiter):
-                await self._send(text)
-        await self._wait_for_ack(message, waiter)
+    async def _unsubscribe(self, channel: str, pattern: bool, subscription: AsyncSubscription | None) -> None:
+        waiter = _Waiter(self._state.callbacks)
+        await self._send_in_order(lambda: self._state.unsubscribe(waiter, channel, pattern, subscription))
+        await self._wait_for_ack(waiter)
 
-    async def _wait_for_ack(self, message: Request, waiter: AsyncPending) -> None:
+    async def _wait_for_ack(self, waiter: _Waiter) -> None:
         try:
             await asyncio.wait_for(waiter.settled(), self._timeout)
         except asyncio.TimeoutError:
-            raise Expired(f"no acknowledgement of {message.type.name} within {self._timeout:g} s") from None
+            raise waiter.unacknowledged(self._timeout) from None
         finally:
-            self._state.forget(message.uuid)
+            self._state.forget(waiter)
         waiter.outcome()
 
     async def send_raw(self, message: str | bytes) -> None:
-        """Send a text message, or a binary one, as it is; see `juggler.client.Client.send_raw`."""
+        """Send a text message or a binary message unchanged; see `juggler.client.Client.send_raw`."""
         websocket = self._websocket
         if websocket is None:
             raise ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
-        self._listeners.tell_raw("out", message)
+        self._listeners.raw("out", message)
         try:
             await asyncio.wait_for(websocket.send(message), self._timeout)
         except WebsocketClosed as error:
@@ -268,15 +183,29 @@ class AsyncClient:
     async def _send(self, text: bytes) -> None:
         await self.send_raw(text.decode())
 
-    # The connection
+    async def _send_in_order(self, change: Callable[[], list[bytes]]) -> None:
+        """Change subscriptions, and send what the state returns before the next change."""
+        async with self._order:
+            for text in change():
+                await self._send(text)
 
-    async def _open(self) -> ClientConnection:
+    # Connections
+
+    async def _connect(self) -> ClientConnection:
+        options: dict[str, Any] = {} if self._ssl is None else {"ssl": self._ssl}
         try:
             websocket = await connect(
                 self._url,
                 subprotocols=[SUBPROTOCOL],
-                additional_headers=upgrade_headers(self._headers, self._allowed_messages),
-                **self._options,
+                additional_headers=self._upgrade_headers(),
+                open_timeout=self._timeout,
+                close_timeout=self._timeout,
+                max_size=self._max_size,
+                ping_interval=self._ping_interval,
+                ping_timeout=self._ping_timeout,
+                compression=None,
+                proxy=None,
+                **options,
             )
         except Exception as error:
             raise as_error(error, self._url) from error
@@ -287,37 +216,51 @@ class AsyncClient:
             raise
         return websocket
 
+    async def _use(self, websocket: ClientConnection) -> None:
+        """Make a new connection the client's own, and re-establish subscriptions.
+
+        Raises:
+            ConnectionClosed: the connection was lost at once, or the client has closed.
+        """
+        async with self._order:
+            if self.closed is not None:
+                await websocket.close()
+                self._state.check_open()
+            self._websocket = websocket
+            for text in self._state.on_connected(time.monotonic()):
+                await self._send(text)
+        self._on_change()
+        self._listeners.state(*self._state.status())
+
     async def _run(self) -> None:
-        while True:
-            ended = await self._read()
-            if self._state.ended is None and self._reconnect and may_come_back(ended):
-                self._state.lose(ended)
-                self._notify()
-                self._listeners.tell_state(State.DISCONNECTED, ended)
-                failure = await self._connect_again(ended)
-                if failure is None:
-                    continue
-                ended = failure
-            self._end(ended)
-            self._listeners.tell_state(State.CLOSED, self._state.ended)
-            return
+        """Read, and reconnect, until the client has closed."""
+        failure: Exception = await self._read()
+        while await self._may_reconnect(failure):
+            try:
+                await self._use(await self._connect())
+            except Exception as error:
+                self._log_bug(error)
+                failure = error
+            else:
+                failure = await self._read()
 
     async def _read(self) -> ConnectionClosed:
-        """Process what the server sends, until the connection ends. Return why."""
+        """Process messages until the connection closes. Return the reason."""
         websocket = self._websocket
         assert websocket is not None
         try:
             while True:
                 text = await websocket.recv()
-                self._listeners.tell_raw("in", text)
+                self._listeners.raw("in", text)
                 if isinstance(text, bytes):
                     raise InvalidMessage("expected a text message, got a binary one")
                 message = self._state.receive(text)
-                if self._overfull:
-                    await self._leave_overfull()
-                if self._state.unrenewed and (self._renewal is None or self._renewal.done()):
+                if self._state.has_overfull:
+                    await self._send_in_order(self._state.drop_overfull)
+                if self._state.begin_renewal():
                     self._renewal = asyncio.create_task(self._renew_later(), name="juggler-client-renewal")
-                self._listeners.tell(message)
+                self._run_callbacks()
+                self._listeners.message(message)
         except WebsocketClosed as error:
             return _reason_of(error)
         except ConnectionClosed as error:
@@ -327,209 +270,153 @@ class AsyncClient:
             await websocket.close(ended.code, short(ended.reason))
             return ended
 
+    async def _may_reconnect(self, failure: Exception) -> bool:
+        """Report a failure to the state, and wait before the next attempt. Return False if the client has closed."""
+        pause = self._state.on_failure(failure, time.monotonic())
+        self._on_change()
+        self._listeners.state(*self._state.status())
+        if pause is not None:
+            await self._wait_until(lambda: self.closed, pause)
+        may_connect = self._state.may_connect(time.monotonic())
+        self._on_change()
+        self._listeners.state(*self._state.status())
+        return may_connect
+
     async def _renew_later(self) -> None:
-        """Ask once more, in a moment, for subscriptions that could not be made anew for the time being."""
-        await self._wait_for_end(RENEWAL_PAUSE)
-        async with self._order:
-            with suppress(ConnectionClosed):
-                for message in self._state.renew_again():
-                    await self._send(encode(message))
+        await self._wait_until(lambda: self.closed, RENEWAL_PAUSE)
+        with suppress(ConnectionClosed):
+            await self._send_in_order(self._state.renew)
 
-    async def _leave_overfull(self) -> None:
-        while self._overfull:
-            subscription = self._overfull.pop()
-            message = Unsb(uuid=new_uuid(), channel=subscription.channel, pattern=subscription.pattern)
-            async with self._order:
-                if self._state.unsubscribe(message, subscription, AsyncPending()):
-                    await self._send(encode(message))
-
-    async def _connect_again(self, lost: ConnectionClosed) -> ConnectionClosed | None:
-        """Connect, and make the subscriptions again; return why not, if not."""
-        self._reconnecting.on_lost(time.monotonic())
-        while True:
-            await self._wait_for_end(self._reconnecting.next_pause())
-            if self._state.ended is not None:
-                return self._state.ended
-            if self._reconnecting.is_over(time.monotonic()):
-                return lost
-            try:
-                websocket = await self._open()
-            except JugglerError as error:
-                lost = after_attempt(error, lost)
-                if may_come_back(error):
-                    continue
-                return lost
-            except Exception as error:
-                _log.exception("cannot connect to the server again for now")
-                lost = after_attempt(error, lost)
-                continue
-            if await self._resume(websocket):
-                return None
-
-    async def _wait_for_end(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._state.ended is None and (left := deadline - time.monotonic()) > 0:
+    async def _wait_until(self, condition: Callable[[], object], timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not condition():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
 
-    async def _resume(self, websocket: ClientConnection) -> bool:
-        async with self._order:
-            if self._state.ended is not None:
-                await websocket.close()
-                return False
-            self._websocket = websocket
-            self._reconnecting.on_connected(time.monotonic())
-            try:
-                for message in self._state.resume():
-                    await self._send(encode(message))
-            except ConnectionClosed as error:
-                self._state.lose(ConnectionClosed(error.code, error.reason))
-                return False
-        self._notify()
-        self._listeners.tell_state(State.CONNECTED, None)
-        return True
-
-    def _end(self, error: ConnectionClosed) -> None:
-        self._state.end(error)
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._notify()
-
-    def _notify(self) -> None:
-        """Wake all who wait for a change; later ones wait for the next."""
+    def _on_change(self) -> None:
+        """Wake all tasks in `_wait_until`, and stop the timer of a closed client."""
         self._changed.set()
         self._changed = asyncio.Event()
+        if self.closed is not None and self._expiry is not None:
+            self._expiry.cancel()
+        self._run_callbacks()
 
-    # Telling
+    def _run_callbacks(self) -> None:
+        if self._state.callbacks:
+            asyncio.get_running_loop().call_soon(super()._run_callbacks)
 
     def _watch(self) -> None:
-        """See that the next call to expire does."""
+        """Start the timer for the call that expires next."""
         deadline = self._state.next_deadline()
         if self._expiry is not None:
             self._expiry.cancel()
-        if deadline is not None and self._state.ended is None:
+        if deadline is not None and self.closed is None:
             delay = max(0.0, deadline - time.monotonic())
             self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
 
     def _expire(self) -> None:
-        for exp in self._state.expire(time.monotonic()):
-            self._listeners.tell(exp)
+        expired = self._state.expire(time.monotonic())
+        self._run_callbacks()
+        for exp in expired:
+            self._listeners.message(exp)
         self._watch()
 
+    def _cancel(self, pending: AsyncPending) -> None:
+        self._state.cancel(pending)
+        self._run_callbacks()
 
-class AsyncPending:
-    """A request under way. Several tasks may wait for it."""
 
-    on_cancel: Callable[[], None] | None = None
+class _Waiter(PendingRequest):
+    """A request for whose outcome a task waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, callbacks: deque[Callback]) -> None:
+        super().__init__(callbacks)
         self._settled = asyncio.Event()
-        self._outcome: Outcome = None
-        self._callbacks: list[Callable[[AsyncPending], None]] = []
 
     def settle(self, outcome: Outcome) -> None:
-        """Called by the client."""
-        self._outcome = outcome
+        super().settle(outcome)
         self._settled.set()
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            # Not here, where the client is in the middle of something.
-            asyncio.get_running_loop().call_soon(callback, self)
+
+    async def settled(self) -> None:
+        """Wait until there is an outcome."""
+        await self._settled.wait()
+
+
+class AsyncPending(_Waiter):
+    """A call in flight. Several tasks may wait for it."""
+
+    def __init__(self, cancel: Callable[[AsyncPending], None], callbacks: deque[Callback]) -> None:
+        super().__init__(callbacks)
+        self._cancel = cancel
 
     def on_done(self, callback: Callable[[AsyncPending], None]) -> None:
         """Call ``callback`` with this object, from the event loop, when `result` does not wait."""
         if self.done:
-            asyncio.get_running_loop().call_soon(callback, self)
+            asyncio.get_running_loop().call_soon(run_callback, "on_done", self.uri, callback, self)
         else:
-            self._callbacks.append(callback)
+            self.on_settled.append(callback)
 
     def cancel(self) -> None:
-        """Wait no more: `result` raises `Cancelled`, unless it is there already. The function may run all the same."""
-        if self.on_cancel is not None:
-            self.on_cancel()
+        """Stop waiting: unless there is a result, `result` raises `Cancelled`. The function may still run."""
+        self._cancel(self)
 
     @property
     def done(self) -> bool:
         """Whether `result` returns or raises at once."""
-        return self._settled.is_set()
-
-    async def settled(self) -> None:
-        """Wait until it is."""
-        await self._settled.wait()
+        return self.is_settled
 
     async def result(self, timeout: float | None = None) -> Any:
-        """Wait for the result and return it. Arguments and errors as those of `juggler.client.Pending.result`."""
+        """Wait for the result and return it. Arguments and errors are those of `juggler.client.Pending.result`."""
         return result_value(await self.response(timeout))
 
     async def result_json(self, timeout: float | None = None) -> bytes:
-        """As `result`, but return the JSON text that the callee wrote, an error included."""
+        """Like `result`, but return the callee's JSON text, even if it is an error."""
         return (await self.response(timeout)).args
 
     async def response(self, timeout: float | None = None) -> Res:
-        """As `result`, but return the message, whether the function failed or not."""
+        """Like `result`, but return the RES message, whether the function failed or not."""
         try:
-            await asyncio.wait_for(self._settled.wait(), timeout)
+            await asyncio.wait_for(self.settled(), timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError("no result yet") from None
+            raise TimeoutError(f"no result of {self.uri} yet") from None
         response = self.outcome()
         assert response is not None
         return response
 
-    def outcome(self) -> Res | None:
-        """Return what became of it, or raise it."""
-        if isinstance(self._outcome, JugglerError):
-            raise self._outcome
-        return self._outcome
 
-
-class AsyncSubscription:
+class AsyncSubscription(EventQueue):
     """The events of a channel or pattern: an asynchronous iterator, and a context manager that unsubscribes.
 
-    Attributes:
-        channel: what was subscribed to.
-        pattern: whether it is a glob.
+    Attributes are those of `juggler.client.Subscription`.
     """
 
     def __init__(
         self,
-        unsubscribe: Callable[[str, bool, Sink], Any],
-        on_overfull: Callable[[AsyncSubscription], None],
+        unsubscribe: Callable[[str, bool, AsyncSubscription], Coroutine[Any, Any, None]],
         channel: str,
         pattern: bool,
-        queue: EventQueue,
+        max_events: int,
+        when_full: WhenFull,
         on_gap: Callable[[], None] | None,
     ) -> None:
+        super().__init__(channel, pattern, max_events, when_full, on_gap)
         self._unsubscribe = unsubscribe
-        self._on_overfull = on_overfull
-        self._queue = queue
-        self._on_gap = on_gap
         self._changed = asyncio.Event()
-        self.channel = channel
-        self.pattern = pattern
-
-    @property
-    def dropped(self) -> int:
-        """Number of events dropped so far, because nobody read them in time."""
-        return self._queue.dropped
-
-    @property
-    def gaps(self) -> int:
-        """How often events may have been missed, as the connection was lost and made again."""
-        return self._queue.gaps
 
     async def get(self, timeout: float | None = None) -> Event:
-        """Wait for the next event. Arguments and errors as those of `juggler.client.Subscription.get`."""
+        """Wait for the next event. Arguments and errors are those of `juggler.client.Subscription.get`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            event = self._queue.get()
-            if event is not None:
-                return event
+        while not self.is_readable:
             self._changed.clear()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
             except asyncio.TimeoutError:
                 raise TimeoutError(f"no event of {self.channel} within {timeout:g} s") from None
+        return self.take()
 
     def __aiter__(self) -> Self:
         return self
@@ -543,7 +430,7 @@ class AsyncSubscription:
             raise
 
     async def close(self) -> None:
-        """Unsubscribe, and wait until it is acknowledged. Idempotent, and no error when the connection has ended."""
+        """Unsubscribe, and wait for the server's ACK. Idempotent. If the connection has closed, do nothing."""
         with suppress(ConnectionClosed):
             await self._unsubscribe(self.channel, self.pattern, self)
 
@@ -555,24 +442,13 @@ class AsyncSubscription:
     ) -> None:
         await self.close()
 
-    def on_event(self, event: Evnt) -> None:
-        """Called by the client."""
-        if not self._queue.put(event):
-            self._on_overfull(self)
+    def on_event(self, event: Evnt) -> bool:
+        is_taken = super().on_event(event)
         self._changed.set()
-
-    def on_gap(self) -> None:
-        """Called by the client."""
-        self._queue.gaps += 1
-        if self._on_gap is not None:
-            try:
-                self._on_gap()
-            except Exception:
-                _log.exception("on_gap failed for %s", self.channel)
+        return is_taken
 
     def on_end(self, error: JugglerError) -> None:
-        """Called by the client."""
-        self._queue.end(error)
+        super().on_end(error)
         self._changed.set()
 
 

@@ -1,8 +1,9 @@
-"""Events on their way to whoever reads a subscription: a bounded queue, and what happens when it is full. PURE."""
+"""Events that wait to be read: the bounded queue of a subscription, and its policy when it is full. PURE."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
@@ -12,7 +13,7 @@ from juggler.protocol.codec import decode_args
 from juggler.protocol.messages import Evnt
 
 WhenFull: TypeAlias = Literal["drop_oldest", "drop_newest", "end"]
-"""What happens to a subscription whose queue is full when an event comes."""
+"""Policy of a subscription for an event that arrives while its queue is full."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Event:
     """A publication that a subscription received.
 
     Attributes:
-        channel: the channel on which it was published.
-        pattern: the pattern that matched, empty for a subscription to the channel itself.
-        uuid: UUID of the PUB that caused it.
-        json: what was published, as JSON text.
+        channel: channel on which it was published.
+        pattern: pattern that matched, empty for a subscription to the channel itself.
+        uuid: UUID of the PUB.
+        json: published value as JSON text.
     """
 
     channel: str
@@ -33,68 +34,77 @@ class Event:
 
     @cached_property
     def args(self) -> Any:
-        """What was published, decoded when first asked for. Raises `InvalidValue` when it has no Python value."""
+        """Published value, decoded on first access. Raises `InvalidValue` if it has no Python value."""
         return decode_args(self.json)
 
 
 class EventQueue:
-    """The events that wait for their reader.
+    """The events of a subscription. Clients add the waiting.
 
     Attributes:
-        dropped: number of events dropped so far.
-        gaps: how often events may have been missed, as the connection was lost.
-        ended: why no more events come; ``None`` while they may.
+        channel: channel or pattern of the subscription.
+        pattern: whether it is a pattern.
+        dropped: number of events dropped because the queue was full.
+        gaps: number of times the subscription was re-established; events may be missing each time.
+        gap_callback: function to be called at each gap.
     """
 
-    def __init__(self, max_events: int, when_full: WhenFull) -> None:
-        """Make an empty queue for at most ``max_events``.
+    def __init__(
+        self,
+        channel: str,
+        pattern: bool,
+        max_events: int,
+        when_full: WhenFull,
+        gap_callback: Callable[[], None] | None = None,
+    ) -> None:
+        """Create an empty queue for at most ``max_events``.
 
         Raises:
-            ValueError: an argument is out of its range.
+            ValueError: an argument is out of range.
         """
         if max_events < 1:
             raise ValueError(f"max_events: expected at least 1, got {max_events}")
         if when_full not in get_args(WhenFull):
             raise ValueError(f"when_full: expected one of {', '.join(get_args(WhenFull))}, got {when_full!r}")
+        self.channel = channel
+        self.pattern = pattern
         self.dropped = 0
         self.gaps = 0
-        self.ended: JugglerError | None = None
+        self.gap_callback = gap_callback
         self._events: deque[Event] = deque()
+        self._ended: JugglerError | None = None
         self._max_events = max_events
         self._when_full: WhenFull = when_full
 
-    def __len__(self) -> int:
-        return len(self._events)
+    @property
+    def is_readable(self) -> bool:
+        """Whether `take` returns or raises at once."""
+        return bool(self._events) or self._ended is not None
 
-    def put(self, event: Evnt) -> bool:
-        """Take an event. Return False when that was too much: the subscription is to end."""
-        if self.ended is not None:
+    def on_event(self, event: Evnt) -> bool:
+        """Add an event. Return False if the queue was full and has ended: the subscription must end too."""
+        if self._ended is not None:
             return True
         if len(self._events) >= self._max_events:
             self.dropped += 1
             if self._when_full == "drop_newest":
                 return True
             if self._when_full == "end":
-                self.end(ConnectionClosed(CloseCode.PEER_TOO_SLOW, f"{self._max_events} events wait to be read"))
+                self._ended = ConnectionClosed(CloseCode.PEER_TOO_SLOW, f"{self._max_events} events wait to be read")
                 return False
             self._events.popleft()
         self._events.append(Event(event.channel, event.pattern, event.for_, event.args))
         return True
 
-    def end(self, error: JugglerError) -> None:
-        """No more events come. The first reason counts."""
-        self.ended = self.ended or error
+    def on_end(self, error: JugglerError) -> None:
+        """End the queue: no more events follow. The first reason counts."""
+        self._ended = self._ended or error
 
-    def get(self) -> Event | None:
-        """Return the oldest event, ``None`` when there is none yet.
-
-        Raises:
-            JugglerError: there will be none any more; that of `end`.
-        """
+    def take(self) -> Event:
+        """Remove and return the oldest event, if the queue `is_readable`. After the last one, raise why it ended."""
         if self._events:
             return self._events.popleft()
-        if isinstance(self.ended, ConnectionClosed):
-            raise ConnectionClosed(self.ended.code, self.ended.reason)
-        if self.ended is not None:
-            raise self.ended
-        return None
+        assert self._ended is not None
+        if isinstance(self._ended, ConnectionClosed):  # each reader raises an exception of its own
+            raise ConnectionClosed(self._ended.code, self._ended.reason)
+        raise self._ended

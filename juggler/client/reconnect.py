@@ -1,34 +1,26 @@
-"""Ends of a connection: which of them have a new beginning, and how long to wait for it. PURE."""
+"""When a client reconnects: after which errors, after which pauses, and for how long.
+
+PURE: time and jittered pauses are handed in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from enum import Enum
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from juggler.errors import CloseCode, ConnectionClosed, HandshakeRefused, JugglerError
-from juggler.process.backoff import pauses
 
 if TYPE_CHECKING:
     from websockets.frames import Close
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
-"""Seconds before attempts to connect again: they double from the first to the longest, each jittered by half."""
+"""Seconds before the first attempt to reconnect, and the limit to which the pauses double."""
 
+STABLE = 5.0
+"""Seconds that a connection must last for pauses to start over: some servers accept and close at once."""
 
-class State(Enum):
-    """What ``on_state`` is told of a client."""
-
-    CONNECTED = "connected"
-    """For the first time, or again: subscriptions are being made anew."""
-    DISCONNECTED = "disconnected"
-    """The connection is lost; another one is being made."""
-    CLOSED = "closed"
-    """It is over."""
-
-
-# The server has nothing against us: it, or something on the way, went away, or could not bear us at that time.
-_AGAIN = frozenset(
+# Temporary: the server or a proxy went away, was overloaded, or dropped a slow client.
+_TEMPORARY = frozenset(
     {
         CloseCode.GOING_AWAY,
         CloseCode.NO_STATUS,
@@ -43,79 +35,84 @@ _AGAIN = frozenset(
 )
 
 
-STABLE = 5.0
-"""Seconds that a connection has to live for pauses to begin anew after it: a server may accept, and close at once."""
-
-RENEWAL_PAUSE = 1.0
-"""Seconds before a subscription is asked for again that could not be made anew for the time being."""
-
-
-def may_come_back(error: Exception) -> bool:
-    """Return whether it makes sense to connect again after this end of a connection, or of an attempt to make one."""
+def is_temporary(error: Exception) -> bool:
+    """Return whether a connection may succeed after this error of the previous one, or of an attempt to connect."""
     if isinstance(error, ConnectionClosed):
-        return error.code in _AGAIN
+        return error.code in _TEMPORARY
     if isinstance(error, HandshakeRefused):
-        # 429 and what is the server's fault; the rest is ours, and would be again.
         status = int(error.status.partition(" ")[0] or 0)
         return status in (408, 429) or status >= 500
-    return False
+    # Other exceptions come from the user's function for headers, which may succeed next time.
+    return not isinstance(error, JugglerError)
 
 
 def end_of(received: Close | None, sent: Close | None, cause: object = None) -> ConnectionClosed:
-    """Return why a connection has ended.
+    """Return why a connection has closed.
 
     Args:
-        received: the server's close frame, if there was one.
-        sent: ours, likewise.
-        cause: what was seen of a connection that was lost.
+        received: close frame of the server, if any.
+        sent: close frame of the client, if any.
+        cause: error of the socket or the protocol, if any.
     """
     if received is not None:
         return ConnectionClosed(received.code, received.reason)
     if sent is not None and sent.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR):
-        # What the server sent is against the protocol, or too large: it would be the next time.
         return ConnectionClosed(sent.code, f"the server broke the protocol: {sent.reason or sent.code}")
     reason = cause or (sent and sent.reason) or "the server is gone"
     return ConnectionClosed(CloseCode.ABNORMAL, f"the connection was lost: {reason}")
 
 
 class Reconnect:
-    """When to connect again, and until when. Times are in seconds, on the clock ``time.monotonic``."""
+    """The policy of one client. Times are seconds of a monotonic clock.
 
-    def __init__(self, timeout: float | None) -> None:
-        """Begin before the first connection; ``timeout`` is how long it is tried after one that was lost."""
+    Attributes:
+        failure: why there is no connection: the most recent error.
+    """
+
+    def __init__(
+        self, is_enabled: bool, timeout: float | None, new_pauses: Callable[[float, float], Iterator[float]]
+    ) -> None:
+        """Start before the first connection.
+
+        Args:
+            is_enabled: whether to reconnect at all.
+            timeout: seconds for which to try after a stable connection was lost. ``None``: unlimited.
+            new_pauses: returns jittered pauses from a first to a longest one, such as `juggler.process.backoff.pauses`.
+        """
+        self.failure = ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
+        self._is_enabled = is_enabled
         self._timeout = timeout
-        self._pauses = self._new_pauses()
-        self._connected_at = self._lost_at = 0.0
-        self._is_first = True
+        self._new_pauses = new_pauses
+        self._pauses = new_pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        self._connected_at: float | None = None
+        self._lost_at = 0.0
 
     def on_connected(self, now: float) -> None:
-        """There is a connection."""
+        """Start measuring how long a connection lasts."""
+        if self._connected_at is None:
+            self._lost_at = now
         self._connected_at = now
-        if self._is_first:
-            self._is_first, self._lost_at = False, now
 
     def on_lost(self, now: float) -> None:
-        """It is lost. One that has lived for a while makes a new beginning of pauses and patience."""
-        if now - self._connected_at >= STABLE:
-            self._pauses = self._new_pauses()
+        """Start over with the first pause and the full timeout, if the connection that was lost was a stable one."""
+        if self._connected_at is not None and now - self._connected_at >= STABLE:
+            self._pauses = self._new_pauses(FIRST_PAUSE, LONGEST_PAUSE)
             self._lost_at = now
 
-    def next_pause(self) -> float:
-        """Return how long to wait before the next attempt."""
-        return next(self._pauses)
+    def pause_after(self, error: Exception) -> float | None:
+        """Return the seconds to wait before the next attempt to connect, or ``None`` if there must be none.
+
+        Args:
+            error: of the connection that was lost, or of the last attempt.
+        """
+        if isinstance(error, ConnectionClosed):
+            self.failure = error
+        elif isinstance(error, JugglerError):
+            self.failure = ConnectionClosed(self.failure.code, str(error))
+        else:
+            self.failure = ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")
+        return next(self._pauses) if self._is_enabled and is_temporary(error) else None
 
     def is_over(self, now: float) -> bool:
-        """Return whether it has been tried for long enough."""
+        """Return whether it is too late for another attempt."""
         return self._timeout is not None and now - self._lost_at >= self._timeout
-
-    def _new_pauses(self) -> Iterator[float]:
-        return pauses(FIRST_PAUSE, LONGEST_PAUSE)
-
-
-def after_attempt(error: Exception, lost: ConnectionClosed) -> ConnectionClosed:
-    """Return why there is no connection, now that an attempt has failed as well."""
-    if isinstance(error, ConnectionClosed):
-        return error
-    if isinstance(error, JugglerError):
-        return ConnectionClosed(lost.code, str(error))
-    return ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")

@@ -102,18 +102,20 @@ else:
         with serving(echo) as url:
             run(main(url))
 
-    def test_a_call_that_is_cancelled_is_forgotten():
+    def test_a_call_that_is_cancelled_does_not_expire():
         def script(peer):
+            peer.acknowledge(CALL)
             peer.acknowledge(CALL)
             peer.wait_closed()
 
         async def main(url):
-            async with AsyncClient(url) as client:
+            seen = []
+            async with AsyncClient(url, on_message=seen.append) as client:
                 with pytest.raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(client.call("test.delay"), 0.05)
-                assert client._state.next_deadline() is None
-                pending = client._state
-                assert not pending._calls
+                    await asyncio.wait_for(client.call("test.delay", 1, timeout=0.25), 0.02)
+                with pytest.raises(Expired):
+                    await client.call("test.delay", 2, timeout=0.3)
+                assert [message.args for message in seen if isinstance(message, Exp)] == [b"2"]
 
         with serving(script) as url:
             run(main(url))
@@ -302,4 +304,4 @@ else:
 
         with serving(echo) as url:
             run(main(url))
-        assert "on_raw failed for a message in" in caplog.text
+        assert "client: callback failed callback=on_raw about=in" in caplog.text

@@ -1,328 +1,635 @@
-"""What a client makes of messages, without a websocket: literal JSON in, outcomes out."""
+"""The state of a client, without a websocket or a clock: literal JSON in, texts and outcomes out."""
 
 from __future__ import annotations
 
 import json
+from itertools import count, repeat
 
 import pytest
 
-from juggler.client.state import ClientState, result_value
-from juggler.errors import CallFailed, ConnectionClosed, Expired, InvalidMessage, InvalidValue, Nacked
-from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Call, Pub, Res, Sub, Unsb
+from juggler.client.events import EventQueue
+from juggler.client.ledgers import PendingRequest, Requests
+from juggler.client.reconnect import Reconnect
+from juggler.client.state import ClientState, State, result_value
+from juggler.errors import (
+    CallFailed,
+    Cancelled,
+    ConfigError,
+    ConnectionClosed,
+    Expired,
+    HandshakeRefused,
+    InvalidMessage,
+    InvalidValue,
+    Nacked,
+)
+from juggler.protocol.messages import Call, Res
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 
-
-class Waiter:
-    def __init__(self):
-        self.outcomes = []
-
-    def settle(self, outcome):
-        self.outcomes.append(outcome.args if isinstance(outcome, Res) else outcome)
-
-    @property
-    def outcome(self):
-        (only,) = self.outcomes
-        return only
+_numbers = count()
 
 
-class Sink:
-    def __init__(self):
-        self.args = []
-        self.ends = []
-        self.gaps = 0
+def new_uuid():
+    return f"00000000-0000-4000-8000-{next(_numbers):012}"
 
-    def on_gap(self):
-        self.gaps += 1
 
-    def on_event(self, event):
-        self.args.append(event.args)
-
-    def on_end(self, error):
-        self.ends.append(str(error))
+def new_state(*, reconnect=True, reconnect_timeout=None):
+    policy = Reconnect(reconnect, reconnect_timeout, lambda first, longest: repeat(first))
+    return ClientState(call_timeout=60.0, reconnect=policy, new_uuid=new_uuid)
 
 
 @pytest.fixture
-def session():
-    return ClientState()
+def state():
+    state = new_state()
+    assert state.on_connected(0.0) == []
+    return state
 
 
 def text(type, **payload):
-    if "for_" in payload:
-        payload["for"] = payload.pop("for_")
+    payload = {name.removesuffix("_"): value for name, value in payload.items()}
     return json.dumps({"meta": {"type": type, "uuid": new_uuid()}, "payload": payload})
 
 
-def ack(message):
-    return text(ACK, for_=message.uuid, for_type=message.type)
+class Request:
+    """A request as its sender sees it: ``sent`` is the message, ``None`` if there was none to send."""
+
+    def __init__(self, state, texts):
+        self.pending = PendingRequest(state.callbacks)
+        sent = texts(self.pending)
+        sent = sent if isinstance(sent, list) else [sent]
+        assert len(sent) <= 1
+        self.sent = json.loads(sent[0]) if sent else None
+
+    @property
+    def is_settled(self):
+        return self.pending.is_settled
+
+    @property
+    def outcome(self):
+        """The outcome: the text of a result, ``None`` for an ACK, or the error."""
+        assert self.is_settled
+        try:
+            res = self.pending.outcome()
+        except Exception as error:
+            return error
+        return res and res.args
+
+    def ack(self):
+        return ack(self.sent)
+
+    def nack(self, code=403, reason="no"):
+        return nack(self.sent, code, reason)
+
+    def res(self, args):
+        return text(RES, for_=self.sent["meta"]["uuid"], uri=self.sent["payload"]["uri"], args=args)
 
 
-def nack(message, code=403, reason="no"):
-    return text(NACK, for_=message.uuid, for_type=message.type, code=code, message=reason)
+def ack(request):
+    return text(ACK, for_=request["meta"]["uuid"], for_type=request["meta"]["type"])
 
 
-def res(call, args):
-    return text(RES, for_=call.uuid, uri=call.uri, args=args)
+def nack(request, code=403, reason="no"):
+    return text(NACK, for_=request["meta"]["uuid"], for_type=request["meta"]["type"], code=code, message=reason)
 
 
 def event(channel, args, pattern=""):
     return text(EVNT, for_=new_uuid(), channel=channel, args=args, pattern=pattern)
 
 
-def start_call(session, deadline=60.0):
-    call, waiter = Call(uuid=new_uuid(), uri="test.echo", timeout=deadline), Waiter()
-    session.call(call, deadline, waiter)
-    return call, waiter
+def call(state, timeout=60.0, now=0.0):
+    return Request(state, lambda pending: state.call(pending, "test.echo", b"null", timeout, now))
 
 
-def subscribe(session, channel="news", pattern=False):
-    message, sink, waiter = Sub(uuid=new_uuid(), channel=channel, pattern=pattern), Sink(), Waiter()
-    is_sent = session.subscribe(message, sink, waiter)
-    return message, sink, waiter, is_sent
+def publish(state):
+    return Request(state, lambda pending: state.publish(pending, "news", b"null"))
 
 
-def unsubscribe(session, sink, channel="news", pattern=False):
-    message, waiter = Unsb(uuid=new_uuid(), channel=channel, pattern=pattern), Waiter()
-    is_sent = session.unsubscribe(message, sink, waiter)
-    return message, waiter, is_sent
+class Queue(EventQueue):
+    """The events of a subscription, and why it ended."""
+
+    def __init__(self, channel="news", pattern=False, **options):
+        super().__init__(channel, pattern, **{"max_events": 1000, "when_full": "drop_oldest", **options})
+
+    def read(self):
+        """Return what was published, and at last the error."""
+        found = []
+        while self.is_readable:
+            try:
+                found.append(self.take().args)
+            except Exception as error:
+                return [*found, str(error)]
+        return found
+
+
+def subscribe(state, *args, **options):
+    queue = Queue(*args, **options)
+    return queue, Request(state, lambda pending: state.subscribe(pending, queue))
+
+
+def subscribed(state, *args, **options):
+    queue, request = subscribe(state, *args, **options)
+    state.receive(request.ack())
+    return queue
+
+
+def unsubscribe(state, queue, channel="news", pattern=False):
+    return Request(state, lambda pending: state.unsubscribe(pending, channel, pattern, queue))
+
+
+def lose(state, now=0.0):
+    """Lose the connection and connect again. Return the messages to be sent."""
+    assert state.on_failure(ConnectionClosed(1006, "gone"), now) is not None
+    return reconnect(state, now)
+
+
+def reconnect(state, now=0.0):
+    assert state.may_connect(now)
+    return [json.loads(text) for text in state.on_connected(now)]
+
+
+# Arguments
+
+
+def test_requests_are_encoded():
+    ids = iter(["u1", "u2", "u3", "u4"])
+    policy = Reconnect(True, None, lambda first, longest: repeat(first))
+    state = ClientState(call_timeout=1.5, reconnect=policy, new_uuid=lambda: next(ids))
+    state.on_connected(0.0)
+    pending = PendingRequest(state.callbacks)
+    sent = [state.call(pending, "f", b"[1]", None, 10.0)]
+    assert (pending.uuid, pending.uri, pending.deadline) == ("u1", "f", 11.5)
+    sent.append(state.publish(PendingRequest(state.callbacks), "news", b'"x"'))
+    sent += state.subscribe(PendingRequest(state.callbacks), Queue("news.*", True))
+    sent += state.unsubscribe(PendingRequest(state.callbacks), "news.*", True, None)
+    assert [json.loads(each) for each in sent] == [
+        {"meta": {"type": CALL, "uuid": "u1"}, "payload": {"uri": "f", "timeout": 1_500_000_000, "args": [1]}},
+        {"meta": {"type": PUB, "uuid": "u2"}, "payload": {"channel": "news", "args": "x"}},
+        {"meta": {"type": SUB, "uuid": "u3"}, "payload": {"channel": "news.*", "pattern": True}},
+        {"meta": {"type": UNSB, "uuid": "u4"}, "payload": {"channel": "news.*", "pattern": True}},
+    ]
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 86_401, float("nan")])
+def test_a_timeout_out_of_range_is_refused(state, timeout):
+    with pytest.raises(ValueError, match="timeout: expected more than 0 and at most 86400 seconds"):
+        call(state, timeout)
+    assert state.next_deadline() is None
+
+
+def test_names_that_utf8_cannot_represent_are_refused(state):
+    pending = PendingRequest(state.callbacks)
+    for request in (
+        lambda: state.call(pending, "\ud800", b"null", None, 0.0),
+        lambda: state.publish(pending, "\ud800", b"null"),
+        lambda: state.subscribe(pending, Queue("\ud800")),
+        lambda: state.unsubscribe(pending, "\ud800", False, None),
+    ):
+        with pytest.raises(InvalidValue):
+            request()
 
 
 # Calls
 
 
-def test_a_call_is_settled_by_its_result_and_not_by_its_ack(session):
-    call, waiter = start_call(session)
-    session.receive(ack(call))
-    assert waiter.outcomes == []
-    session.receive(res(call, [1, "é"]))
-    assert json.loads(waiter.outcome) == [1, "é"]
+def test_a_call_is_settled_by_its_result_and_not_by_its_ack(state):
+    request = call(state)
+    state.receive(request.ack())
+    assert not request.is_settled
+    state.receive(request.res([1, "é"]))
+    assert json.loads(request.outcome) == [1, "é"]
 
 
-def test_a_result_may_come_before_the_ack(session):
-    call, waiter = start_call(session)
-    session.receive(res(call, 1))
-    session.receive(ack(call))
-    assert waiter.outcome == b"1"
+def test_a_result_may_come_before_the_ack(state):
+    request = call(state)
+    state.receive(request.res(1))
+    state.receive(request.ack())
+    assert request.outcome == b"1"
 
 
-def test_results_find_their_own_calls(session):
-    (first, first_waiter), (second, second_waiter) = start_call(session), start_call(session)
-    session.receive(res(second, 2))
-    session.receive(res(first, 1))
-    assert (first_waiter.outcome, second_waiter.outcome) == (b"1", b"2")
+def test_results_find_their_own_calls(state):
+    first, second = call(state), call(state)
+    state.receive(second.res(2))
+    state.receive(first.res(1))
+    assert (first.outcome, second.outcome) == (b"1", b"2")
 
 
-def test_only_the_first_result_counts(session):
-    call, waiter = start_call(session)
-    session.receive(res(call, 1))
-    session.receive(res(call, 2))
-    assert waiter.outcome == b"1"
+def test_only_the_first_result_counts(state):
+    request = call(state)
+    state.receive(request.res(1))
+    state.receive(request.res(2))
+    assert request.outcome == b"1"
 
 
 @pytest.mark.parametrize("acknowledged", [False, True], ids=["at once", "for a result that could not be sent"])
-def test_a_nack_ends_a_call(session, acknowledged):
-    call, waiter = start_call(session)
+def test_a_nack_ends_a_call(state, acknowledged):
+    request = call(state)
     if acknowledged:
-        session.receive(ack(call))
-    session.receive(nack(call, 413, "too large"))
-    assert isinstance(waiter.outcome, Nacked)
-    assert (waiter.outcome.code, waiter.outcome.message) == (413, "too large")
+        state.receive(request.ack())
+    state.receive(request.nack(413, "too large"))
+    assert isinstance(request.outcome, Nacked)
+    assert (request.outcome.code, request.outcome.message) == (413, "too large")
 
 
-def test_a_call_expires_at_its_deadline_and_not_before(session):
-    call, waiter = start_call(session, deadline=5.0)
-    assert session.next_deadline() == 5.0
-    assert session.expire(4.9) == []
-    (exp,) = session.expire(5.0)
-    assert (exp.for_, exp.uri, exp.args, exp.type) == (call.uuid, "test.echo", b"null", 256)
-    assert isinstance(waiter.outcome, Expired)
-    assert session.next_deadline() is None
+def test_a_call_expires_at_its_deadline_and_not_before(state):
+    request = call(state, timeout=4.0, now=1.0)
+    assert state.next_deadline() == request.pending.deadline == 5.0
+    assert state.expire(4.9) == []
+    (exp,) = state.expire(5.0)
+    assert (exp.for_, exp.uri, exp.args, exp.type) == (request.pending.uuid, "test.echo", b"null", 256)
+    assert isinstance(request.outcome, Expired)
+    assert str(request.outcome) == "no result of test.echo within 4 s"
+    assert state.next_deadline() is None
 
 
-def test_a_result_after_the_deadline_is_dropped(session):
-    call, waiter = start_call(session, deadline=5.0)
-    session.expire(6.0)
-    session.receive(res(call, 1))
-    assert isinstance(waiter.outcome, Expired)
+def test_a_result_after_the_deadline_is_dropped(state):
+    request = call(state, timeout=5.0)
+    state.expire(6.0)
+    state.receive(request.res(1))
+    assert isinstance(request.outcome, Expired)
 
 
-def test_an_answered_call_does_not_expire(session):
-    call, waiter = start_call(session, deadline=5.0)
-    session.receive(res(call, 1))
-    assert session.next_deadline() is None
-    assert session.expire(6.0) == []
-    assert waiter.outcome == b"1"
+def test_an_answered_call_does_not_expire(state):
+    request = call(state, timeout=5.0)
+    state.receive(request.res(1))
+    assert state.next_deadline() is None
+    assert state.expire(6.0) == []
+    assert request.outcome == b"1"
 
 
-def test_answered_calls_are_not_remembered_until_their_deadline(session):
-    unanswered, waiter = start_call(session, deadline=1.0)
+def test_answered_calls_are_not_remembered_until_their_deadline():
+    requests = Requests()
+    unanswered, waiter = Call(uuid=new_uuid(), uri="f", timeout=1.0), PendingRequest([])
+    requests.add_call(unanswered, waiter, 1.0)
     for _ in range(10_000):
-        call, _ = start_call(session, deadline=60.0)
-        session.receive(res(call, 1))
-    assert len(session._deadlines) < 100
-    assert [exp.for_ for exp in session.expire(1.0)] == [unanswered.uuid]
-    assert isinstance(waiter.outcome, Expired)
+        answered = Call(uuid=new_uuid(), uri="f", timeout=60.0)
+        requests.add_call(answered, PendingRequest([]), 60.0)
+        requests.on_res(Res(for_=answered.uuid, uri="f"))
+    assert len(requests.deadlines) < 100
+    assert requests.expire(1.0) == [unanswered]
+    with pytest.raises(Expired):
+        waiter.outcome()
+
+
+def test_a_cancelled_call_is_settled_and_its_result_dropped(state):
+    request = call(state)
+    state.cancel(request.pending)
+    state.receive(request.res(1))
+    assert isinstance(request.outcome, Cancelled)
+    assert str(request.outcome) == "the call of test.echo was cancelled; its function may still run"
+    assert state.next_deadline() is None
+    state.cancel(request.pending)
+
+
+def test_callbacks_of_a_settled_call_are_due(state):
+    request, seen = call(state), []
+    request.pending.on_settled.append(seen.append)
+    assert not state.callbacks
+    state.receive(request.res(1))
+    (callback,) = state.callbacks
+    assert (callback.name, callback.about, seen) == ("on_done", "test.echo", [])
+    callback.run()
+    assert seen == [request.pending]
 
 
 # Publications
 
 
-def test_a_publication_is_settled_by_its_ack(session):
-    message, waiter = Pub(uuid=new_uuid(), channel="news"), Waiter()
-    session.publish(message, waiter)
-    session.receive(ack(message))
-    session.receive(nack(message))
-    assert waiter.outcome is None
+def test_a_publication_is_settled_by_its_ack(state):
+    request = publish(state)
+    state.receive(request.ack())
+    state.receive(request.nack())
+    assert request.outcome is None
 
 
-def test_a_publication_is_settled_by_its_nack(session):
-    message, waiter = Pub(uuid=new_uuid(), channel="news"), Waiter()
-    session.publish(message, waiter)
-    session.receive(nack(message))
-    assert isinstance(waiter.outcome, Nacked)
+def test_a_publication_is_settled_by_its_nack(state):
+    request = publish(state)
+    state.receive(request.nack())
+    assert isinstance(request.outcome, Nacked)
 
 
-def test_a_forgotten_request_is_not_settled(session):
-    message, waiter = Pub(uuid=new_uuid(), channel="news"), Waiter()
-    session.publish(message, waiter)
-    session.forget(message.uuid)
-    session.forget(message.uuid)
-    session.receive(ack(message))
-    session.end(ConnectionClosed(1000))
-    assert waiter.outcomes == []
+def test_a_publication_has_no_result(state):
+    request = publish(state)
+    state.receive(text(RES, for_=request.pending.uuid, uri="f", args=1))
+    assert not request.is_settled
+
+
+def test_a_forgotten_request_is_not_settled(state):
+    request = publish(state)
+    assert str(request.pending.unacknowledged(0.2)) == "no acknowledgement of PUB within 0.2 s"
+    state.forget(request.pending)
+    state.forget(request.pending)
+    state.receive(request.ack())
+    state.close(ConnectionClosed(1000))
+    assert not request.is_settled
 
 
 # Subscriptions
 
 
-def test_events_come_from_the_first_after_subscribing_to_the_last_before_unsubscribing(session):
-    session.receive(event("news", "too early"))
-    message, sink, waiter, is_sent = subscribe(session)
-    assert is_sent
-    session.receive(event("news", "before the ack"))
-    session.receive(ack(message))
-    assert waiter.outcome is None
-    session.receive(event("news", "after"))
-    session.receive(event("other", "elsewhere"))
-    unsb, left, is_sent = unsubscribe(session, sink)
-    assert is_sent
-    session.receive(event("news", "too late"))
-    session.receive(ack(unsb))
+def test_events_come_from_the_first_after_subscribing_to_the_last_before_unsubscribing(state):
+    state.receive(event("news", "too early"))
+    queue, request = subscribe(state)
+    state.receive(event("news", "before the ack"))
+    state.receive(request.ack())
+    assert request.outcome is None
+    state.receive(event("news", "after"))
+    state.receive(event("other", "elsewhere"))
+    left = unsubscribe(state, queue)
+    state.receive(event("news", "too late"))
+    state.receive(left.ack())
     assert left.outcome is None
-    assert sink.args == [b'"before the ack"', b'"after"']
-    assert sink.ends == ["1000 unsubscribed"]
+    assert queue.read() == ["before the ack", "after", "1000 unsubscribed"]
 
 
-def test_a_channel_and_a_pattern_are_two_subscriptions(session):
-    _, by_name, _, _ = subscribe(session, "news.*")
-    _, by_pattern, _, is_sent = subscribe(session, "news.*", pattern=True)
-    assert is_sent
-    session.receive(event("news.*", 1))
-    session.receive(event("news.today", 2, pattern="news.*"))
-    assert (by_name.args, by_pattern.args) == ([b"1"], [b"2"])
+def test_a_channel_and_a_pattern_are_two_subscriptions(state):
+    by_name = subscribed(state, "news.*")
+    by_pattern = subscribed(state, "news.*", True)
+    state.receive(event("news.*", 1))
+    state.receive(event("news.today", 2, pattern="news.*"))
+    assert (by_name.read(), by_pattern.read()) == ([1], [2])
 
 
-def test_two_subscriptions_to_a_channel_are_one_for_the_server(session):
-    message, first, _, _ = subscribe(session)
-    _, second, waiter, is_sent = subscribe(session)
-    assert not is_sent
-    assert waiter.outcomes == []
-    session.receive(ack(message))
-    assert waiter.outcome is None
-    _, third, waiter, is_sent = subscribe(session)
-    assert not is_sent
-    assert waiter.outcome is None
-    session.receive(event("news", 1))
-    for sink, last in ((second, False), (first, False), (third, True)):
-        assert sink.args == [b"1"]
-        assert unsubscribe(session, sink)[2] is last
+def test_two_subscriptions_to_a_channel_are_one_for_the_server(state):
+    first, request = subscribe(state)
+    second, joined = subscribe(state)
+    assert joined.sent is None
+    assert not joined.is_settled
+    state.receive(request.ack())
+    assert joined.outcome is None
+    third, late = subscribe(state)
+    assert (late.sent, late.outcome) == (None, None)
+    state.receive(event("news", 1))
+    for queue, is_last in ((second, False), (first, False), (third, True)):
+        assert queue.read() == [1]
+        assert (unsubscribe(state, queue).sent is not None) is is_last
 
 
-def test_all_subscriptions_to_a_channel_end_together(session):
-    _, first, _, _ = subscribe(session)
-    _, second, _, _ = subscribe(session)
-    _, _, is_sent = unsubscribe(session, None)
-    assert is_sent
-    assert first.ends == second.ends == ["1000 unsubscribed"]
+def test_all_subscriptions_to_a_channel_end_together(state):
+    first, _ = subscribe(state)
+    second, _ = subscribe(state)
+    assert unsubscribe(state, None).sent is not None
+    assert first.read() == second.read() == ["1000 unsubscribed"]
 
 
-def test_ending_what_does_not_exist_is_no_error(session):
-    _, waiter, is_sent = unsubscribe(session, None)
-    assert not is_sent
-    assert waiter.outcome is None
-    subscribe(session)
-    _, waiter, is_sent = unsubscribe(session, Sink())
-    assert not is_sent
-    assert waiter.outcome is None
+def test_ending_what_does_not_exist_is_no_error(state):
+    for queue in (None, Queue()):
+        request = unsubscribe(state, queue)
+        assert (request.sent, request.outcome) == (None, None)
+        subscribe(state)
 
 
-def test_a_refused_subscription_is_refused_for_all_who_wait_for_it(session):
-    message, _, first, _ = subscribe(session)
-    _, _, second, _ = subscribe(session)
-    session.receive(nack(message, 429))
-    assert [w.outcome.code for w in (first, second)] == [429, 429]
-    assert subscribe(session)[3], "the next one has to be sent again"
+def test_a_refused_subscription_is_refused_for_all_who_wait_for_it(state):
+    _, first = subscribe(state)
+    _, second = subscribe(state)
+    state.receive(first.nack(429))
+    assert [request.outcome.code for request in (first, second)] == [429, 429]
+    assert subscribe(state)[1].sent, "the next one has to be sent again"
 
 
-def test_a_late_answer_does_not_touch_the_next_subscription(session):
-    first, sink, first_waiter, _ = subscribe(session)
-    unsubscribe(session, sink)
-    second, sink, second_waiter, is_sent = subscribe(session)
-    assert is_sent
-    session.receive(nack(first))
-    assert isinstance(first_waiter.outcome, Nacked)
-    session.receive(ack(second))
-    assert second_waiter.outcome is None
-    session.receive(event("news", 1))
-    assert sink.args == [b"1"]
+def test_a_late_answer_does_not_touch_the_next_subscription(state):
+    queue, first = subscribe(state)
+    unsubscribe(state, queue)
+    queue, second = subscribe(state)
+    assert second.sent is not None
+    state.receive(first.nack())
+    assert isinstance(first.outcome, Nacked)
+    state.receive(second.ack())
+    assert second.outcome is None
+    state.receive(event("news", 1))
+    assert queue.read() == [1]
 
 
-# The end, and what is wrong
+def test_an_ack_that_comes_too_late_for_one_still_confirms_the_others(state):
+    _, first = subscribe(state)
+    _, second = subscribe(state)
+    state.forget(first.pending)
+    state.receive(first.ack())
+    assert second.outcome is None
 
 
-def test_the_end_settles_everything_once(session):
-    _, called = start_call(session)
-    published = Waiter()
-    session.publish(Pub(uuid=new_uuid(), channel="news"), published)
-    _, first, subscribed, _ = subscribe(session)
-    _, second, joined, _ = subscribe(session)
-    session.end(ConnectionClosed(1006, "lost"))
-    session.end(ConnectionClosed(1000, "closed"))
-    assert session.expire(1e9) == []
-    for waiter in (called, published, subscribed, joined):
-        assert isinstance(waiter.outcome, ConnectionClosed)
-        assert str(waiter.outcome) == "1006 lost"
-    assert called.outcome is not published.outcome
-    assert first.ends == second.ends == ["1006 lost"]
-    assert str(session.ended) == "1006 lost"
+def test_a_full_queue_that_has_ended_is_unsubscribed(state):
+    queue = subscribed(state, max_events=2, when_full="end")
+    for n in range(2):
+        state.receive(event("news", n))
+    assert not state.has_overfull
+    state.receive(event("news", 2))
+    state.receive(event("news", 3))
+    assert state.has_overfull
+    (unsb,) = state.drop_overfull()
+    assert json.loads(unsb)["payload"] == {"channel": "news", "pattern": False}
+    assert (state.has_overfull, state.drop_overfull()) == (False, [])
+    state.receive(ack(json.loads(unsb)))
+    assert (queue.read(), queue.dropped) == ([0, 1, "4429 2 events wait to be read"], 1)
+    assert subscribe(state)[1].sent is not None
 
 
-def test_nothing_begins_after_the_end(session):
-    session.end(ConnectionClosed(1006, "lost"))
-    for begin in (
-        start_call,
-        subscribe,
-        lambda s: unsubscribe(s, None),
-        lambda s: s.publish(Pub(uuid=new_uuid(), channel="news"), Waiter()),
-    ):
+def test_a_full_queue_leaves_the_others_of_its_channel_alone(state):
+    subscribed(state, max_events=1, when_full="end")
+    other, _ = subscribe(state)
+    for n in range(2):
+        state.receive(event("news", n))
+    assert state.drop_overfull() == []
+    assert other.read() == [0, 1]
+
+
+# Closing, and invalid messages
+
+
+def test_closing_settles_everything_once(state):
+    called, published = call(state), publish(state)
+    first, subscribing = subscribe(state)
+    second, joined = subscribe(state)
+    state.close(ConnectionClosed(1006, "lost"))
+    state.close(ConnectionClosed(1000, "closed"))
+    assert state.expire(1e9) == []
+    outcomes = [request.outcome for request in (called, published, subscribing, joined)]
+    assert [str(outcome) for outcome in outcomes] == ["1006 lost"] * 4
+    assert len({id(outcome) for outcome in outcomes}) == 4
+    assert first.read() == second.read() == ["1006 lost"]
+    assert (str(state.closed), state.is_connected) == ("1006 lost", False)
+
+
+def requests(state):
+    yield lambda: call(state)
+    yield lambda: publish(state)
+    yield lambda: subscribe(state)
+
+
+def test_a_closed_client_refuses_requests(state):
+    state.close(ConnectionClosed(1006, "lost"))
+    for request in (*requests(state), lambda: unsubscribe(state, None), state.check_open):
         with pytest.raises(ConnectionClosed, match="1006 lost"):
-            begin(session)
+            request()
+    assert state.drop_overfull() == state.renew() == []
+
+
+def test_a_client_that_is_not_connected_yet_refuses_requests():
+    state = new_state()
+    for request in requests(state):
+        with pytest.raises(ConnectionClosed, match="1006 the client is not connected yet"):
+            request()
+    state.check_open()
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "{}", '{"meta":{"type":10,"uuid":"x"},"payload":{}}', text(CALL, uri="test.echo"), text(256, uri="test.echo")],
 )
-def test_what_no_server_sends_is_an_error(session, text):
+def test_what_no_server_sends_is_an_error(state, text):
     with pytest.raises(InvalidMessage):
-        session.receive(text)
+        state.receive(text)
 
 
-def test_answers_to_unknown_requests_are_no_error(session):
-    unknown = Call(uuid=new_uuid(), uri="test.echo")
-    for answer in (ack(unknown), nack(unknown), res(unknown, 1)):
-        session.receive(answer)
+def test_answers_to_unknown_requests_are_no_error(state):
+    request = call(state)
+    for _ in range(2):
+        for answer in (request.ack(), request.nack(), request.res(1)):
+            state.receive(answer)
+
+
+# Lost connections
+
+
+def test_requests_in_flight_fail_when_the_connection_is_lost(state):
+    called, (queue, subscribing) = call(state), subscribe(state)
+    assert state.on_failure(ConnectionClosed(1006, "gone"), 1.0) == 0.2
+    assert (called.outcome.code, subscribing.outcome.code) == (1006, 1006)
+    assert state.next_deadline() is None
+    assert state.status()[0] is State.DISCONNECTED
+    for request in requests(state):
+        with pytest.raises(ConnectionClosed, match="1006 gone"):
+            request()
+    # It was never confirmed, and its caller has received the error.
+    assert reconnect(state) == []
+    assert queue.read() == []
+
+
+def test_subscriptions_are_reestablished_and_count_the_gap(state):
+    seen = []
+    queue = subscribed(state, gap_callback=lambda: seen.append("gap"))
+    (again,) = lose(state)
+    assert (again["meta"]["type"], again["payload"]) == (SUB, {"channel": "news", "pattern": False})
+    assert queue.gaps == 0
+    state.receive(ack(again))
+    (callback,) = state.callbacks
+    callback.run()
+    assert (queue.gaps, seen, callback.name, callback.about) == (1, ["gap"], "on_gap", "news")
+
+
+def test_a_subscription_that_cannot_be_reestablished_ends(state):
+    queue = subscribed(state)
+    (again,) = lose(state)
+    state.receive(nack(again, 403, "no"))
+    assert queue.read() == ["403 no"]
+    assert lose(state) == []
+
+
+def test_a_subscription_that_is_refused_for_the_time_being_is_retried(state):
+    queue = subscribed(state)
+    (again,) = lose(state)
+    for code in (503, 429):
+        assert not state.begin_renewal()
+        state.receive(nack(again, code))
+        assert (state.begin_renewal(), state.begin_renewal()) == (True, False)
+        (again,) = map(json.loads, state.renew())
+    state.receive(ack(again))
+    assert (queue.gaps, state.begin_renewal(), state.renew()) == (1, False, [])
+
+
+def test_a_subscription_is_not_retried_twice(state):
+    queue = subscribed(state)
+    (again,) = lose(state)
+    state.receive(nack(again, 503))
+    assert state.begin_renewal()
+    (again,) = lose(state)
+    assert state.renew() == []
+    state.receive(nack(again, 503))
+    assert state.begin_renewal()
+    unsubscribe(state, queue)
+    assert state.renew() == []
+
+
+def test_a_connection_lost_twice_before_a_confirmation_keeps_the_subscription(state):
+    queue = subscribed(state)
+    lose(state)
+    (again,) = lose(state)
+    state.receive(ack(again))
+    assert queue.gaps == 1
+
+
+def test_a_subscription_that_ends_meanwhile_is_not_reestablished(state):
+    queue = subscribed(state)
+    state.on_failure(ConnectionClosed(1006, "gone"), 0.0)
+    request = unsubscribe(state, queue)
+    assert (request.sent, request.outcome) == (None, None)
+    assert queue.read() == ["1000 unsubscribed"]
+    assert reconnect(state) == []
+
+
+# Reconnecting
+
+
+def test_the_state_is_reported():
+    state = new_state()
+    state.on_connected(0.0)
+    assert state.status() == (State.CONNECTED, None)
+    state.on_failure(lost := ConnectionClosed(1001, "restart"), 1.0)
+    assert state.status() == (State.DISCONNECTED, lost)
+    state.on_failure(HandshakeRefused("503 Service Unavailable", "starting"), 2.0)
+    assert state.status() == (State.DISCONNECTED, lost)
+    state.on_connected(3.0)
+    assert state.is_connected
+    state.close(reason := ConnectionClosed(1000, "done"))
+    assert state.status() == (State.CLOSED, reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "closed"),
+    [
+        (HandshakeRefused("401 Unauthorized", "who?"), "1001 401 Unauthorized: who?"),
+        (ConfigError("url: no"), "1001 url: no"),
+        (ConnectionClosed(1002, "not juggler"), "1002 not juggler"),
+    ],
+)
+def test_a_lasting_failure_closes_the_client(state, error, closed):
+    queue = subscribed(state)
+    assert state.on_failure(ConnectionClosed(1001, "restart"), 0.0) is not None
+    assert state.on_failure(error, 1.0) is None
+    assert str(state.closed) == closed
+    assert queue.read() == [closed]
+    assert not state.may_connect(1.0)
+
+
+def test_a_temporary_failure_is_followed_by_another_attempt(state):
+    state.on_failure(ConnectionClosed(1001, "restart"), 0.0)
+    for error in (ConnectionClosed(1006, "refused"), HandshakeRefused("503 x", "y"), KeyError("token")):
+        assert state.may_connect(0.1)
+        assert state.on_failure(error, 0.2) == 0.2
+    assert state.closed is None
+
+
+def test_a_client_that_has_tried_for_long_enough_closes():
+    state = new_state(reconnect_timeout=10.0)
+    state.on_connected(0.0)
+    state.on_failure(ConnectionClosed(1006, "gone"), 100.0)
+    assert state.may_connect(109.9)
+    state.on_failure(ConnectionClosed(1006, "refused"), 109.9)
+    assert not state.may_connect(110.0)
+    assert str(state.closed) == "1006 refused"
+
+
+def test_a_client_may_not_reconnect():
+    state = new_state(reconnect=False)
+    state.on_connected(0.0)
+    assert state.on_failure(ConnectionClosed(1006, "gone"), 1.0) is None
+    assert str(state.closed) == "1006 gone"
+
+
+def test_a_closed_client_does_not_reconnect(state):
+    state.close(ConnectionClosed(1000, "closed"))
+    assert state.on_failure(ConnectionClosed(1006, "gone"), 1.0) is None
+    assert not state.may_connect(1.0)
+    assert str(state.closed) == "1000 closed"
 
 
 # Results
@@ -368,71 +675,3 @@ def test_an_error_of_another_make_is_raised_if_it_says_that_it_is_one():
 def test_a_result_without_a_python_value_is_an_error():
     with pytest.raises(InvalidValue):
         result(b"9" * 10_000)
-
-
-def test_an_ack_that_comes_too_late_for_one_still_confirms_the_others(session):
-    message, _, _, _ = subscribe(session)
-    _, _, second, is_sent = subscribe(session)
-    assert not is_sent
-    session.forget(message.uuid)
-    session.receive(ack(message))
-    assert second.outcome is None
-
-
-# Lost connections
-
-
-def test_what_is_under_way_when_a_connection_is_lost_fails_and_is_over(session):
-    call, waiter = Call(uuid=new_uuid(), uri="f"), Waiter()
-    session.call(call, 5.0, waiter)
-    _, sink, subscribed, _ = subscribe(session)
-    lost = ConnectionClosed(1006, "gone")
-    session.lose(lost)
-    assert (waiter.outcome.code, subscribed.outcome.code) == (1006, 1006)
-    assert session.next_deadline() is None
-    with pytest.raises(ConnectionClosed, match="1006 gone"):
-        session.call(Call(uuid=new_uuid(), uri="f"), 5.0, Waiter())
-    # It was never confirmed: whoever asked for it knows that he has none.
-    assert session.resume() == []
-    assert (sink.args, sink.ends) == ([], [])
-
-
-def test_subscriptions_are_made_again_and_tell_of_the_gap(session):
-    message, sink, _, _ = subscribe(session)
-    session.receive(ack(message))
-    session.lose(ConnectionClosed(1006, "gone"))
-    (again,) = session.resume()
-    assert (again.channel, again.pattern, again.uuid != message.uuid) == ("news", False, True)
-    assert sink.gaps == 0
-    session.receive(ack(again))
-    assert (sink.gaps, sink.ends) == (1, [])
-
-
-def test_a_subscription_that_is_refused_anew_ends(session):
-    message, sink, _, _ = subscribe(session)
-    session.receive(ack(message))
-    session.lose(ConnectionClosed(1006, "gone"))
-    (again,) = session.resume()
-    session.receive(nack(again, 403, "no"))
-    assert sink.ends == ["403 no"]
-    assert session.resume() == []
-
-
-def test_losing_it_twice_before_a_confirmation_keeps_the_subscription(session):
-    message, sink, _, _ = subscribe(session)
-    session.receive(ack(message))
-    for _ in range(2):
-        session.lose(ConnectionClosed(1006, "gone"))
-        (again,) = session.resume()
-    session.receive(ack(again))
-    assert sink.gaps == 1
-
-
-def test_who_leaves_while_it_is_lost_is_out(session):
-    message, sink, _, _ = subscribe(session)
-    session.receive(ack(message))
-    session.lose(ConnectionClosed(1006, "gone"))
-    _, waiter, is_sent = unsubscribe(session, sink)
-    assert (waiter.outcome, is_sent) == (None, False)
-    assert sink.ends == ["1000 unsubscribed"]
-    assert session.resume() == []

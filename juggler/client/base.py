@@ -1,0 +1,132 @@
+"""What both clients have in common outside of their pure state: options, and calls of the user's functions."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from juggler.client.opening import Headers, shown, upgrade_headers
+from juggler.client.reconnect import Reconnect
+from juggler.client.state import ClientState, Exp, State
+from juggler.errors import ConnectionClosed, JugglerError
+from juggler.process.backoff import pauses
+from juggler.process.logline import Line
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Response
+
+OnMessage: TypeAlias = Callable[[Response | Exp], None]
+OnState: TypeAlias = Callable[[State, JugglerError | None], None]
+OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
+
+_log = logging.getLogger("juggler.client")
+
+
+def run_callback(name: str, about: str, function: Callable[..., object], *args: Any) -> None:
+    """Call a function of the user's. Log its exception: the client continues."""
+    try:
+        function(*args)
+    except Exception:
+        _log.exception(Line("client: callback failed", callback=name, about=about))
+
+
+class Listeners:
+    """The functions of a client's options ``on_message``, ``on_state`` and ``on_raw``; each may be missing.
+
+    Attributes:
+        has_raw: whether there is an ``on_raw``.
+    """
+
+    def __init__(self, on_message: OnMessage | None, on_state: OnState | None, on_raw: OnRaw | None) -> None:
+        self.has_raw = on_raw is not None
+        self._on_message = on_message
+        self._on_state = on_state
+        self._on_raw = on_raw
+        self._state: State | None = None
+
+    def message(self, message: Response | Exp) -> None:
+        """Report a message from the server, or an expired call."""
+        if self._on_message is not None:
+            run_callback("on_message", type(message).__name__, self._on_message, message)
+
+    def state(self, state: State, error: JugglerError | None) -> None:
+        """Report the state of the client, if it has changed."""
+        if self._on_state is not None and state is not self._state:
+            self._state = state
+            run_callback("on_state", state.value, self._on_state, state, error)
+
+    def raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
+        """Report a message as it travels."""
+        if self._on_raw is not None:
+            run_callback("on_raw", direction, self._on_raw, direction, message)
+
+
+class BaseClient:
+    """The options and the state of a client; see `juggler.client.Client`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 10.0,
+        call_timeout: float = 60.0,
+        headers: Headers | None = None,
+        allowed_messages: str | None = None,
+        max_size: int | None = 16 * 2**20,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        max_events: int = 1000,
+        reconnect: bool = True,
+        reconnect_timeout: float | None = None,
+        ssl: ssl.SSLContext | None = None,
+        on_message: OnMessage | None = None,
+        on_state: OnState | None = None,
+        on_raw: OnRaw | None = None,
+    ) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._upgrade_headers = partial(upgrade_headers, headers, allowed_messages)
+        self._max_size = max_size
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._max_events = max_events
+        self._ssl = ssl
+        self._state = ClientState(
+            call_timeout=call_timeout,
+            reconnect=Reconnect(reconnect, reconnect_timeout, pauses),
+            new_uuid=new_uuid,
+        )
+        self._expects_messages = on_message is not None
+        self._listeners = Listeners(on_message, on_state, on_raw)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Create locks, threads and connections."""
+        raise NotImplementedError
+
+    @property
+    def closed(self) -> ConnectionClosed | None:
+        """Why the client has closed, ``None`` while it is open."""
+        return self._state.closed
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be made."""
+        return self._state.is_connected
+
+    def _log_bug(self, error: Exception) -> None:
+        """Log an error of an attempt to reconnect that is not a `JugglerError`: the function for headers failed."""
+        if not isinstance(error, JugglerError):
+            _log.error(Line("client: cannot reconnect", url=shown(self._url), error=error), exc_info=error)
+
+    def _run_callbacks(self) -> None:
+        """Run the callbacks that are due. Several threads may do so."""
+        callbacks = self._state.callbacks
+        while callbacks:
+            try:
+                callback = callbacks.popleft()
+            except IndexError:
+                return  # another thread took the last one
+            run_callback(*callback)
