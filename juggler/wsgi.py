@@ -82,14 +82,14 @@ class Application:
         self.allowed_origins = tuple(allowed_origins)
         self.allow_empty_subprotocol = allow_empty_subprotocol
         self.metrics = metrics
-        self.pages = Pages(playground=playground, path=paths[0], list_uri=server.list_uri)
+        self.pages = Pages(playground=playground, path=paths[0], list_uri=server.options.list_uri)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")
         if path == HEALTH:
             return _answer(start_response, "200 OK", "alive")
         if path == READINESS:
-            reason = self.server.unready()
+            reason = self.server.unready_reason()
             return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
         if self.metrics and path == METRICS:
             snapshot = with_others(self.server.snapshot())
@@ -136,7 +136,7 @@ class Application:
             _close_foreign(environ)
             raise HandshakeRefused("501 Not Implemented", _CANNOT_UPGRADE)
         headers = [("Sec-WebSocket-Protocol", subprotocol)] if subprotocol else []
-        websocket: WebSocket = upgrade(headers, self.server.websocket_options)
+        websocket: WebSocket = upgrade(headers, self.server.options.websocket)
         return websocket
 
 

@@ -1,69 +1,85 @@
 """The three roles of a broker, as abstract classes: caller, callee, pub-sub.
 
-A server needs a `CallerBroker` and a `PubSubBroker`, a callee needs a `CalleeBroker`. They may be one object, or use
-different servers. What happens later is told through callbacks, so that nobody has to hold a greenlet while he waits.
+A server needs a `CallerBroker` and a `PubSubBroker`, a callee needs a `CalleeBroker`. One object may play all roles, or
+each role may use a Redis of its own. Outcomes arrive through callbacks, so that no greenlet blocks while it waits.
 
-Rules for every callback (``on_…``): it runs in the broker's own greenlet, or inside the very call that it was given to;
-it must be quick, must not block and must not raise.
+Rules for every callback (``on_…``): it runs in the broker's own greenlet, or inside the call that it was passed to. It
+must be quick, must not block and must not raise.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from juggler.errors import BrokerError
 
 Done: TypeAlias = Callable[[BrokerError | None], None]
-"""Told once whether a request succeeded (``None``) or why not."""
+"""Called once when a request has succeeded (``None``) or failed."""
 
 
 class PendingCall(ABC):
-    """What a caller keeps for a call until its result has come or its time is over.
+    """A call on the server's side of Redis, from before it is stored until it completes.
 
-    `on_stored` is told first and exactly once. After it has been told of success, exactly one of `on_result` and
-    `on_expired` follows, unless the call was forgotten.
+    `on_stored` is called first and exactly once. After a success, exactly one of `on_result` and `on_expired` follows,
+    unless the call is forgotten or its owner abandons it.
 
     Attributes:
-        call_id: the broker's own name for the call, set by `CallerBroker.call`.
+        owner: whose call it is; see `CallerBroker.abandon`.
+        call_id: identifier of the call in the broker. This and what follows is the broker's.
+        uri: URI of the function.
+        deadline: when the call expires, in seconds on the broker's clock.
+        stored: whether the broker has confirmed the call.
+        early_result: a result that arrived before the confirmation.
     """
 
-    __slots__ = ("call_id",)
+    __slots__ = ("call_id", "deadline", "early_result", "owner", "stored", "uri")
 
-    call_id: str
+    def __init__(self, owner: object = None) -> None:
+        self.owner = owner
+        self.call_id = ""
+        self.uri = ""
+        self.deadline = 0.0
+        self.stored = False
+        self.early_result: tuple[bytes, bool | None] | None = None
 
     @abstractmethod
     def on_stored(self, error: BrokerError | None) -> None:
-        """The call is registered, or it was refused because of ``error``."""
+        """The call is registered, or was refused because of ``error``."""
 
     @abstractmethod
     def on_result(self, args: bytes, failed: bool | None) -> None:
-        """The result is here: JSON text, valid UTF-8; ``failed`` as that of `juggler.protocol.messages.Res`."""
+        """The call has completed.
+
+        Args:
+            args: the result as JSON text, valid UTF-8.
+            failed: see `juggler.protocol.messages.Res`.
+        """
 
     @abstractmethod
     def on_expired(self) -> None:
-        """No result came within the timeout."""
+        """No result arrived within the timeout."""
 
 
 class BrokerStats(Struct, frozen=True):
-    """What a broker has counted since it was made, and how its links are.
+    """Counters of a broker since it was created, and the state of its links.
 
     Attributes:
-        calls: calls pushed.
-        dropped: results for which nobody waited any more.
-        invalid_results: results that are none.
+        calls: calls stored.
+        dropped: results of calls that had expired or were abandoned.
+        invalid_results: malformed results.
         events: events received.
-        invalid_events: publications that are no events.
+        invalid_events: malformed publications.
         gaps: how often events may have been lost.
         links: whether each link is up.
-        losses: how many connections each link has lost.
-        expired_calls: calls that a callee popped when nobody wanted them any more.
-        invalid_calls: what a callee popped and is no call.
-        unchecked_calls: failed attempts to learn whether popped calls are still wanted; they are asked about again.
-        late_results: results that nobody wanted any more when they were ready.
+        losses: connections lost by each link.
+        expired_calls: calls that had expired or been abandoned when a callee popped them.
+        invalid_calls: malformed calls popped by a callee.
+        unchecked_calls: failed attempts to check whether popped calls are still wanted; the check is repeated.
+        late_results: results that were ready only after their call had expired or been abandoned.
     """
 
     calls: int = 0
@@ -85,31 +101,31 @@ class Broker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections and greenlets. What waits fails, consumers and subscriptions end. Idempotent."""
+        """Close connections and stop greenlets. Pending requests fail, consumers and subscriptions end. Idempotent."""
 
     def stats(self) -> BrokerStats:
-        """Return what was counted; a broker that does not count says zeros."""
+        """Return the counters; zeros for a broker that does not count."""
         return BrokerStats()
 
     def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
-        """Return how many calls wait for a callee, for those of the URIs of which it can be told within a second."""
+        """Return the number of queued calls by URI, without the URIs whose number is not known within a second."""
         return {}
 
     def check_ready(self) -> None:  # noqa: B027  # one in memory always is
-        """See that requests can be processed now, and that all subscriptions are in place.
+        """Check that requests can be processed now and that all subscriptions are in place.
 
         Raises:
-            BrokerUnavailable: not yet, or not now; says why.
+            BrokerUnavailable: not ready; contains the reason.
         """
 
 
 class Announcement(Struct, frozen=True):
-    """What a callee says of a function that it serves.
+    """What a callee announces of a registered function.
 
     Attributes:
-        signature: its parameters, for people.
-        doc: its docstring, or the beginning of it.
-        rate: calls that it got of late, a second.
+        signature: parameters of the function.
+        doc: docstring, or its beginning.
+        rate: recent calls per second.
     """
 
     signature: str = ""
@@ -118,15 +134,15 @@ class Announcement(Struct, frozen=True):
 
 
 class ServedFunction(Struct, frozen=True):
-    """What all callees together say of a URI.
+    """An entry of the catalogue: what all callees of a URI announce.
 
     Attributes:
-        uri: the function's URI.
-        signature: its parameters, for people.
-        doc: its docstring, or the beginning of it.
-        callees: how many serve it.
-        rate: calls that they got of late, a second.
-        waiting: calls that wait for a callee.
+        uri: URI of the function.
+        signature: parameters of the function.
+        doc: docstring, or its beginning.
+        callees: number of callees.
+        rate: recent calls per second of all callees.
+        waiting: queued calls.
     """
 
     uri: str
@@ -137,14 +153,15 @@ class ServedFunction(Struct, frozen=True):
     waiting: int
 
 
-def served_function(uri: str, said: Sequence[Announcement], waiting: int) -> ServedFunction:
-    """Return what several callees, at least one, say of a URI."""
-    first = said[0]
-    return ServedFunction(uri, first.signature, first.doc, len(said), sum(each.rate for each in said), waiting)
+def served_function(uri: str, announcements: Sequence[Announcement], waiting: int) -> ServedFunction:
+    """Return the catalogue entry of a URI that has at least one announcement."""
+    first = announcements[0]
+    rate = sum(each.rate for each in announcements)
+    return ServedFunction(uri, first.signature, first.doc, len(announcements), rate, waiting)
 
 
 OnServed: TypeAlias = Callable[[Mapping[str, bool] | None], None]
-"""Told which URIs callees have announced; ``None`` when that cannot be known now."""
+"""Called with whether each URI is announced by a callee; with ``None`` if that is unknown now."""
 
 
 class CallerBroker(Broker):
@@ -152,28 +169,36 @@ class CallerBroker(Broker):
 
     @abstractmethod
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
-        """Register a call. Returns at once; every outcome, failure included, is told to ``pending``.
+        """Register a call. Returns at once; every outcome, errors included, goes to ``pending``.
 
         Args:
-            uri: the function's URI, not empty.
+            uri: URI of the function, not empty.
             args: JSON text.
-            timeout: how long the result is wanted, in seconds, more than 0.
-            pending: is told what becomes of the call.
+            timeout: seconds until the call expires, more than 0.
+            pending: receives the outcome. It may be used again once the call has completed.
         """
 
     @abstractmethod
     def forget(self, pending: PendingCall) -> None:
-        """Tell ``pending``, which was given to `call`, nothing more; its result is dropped. Idempotent."""
+        """Abandon a call: its outcome is dropped. Idempotent."""
+
+    @abstractmethod
+    def abandon(self, owner: object) -> None:
+        """Abandon all calls of an owner that has gone. Idempotent."""
+
+    @abstractmethod
+    def in_flight(self, owner: object) -> int:
+        """Return how many calls of an owner are in flight."""
 
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
-        """Ask which of some URIs are served, as callees have announced. Returns at once."""
+        """Look up which URIs callees have announced. Returns at once."""
         on_served(None)
 
     def functions(self, limit: int = 1000) -> list[ServedFunction]:
-        """Return at most ``limit`` of the functions that callees have announced, by URI. Waits for at most 5 seconds.
+        """Return the first ``limit`` entries of the catalogue, sorted by URI. Blocks for at most 5 seconds.
 
         Raises:
-            BrokerError: they cannot be told now.
+            BrokerError: the catalogue is not available now.
         """
         return []
 
@@ -182,12 +207,12 @@ class IncomingCall(Struct, frozen=True, gc=False):
     """A call that a callee has popped.
 
     Attributes:
-        conn_uuid: the consumer of the result; only echoed.
-        msg_uuid: the call's identifier; only echoed.
-        uri: the function's URI.
+        conn_uuid: consumer of the result; only echoed.
+        msg_uuid: identifier of the call; only echoed.
+        uri: URI of the function.
         args: JSON text.
-        deadline: until when the result is wanted, on the clock ``time.monotonic``, in seconds.
-        waited: seconds for which it has waited for a callee.
+        deadline: when the call expires, in seconds on ``time.monotonic``.
+        waited: seconds in the queue.
     """
 
     conn_uuid: str
@@ -199,22 +224,21 @@ class IncomingCall(Struct, frozen=True, gc=False):
 
 
 class CallConsumer(ABC):
-    """Pops the calls to a fixed set of URIs. One greenlet at a time may pop."""
+    """Pops the calls to a fixed set of URIs. One greenlet at once may pop."""
 
     @abstractmethod
     def pop(self, limit: int) -> list[IncomingCall]:
-        """Wait for calls and return 1 to ``limit`` of them, oldest first; expired ones are dropped and counted.
+        """Wait for calls and return 1 to ``limit`` of them, oldest first. Expired calls are dropped and counted.
 
-        Returns an empty list from time to time (after at most the broker's blocking timeout) when there are none, and
-        always once the consumer is closed.
+        Returns an empty list after the broker's blocking timeout without calls, and always once the consumer is closed.
 
         Raises:
-            BrokerUnavailable: the connection is lost; it is being made anew, pop again later.
+            BrokerUnavailable: the connection is lost and being re-established; pop again later.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Pop no more; a `pop` under way returns soon with what it has. Idempotent."""
+        """Stop popping; a `pop` in progress returns soon with what it has. Idempotent."""
 
 
 class CalleeBroker(Broker):
@@ -225,59 +249,57 @@ class CalleeBroker(Broker):
         """Return a consumer of the calls to these URIs.
 
         Raises:
-            ValueError: no URI, or one that cannot be used, is given.
+            ValueError: no URI is given, or one is invalid.
         """
 
     @abstractmethod
     def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
-        """Store the result of a call, for as long as it is wanted. One that comes too late is dropped and counted.
+        """Store the result of a call until the call expires. A late result is dropped and counted.
 
         Args:
             call: the call, as popped.
             args: JSON text.
-            on_done: told once the result is stored or dropped, or why it could not be stored.
-            failed: whether ``args`` are an error; ``None`` leaves it to their look.
+            on_done: called once the result is stored or dropped, or could not be stored.
+            failed: whether ``args`` are an error; ``None`` leaves that to their shape.
         """
 
     def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
-        """Say which functions a callee serves; to be said again before it is forgotten. Never blocks, nor fails.
+        """Announce the registered functions of a callee; to be repeated before they expire. Never blocks, never fails.
 
         Args:
-            callee_id: tells callees apart.
-            functions: by URI.
-            lifetime: seconds after which it is forgotten.
+            callee_id: identifier of the callee.
+            functions: announcements by URI.
+            lifetime: seconds until the announcement expires.
         """
 
     def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
-        """Take back what was announced. Never blocks, nor fails."""
+        """Withdraw an announcement. Never blocks, never fails."""
 
 
-class Event(Struct, gc=False):
-    """An event on its way to subscribers; all of them get the same object.
+class Event(Struct, frozen=True, gc=False):
+    """An event in delivery; all its subscribers get the same object.
 
     Attributes:
-        channel: the channel on which it was published.
-        pattern: the pattern that matched, empty for a subscription to the channel itself.
-        uuid: the UUID of the PUB.
+        channel: channel on which it was published.
+        pattern: pattern that matched; empty for a subscription to the channel itself.
+        uuid: UUID of the PUB.
         args: JSON text, valid UTF-8.
-        shared: a place for whoever delivers it to keep what has to be built only once; ``None`` at first.
     """
 
     channel: str
     pattern: str
     uuid: str
     args: bytes
-    shared: Any = None
 
 
 class Subscriber(ABC):
-    """Receives events. Subscribers are told apart by identity: equality must stay that of plain objects."""
+    """Receives events. Subscribers are compared by identity: subclasses must not override equality."""
 
     __slots__ = ()
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
-        """An event on a channel, or matching a pattern, that this subscriber has subscribed to."""
+        """An event of one of the subscriber's channels or patterns."""
 
 
 class PubSubBroker(Broker):
@@ -291,21 +313,29 @@ class PubSubBroker(Broker):
             channel: the channel, not empty.
             uuid: UUID of the PUB.
             args: JSON text.
-            on_done: told once it is published.
+            on_done: called once it is published or has failed.
         """
 
     @abstractmethod
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         """Subscribe to a channel, or with ``pattern`` to all channels that match this Redis glob. Idempotent.
 
-        ``on_done`` is told once the broker has confirmed it: each later publication is delivered. When it fails, things
-        are as they were before: a new subscription is not made, one that existed goes on.
+        ``on_done`` is called once the broker has confirmed it: every later publication is delivered. On an error, a new
+        subscription is not made and an existing one remains.
         """
 
     @abstractmethod
+    def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
+        """Return whether a subscription exists, confirmed or not."""
+
+    @abstractmethod
+    def subscription_count(self, subscriber: Subscriber) -> int:
+        """Return how many subscriptions a subscriber has, confirmed or not."""
+
+    @abstractmethod
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
-        """End a subscription; one that does not exist is no error. No event of it is delivered from now on."""
+        """Remove a subscription; one that does not exist is no error. None of its events is delivered from now on."""
 
     @abstractmethod
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
-        """End all subscriptions of a subscriber that is gone. Idempotent."""
+        """Remove all subscriptions of a subscriber that has gone. Idempotent."""

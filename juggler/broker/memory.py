@@ -1,7 +1,7 @@
 """A broker within one process: for tests and examples, and the executable specification of the three roles.
 
-It keeps what Redis would keep, in the same lists, and is simple rather than fast. Results, events and expiries are told
-from gevent's event loop, one at a time and in order, never inside a call of somebody else.
+It keeps what Redis would keep, in the same lists, and is simple rather than fast. Results, events and expiries are
+delivered from gevent's event loop, one by one and in order, never inside a call to the broker.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gevent.event import Event as Flag
 
 from juggler.broker import (
     Announcement,
+    BrokerStats,
     CallConsumer,
     CalleeBroker,
     CallerBroker,
@@ -31,6 +32,7 @@ from juggler.broker import (
     Subscriber,
     served_function,
 )
+from juggler.broker.ledgers import CallLedger, SubscriptionLedger
 from juggler.broker.names import check_channel, check_uri, check_uris
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
 from juggler.process.uuids import new_uuid
@@ -46,14 +48,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     """All three roles, for the greenlets of one thread.
 
     Args:
-        call_capacity: how many calls to one URI may wait; 0 means any number.
-        result_capacity: how many results for one consumer may wait; 0 means any number.
+        call_capacity: maximum calls queued per URI (0 = unlimited).
+        result_capacity: maximum results queued per consumer (0 = unlimited).
         blocking_timeout: how long `CallConsumer.pop` waits for a call, in seconds.
-        clock: tells the time in seconds. With one that is turned by hand, call `expire` after turning it.
-
-    Attributes:
-        expired: calls whose time was over before a result came.
-        dropped: results that came too late, or for a call that was forgotten.
+        clock: returns the time in seconds. After advancing a clock by hand, call `expire`.
     """
 
     def __init__(
@@ -64,42 +62,48 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         blocking_timeout: float = 1.0,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.expired = 0
-        self.dropped = 0
+        self._late_results = 0
         self._call_capacity = call_capacity
         self._result_capacity = result_capacity
         self._blocking_timeout = blocking_timeout
         self._clock = clock
         self._conn_uuid = new_uuid()
-        self._pending: dict[str, tuple[PendingCall, float]] = {}
+        self._ledger = CallLedger()
         self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
         self._results: dict[str, deque[tuple[IncomingCall, bytes, bool | None]]] = {}
         self._consumers: list[MemoryConsumer] = []
         self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
-        self._subscriptions: dict[Subscription, dict[int, Subscriber]] = {}
+        self._subscriptions: SubscriptionLedger[Subscription] = SubscriptionLedger()
         self._deadlines: list[float] = []
         self._closed = False
         self._loop = gevent.get_hub().loop
         self._timer = self._loop.timer(0)
 
     def is_empty(self) -> bool:
-        """Tell whether no call, result or subscription is kept."""
-        return not (self._pending or self._calls or self._results or self._subscriptions)
+        """Return whether no call, result or subscription is kept."""
+        return not (len(self._ledger) or self.has_calls_or_results() or len(self._subscriptions))
+
+    def has_calls_or_results(self) -> bool:
+        """Return whether a call or result is queued."""
+        return bool(self._calls or self._results)
+
+    def stats(self) -> BrokerStats:
+        return BrokerStats(late_results=self._late_results)
 
     def close(self) -> None:
         self._closed = True
         self._timer.close()
         for consumer in list(self._consumers):
             consumer.close()
-        for table in (self._pending, self._calls, self._results, self._subscriptions):
+        for table in (self._ledger, self._calls, self._results, self._subscriptions):
             table.clear()
 
     # Caller
 
     def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
-        pending.call_id = new_uuid()
+        call_id = new_uuid()
         deadline = self._clock() + timeout
-        call = IncomingCall(self._conn_uuid, pending.call_id, uri, args, deadline)
+        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline)
         try:
             self._check_open()
             check_uri(uri)
@@ -107,14 +111,21 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             pending.on_stored(error)
             return
-        self._pending[pending.call_id] = pending, deadline
+        self._ledger.add(pending, call_id, uri, deadline)
+        pending.stored = True
         self._expire_at(deadline)
         for consumer in self._consumers:
             consumer.notice(uri)
         pending.on_stored(None)
 
     def forget(self, pending: PendingCall) -> None:
-        self._pending.pop(pending.call_id, None)
+        self._ledger.remove(pending)
+
+    def abandon(self, owner: object) -> None:
+        self._ledger.abandon(owner)
+
+    def in_flight(self, owner: object) -> int:
+        return self._ledger.in_flight(owner)
 
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         on_served({uri: bool(self._announcements(uri)) for uri in uris})
@@ -128,14 +139,12 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def _deliver_results(self) -> None:
         for call, args, failed in self._results.pop(self._conn_uuid, ()):
-            pending, deadline = self._pending.pop(call.msg_uuid, (None, 0.0))
-            if pending is None:
-                self.dropped += 1
-            elif deadline <= self._clock():
-                self.expired += 1
-                pending.on_expired()
-            else:
-                pending.on_result(args, failed)
+            pending = self._ledger.get(call.msg_uuid)
+            if pending is not None and self._ledger.remove(pending):
+                if pending.deadline <= self._clock():
+                    pending.on_expired()
+                else:
+                    pending.on_result(args, failed)
 
     # Callee
 
@@ -151,7 +160,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         try:
             self._check_open()
             if call.deadline <= self._clock():
-                self.dropped += 1
+                self._late_results += 1
             else:
                 _append(self._results, call.conn_uuid, (call, args, failed), self._result_capacity)
         except BrokerError as error:
@@ -175,7 +184,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return [announcement for announcement, until in self._announced.get(uri, {}).values() if until > now]
 
     def take(self, uri: str) -> IncomingCall | None:
-        """Return the oldest call to ``uri`` that is still wanted, for a consumer; ``None`` when there is none."""
+        """Return the oldest call to ``uri`` that has not expired, for a consumer; ``None`` when there is none."""
         waiting = self._calls.get(uri)
         while waiting:
             call, since = waiting.popleft()
@@ -186,7 +195,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return None
 
     def remove(self, consumer: MemoryConsumer) -> None:
-        """Forget a consumer that is closed."""
+        """Remove a closed consumer."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
 
@@ -199,12 +208,12 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
-        for subscription in sorted(self._subscriptions, key=_patterns_last):
-            name, pattern = subscription
+        for key in sorted(self._subscriptions, key=_patterns_last):
+            name, pattern = key
             if glob.matches(name, channel) if pattern else name == channel:
                 event = Event(channel, name if pattern else "", uuid, args)
-                subscribers = list(self._subscriptions[subscription].values())
-                self._loop.run_callback(self._deliver_event, subscription, subscribers, event)
+                subscribers = list(self._subscriptions.subscribers(key))
+                self._loop.run_callback(self._deliver_event, key, subscribers, event)
         on_done(None)
 
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
@@ -214,41 +223,37 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
-        self._subscriptions.setdefault((channel, pattern), {})[id(subscriber)] = subscriber
-        on_done(None)
+        self._subscriptions.add((channel, pattern), subscriber, on_done, confirmed=True)
+
+    def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
+        return self._subscriptions.has((channel, pattern), subscriber)
+
+    def subscription_count(self, subscriber: Subscriber) -> int:
+        return self._subscriptions.count(subscriber)
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
-        self._remove_subscriber((channel, pattern), subscriber)
+        self._subscriptions.remove((channel, pattern), subscriber)
         on_done(None)
 
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
-        for subscription in list(self._subscriptions):
-            self._remove_subscriber(subscription, subscriber)
+        self._subscriptions.remove_all(subscriber)
 
-    def _remove_subscriber(self, subscription: Subscription, subscriber: Subscriber) -> None:
-        subscribers = self._subscriptions.get(subscription, {})
-        subscribers.pop(id(subscriber), None)
-        if not subscribers:
-            self._subscriptions.pop(subscription, None)
-
-    def _deliver_event(self, subscription: Subscription, subscribers: list[Subscriber], event: Event) -> None:
+    def _deliver_event(self, key: Subscription, subscribers: list[Subscriber], event: Event) -> None:
         for subscriber in subscribers:
-            if id(subscriber) in self._subscriptions.get(subscription, {}):
+            if self._subscriptions.has(key, subscriber):
                 subscriber.on_event(event)
 
     # Time
 
     def expire(self) -> None:
-        """Drop what nobody wants any more, and tell those who wait. Happens by itself where time passes by itself."""
+        """Drop what has expired and notify the callers. Runs on a timer, except with a clock advanced by hand."""
         now = self._clock()
         while self._deadlines and self._deadlines[0] <= now:
             heapq.heappop(self._deadlines)
         _drop(self._calls, lambda waiting: waiting[0].deadline <= now)
         _drop(self._results, lambda result: result[0].deadline <= now)
-        for call_id, (pending, deadline) in list(self._pending.items()):
-            if deadline <= now and call_id in self._pending:
-                del self._pending[call_id]
-                self.expired += 1
+        for pending in self._ledger.overdue(now):
+            if self._ledger.remove(pending):
                 pending.on_expired()
         self._set_timer()
 
@@ -287,7 +292,7 @@ class MemoryConsumer(CallConsumer):
         return batch
 
     def notice(self, uri: str) -> None:
-        """There is a call to ``uri``."""
+        """A call to ``uri`` has arrived."""
         if uri in self._uris:
             self._noticed.set()
 

@@ -39,7 +39,7 @@ def recover(close: bool = False) -> Middleware:
                 failure = new_uuid()
                 extra = {"connection": connection.uuid}
                 log.exception("%s: a handler failed on %s %s", failure, message.type.name, message.uuid, extra=extra)
-                connection.server.metrics.panics += 1
+                connection.metrics.panics += 1
                 if isinstance(message, Nack):
                     connection.write(message)
                 elif not isinstance(message, Evnt):  # the subscriber has asked for nothing

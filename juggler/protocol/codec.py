@@ -24,7 +24,6 @@ from juggler.protocol.messages import (
     Ack,
     Call,
     CallPayload,
-    EventPayload,
     Evnt,
     Message,
     MessageType,
@@ -33,7 +32,6 @@ from juggler.protocol.messages import (
     Request,
     Res,
     Response,
-    ResultPayload,
     Sub,
     Unsb,
 )
@@ -461,41 +459,52 @@ def _utf8(data: bytes) -> str:
 
 
 def decode_call(data: bytes) -> CallPayload:
-    """Return the call that a server has stored. Raises `InvalidMessage`."""
+    """Return a stored call.
+
+    Raises:
+        InvalidMessage: malformed.
+    """
     stored = _read_stored(_utf8(data))
     return CallPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args))
 
 
-def decode_result(data: bytes) -> ResultPayload:
-    """Return the result that a callee has stored. Raises `InvalidMessage`."""
+def decode_result(data: bytes) -> tuple[str, bytes, bool | None]:
+    """Return the ``msg_uuid``, ``args`` and ``failed`` of a stored result.
+
+    Raises:
+        InvalidMessage: malformed.
+    """
     stored = _read_stored_result(_utf8(data))
-    return ResultPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args), stored.failed)
+    return stored.msg_uuid, bytes(stored.args), stored.failed
 
 
-def decode_event(data: bytes) -> EventPayload:
-    """Return the event that somebody has published. Raises `InvalidMessage`."""
+def decode_event(data: bytes) -> tuple[str, bytes]:
+    """Return the ``msg_uuid`` and ``args`` of a publication.
+
+    Raises:
+        InvalidMessage: malformed.
+    """
     event = _read_event(_utf8(data))
     if not _is_uuid(event.msg_uuid):  # it becomes the "for" of an EVNT
         raise _wrong("$.msg_uuid", "a UUID", event.msg_uuid)
-    return EventPayload(event.msg_uuid, bytes(event.args))
+    return event.msg_uuid, bytes(event.args)
 
 
-def encode_call(payload: CallPayload) -> bytes:
-    """Return a call as brokers store it. Its ``args`` are not checked."""
-    return _STORED % (_quote(payload.conn_uuid), _quote(payload.msg_uuid), _quote(payload.uri), payload.args)
+def encode_call(conn_uuid: str, msg_uuid: str, uri: str, args: bytes) -> bytes:
+    """Return a call as brokers store it. ``args`` are not checked."""
+    return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
 
 
-def encode_result(payload: ResultPayload) -> bytes:
-    """Return a result as brokers store it. Its ``args`` are not checked."""
-    if payload.failed is None:
-        return encode_call(payload)
-    head = _quote(payload.conn_uuid), _quote(payload.msg_uuid), _quote(payload.uri)
-    return _FLAGGED_RESULT % (*head, _FLAGS[payload.failed], payload.args)
+def encode_result(conn_uuid: str, msg_uuid: str, uri: str, args: bytes, failed: bool | None = None) -> bytes:
+    """Return a result as brokers store it. ``args`` are not checked."""
+    if failed is None:
+        return encode_call(conn_uuid, msg_uuid, uri, args)
+    return _FLAGGED_RESULT % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), _FLAGS[failed], args)
 
 
-def encode_event(payload: EventPayload) -> bytes:
-    """Return an event as it is published. Its ``args`` are not checked."""
-    return _EVENT % (_quote(payload.msg_uuid), payload.args)
+def encode_event(msg_uuid: str, args: bytes) -> bytes:
+    """Return an event as it is published. ``args`` are not checked."""
+    return _EVENT % (_quote(msg_uuid), args)
 
 
 # Python values <-> args.

@@ -214,20 +214,3 @@ class CallPayload(Struct, frozen=True, gc=False):
     msg_uuid: str
     uri: str
     args: bytes = NULL
-
-
-class ResultPayload(CallPayload, frozen=True, gc=False):
-    """A result as brokers store it: the call's fields, with the result's JSON text in ``args``.
-
-    Attributes:
-        failed: as that of `Res`.
-    """
-
-    failed: bool | None = None
-
-
-class EventPayload(Struct, frozen=True, gc=False):
-    """An event as it is published: the UUID of the PUB, and its ``args`` as JSON text."""
-
-    msg_uuid: str
-    args: bytes = NULL

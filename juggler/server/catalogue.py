@@ -1,4 +1,4 @@
-"""Which URIs callees serve, as far as one server knows: asked once, kept up to date, no round trip for a call."""
+"""The catalogue of registered functions, as one server knows it: cached, without a round trip for each call."""
 
 from __future__ import annotations
 
@@ -14,52 +14,72 @@ from juggler.broker import CallerBroker
 from juggler.protocol.codec import encode_args
 
 PERIOD = 1.0
-"""Seconds between two looks at the URIs that are known."""
+"""Seconds between two checks of the known URIs."""
 
-MOST_URIS = 10_000
-"""URIs that are kept; those beyond are asked about with each call."""
+MAX_KNOWN_URIS = 10_000
+"""URIs that are cached; others are looked up for each call."""
 
 ANSWER_TIMEOUT = 5.0
 LIST_LIFETIME = 1.0
 _CHUNK = 1000
 
 
-class ServedUris:
-    """The URIs that are served. In doubt, as when Redis is away, a URI counts as served.
+class Catalogue:
+    """Registered functions. Greenlets may share it.
 
     Attributes:
-        known: those of which it is known. Callees may have come since for others.
+        known: URIs known to be served.
     """
 
     def __init__(self, broker: CallerBroker) -> None:
         self.known: set[str] = set()
         self._broker = broker
         self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._asking = BoundedSemaphore()
+        self._text = b"[]"
+        self._until = 0.0
 
     def is_served(self, uri: str) -> bool:
-        """Ask about a URI that is not `known`; the greenlet waits for the answer."""
-        told: AsyncResult = AsyncResult()
-        self._broker.ask_served([uri], told.set)
+        """Return whether a callee serves a URI; in doubt, as when Redis is unreachable, True.
+
+        Blocks for at most `ANSWER_TIMEOUT` if the URI is not known.
+        """
+        if uri in self.known:
+            return True
+        answer: AsyncResult = AsyncResult()
+        self._broker.ask_served([uri], answer.set)
         try:
-            served: Mapping[str, bool] | None = told.get(timeout=ANSWER_TIMEOUT)
+            served: Mapping[str, bool] | None = answer.get(timeout=ANSWER_TIMEOUT)
         except gevent.Timeout:
             return True
         if served is None:
             return True
-        if served[uri] and len(self.known) < MOST_URIS:
+        if served[uri] and len(self.known) < MAX_KNOWN_URIS:
             self.known.add(uri)
             if self._greenlet is None:
-                self._greenlet = gevent.spawn(self._keep_up)
-                self._greenlet.name = "juggler-served-uris"
+                self._greenlet = gevent.spawn(self._refresh)
+                self._greenlet.name = "juggler-catalogue"
         return served[uri]
 
+    def text(self) -> bytes:
+        """Return the catalogue as a JSON array of `juggler.broker.ServedFunction`, at most a second old.
+
+        Raises:
+            BrokerError: it is not available now.
+        """
+        with self._asking:
+            if time.monotonic() >= self._until:
+                self._text = encode_args(self._broker.functions())
+                self._until = time.monotonic() + LIST_LIFETIME
+            return self._text
+
     def close(self) -> None:
-        """Ask no more. Idempotent."""
+        """Stop refreshing. Idempotent."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None:
             greenlet.kill(block=False)
 
-    def _keep_up(self) -> None:
+    def _refresh(self) -> None:
         while True:
             gevent.sleep(PERIOD)
             uris = iter(tuple(self.known))
@@ -69,25 +89,3 @@ class ServedUris:
     def _on_served(self, served: Mapping[str, bool] | None) -> None:
         if served is not None:
             self.known.difference_update(uri for uri, is_served in served.items() if not is_served)
-
-
-class Directory:
-    """The list of what is served, as JSON; asked for at most once a second, however many want it."""
-
-    def __init__(self, broker: CallerBroker) -> None:
-        self._broker = broker
-        self._asking = BoundedSemaphore()
-        self._text = b"[]"
-        self._until = 0.0
-
-    def text(self) -> bytes:
-        """Return an array of objects, see `juggler.broker.ServedFunction`.
-
-        Raises:
-            BrokerError: it cannot be told now.
-        """
-        with self._asking:
-            if time.monotonic() >= self._until:
-                self._text = encode_args(self._broker.functions())
-                self._until = time.monotonic() + LIST_LIFETIME
-            return self._text

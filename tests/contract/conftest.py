@@ -35,7 +35,8 @@ class Memory:
             assert self._broker.is_empty()
 
     def has_calls_or_results(self) -> bool:
-        return bool(self._broker._calls or self._broker._results)
+        assert self._broker is not None
+        return self._broker.has_calls_or_results()
 
 
 class Redis:

@@ -46,7 +46,6 @@ def test_args_arrive_byte_for_byte(pubsub, peer, subscribe, publish, text):
     publish(peer, "news", text, pub)
     assert subscriber.wait(1) == [("news", "", text)]
     assert subscriber.events[0].uuid == pub
-    assert subscriber.events[0].shared is None
 
 
 def test_events_come_in_order_and_from_oneself_too(pubsub, peer, subscribe, publish):

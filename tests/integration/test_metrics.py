@@ -156,7 +156,7 @@ def test_each_link_to_redis_is_told_and_a_lost_one_is_counted(redis_url):
         broker.pubsub.receiver.drop("on purpose")
         eventually(lambda: broker.stats().losses == {"commands": 0, "results": 0, "pubsub": 1})
         eventually(lambda: broker.stats().links["pubsub"])
-        eventually(lambda: not broker.caller._table)
+        eventually(lambda: not broker.caller.pending)
 
 
 def test_what_is_over_the_write_limit_counts_as_the_nack_that_it_becomes():

@@ -83,7 +83,7 @@ def test_a_refused_repetition_leaves_the_subscription_as_it_was(mortal):
             eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK)
             wire.request(UNSB, channel="c")
             events_arrive(subscriber, wire)
-        eventually(lambda: not broker.pubsub._topics, message="the subscription ends with its connection")
+        eventually(lambda: not broker.pubsub.topics, message="the subscription ends with its connection")
 
 
 def test_a_server_may_come_before_its_redis(mortal):

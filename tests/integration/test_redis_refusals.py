@@ -71,8 +71,8 @@ def test_what_was_forbidden_can_be_had_once_it_is_allowed(limited):
 def test_refusals_leave_nothing_behind(limited):
     assert all(refused(outcome) for outcome in [limited.subscribe(f"bad{n}") for n in range(20)])
     pubsub = limited.broker.pubsub
-    assert not (pubsub._topics)
-    assert not (pubsub._of)
+    assert not pubsub.topics
+    assert not pubsub.subscription_count(limited.subscriber)
     assert not (pubsub.receiver._asked)
     assert not (pubsub.receiver._unanswered)
 

@@ -180,11 +180,12 @@ def test_each_documented_right_is_needed(acl_server, line, right):
         # One that expires, in a list that lives on: it is taken out.
         for timeout in (0.05, 5.0):
             server.call("nobody", b"1", timeout, RecordedCall())
-        for pattern in (False, True):
-            server.subscribe("c", pattern, RecordedSubscriber(), done)
+        subscribers = RecordedSubscriber(), RecordedSubscriber()
+        for pattern, subscriber in zip((False, True), subscribers, strict=True):
+            server.subscribe("c", pattern, subscriber, done)
         server.publish("c", new_uuid(), b"1", done)
         eventually(lambda: len(done.told) == 3)
-        for subscriber in list(server.pubsub._of):
+        for subscriber in subscribers:
             server.unsubscribe_all(subscriber)
         refused = {"+": ("command", right[1:]), "~": ("key", "juggler:"), "&": ("channel", "c")}[right[0]]
 

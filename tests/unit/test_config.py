@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import fields
 
 import pytest
 
 from juggler.cli.config.load import given, load, source_of
 from juggler.cli.config.table import BY_KEY, SETTINGS, show
-from juggler.server import Server
+from juggler.server.options import ServerOptions
 from juggler.server.websocket import WebSocketOptions
 from tests.docs import DOCS
 
@@ -185,11 +184,11 @@ def test_all_errors_are_reported_and_valid_settings_kept():
 
 
 def test_defaults_are_those_of_server_and_websocket_options():
-    server = inspect.signature(Server).parameters
+    server = {field.name: field.default for field in fields(ServerOptions)}
     websocket = {field.name: field.default for field in fields(WebSocketOptions)}
     for setting in SETTINGS:
         if setting.group == "server":
-            assert setting.default == server[setting.name].default, setting.key
+            assert setting.default == server[setting.name], setting.key
         if setting.group == "websocket" and setting.name != "deflate":
             assert setting.default == websocket[setting.name], setting.key
 

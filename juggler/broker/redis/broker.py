@@ -172,6 +172,12 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def forget(self, pending: PendingCall) -> None:
         self.caller.forget(pending)
 
+    def abandon(self, owner: object) -> None:
+        self.caller.abandon(owner)
+
+    def in_flight(self, owner: object) -> int:
+        return self.caller.in_flight(owner)
+
     def calls(self, uris: Sequence[str]) -> CallConsumer:
         return self.callee.calls(uris)
 
@@ -183,6 +189,12 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self.pubsub.subscribe(channel, pattern, subscriber, on_done)
+
+    def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
+        return self.pubsub.is_subscribed(channel, pattern, subscriber)
+
+    def subscription_count(self, subscriber: Subscriber) -> int:
+        return self.pubsub.subscription_count(subscriber)
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self.pubsub.unsubscribe(channel, pattern, subscriber, on_done)

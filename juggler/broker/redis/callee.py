@@ -15,13 +15,13 @@ from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.commands import pack, pttl
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Reply, as_error, ignore
-from juggler.broker.redis.store import Store
+from juggler.broker.redis.store import Store, push_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.unsent_results import HeldResult, UnsentResults
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
-from juggler.protocol.messages import CallPayload, ResultPayload
+from juggler.protocol.messages import CallPayload
 
 
 class RedisCallee(CalleeBroker):
@@ -70,9 +70,9 @@ class RedisCallee(CalleeBroker):
             self._store.push(
                 self.names.result_timeout(call.conn_uuid, call.msg_uuid),
                 self.names.results(call.conn_uuid),
-                codec.encode_result(ResultPayload(call.conn_uuid, call.msg_uuid, call.uri, args, failed)),
+                codec.encode_result(call.conn_uuid, call.msg_uuid, call.uri, args, failed),
                 remaining,
-                on_done,
+                lambda reply: on_done(push_error(reply)),
             )
         except BrokerUnavailable as error:
             if self._closed:

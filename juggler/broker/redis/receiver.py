@@ -6,15 +6,15 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import hiredis
 
-from juggler.broker import Done, Subscriber
+from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import BaseLink, Connector, Reply, as_error
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.errors import BrokerError, BrokerUnavailable
+from juggler.errors import BrokerUnavailable
 
 log = logging.getLogger("juggler.redis")
 
@@ -28,35 +28,7 @@ OnEvent: TypeAlias = Callable[[bool, bytes, bytes, bytes], None]
 """Told whether a pattern matched, the pattern or channel, the channel, and the payload."""
 
 
-class Waiting(NamedTuple):
-    """A subscriber that waits for the confirmation of a topic; ``is_new`` unless it was subscribed before."""
-
-    subscriber: Subscriber
-    on_done: Done
-    is_new: bool
-
-
-class Topic:
-    """A channel or pattern that somebody here has subscribed to."""
-
-    __slots__ = ("confirmed", "subscribers", "waiting")
-
-    def __init__(self) -> None:
-        self.confirmed = False
-        # Dictionaries because they keep the order.
-        self.subscribers: dict[Subscriber, None] = {}
-        self.waiting: list[Waiting] = []
-
-    def tell(self, error: BrokerError | None, only: Subscriber | None = None) -> None:
-        """Tell all who wait for the confirmation, or only one subscriber, how it has ended."""
-        waiting = self.waiting
-        self.waiting = [entry for entry in waiting if only is not None and entry.subscriber is not only]
-        for entry in waiting:
-            if only is None or entry.subscriber is only:
-                entry.on_done(error)
-
-
-Topics: TypeAlias = dict[TopicKey, Topic]
+Topics: TypeAlias = SubscriptionLedger[TopicKey]
 
 
 class Receiver(Protocol):
@@ -175,10 +147,8 @@ class PubSubLink(BaseLink):
         key = keys.pop(0)
         if not keys:
             self._asked.popleft()
-        topic = self._topics.get(key)
-        if self._is_last_answer(key) and topic is not None:
-            topic.confirmed = True
-            topic.tell(None)
+        if self._is_last_answer(key):
+            self._topics.confirm(key)
 
     def _is_last_answer(self, key: TopicKey) -> bool:
         self._unanswered[key] -= 1
@@ -204,31 +174,18 @@ class PubSubLink(BaseLink):
     def _on_refused(self, key: TopicKey, error: hiredis.ReplyError) -> None:
         if key in self._topics:
             log.warning("redis refuses a subscription: %s", error)
-            self._fail(key, as_error(error))
+            self._topics.fail(key, as_error(error))
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         self._asked.clear()
         self._unanswered.clear()
-        if any(self._topics[key].confirmed for key in self._own_topics()):
+        keys = self._own_topics()
+        if self._topics.unconfirm(keys):
             self.gaps += 1
             self._gap_began = time.monotonic()
-        for key in self._own_topics():
-            self._topics[key].confirmed = False
-        self._fail_waiting(error)
+        for key in keys:
+            self._topics.fail(key, error)
 
     def _own_topics(self) -> list[TopicKey]:
         """Return the topics that this connection is for."""
         return list(self._topics)
-
-    def _fail_waiting(self, error: BrokerError) -> None:
-        for key in self._own_topics():
-            self._fail(key, error)
-
-    def _fail(self, key: TopicKey, error: BrokerError) -> None:
-        topic = self._topics[key]
-        for entry in topic.waiting:
-            if entry.is_new:
-                topic.subscribers.pop(entry.subscriber, None)
-        if not topic.subscribers:
-            del self._topics[key]
-        topic.tell(error)

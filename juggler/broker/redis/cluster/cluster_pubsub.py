@@ -8,6 +8,7 @@ from typing import Any
 
 import hiredis
 
+from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.redis.cluster.nodes import ClusterNodes, NodeLink
 from juggler.broker.redis.cluster.slot_map import Address, key_slot, redirection
 from juggler.broker.redis.commands import pack
@@ -67,7 +68,7 @@ class ShardedPubSub:
 
     def __init__(self, nodes: ClusterNodes) -> None:
         self._nodes = nodes
-        self._topics: Topics = {}
+        self._topics: Topics = SubscriptionLedger()
         self._on_event: OnEvent
         self._links: dict[Address, _ShardLink] = {}
         self._link_of: dict[TopicKey, _ShardLink] = {}
@@ -130,10 +131,8 @@ class ShardedPubSub:
 
     def leave(self, key: TopicKey) -> None:
         """The topic's node does not have it any more: subscribe to it wherever the next slot map says."""
-        topic = self._topics.get(key)
-        if topic is not None:
-            self._gaps += topic.confirmed
-            topic.confirmed = False
+        if key in self._topics:
+            self._gaps += self._topics.unconfirm([key])
         self._link_of.pop(key, None)
         self._nodes.slots.refresh()
 
@@ -147,9 +146,7 @@ class ShardedPubSub:
             self._links.pop(address).close()
 
     def _move(self, key: TopicKey, link: _ShardLink) -> None:
-        topic = self._topics[key]
-        self._gaps += topic.confirmed
-        topic.confirmed = False
+        self._gaps += self._topics.unconfirm([key])
         self._link_of[key] = link
         try:
             link.subscribe(key)

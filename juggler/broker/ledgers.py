@@ -1,0 +1,226 @@
+"""The two ledgers of a process: calls that await their results, and subscriptions. Each broker owns one of each.
+
+PURE: time is an argument. Nothing here knows how calls and events travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+from juggler.broker import Done, PendingCall, Subscriber
+from juggler.errors import BrokerError
+
+_NO_CALLS: frozenset[PendingCall] = frozenset()
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class CallLedger:
+    """Pending calls by identifier and by owner."""
+
+    __slots__ = ("_by_id", "_of")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, PendingCall] = {}
+        self._of: dict[object, set[PendingCall]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, call: PendingCall) -> bool:
+        return call.call_id in self._by_id
+
+    def add(self, call: PendingCall, call_id: str, uri: str, deadline: float) -> None:
+        """Enter a call before it is stored.
+
+        Args:
+            call: the call.
+            call_id: identifier of the call in the broker.
+            uri: URI of the function.
+            deadline: when the call expires, in seconds on the broker's clock.
+        """
+        call.call_id = call_id
+        call.uri = uri
+        call.deadline = deadline
+        call.stored = False
+        call.early_result = None
+        self._by_id[call_id] = call
+        calls = self._of.get(call.owner)
+        if calls is None:
+            self._of[call.owner] = {call}
+        else:
+            calls.add(call)
+
+    def get(self, call_id: str) -> PendingCall | None:
+        """Return the pending call with this identifier."""
+        return self._by_id.get(call_id)
+
+    def remove(self, call: PendingCall) -> bool:
+        """Remove a call that completed, failed, expired or was abandoned. Return whether it was pending."""
+        if self._by_id.pop(call.call_id, None) is None:
+            return False
+        self._of[call.owner].discard(call)
+        return True
+
+    def in_flight(self, owner: object) -> int:
+        """Return how many calls of an owner are pending."""
+        return len(self._of.get(owner, _NO_CALLS))
+
+    def abandon(self, owner: object) -> None:
+        """Remove all calls of an owner that has gone. Idempotent."""
+        for call in self._of.pop(owner, _NO_CALLS):
+            del self._by_id[call.call_id]
+
+    def overdue(self, now: float) -> list[PendingCall]:
+        """Return the stored calls whose deadline has passed, oldest first."""
+        return [call for call in self._by_id.values() if call.stored and call.deadline <= now]
+
+    def clear(self) -> None:
+        """Remove all calls."""
+        self._by_id.clear()
+        self._of.clear()
+
+
+class Waiting(NamedTuple):
+    """A subscriber that waits for the broker's confirmation of a topic; ``is_new`` unless it was subscribed before."""
+
+    subscriber: Subscriber
+    on_done: Done
+    is_new: bool
+
+
+class Topic:
+    """A channel or pattern with subscribers in this process.
+
+    Attributes:
+        confirmed: whether the broker delivers its events.
+        subscribers: in the order of their subscriptions.
+        waiting: those to notify when it is confirmed or fails.
+    """
+
+    __slots__ = ("confirmed", "subscribers", "waiting")
+
+    def __init__(self, confirmed: bool) -> None:
+        self.confirmed = confirmed
+        self.subscribers: dict[Subscriber, None] = {}
+        self.waiting: list[Waiting] = []
+
+
+class SubscriptionLedger(Generic[Key]):
+    """Subscriptions by topic and by subscriber. Topics have the broker's own keys; `get` returns the one with a key."""
+
+    __slots__ = ("_of", "_topics", "get")
+
+    def __init__(self) -> None:
+        self._topics: dict[Key, Topic] = {}
+        self._of: dict[Subscriber, set[Key]] = {}
+        self.get = self._topics.get  # for each event: without a function of ours
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._topics)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._topics
+
+    def subscribers(self, key: Key) -> list[Subscriber]:
+        """Return the subscribers of a topic."""
+        return list(self._topics[key].subscribers)
+
+    def unconfirmed(self) -> int:
+        """Return how many topics are not confirmed."""
+        return sum(not topic.confirmed for topic in self._topics.values())
+
+    def unconfirm(self, keys: Iterable[Key]) -> bool:
+        """Mark topics as not confirmed. Return whether any of them was."""
+        topics = [self._topics[key] for key in keys]
+        was_confirmed = any(topic.confirmed for topic in topics)
+        for topic in topics:
+            topic.confirmed = False
+        return was_confirmed
+
+    def has(self, key: Key, subscriber: Subscriber) -> bool:
+        """Return whether a subscriber is subscribed to a topic, confirmed or not."""
+        return key in self._of.get(subscriber, ())
+
+    def count(self, subscriber: Subscriber) -> int:
+        """Return the number of subscriptions of a subscriber."""
+        return len(self._of.get(subscriber, ()))
+
+    def add(self, key: Key, subscriber: Subscriber, on_done: Done, *, confirmed: bool = False) -> None:
+        """Add a subscription, and call ``on_done`` once its topic is confirmed or has failed.
+
+        Args:
+            key: key of the topic.
+            subscriber: the subscriber; adding it twice is no error.
+            on_done: called at once if the topic is confirmed.
+            confirmed: whether a new topic needs no confirmation.
+        """
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(confirmed)
+        is_new = subscriber not in topic.subscribers
+        topic.subscribers[subscriber] = None
+        self._of.setdefault(subscriber, set()).add(key)
+        if topic.confirmed:
+            on_done(None)
+        else:
+            topic.waiting.append(Waiting(subscriber, on_done, is_new))
+
+    def remove(self, key: Key, subscriber: Subscriber) -> bool:
+        """Remove a subscription. Return whether its topic has gone with it.
+
+        A subscriber that waits for the confirmation of this topic is notified of success.
+        """
+        topic = self._topics.get(key)
+        if topic is None or subscriber not in topic.subscribers:
+            return False
+        is_last = self._discard(key, topic, subscriber)
+        own = [entry for entry in topic.waiting if entry.subscriber is subscriber]
+        topic.waiting = [entry for entry in topic.waiting if entry.subscriber is not subscriber]
+        for entry in own:
+            entry.on_done(None)
+        return is_last
+
+    def remove_all(self, subscriber: Subscriber) -> list[Key]:
+        """Remove all subscriptions of a subscriber. Return the topics that have gone with them."""
+        return [key for key in tuple(self._of.get(subscriber, ())) if self.remove(key, subscriber)]
+
+    def confirm(self, key: Key) -> None:
+        """Mark a topic as confirmed and notify those who wait."""
+        topic = self._topics.get(key)
+        if topic is not None:
+            topic.confirmed = True
+            waiting, topic.waiting = topic.waiting, []
+            for entry in waiting:
+                entry.on_done(None)
+
+    def fail(self, key: Key, error: BrokerError) -> None:
+        """Notify those who wait for a topic of an error. New subscriptions are removed, earlier ones stay."""
+        topic = self._topics.get(key)
+        if topic is None:
+            return
+        waiting, topic.waiting = topic.waiting, []
+        for entry in waiting:
+            if entry.is_new and entry.subscriber in topic.subscribers:
+                self._discard(key, topic, entry.subscriber)
+        for entry in waiting:
+            entry.on_done(error)
+
+    def _discard(self, key: Key, topic: Topic, subscriber: Subscriber) -> bool:
+        del topic.subscribers[subscriber]
+        keys = self._of[subscriber]
+        keys.discard(key)
+        if not keys:
+            del self._of[subscriber]
+        if not topic.subscribers:
+            del self._topics[key]
+        return not topic.subscribers
+
+    def clear(self) -> None:
+        """Remove all subscriptions, without notifying."""
+        self._topics.clear()
+        self._of.clear()

@@ -1,0 +1,87 @@
+"""Options of a server: immutable, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from juggler.protocol.codec import MAX_TIMEOUT
+from juggler.server.websocket import WebSocketOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Limits and behaviour of a server. Durations are seconds, sizes are bytes.
+
+    Attributes:
+        connect_timeout: how long the connect hook may wait; then the client receives 503. Clients in the hook count as
+            connections. Default: 10.
+        keep_headers: names of request headers kept as `Connection.headers`. Default: none.
+        websocket: limits of each websocket. Default: those of `WebSocketOptions`.
+        call_timeout: timeout of a CALL that does not set one. Default: 60.
+        max_call_timeout: maximum timeout of a CALL; a longer one is refused with NACK 400. Default and maximum: 24
+            hours.
+        max_connections: maximum connections; more are refused with 503. ``None`` = unlimited. Default: 10,000.
+        max_calls: maximum calls in flight per connection; more are refused with NACK 429. Default: 1,000.
+        max_subscriptions: maximum subscriptions per connection; more are refused with NACK 429. Default: 1,000.
+        max_unanswered: maximum requests per connection that await their ACK; then the server stops reading from the
+            connection until one is answered. Default: 256.
+        max_waiting: maximum responses of each kind that wait for the handler; then the connection is closed with 4429.
+            Default: 1,000.
+        max_uri_length: maximum length of a URI in characters; a longer one is refused with NACK 400. ``None`` =
+            unlimited. Default: 512.
+        max_channel_length: maximum length of a channel or pattern in characters, likewise. Default: 512.
+        write_limit: maximum size of an outgoing message; a larger one becomes NACK 413. ``None`` = unlimited.
+            Default: 16 MiB.
+        answer_limit: size of the answers that may wait for a client to read them, beyond
+            `WebSocketOptions.queue_limit`, which limits events: the results of many calls may arrive faster than a
+            client reads. Default: 64 MiB.
+        unknown_uris: what happens to a CALL to a URI that no callee has announced. ``"queue"`` keeps it until its
+            timeout, as the Go package does; ``"refuse"`` answers NACK 404 at once. Callees of the Go package announce
+            nothing. Default: ``"queue"``.
+        list_uri: a CALL to this URI returns the catalogue, see `juggler.broker.ServedFunction`. ``None`` disables it.
+            Default: ``None``.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    connect_timeout: float = 10.0
+    keep_headers: Sequence[str] = ()
+    websocket: WebSocketOptions = field(default_factory=WebSocketOptions)
+    call_timeout: float = 60.0
+    max_call_timeout: float = MAX_TIMEOUT
+    max_connections: int | None = 10_000
+    max_calls: int = 1000
+    max_subscriptions: int = 1000
+    max_unanswered: int = 256
+    max_waiting: int = 1000
+    max_uri_length: int | None = 512
+    max_channel_length: int | None = 512
+    write_limit: int | None = 16 * 1024 * 1024
+    answer_limit: int = 64 * 1024 * 1024
+    unknown_uris: Literal["queue", "refuse"] = "queue"
+    list_uri: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unknown_uris not in ("queue", "refuse"):
+            raise ValueError(f"unknown_uris: expected 'queue' or 'refuse', got {self.unknown_uris!r}")
+        if isinstance(self.keep_headers, str):
+            raise ValueError(f"keep_headers: expected a list of names, got {self.keep_headers!r}")
+        _check_seconds("max_call_timeout", self.max_call_timeout, MAX_TIMEOUT)
+        _check_seconds("call_timeout", self.call_timeout, self.max_call_timeout)
+        _check_seconds("connect_timeout", self.connect_timeout, MAX_TIMEOUT)
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if (value is None and name not in _UNLIMITED) or (value is not None and value <= 0):
+                raise ValueError(f"{name}: expected a number over 0, got {value!r}")
+
+
+_UNLIMITED = ("max_connections", "max_uri_length", "max_channel_length", "write_limit")
+_POSITIVE = (*_UNLIMITED, "max_calls", "max_subscriptions", "max_unanswered", "max_waiting", "answer_limit")
+
+
+def _check_seconds(name: str, value: Any, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+        raise ValueError(f"{name}: expected more than 0 and at most {most:g} s, got {value!r}")

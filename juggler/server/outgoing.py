@@ -1,0 +1,65 @@
+"""The write path of one server: from a response to its text on a websocket, with the size limit and the counters."""
+
+from __future__ import annotations
+
+from juggler.broker import Event
+from juggler.errors import NackCode
+from juggler.process.metrics import Metrics
+from juggler.process.uuids import new_uuid
+from juggler.protocol import codec
+from juggler.protocol.messages import Evnt, MessageType, Nack, Response, nack
+from juggler.server.options import ServerOptions
+from juggler.server.websocket import SharedText, WebSocket
+
+
+class Outgoing:
+    """Writes the responses of one server: text, size limit, counters. All its connections share it.
+
+    Attributes:
+        event: the event that was delivered last.
+        text: the EVNT of this event, or the NACK in its place, framed once for all subscribers.
+        type: type of ``text``.
+    """
+
+    __slots__ = ("_answer_limit", "_metrics", "_write_limit", "event", "text", "type")
+
+    def __init__(self, options: ServerOptions, metrics: Metrics) -> None:
+        self._write_limit = options.write_limit
+        self._answer_limit = options.answer_limit
+        self._metrics = metrics
+        self.event: Event | None = None
+        self.text = SharedText(b"")
+        self.type = MessageType.EVNT
+
+    def write(self, websocket: WebSocket, response: Response) -> None:
+        """Put a response on a websocket, or a NACK that refers to the request if the response is too large."""
+        # Events arrive unasked for; answers may arrive faster than the client reads them.
+        extra = 0 if type(response) is Evnt else self._answer_limit
+        text = codec.encode(response, new_uuid())
+        if self._write_limit is not None and len(text) > self._write_limit:
+            response, text = self._too_large(response, len(text))
+        if websocket.send(text, extra):
+            self._metrics.written[response.type] += 1
+            if type(response) is Nack:
+                self._metrics.nacks[response.code] += 1
+
+    def load(self, event: Event) -> None:
+        """Make ``text`` the EVNT of an event, or the NACK that takes its place."""
+        response: Response = event_message(event)
+        text = codec.encode(response, new_uuid())
+        if self._write_limit is not None and len(text) > self._write_limit:
+            response, text = self._too_large(response, len(text))
+        self.text = SharedText(text)
+        self.type = response.type
+        self.event = event
+
+    def _too_large(self, response: Response, size: int) -> tuple[Nack, bytes]:
+        self._metrics.write_limit_exceeded += 1
+        reason = f"the {response.type.name} has {size} bytes, the limit is {self._write_limit}"
+        refusal = nack(response, NackCode.TOO_LARGE, reason)
+        return refusal, codec.encode(refusal, new_uuid())
+
+
+def event_message(event: Event) -> Evnt:
+    """Return the EVNT of an event."""
+    return Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
