@@ -217,7 +217,7 @@ class Connection(Subscriber):
         while True:
             text = self.websocket.receive()
             try:
-                message = codec.decode_request(text, self.allowed)  # type: ignore[arg-type]  # binary is not allowed
+                message = codec.decode_request(text, self.allowed)
             except InvalidMessage as error:
                 metrics.invalid += 1
                 log.info(Line("connection: invalid message", error=error), extra=self._in_log)

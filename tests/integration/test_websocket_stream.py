@@ -96,9 +96,9 @@ def connect() -> Iterator[Connect]:
         yield connect
 
 
-def receive_all(websocket: WebSocket) -> tuple[list[str | bytes], ConnectionClosed]:
+def receive_all(websocket: WebSocket) -> tuple[list[str], ConnectionClosed]:
     """Receive to the end, as an application does, and let the connection linger."""
-    messages: list[str | bytes] = []
+    messages: list[str] = []
     with pytest.raises(ConnectionClosed) as caught:
         messages.extend(iter(websocket.receive, None))
     gevent.spawn(websocket.finish)
@@ -121,12 +121,6 @@ def test_bytes_that_were_read_with_the_request_come_first(connect):
     websocket, peer = connect(initial=client(TEXT, b"one") + client(TEXT, b"two")[:4])
     peer.send(client(TEXT, b"two")[4:])
     assert [websocket.receive(), websocket.receive()] == ["one", "two"]
-
-
-def test_binary_where_it_is_allowed(connect):
-    websocket, peer = connect(WebSocketOptions(binary=True))
-    peer.send(client(BINARY, b"\xff"))
-    assert websocket.receive() == b"\xff"
 
 
 def test_pings_are_answered_in_order_and_pongs_ignored(connect):

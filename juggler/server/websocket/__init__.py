@@ -1,6 +1,6 @@
-"""A websocket server's side of RFC 6455 for gevent: fast, bounded, and fair to its neighbours.
+"""The server side of RFC 6455 for gevent, for text messages of any kind: it knows nothing of juggler's messages.
 
-It knows nothing of juggler's messages. From a WSGI application under `WebSocketHandler`::
+Use it in a WSGI application served by `WebSocketHandler`::
 
     def application(environ, start_response):
         websocket = environ["juggler.upgrade"](options=WebSocketOptions(read_limit=65536))
@@ -11,7 +11,7 @@ It knows nothing of juggler's messages. From a WSGI application under `WebSocket
 """
 
 from juggler.server.websocket.deflate import SharedText
-from juggler.server.websocket.frames import binary_frame, text_frame
+from juggler.server.websocket.frames import text_frame
 from juggler.server.websocket.limits import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.server.websocket.stream import WebSocket
 from juggler.server.websocket.sweeper import Sweeper
@@ -26,6 +26,5 @@ __all__ = [
     "WebSocket",
     "WebSocketHandler",
     "WebSocketOptions",
-    "binary_frame",
     "text_frame",
 ]

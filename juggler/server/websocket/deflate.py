@@ -1,6 +1,6 @@
-"""permessage-deflate (RFC 7692): what is agreed on, and how messages are compressed and decompressed.
+"""Negotiate permessage-deflate (RFC 7692), and compress and decompress messages.
 
-PURE: no I/O, no clock. Nothing is decompressed beyond the read limit, whatever it claims to be.
+PURE: no I/O, no clock. Nothing is decompressed beyond the read limit.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from juggler.errors import CloseCode
 from juggler.server.websocket.frames import FIN, RSV1, TEXT, Violation, frame, text_frame
 from juggler.server.websocket.limits import DeflateOptions
 
-_TAIL = b"\x00\x00\xff\xff"  # §7.2.1: ends each message, and is not sent
+_TAIL = b"\x00\x00\xff\xff"  # §7.2.1: the end of each message, which is not sent
 _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
 
 
 class Agreement(NamedTuple):
-    """What client and server have agreed on.
+    """The parameters that client and server have agreed on.
 
     Attributes:
         header: the server's ``Sec-WebSocket-Extensions``.
-        options: the server's settings, with what was agreed on in place of what was wished for.
+        options: the agreed parameters, with the server's other settings.
     """
 
     header: str
     options: DeflateOptions
 
 
-@lru_cache(maxsize=128)  # browsers of one kind make the same offer, and share what comes of it
+@lru_cache(maxsize=128)  # browsers of one kind make the same offer, and share the result
 def negotiate(offers: str, options: DeflateOptions) -> Agreement | None:
-    """Choose the first offer that can be accepted (§7.1), if there is one.
+    """Accept the first acceptable offer (§7.1). Return None if there is none.
 
     Args:
         offers: the client's ``Sec-WebSocket-Extensions``.
-        options: the server's wishes.
+        options: the server's settings.
     """
     for offer in offers.split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
@@ -53,7 +53,7 @@ def _accept(parameters: list[str], options: DeflateOptions) -> Agreement | None:
     server_bits = min(options.server_max_window_bits, offered.get("server_max_window_bits", 15))
     if server_bits < 9:
         return None  # zlib does not compress with a window of 2**8
-    client_bits = 15  # a client that does not offer to choose may use any
+    client_bits = 15  # without the parameter, the client may use any window
     if "client_max_window_bits" in offered:
         client_bits = min(options.client_max_window_bits, offered["client_max_window_bits"])
     agreed = DeflateOptions(
@@ -75,7 +75,7 @@ def _accept(parameters: list[str], options: DeflateOptions) -> Agreement | None:
 
 
 def _parse(parameters: list[str]) -> dict[str, int] | None:
-    """Return the parameters of an offer, or ``None`` if it must be declined (§7.1)."""
+    """Return the parameters of an offer, or None if it must be declined (§7.1)."""
     parsed: dict[str, int] = {}
     for parameter in parameters:
         name, has_value, value = (part.strip() for part in parameter.partition("="))
@@ -97,8 +97,8 @@ class MessageInflater:
     """Decompresses the messages of one peer.
 
     Args:
-        options: as agreed.
-        read_limit: bytes that a message may decompress to; ``None``: no limit.
+        options: the agreed parameters.
+        read_limit: maximum decompressed size of a message in bytes; None means no limit.
     """
 
     __slots__ = ("_bits", "_decompressor", "_keep", "_limit", "_produced")
@@ -111,10 +111,10 @@ class MessageInflater:
         self._decompressor: Any = None
 
     def inflate(self, data: bytes, final: bool) -> bytes:
-        """Return what ``data`` decompresses to; ``final`` tells that the message ends with it.
+        """Decompress ``data``; ``final`` marks the end of the message.
 
         Raises:
-            Violation: it is over the limit, or no compressed data.
+            Violation: the message is over the limit, or the data is not valid.
         """
         if self._decompressor is None:
             self._decompressor = zlib.decompressobj(self._bits)
@@ -149,10 +149,10 @@ def _invalid() -> Violation:
 
 
 class MessageDeflater:
-    """Compresses texts for one peer.
+    """Compresses messages for one peer.
 
     Args:
-        options: as agreed.
+        options: the agreed parameters.
     """
 
     __slots__ = ("_compressor", "options")
@@ -162,7 +162,7 @@ class MessageDeflater:
         self._compressor: Any = None
 
     def text_frame(self, payload: bytes) -> bytes:
-        """Return a whole text message as one frame, compressed if that is worth it."""
+        """Return a text message as one frame, compressed if that makes it shorter."""
         options = self.options
         if options.server_no_context_takeover or len(payload) < options.threshold:
             return deflated_text_frame(payload, options)
@@ -171,9 +171,9 @@ class MessageDeflater:
         return frame(FIN | RSV1 | TEXT, _compress(self._compressor, payload))
 
     def forget(self) -> None:
-        """Begin anew, because the peer has got a message that was compressed by someone else.
+        """Drop the context, because the peer has received a message that was compressed elsewhere.
 
-        What is compressed from now on refers to nothing before, wherever that is in the peer's window.
+        Messages compressed from now on refer to nothing before, wherever that is in the peer's window.
         """
         self._compressor = None
 
@@ -188,7 +188,7 @@ def _compress(compressor: Any, payload: bytes) -> bytes:
 
 
 def deflated_text_frame(payload: bytes, options: DeflateOptions) -> bytes:
-    """Return a text message as one frame, compressed on its own, or as it is where that is shorter."""
+    """Return a text message as one frame, compressed on its own, or uncompressed if that is shorter."""
     if len(payload) < options.threshold:
         return text_frame(payload)
     compressed = _compress(_compressor(options), payload)
@@ -196,7 +196,7 @@ def deflated_text_frame(payload: bytes, options: DeflateOptions) -> bytes:
 
 
 class SharedText:
-    """A text for many peers, for `WebSocket.send_shared`: framed once, and compressed once for those that want it so.
+    """A text for many peers, framed once and compressed once, for `WebSocket.send_shared`.
 
     Args:
         payload: the text in UTF-8.
@@ -207,10 +207,10 @@ class SharedText:
     def __init__(self, payload: bytes) -> None:
         self._payload = payload
         self._plain: bytes | None = None
-        self._deflated: dict[int, bytes] = {}  # by size of the window, in which alone peers of one server differ
+        self._deflated: dict[int, bytes] = {}  # by window size, the only parameter in which peers differ
 
     def frame(self, deflater: MessageDeflater | None) -> bytes:
-        """Return the frame for a peer, given what compresses its messages, if anything does."""
+        """Return the frame for a peer, given its deflater; None means no compression."""
         if deflater is None:
             if self._plain is None:
                 self._plain = text_frame(self._payload)

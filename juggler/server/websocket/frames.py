@@ -1,6 +1,6 @@
-"""Frames as bytes (RFC 6455 §5): what is sent, and what close frames say.
+"""Build frames and parse the payload of close frames (RFC 6455 §5).
 
-PURE: no I/O, no clock. Everything that writes a frame's bytes must live here and only here.
+PURE: no I/O, no clock. Only this file builds frames.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _REGISTERED_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1
 
 
 class Violation(Exception):
-    """The peer broke the rules, or a limit. Not seen outside of this package.
+    """The peer violated the protocol or a limit. Internal to this package.
 
     Attributes:
-        code: the close code that tells him.
-        reason: what was wrong.
+        code: close code.
+        reason: close reason.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -43,8 +43,8 @@ def frame(first: int, payload: bytes) -> bytes:
     """Return an unmasked frame.
 
     Args:
-        first: its first byte: opcode, FIN and reserved bits.
-        payload: its payload.
+        first: first byte: FIN, reserved bits and opcode.
+        payload: payload of any size.
     """
     length = len(payload)
     if length < 126:
@@ -55,24 +55,19 @@ def frame(first: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return a whole text message as one frame, ready for any number of `WebSocket.send_frame`.
+    """Return a text message as one frame, for any number of `WebSocket.send_frame`.
 
     Args:
-        payload: UTF-8, which is not checked.
+        payload: UTF-8, not validated.
     """
     return frame(FIN | TEXT, payload)
 
 
-def binary_frame(payload: bytes) -> bytes:
-    """Return a whole binary message as one frame, for `WebSocket.send_frame`."""
-    return frame(FIN | BINARY, payload)
-
-
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a close frame. A reason of more than 123 bytes is cut between two characters.
+    """Return a close frame. A reason over 123 bytes is truncated between two characters.
 
     Raises:
-        ValueError: the code may not be sent.
+        ValueError: the code must not be sent.
     """
     if not may_be_sent(code):
         raise ValueError(f"close code: expected one that may be sent (RFC 6455 §7.4), got {code!r}")
@@ -86,7 +81,7 @@ def may_be_sent(code: int) -> bool:
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
-    """Return code and reason of a close frame's payload; code 1005 when there is none.
+    """Parse the payload of a close frame into code and reason. An empty payload has code 1005.
 
     Raises:
         Violation: the payload is malformed.

@@ -1,6 +1,6 @@
-"""Decide whether an HTTP request may become a websocket: RFC 6455 §4.2.1 and the Origin header.
+"""Check whether an HTTP request may become a websocket: the opening handshake (RFC 6455 §4.2.1) and the origin.
 
-PURE: strings and a WSGI environ in, a value or `HandshakeRefused` out. Who asks decides what to do about it.
+PURE: strings and a WSGI environ in, a value or `HandshakeRefused` out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from juggler.protocol.headers import refused, short_repr, tokens
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _IS_KEY = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch  # 16 bytes in base64
-_UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))  # goes with each 426, RFC 9110 §15.5.22
+_UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))  # sent with each 426, RFC 9110 §15.5.22
 
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<any>\*\.)?(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
@@ -26,18 +26,18 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def accept_token(key: str) -> str:
-    """Return the ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
+    """Return the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
     return b64encode(hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
 
 
 def websocket_key(environ: Mapping[str, Any]) -> str:
-    """Return the key of a valid request for a websocket (RFC 6455 §4.2.1).
+    """Return the ``Sec-WebSocket-Key`` of a valid opening handshake (RFC 6455 §4.2.1).
 
     Args:
         environ: the WSGI environ of the request.
 
     Raises:
-        HandshakeRefused: it is a request for something else (405, 426) or malformed (400).
+        HandshakeRefused: the request is not an opening handshake (405, 426) or is malformed (400).
     """
     method = environ.get("REQUEST_METHOD")
     if method != "GET":
@@ -56,7 +56,7 @@ def _check_upgrade(environ: Mapping[str, Any]) -> None:
         if expected not in map(str.lower, tokens(value)):
             raise refused("426 Upgrade Required", name, expected, value, _UPGRADE)
     protocol = environ.get("SERVER_PROTOCOL")
-    if protocol != "HTTP/1.1":  # a proxy that speaks 1.0, say; nothing older can upgrade, nothing newer does it so
+    if protocol != "HTTP/1.1":  # a proxy may speak 1.0, which cannot upgrade
         raise refused("426 Upgrade Required", "protocol", "HTTP/1.1", protocol, _UPGRADE)
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip(" \t")
     if version != "13":
@@ -65,7 +65,7 @@ def _check_upgrade(environ: Mapping[str, Any]) -> None:
 
 
 def _check_no_body(environ: Mapping[str, Any]) -> None:
-    # Its bytes would be taken for frames.
+    # A body would be parsed as frames.
     length = environ.get("CONTENT_LENGTH") or "0"
     if length != "0":
         raise refused("400 Bad Request", "Content-Length", "no body", length)
@@ -97,13 +97,13 @@ def _parse_origin(text: str) -> _Origin | None:
 
 
 def check_origin(origin: str | None, host: str, allowed: Sequence[str] = ()) -> None:
-    """Refuse a web page of another origin: its requests carry its visitor's cookies (RFC 6455 §10.2).
+    """Refuse web pages of other origins, whose requests carry the visitor's cookies (RFC 6455 §10.2).
 
-    The server's own origin is known by host and port alone: behind a proxy that ends TLS, a server does not see the
-    scheme that the page has. Allowed origins are equal when scheme, host and port are; ``ws`` counts as ``http``.
+    The server's own origin is compared by host and port only, because a server behind a TLS proxy does not know the
+    page's scheme. Allowed origins are compared by scheme, host and port; ``ws`` counts as ``http``.
 
     Args:
-        origin: header ``Origin``; ``None`` for a client that is no browser, which passes.
+        origin: header ``Origin``; None passes, because only browsers send it.
         host: header ``Host``.
         allowed: origins allowed beside the server's own: ``https://app.example.com``, ``https://*.example.com`` for
             all subdomains of any depth, or ``*`` for every origin, ``null`` included.
@@ -124,10 +124,10 @@ def check_origin(origin: str | None, host: str, allowed: Sequence[str] = ()) -> 
 
 
 def check_allowed_origins(entries: Iterable[str]) -> None:
-    """Check a setting that is to be `check_origin`'s ``allowed``.
+    """Check a setting for the ``allowed`` of `check_origin`.
 
     Raises:
-        ConfigError: an entry could never match.
+        ConfigError: an entry can never match.
     """
     if isinstance(entries, str):
         raise ConfigError(f"allowed origins: expected a list, got {entries!r}")

@@ -1,4 +1,4 @@
-"""The limits of a websocket, in one frozen value."""
+"""Limits of a websocket, and settings of its compression. PURE."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ _MIB = 1024 * _KIB
 
 @dataclass(frozen=True, kw_only=True)
 class DeflateOptions:
-    """How permessage-deflate (RFC 7692) is negotiated and used.
+    """Settings of permessage-deflate (RFC 7692).
 
-    The defaults keep nothing between messages: an idle connection costs no more memory than without compression, and
-    one compressed frame serves all peers. Keeping the context compresses small messages better, for 10 to 300 KB a
-    connection.
+    The defaults keep no context between messages: an idle connection needs no additional memory, and one compressed
+    frame serves all peers. Keeping the context compresses small messages better, for 10 to 300 KB per connection.
 
     Attributes:
-        server_no_context_takeover: whether each message that is sent is compressed on its own.
-        client_no_context_takeover: whether the client is told to compress each message on its own.
-        server_max_window_bits: window of messages sent, as a power of two, 9 to 15; the client may ask for less.
-        client_max_window_bits: window of messages received, 8 to 15, where the client lets us choose.
-        threshold: messages of fewer bytes are sent as they are; in bytes.
-        level: effort of compression, 1 to 9.
-        memory_level: memory for compression, 1 to 9.
+        server_no_context_takeover: whether the server compresses each message on its own. Default: True.
+        client_no_context_takeover: whether the client must compress each message on its own. Default: True.
+        server_max_window_bits: window of the server's messages, as a power of two, 9 to 15; the client may request
+            less. Default: 12.
+        client_max_window_bits: window of the client's messages, 8 to 15, if the client supports the choice.
+            Default: 12.
+        threshold: size in bytes below which messages are sent uncompressed. Default: 1024.
+        level: compression level, 1 to 9. Default: 3.
+        memory_level: memory for compression, 1 to 9. Default: 5.
     """
 
     server_no_context_takeover: bool = True
@@ -50,23 +51,24 @@ def _check_range(name: str, value: int, lowest: int, highest: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class WebSocketOptions:
-    """Limits of a websocket. ``None`` means no limit, wherever it is allowed.
+    """Limits of a websocket. None means no limit.
+
+    Exceeding a limit closes the connection with the close code given. Timeouts are checked by a `Sweeper`.
 
     Attributes:
-        read_limit: size of a message, in bytes, over all its fragments and after decompression. A frame is judged by
-            the length that it declares, before its payload is read. Over it: close code 1009.
-        max_fragments: number of frames that a message may consist of. Over it: 1009.
-        queue_limit: bytes that wait for a peer that does not read. A frame that does not fit any more ends the
-            connection with 4429 (`CloseCode.PEER_TOO_SLOW`). A frame of any size is taken when nothing waits.
-        read_timeout: seconds during which the peer sends no whole message, whatever pings it answers. Then: 4408. For
-            clients that have to show that they are there; those that only listen would be lost. Needs a `Sweeper`.
-        write_timeout: seconds during which bytes wait and the peer takes none. Then: 4429. Needs a `Sweeper`.
-        ping_interval: seconds of silence after which the peer is pinged; ``None``: never. Needs a `Sweeper`.
-        ping_timeout: seconds that a pinged peer may stay silent. Then: 4408 (`CloseCode.PEER_SILENT`).
-        close_timeout: seconds that the close handshake may take, what waits to be sent and the peer's answer
-            included. Then the socket is closed all the same.
-        binary: whether binary messages are allowed. If not, one ends the connection with 1003 at its first header.
-        deflate: permessage-deflate; ``None``: not offered.
+        read_limit: maximum size of a message in bytes, over all fragments and after decompression. The declared length
+            of a frame is checked before its payload is read. Default: 1 MiB. Close code: 1009.
+        max_fragments: maximum frames per message. Default: 1024. Close code: 1009.
+        queue_limit: maximum bytes queued for a peer that does not read. A single message of any size may be queued.
+            Default: 1 MiB. Close code: 4429 (`CloseCode.PEER_TOO_SLOW`).
+        read_timeout: seconds without a complete message from the peer, pongs not counted. Closes clients that only
+            listen. Default: None. Close code: 4408 (`CloseCode.PEER_SILENT`).
+        write_timeout: seconds during which bytes are queued and the peer reads none. Default: 10. Close code: 4429.
+        ping_interval: seconds of silence after which the peer is pinged; None means never. Default: 25.
+        ping_timeout: seconds of silence after a ping. Default: 10. Close code: 4408.
+        close_timeout: seconds for the closing handshake, queued output included, after which the socket is closed.
+            Default: 5.
+        deflate: settings of permessage-deflate; None means not offered. Default: None.
     """
 
     read_limit: int | None = 1 * _MIB
@@ -77,17 +79,16 @@ class WebSocketOptions:
     ping_interval: float | None = 25.0
     ping_timeout: float | None = 10.0
     close_timeout: float | None = 5.0
-    binary: bool = False
     deflate: DeflateOptions | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("binary", "deflate") or value is None:
+            if field.name == "deflate" or value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise ValueError(f"{field.name}: expected a number over 0, or None for no limit, got {value!r}")
 
 
 DEFAULT = WebSocketOptions()
-"""Safe for strangers."""
+"""The default limits, safe for untrusted clients."""

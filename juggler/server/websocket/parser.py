@@ -1,7 +1,7 @@
-"""The receiving half of RFC 6455 as a server does it: bytes in, messages and replies out.
+"""Parse what a client sends (RFC 6455): bytes in, messages and replies out.
 
-PURE: no I/O, no clock. Every rule about what a peer may send is checked here and only here, each as soon as the bytes
-that break it are known, and before anything is kept.
+PURE: no I/O, no clock. Only this file checks what a peer may send. Each rule is checked as soon as the bytes that
+violate it have arrived, before anything is buffered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from juggler.server.websocket.limits import WebSocketOptions
 try:
     from websockets.speedups import apply_mask
 except ImportError:
-    from websockets.utils import apply_mask  # the same in Python, a hundred times slower
+    from websockets.utils import apply_mask  # pure Python, a hundred times slower
 
 _DATA_OPCODES = (CONTINUATION, TEXT, BINARY)
 _CONTROL_OPCODES = (CLOSE, PING, PONG)
@@ -38,12 +38,12 @@ _FINAL_TEXT = FIN | TEXT
 _MASKED = 0x80
 _MAX_HEAD = 14
 _MIN_READ = 16 * 1024
-_MAX_READ = 128 * 1024  # from here on each buffer would be a memory mapping of its own
-_NO_LIMIT = 1 << 63  # more than any length that a frame can declare
+_MAX_READ = 128 * 1024  # larger buffers are memory mappings of their own
+_NO_LIMIT = 1 << 63  # above any length that a frame can declare
 
 
 class End(NamedTuple):
-    """Why nothing more is read.
+    """The end of the stream: a close frame, or a violation.
 
     Attributes:
         code: the peer's close code, or the one for its violation.
@@ -61,18 +61,17 @@ def _protocol_error(reason: str) -> Violation:
 
 
 class Parser:
-    """Parses what one peer sends.
+    """Parser for one peer.
 
     Attributes:
-        read_size: how many bytes to ask the socket for: as many as the last frame had that was not small.
-        pending: whether bytes are left that `parse` has not looked at.
+        read_size: bytes to request from the socket: the size of the last large frame, at least 16 KiB.
+        pending: whether `parse` has bytes left to parse.
         replies: pong frames for the peer's pings, for the caller of `parse` to send and clear.
         end: set once nothing more will be parsed. Messages returned before are valid.
     """
 
     __slots__ = (
         "_assembly",
-        "_binary",
         "_buffer",
         "_final",
         "_inflater",
@@ -90,12 +89,11 @@ class Parser:
     def __init__(self, options: WebSocketOptions, inflater: Inflater | None = None) -> None:
         self._read_limit = _NO_LIMIT if options.read_limit is None else options.read_limit
         self._max_fragments = _NO_LIMIT if options.max_fragments is None else options.max_fragments
-        self._binary = options.binary
         self._inflater = inflater
         self._buffer = b""
         self._position = 0
         self._assembly: Assembly | None = None
-        # Of the data frame whose payload is being read:
+        # The data frame being read:
         self._left = 0
         self._mask = b""
         self._final = 0
@@ -105,7 +103,7 @@ class Parser:
         self.end: End | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the peer. To be called when nothing is `pending`: what is kept then is less than a frame."""
+        """Add bytes from the peer. Call it only when nothing is `pending`: less than a frame is buffered then."""
         if self.end is not None:
             return
         kept = self._buffer[self._position :]
@@ -113,9 +111,9 @@ class Parser:
         self._position = 0
         self.pending = True
 
-    def parse(self, max_frames: int) -> list[str | bytes]:
-        """Parse at most so many frames, and return the messages that are complete with them."""
-        messages: list[str | bytes] = []
+    def parse(self, max_frames: int) -> list[str]:
+        """Parse at most ``max_frames`` frames. Return the messages that they complete."""
+        messages: list[str] = []
         if self.end is None:
             try:
                 self._parse(max_frames, messages)
@@ -123,14 +121,14 @@ class Parser:
                 self._finish(End(violation.code, violation.reason, close_frame(violation.code, violation.reason)))
         return messages
 
-    def _parse(self, max_frames: int, messages: list[str | bytes]) -> None:
+    def _parse(self, max_frames: int, messages: list[str]) -> None:
         buffer = self._buffer
         size = len(buffer)
         position = self._position
         if self._left:
             position = self._read_payload(position, messages)
         for _ in range(max_frames):
-            # Nearly all that clients send are texts in one frame: these are done here, all else in _read_frame.
+            # Fast path: a text in one frame, which is nearly all that clients send. _read_frame does the rest.
             stop = size + 1
             if size - position >= 8 and buffer[position] == _FINAL_TEXT and self._assembly is None:
                 length = buffer[position + 1] - _MASKED
@@ -151,7 +149,7 @@ class Parser:
                 continue
             stop = self._read_frame(position, messages)
             if stop == position:
-                # What is kept is less than a frame; what it was cut from may be large.
+                # Less than a frame is left: copy it, so that the large buffer can be freed.
                 self._buffer = buffer[position:]
                 self._position = 0
                 self.pending = False
@@ -160,12 +158,12 @@ class Parser:
             if self.end is not None:
                 return
             if position < size and messages and len(messages[-1]) > _MIN_READ:
-                break  # a few compressed bytes may have become this: let others have their turn
+                break  # a few compressed bytes may inflate to this: let other connections run
         self._position = position
         self.pending = True
 
-    def _read_frame(self, position: int, messages: list[str | bytes]) -> int:
-        """Read one frame, or as much of it as is here. Return where to go on, ``position`` if it lacks bytes."""
+    def _read_frame(self, position: int, messages: list[str]) -> int:
+        """Read one frame, possibly in part. Return the position after it, or ``position`` if bytes are missing."""
         buffer = self._buffer
         here = len(buffer) - position
         if here < 2:
@@ -184,15 +182,15 @@ class Parser:
             start += width
         if opcode >= CLOSE:
             return self._read_control(opcode, start, length) or position
-        self._check_limits(opcode, length)
+        self._check_limits(length)
         start += 4
         if start > len(buffer):
             return position
-        self._begin_payload(first, opcode, length, buffer[start - 4 : start])
+        self._begin_payload(first, length, buffer[start - 4 : start])
         return self._read_payload(start, messages)
 
     def _check_start(self, first: int, opcode: int, second: int) -> None:
-        """Check what a frame's first two bytes tell (§5.2, §5.4, §5.5)."""
+        """Check the first two bytes of a frame (§5.2, §5.4, §5.5)."""
         if first & 0x70 and not (
             first & 0x70 == RSV1 and self._inflater is not None and opcode in (TEXT, BINARY)  # RFC 7692 §6
         ):
@@ -208,10 +206,10 @@ class Parser:
             raise _protocol_error(f"unknown opcode {opcode}")
         elif (opcode == CONTINUATION) != (self._assembly is not None):
             raise _protocol_error("expected a continuation" if self._assembly else "nothing to continue")
-        elif opcode == BINARY and not self._binary:
+        elif opcode == BINARY:
             raise Violation(CloseCode.UNSUPPORTED_DATA, "binary messages are not supported")
 
-    def _check_limits(self, opcode: int, length: int) -> None:
+    def _check_limits(self, length: int) -> None:
         assembly = self._assembly
         size, frames = (assembly.size, assembly.frames) if assembly is not None else (0, 0)
         if size + length > self._read_limit:
@@ -219,10 +217,10 @@ class Parser:
         if frames >= self._max_fragments:
             raise Violation(CloseCode.TOO_BIG, f"message is in more than {self._max_fragments} fragments")
 
-    def _begin_payload(self, first: int, opcode: int, length: int, mask: bytes) -> None:
+    def _begin_payload(self, first: int, length: int, mask: bytes) -> None:
         assembly = self._assembly
         if assembly is None:
-            assembly = self._assembly = Assembly(opcode == TEXT, self._inflater if first & RSV1 else None)
+            assembly = self._assembly = Assembly(self._inflater if first & RSV1 else None)
         assembly.size += length
         assembly.frames += 1
         if length > _MIN_READ:
@@ -231,8 +229,8 @@ class Parser:
         self._mask = mask
         self._final = first & FIN
 
-    def _read_payload(self, start: int, messages: list[str | bytes]) -> int:
-        """Read what is here of a data frame's payload."""
+    def _read_payload(self, start: int, messages: list[str]) -> int:
+        """Read the payload of a data frame as far as it has arrived."""
         assembly = self._assembly
         assert assembly is not None
         masked = self._buffer[start : start + self._left]
@@ -250,7 +248,7 @@ class Parser:
         return start + here
 
     def _read_control(self, opcode: int, start: int, length: int) -> int:
-        """Read a control frame. Return where to go on, 0 if it lacks bytes."""
+        """Read a control frame. Return the position after it, 0 if bytes are missing."""
         buffer = self._buffer
         stop = start + 4 + length
         if stop > len(buffer):

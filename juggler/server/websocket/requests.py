@@ -1,4 +1,4 @@
-"""Bounds on reading a request, which pywsgi does not have, and readable answers to what is no request."""
+"""Limits on reading a request, which pywsgi lacks, and readable responses to malformed requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import gevent
 from gevent.pywsgi import WSGIHandler
+
+from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.websocket")
 
@@ -24,7 +26,7 @@ class _HeadersTooLarge(ValueError):
 
 
 class _Limited:
-    """Reads lines from a file, up to a number of bytes in all."""
+    """Reads lines from a file, up to a total number of bytes."""
 
     __slots__ = ("_file", "_left")
 
@@ -41,13 +43,13 @@ class _Limited:
 
 
 class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
-    """pywsgi's handler, for strangers. Subclass it to set other bounds.
+    """pywsgi's handler, for untrusted clients. Subclass it to set other limits.
 
     Attributes:
-        request_timeout: seconds until a request and its headers have to be here, from when the connection is made, or
-            from the end of the previous response. Then: 408, or just the end where no request had begun. ``None``: no
-            limit.
-        max_header_size: bytes of all headers together. Over it: 431. The request line may have 8 KiB, else 414.
+        request_timeout: seconds from the connection, or from the previous response, until the request and its headers
+            have arrived; None means no limit. Then the response is 408, or none if no request has begun. Default: 10.
+        max_header_size: bytes of all headers together; beyond it, the response is 431. Default: 16 KiB. The request
+            line may have 8 KiB; beyond it, the response is 414.
     """
 
     request_timeout: float | None = 10.0
@@ -57,7 +59,7 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
     _timer: gevent.Timeout | None = None
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # from the refusal of an invalid request, when its sender is gone
+        with suppress(ConnectionError):  # the sender of an invalid request has gone
             super().handle()
 
     def handle_one_request(self) -> Any:
@@ -84,17 +86,17 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         return super().MessageClass(_Limited(rfile, self.max_header_size), *args)
 
     def get_environ(self) -> dict[str, Any]:
-        # The request is here; what the application does with it may take its time.
+        # The request has arrived; the application may take longer.
         self._stop_timer()
         environ: dict[str, Any] = super().get_environ()
         return environ
 
     def log_error(self, msg: str, *args: object) -> None:
-        # pywsgi tells of what is no request here: the client's fault, and nothing to wake anybody for.
-        log.info(msg, *args)
+        # pywsgi reports invalid requests here, which are the client's fault.
+        log.info(Line("http: invalid request", error=msg % args if args else msg))
 
     def _handle_client_error(self, ex: Exception) -> tuple[str, bytes] | None:
-        # pywsgi prints a traceback for what its parser did not expect; anybody may send that.
+        # pywsgi prints a traceback for errors that its parser does not expect, which any client can cause.
         if isinstance(ex, ConnectionError):
             return None
         known = ex if isinstance(ex, (OSError, ValueError)) else ValueError(str(ex))
@@ -103,7 +105,7 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
 
 
 def _readable(result: tuple[str, bytes]) -> tuple[str, bytes]:
-    """Return an answer of pywsgi's own with a body that says what is wrong."""
+    """Return a response of pywsgi's own with a body that explains the error."""
     status, _ = result
     line, reason = _ANSWERS[status]
     body = f"{reason}\n"

@@ -83,7 +83,7 @@ class WebSocket:
         self._deflater = None if deflate is None else MessageDeflater(deflate.options)
         if initial:
             self._parser.feed(initial)
-        self._ready: list[str | bytes] = []  # newest first
+        self._ready: list[str] = []  # newest first
         self.close_code: int | None = None
         self.close_reason = ""
         self.closed = False
@@ -104,8 +104,8 @@ class WebSocket:
 
     # Receiving
 
-    def receive(self) -> str | bytes:
-        """Wait for the next message: ``str`` for text, ``bytes`` for binary.
+    def receive(self) -> str:
+        """Wait for the next text message.
 
         Raises:
             ConnectionClosed: the websocket is closing or closed; every time with the same code and reason. After
@@ -116,7 +116,7 @@ class WebSocket:
             ready = self._receive_more()
         return ready.pop()
 
-    def _receive_more(self) -> list[str | bytes]:
+    def _receive_more(self) -> list[str]:
         parser = self._parser
         while self.close_code is None:
             if parser.end is not None:
@@ -132,7 +132,7 @@ class WebSocket:
                     return messages
         raise ConnectionClosed(self.close_code or CloseCode.ABNORMAL, self.close_reason)
 
-    def _parse(self) -> list[str | bytes]:
+    def _parse(self) -> list[str]:
         parser = self._parser
         messages = parser.parse(FRAMES_PER_TURN)
         if parser.replies:

@@ -1,7 +1,12 @@
-"""Turns an HTTP request that pywsgi, or gunicorn's pywsgi worker, has read into a `WebSocket`.
+"""Upgrade an HTTP request that pywsgi, or gunicorn's pywsgi worker, has read to a `WebSocket`.
 
-The application decides: it finds ``environ["juggler.upgrade"]`` and calls it, or answers as usual. Everything that
-touches gevent-websocket must live here and only here.
+The application decides: it calls ``environ["juggler.upgrade"]``, or responds as usual.
+
+Only this file uses gevent-websocket, and only for compatibility: programs that look for its handler class or for
+``environ["wsgi.websocket"]`` find them. Of its code, only ``start_response`` runs, which does nothing here. Its
+handshake and framing are not used. They have no size limit, spend 0.1 µs of blocking Python per byte, never send close
+codes, and interleave the frames of concurrent senders. A message of 150 bytes costs 17 µs there and 0.9 µs here, one of
+64 KB 5400 µs and 15 µs.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from juggler.server.websocket.stream import WebSocket
 
 UPGRADE = "juggler.upgrade"
 
-# What access logs, gunicorn's included, want to know of the request when the connection has ended.
+# What access logs, gunicorn's included, need of the request when the connection has closed.
 _LOGGED = (
     "REMOTE_ADDR",
     "REQUEST_METHOD",
@@ -39,11 +44,11 @@ _LOGGED = (
 
 
 class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[misc]
-    """pywsgi's handler for a server whose application upgrades requests itself.
+    """pywsgi's handler for applications that upgrade requests themselves.
 
     Use it as ``WSGIServer(..., handler_class=WebSocketHandler)``, or mix it in before gunicorn's ``PyWSGIHandler``.
-    A request with ``Upgrade: websocket`` has `upgrade` under ``environ["juggler.upgrade"]``. The application calls it,
-    serves the websocket it returns in the same greenlet until it has ended, and returns ``[]``.
+    For a request with ``Upgrade: websocket``, ``environ["juggler.upgrade"]`` is `upgrade`. The application calls it,
+    serves the websocket in the same greenlet until it is closed, and returns ``[]``.
     """
 
     _websocket: WebSocket | None = None
@@ -65,7 +70,7 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
             self._finish()
 
     def _abort(self) -> None:
-        """The server is being killed: there is no time for the peer's answer."""
+        """Close at once, because the server is being killed."""
         if self._websocket is not None:
             self._websocket.close(CloseCode.GOING_AWAY)
             self._websocket.abort()
@@ -77,16 +82,16 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
             websocket.finish()
 
     def upgrade(self, headers: Sequence[tuple[str, str]] = (), options: WebSocketOptions = DEFAULT) -> WebSocket:
-        """Answer the request with 101 and return its websocket. To be called once, instead of ``start_response``.
+        """Respond with 101 and return the websocket. Call it once, instead of ``start_response``.
 
-        The environ is emptied but for what access logs need.
+        Only what access logs need is left in the environ.
 
         Args:
-            headers: further headers of the answer, the subprotocol's for instance.
+            headers: additional response headers, for example the subprotocol.
             options: limits of the websocket.
 
         Raises:
-            HandshakeRefused: the request is no valid one for a websocket (RFC 6455 §4.2.1).
+            HandshakeRefused: the request is not a valid opening handshake (RFC 6455 §4.2.1).
             OSError: the connection is lost.
         """
         key = websocket_key(self.environ)
@@ -109,11 +114,11 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
         answer = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_token(key))]
         self.start_response("101 Switching Protocols", [*answer, *headers])
         self.close_connection = True
-        self.provided_date = True  # as a reason to add none
+        self.provided_date = True  # prevents a Date header
         self.write(b"")
 
     def _forget_request(self) -> None:
-        """Let go of what an open websocket does not need: most of it is the buffer of `rfile`."""
+        """Free what an open websocket does not need, mainly the buffer of `rfile`."""
         kept = {name: self.environ[name] for name in _LOGGED if name in self.environ}
         self.environ.clear()
         self.environ.update(kept)
@@ -123,17 +128,17 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
         self.response_headers: list[tuple[bytes, bytes]] = []
 
     def log_request(self) -> None:
-        # gevent-websocket logs to a logger of its own, and no upgrades; the access log is for all requests.
+        # gevent-websocket skips upgrades and has its own logger; the access log is for all requests.
         super(StockHandler, self).log_request()
 
 
 def _take_buffered(sock: Any, rfile: BufferedReader) -> bytes:
-    """Return the bytes that were read from the socket beyond the request, without waiting for any."""
+    """Return the bytes that were read from the socket beyond the request, without waiting for more."""
     timeout = sock.gettimeout()
     sock.setblocking(False)
     try:
         taken = rfile.peek()
-        while pending := getattr(sock, "pending", int)():  # bytes of a TLS record, which no poll would see
+        while pending := getattr(sock, "pending", int)():  # bytes of a TLS record that no poll sees
             taken += sock.recv(pending)
         return taken
     except SSLWantReadError:
