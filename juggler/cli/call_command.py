@@ -1,4 +1,4 @@
-"""``juggler call``: one call, its result on standard output."""
+"""``juggler call``: make one call and print its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from juggler.client import Client
 from juggler.client.state import result_value
 
 
-@click.command(cls=TakesNegativeNumbers)
+@click.command(cls=TakesNegativeNumbers, short_help="Call a function and print its result.")
 @click.argument("uri")
 @json_argument
 @url_option
@@ -25,19 +25,19 @@ from juggler.client.state import result_value
 @timeout_option
 @verbose_option
 def command(uri: str, args: bytes, url: str, headers: dict[str, str], timeout: float) -> None:
-    """Call the function at URI, and print its result as one line of JSON.
+    """Call the function registered at URI, and print its result as one line of JSON.
 
-    JSON is its argument, null when absent; @FILE takes it from a file, - from standard input. It travels as it is
-    written.
+    JSON is the argument of the function, by default null. @FILE reads it from a file, - from standard input. It is
+    sent exactly as written.
 
     \b
     Exit codes:
-      0    done
-      1    the function failed
-      2    a wrong option or argument
+      0    success
+      1    the function raised an error
+      2    invalid option or argument
       3    the server refused the call
-      4    no result in time
-      5    no connection, or the connection was lost
+      4    timeout
+      5    cannot connect, or the connection was lost
     """
     with Client(url, headers=headers) as client:
         response = client.start_call_json(uri, args, timeout).response()

@@ -1,4 +1,4 @@
-"""``juggler client``: calls, events and anything else, interactively."""
+"""``juggler client``: the interactive client."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import click
 from juggler.cli.parameters import VERBOSE, headers_option, timeout_option, verbose_option
 
 
-@click.command()
+@click.command(short_help="Call, publish and subscribe interactively.")
 @click.argument("url", metavar="[URL]", envvar="JUGGLER_URL", default="ws://127.0.0.1:9000/ws")
 @headers_option
 @timeout_option
 @verbose_option
 @click.pass_context
 def command(ctx: click.Context, url: str, headers: dict[str, str], timeout: float) -> None:
-    """Connect to the server at URL, and do what is typed: calls, events, several connections, raw messages.
+    """Connect to the server at URL, and run commands that you type: calls, events, several connections, raw messages.
 
-    URL is that of the variable JUGGLER_URL, or ws://127.0.0.1:9000/ws, when absent. Each connection is made with the
-    same headers and token. help lists the commands; Tab completes commands, URIs and channels; Ctrl-C clears the line,
-    Ctrl-D ends.
+    URL defaults to the variable JUGGLER_URL, or else ws://127.0.0.1:9000/ws. Headers and token are sent with every
+    connection. In the client, help lists the commands, Tab completes commands, URIs and channels, Ctrl-C clears the
+    line, and Ctrl-D quits.
 
-    What is typed is kept in $XDG_STATE_HOME/juggler/history, or ~/.local/state/juggler/history: the last 1000 lines.
-    With the variable NO_COLOR there are no colours. It needs a terminal: juggler call, pub and sub are for scripts.
+    The last 1000 lines are kept in $XDG_STATE_HOME/juggler/history, by default ~/.local/state/juggler/history. Set
+    NO_COLOR to turn colours off. The client needs a terminal; for scripts use juggler call, pub and sub.
 
     \b
     Exit codes:
-      0    ended by quit or Ctrl-D
-      2    a wrong option or argument, no terminal
+      0    quit
+      2    invalid option or argument, or no terminal
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
-        raise click.UsageError("it needs a terminal; juggler call, pub and sub are for scripts")
+        raise click.UsageError("juggler client needs a terminal; for scripts use juggler call, pub and sub")
     from juggler.cli.terminal.history import History, default_path
     from juggler.cli.terminal.shell import Shell
 

@@ -1,4 +1,8 @@
-"""``juggler demo``: Redis, a server and a callee, each a process of its own, and a first call. All end together."""
+"""``juggler demo``: Redis, a server and a callee, each in its own process, and a first call.
+
+By hand rather than with honcho, which runs the Procfile: each process starts when the previous one is ready, they stop
+in reverse order, and a ProcessGuard kills them if the demo itself is killed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 import click
@@ -28,69 +32,80 @@ STOP_TIMEOUT = 12.0
 POLL_INTERVAL = 0.1
 
 SERVER = ("-m", "juggler.cli.main", "server")
+SERVER_OPTIONS = ("--fail-fast", "--playground", "--list-uri", "juggler.uris")
 CALLEE = ("-m", "callee.cli", "--fail-fast")
-OWN = ("--fail-fast", "--playground", "--list-uri", "juggler.uris")
-DEMO = "callee.demo:rpc"
+DEMO_FUNCTIONS = "callee.demo:rpc"
 
 
-@click.command()
-@click.argument("callee", metavar="[MODULE:OBJECT]", default=DEMO)
+@click.command(short_help="Run Redis, a server and example functions.")
+@click.argument("callee", metavar="[MODULE:OBJECT]", default=DEMO_FUNCTIONS)
 @bind_option
-@click.option("--app", metavar="MODULE:OBJECT", help="A juggler Server, or a WSGI application, of your own.")
-@click.option("--reload", is_flag=True, help="Start the callee anew when a Python file changes.")
+@click.option("--app", metavar="MODULE:OBJECT", help="Your own juggler Server or WSGI application.")
+@click.option("--reload", is_flag=True, help="Restart the callee when the code changes.")
 @click.option(
-    "--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: one of our own."
+    "--redis",
+    "redis_url",
+    metavar="URL",
+    envvar="REDIS_URL",
+    show_envvar=True,
+    help="Redis to use. If unset, the demo starts a private one.",
 )
 @verbose_option
 def command(callee: str, bind: tuple[str, int], app: str | None, reload: bool, redis_url: str | None) -> None:
-    """Run everything that juggler consists of, make a first call, and serve until Ctrl-C or SIGTERM.
+    """Run Redis, a server with the playground, and a callee, until Ctrl-C or SIGTERM.
 
-    MODULE:OBJECT is a Callee of your own, in place of the demo's.
+    MODULE:OBJECT is your own Callee. Without it, the demo runs example functions and calls one of them.
 
     \b
     Exit codes:
-      0    ended by Ctrl-C or SIGTERM
-      1    a part of it ended by itself
-      2    a wrong option, a port in use, no Redis
+      0    stopped by Ctrl-C or SIGTERM
+      1    a process exited unexpectedly
+      2    invalid option, port in use, or Redis unreachable
     """
-    with _stop_signals() as stop, ExitStack() as stack:
-        # On the way out the server and the callee end before the Redis that they use.
+    with stop_on_signals() as stop, ExitStack() as stack:
+        # Leaving the stack stops the callee and the server before the Redis that they use.
         redis = None if redis_url else stack.enter_context(EmbeddedRedis())
-        parts = _Parts(on_end=stop.set)
-        stack.callback(parts.stop)
+        processes = _Processes(on_exit=stop.set)
+        stack.callback(processes.stop)
         if redis is not None:
             redis_url = redis.url
-            parts.watch("redis", redis.wait)
+            processes.watch("the embedded Redis", redis.wait)
         assert redis_url is not None
-        _say("redis", _host(redis_url) + (" (embedded)" if redis else ""))
-        url = _start(parts, bind, redis_url, callee, app, reload)
-        if callee != DEMO:
-            click.echo(f"\nOpen {_page(url)}. Ctrl-C ends it all.")
+        _print("redis", _host(redis_url) + (" (embedded)" if redis else ""))
+        url = _start(processes, bind, redis_url, callee, app, reload)
+        if callee != DEMO_FUNCTIONS:
+            click.echo(f"\nOpen {_page(url)}.\nCtrl-C stops everything.")
             stop.wait()
         elif _first_call(url, stop):
             _introduce(url, redis.url if redis else None)
             stop.wait()
-        parts.check()
+        if processes.exited:
+            name, status = processes.exited[0]
+            log = f"; its log ends with:\n{redis.log_tail()}" if redis and name == "the embedded Redis" else ""
+            click.echo(f"juggler demo: {name} exited unexpectedly (exit status {status}){log}", err=True)
+            raise click.exceptions.Exit(1)
 
 
-def _start(parts: _Parts, bind: tuple[str, int], redis_url: str, callee: str, app: str | None, reload: bool) -> str:
+def _start(
+    processes: _Processes, bind: tuple[str, int], redis_url: str, callee: str, app: str | None, reload: bool
+) -> str:
     """Start server and callee, and return the server's URL."""
-    # An application of one's own knows its Redis itself.
-    server = [*SERVER, *([app] if app else OWN), "--bind", format_address(bind)]
-    url = parts.start("server", server, redis_url).rpartition(" ")[2]
-    _say("server", url)
-    parts.start("callee", [*CALLEE, *(["--reload"] if reload else []), callee], redis_url)
-    _say("callee", callee)
+    # Your own application defines its options in Python.
+    server = [*SERVER, *([app] if app else SERVER_OPTIONS), "--bind", format_address(bind)]
+    url = processes.start("server", server, redis_url).rpartition(" ")[2]
+    _print("server", url)
+    processes.start("callee", [*CALLEE, *(["--reload"] if reload else []), callee], redis_url)
+    _print("callee", callee)
     return url
 
 
 def _page(url: str) -> str:
-    """Return the address of the page that belongs to a websocket's."""
+    """Return the address of the playground, given that of the websocket."""
     return "http" + url.removeprefix("ws").rpartition("/")[0] + "/"
 
 
-def _first_call(url: str, stop: _Stop) -> bool:
-    """Return whether the call was answered before we had to stop."""
+def _first_call(url: str, stop: StopEvent) -> bool:
+    """Make a call and print its result. Return False if stopped before."""
     uri, args = FIRST_CALL
     with Client(url) as client:
         call = client.start_call(uri, args, FIRST_CALL_TIMEOUT)
@@ -98,26 +113,26 @@ def _first_call(url: str, stop: _Stop) -> bool:
             pass
         if not call.done:
             return False
-        _say("call", f"{uri} {args!r} -> {call.result()!r}")
+        _print("call", f"{uri} {args!r} -> {call.result()!r}")
     return True
 
 
-def _introduce(url: str, own_redis_url: str | None) -> None:
+def _introduce(url: str, embedded_url: str | None) -> None:
     option = "" if url == "ws://127.0.0.1:9000/ws" else f" --url {url}"
     lines = [
         f"juggler call test.echo '\"hello\"'{option}",
         f"juggler sub news{option}",
         f'juggler pub news \'{{"text": "hello"}}\'{option}',
     ]
-    if own_redis_url is not None:
-        lines.append(f"juggler-callee MODULE:OBJECT --redis {own_redis_url}")
+    if embedded_url is not None:
+        lines.append(f"juggler-callee MODULE:OBJECT --redis {embedded_url}")
     if shutil.which("juggler") is None:
         lines.insert(0, f". {os.path.relpath(sys.prefix)}/bin/activate")
-    click.echo(f"\nOpen {_page(url)}, or try in another terminal:")
-    click.echo("".join(f"  {line}\n" for line in lines) + "Ctrl-C ends it all.")
+    click.echo(f"\nOpen {_page(url)}, or run in another terminal:")
+    click.echo("".join(f"  {line}\n" for line in lines) + "Ctrl-C stops everything.")
 
 
-def _say(name: str, text: str) -> None:
+def _print(name: str, text: str) -> None:
     click.echo(f"{name:8}{text}")
 
 
@@ -126,28 +141,29 @@ def _host(redis_url: str) -> str:
     return parts.netloc.rpartition("@")[2] or parts.path
 
 
-class _Stop:
-    """Set when all is to end. Signals may come in the middle of anything here, of another signal's too: so no locks."""
+class StopEvent:
+    """An event without locks, which signal handlers may set at any moment, within one another too."""
 
     def __init__(self) -> None:
-        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def set(self) -> None:
-        self._told.put(None)
+        self._items.put(None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, for at most ``timeout`` seconds. Return whether it is."""
+        """Wait for at most ``timeout`` seconds. Return whether the event is set."""
         try:
-            self._told.get(timeout=timeout)
+            self._items.get(timeout=timeout)
         except queue.Empty:
             return False
-        self.set()  # for the next who asks
+        self.set()  # for the next wait
         return True
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    stop = _Stop()
+def stop_on_signals() -> Iterator[StopEvent]:
+    """Yield an event that SIGINT and SIGTERM set."""
+    stop = StopEvent()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
@@ -157,22 +173,26 @@ def _stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-class _Parts:
-    """The processes that make up the demo. When one ends by itself, ``on_end`` is told."""
+class _Processes:
+    """The processes of the demo.
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
-        self._on_end = on_end
+    Attributes:
+        exited: name and exit status of processes that exited by themselves; each calls ``on_exit``.
+    """
+
+    def __init__(self, on_exit: Callable[[], None]) -> None:
+        self.exited: list[tuple[str, int]] = []
+        self._on_exit = on_exit
         self._processes: list[subprocess.Popen[str]] = []
-        self._ended: list[str] = []
         self._guard = ProcessGuard()
 
     def start(self, name: str, arguments: list[str], redis_url: str) -> str:
         """Start a process, and return the line that it prints when it is ready.
 
         Raises:
-            Exit: it ended; on standard error it has said why.
+            Exit: the process exited; it has printed the reason to standard error.
         """
-        # A session of its own: a Ctrl-C in the terminal is for us, and we end our parts in order.
+        # In its own session: a Ctrl-C in the terminal must reach the demo alone, which stops processes in order.
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, *arguments],
             env={**os.environ, "REDIS_URL": redis_url},
@@ -187,29 +207,23 @@ class _Parts:
         line = process.stdout.readline().strip()
         if not line:
             raise click.exceptions.Exit(process.wait())
-        # What it prints from now on is for whoever looks at us; and it must never wait for a reader.
+        # Keep reading: a full pipe would block the process.
         threading.Thread(target=_copy, args=(process.stdout,), name=f"juggler-demo-{name}-out", daemon=True).start()
-        self.watch(name, process.wait)
+        self.watch(f"the {name}", process.wait)
         return line
 
-    def watch(self, name: str, wait: Callable[[], Any]) -> None:
-        """Notice when ``wait`` returns."""
+    def watch(self, name: str, wait: Callable[[], int]) -> None:
+        """Record when ``wait`` returns an exit status."""
 
         def run() -> None:
-            wait()
-            self._ended.append(name)
-            self._on_end()
+            self.exited.append((name, wait()))
+            self._on_exit()
 
-        threading.Thread(target=run, name=f"juggler-demo-{name}", daemon=True).start()
-
-    def check(self) -> None:
-        """Raise when a part has ended by itself."""
-        if self._ended:
-            raise click.ClickException(f"the {self._ended[0]} ended by itself")
+        threading.Thread(target=run, name="juggler-demo-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """End all processes, those started last first."""
-        # The guard first: it must not kill a process id that is no longer our child's.
+        """Stop all processes in reverse order of start."""
+        # The guard first: it must not kill a process id that the system has reused.
         self._guard.close()
         for process in reversed(self._processes):
             process.terminate()

@@ -1,4 +1,4 @@
-"""JSON that people give on command lines: as text, as a file, on standard input. It travels as it was written."""
+"""JSON on command lines: as text, from a file or from standard input. It is sent exactly as written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LONGEST_SHOWN = 20
 
 
 def read_json(value: str, *, from_stdin: bool = True) -> bytes:
-    """Return JSON text that is given itself, as ``@FILE``, or, with ``from_stdin``, as ``-`` for standard input.
+    """Return the JSON text ``value``, the contents of ``@FILE`` or, with ``from_stdin``, of standard input for ``-``.
 
     Raises:
-        ValueError: it cannot be read, or is not JSON; says where.
+        ValueError: it cannot be read, or is not JSON; the message has line and column.
     """
     if value == "-" and from_stdin:
         return checked(_read_stdin())
@@ -30,10 +30,10 @@ def read_json(value: str, *, from_stdin: bool = True) -> bytes:
 
 
 def checked(text: bytes) -> bytes:
-    """Return a JSON text without the space around it.
+    """Return JSON text without surrounding space.
 
     Raises:
-        ValueError: it is not one JSON value in UTF-8; says where.
+        ValueError: it is not one JSON value in UTF-8; the message has line and column.
     """
     try:
         check_args(text)
@@ -43,7 +43,7 @@ def checked(text: bytes) -> bytes:
 
 
 def _why(text: bytes) -> str:
-    """Return what is wrong in the words of the standard library, which knows the line and column."""
+    """Return the error of the standard library's parser, which has line and column."""
     try:
         json.loads(text.decode(), parse_int=_drop, parse_float=_drop, parse_constant=_refuse)
     except UnicodeDecodeError:
@@ -65,7 +65,7 @@ def _drop(_: str) -> None:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"not JSON: {constant}; NaN and Infinity are not JSON")
+    raise ValueError(f"NaN and Infinity are not JSON, got {constant}")
 
 
 def _read_stdin() -> bytes:

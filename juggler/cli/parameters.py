@@ -1,4 +1,4 @@
-"""Options, arguments and texts that several commands have in common."""
+"""Options and arguments shared by several commands."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110 §5
 
 
 class TakesNegativeNumbers(click.Command):
-    """A command whose JSON may be a number such as -1, which is no option."""
+    """A command whose JSON argument may be a negative number, which click takes for an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Only then: a mistyped option is to be named otherwise.
+        # Not always: an unknown option must remain an error.
         ctx.ignore_unknown_options = any(map(_is_negative_number, args))
         return super().parse_args(ctx, args)
 
 
-def _parse(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes:
+def _json(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes:
     if value is None:
         return NULL
     try:
@@ -41,14 +41,14 @@ def _parse(ctx: click.Context, param: click.Parameter, value: str | None) -> byt
         raise click.BadParameter(printable(str(error))) from None
 
 
-def _header(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _headers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for value in values:
         name, colon, content = value.partition(":")
         name, content = name.strip(), content.strip()
-        # It may be secret, and is not repeated.
+        # The error does not repeat the value, which may be secret.
         if not (colon and _is_token(name) and content.isprintable()):
-            raise click.BadParameter("expected 'Name: value', with a name of letters, digits and -, on one line")
+            raise click.BadParameter("expected 'Name: value' on one line; a name has letters, digits and -")
         if name.lower() in map(str.lower, headers):
             raise click.BadParameter(f"{name} is given twice")
         headers[name] = content
@@ -68,21 +68,27 @@ def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
         raise click.BadParameter(str(error)) from None
 
 
-def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.meta[VERBOSE] = value
 
 
-json_argument = click.argument("args", metavar="[JSON]", required=False, callback=_parse)
+json_argument = click.argument("args", metavar="[JSON]", required=False, callback=_json)
 url_option = click.option(
     "--url",
+    metavar="URL",
     envvar="JUGGLER_URL",
     show_envvar=True,
     default="ws://127.0.0.1:9000/ws",
     show_default=True,
-    help="The server.",
+    help="URL of the server.",
 )
 timeout_option = click.option(
-    "--timeout", type=SECONDS, default=60.0, show_default=True, help="Seconds to wait for the result of a call."
+    "--timeout",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=60.0,
+    show_default=True,
+    help="Timeout in seconds for the result of a call.",
 )
 bind_option = click.option(
     "--bind",
@@ -90,10 +96,10 @@ bind_option = click.option(
     default="127.0.0.1:9000",
     show_default=True,
     callback=_address,
-    help="Where to listen; port 0 takes a free one.",
+    help="Address to listen on; port 0 picks a free port.",
 )
 verbose_option = click.option(
-    "--verbose", is_flag=True, expose_value=False, callback=_remember, help="Print the traceback of an error."
+    "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Print the traceback of an error."
 )
 
 
@@ -101,15 +107,15 @@ F = Callable[..., Any]
 
 
 def headers_option(command: F) -> F:
-    """Give a command ``--header`` and ``--token``; it gets ``headers``, a dict."""
+    """Add ``--header`` and ``--token`` to a command, which receives both as ``headers``, a dict."""
 
     @click.option(
         "--header",
         "headers",
         metavar="'NAME: VALUE'",
         multiple=True,
-        callback=_header,
-        help="A further header for the upgrade; any number of times.",
+        callback=_headers,
+        help="HTTP header for the websocket handshake; repeatable.",
     )
     @click.option(
         "--token",
@@ -117,8 +123,8 @@ def headers_option(command: F) -> F:
         envvar="JUGGLER_TOKEN",
         show_envvar=True,
         callback=_token,
-        help="Who it is: sent as Authorization: Bearer TOKEN, unless a --header says otherwise. Other users of the "
-        "machine can see options, not variables.",
+        help="Access token, sent as Authorization: Bearer TOKEN; a --header with that name overrides it. Prefer the "
+        "variable: other users of the machine can read options.",
     )
     @wraps(command)
     def with_headers(headers: dict[str, str], token: str | None, **parameters: Any) -> Any:

@@ -15,27 +15,32 @@ from juggler.cli.parameters import (
 from juggler.client import Client
 
 
-@click.command(cls=TakesNegativeNumbers)
+@click.command(cls=TakesNegativeNumbers, short_help="Publish an event.")
 @click.argument("channel")
 @json_argument
 @url_option
 @headers_option
 @click.option(
-    "--timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds to connect, and to wait for the server."
+    "--timeout",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=10.0,
+    show_default=True,
+    help="Timeout in seconds for connecting, and for the acknowledgement.",
 )
 @verbose_option
 def command(channel: str, args: bytes, url: str, headers: dict[str, str], timeout: float) -> None:
-    """Publish JSON on CHANNEL, and wait until the server has taken it.
+    """Publish JSON on CHANNEL, and wait for the acknowledgement of the server.
 
-    JSON is null when absent; @FILE takes it from a file, - from standard input. It travels as it is written.
+    JSON is by default null. @FILE reads it from a file, - from standard input. It is sent exactly as written.
 
     \b
     Exit codes:
       0    published
-      2    a wrong option or argument
-      3    the server refused it
-      4    the server did not acknowledge it in time
-      5    no connection, or the connection was lost
+      2    invalid option or argument
+      3    the server refused the event
+      4    timeout
+      5    cannot connect, or the connection was lost
     """
     with Client(url, timeout=timeout, headers=headers) as client:
         client.publish_json(channel, args)

@@ -1,4 +1,4 @@
-"""``juggler stats``: show live what a server does."""
+"""``juggler stats``: show the metrics of a server live."""
 
 from __future__ import annotations
 
@@ -25,15 +25,23 @@ _RATES = {
 }
 
 
-@click.command()
+@click.command(short_help="Show the metrics of a server live.")
 @click.argument("url", default="http://127.0.0.1:9000")
-@click.option("--interval", type=SECONDS, default=1.0, show_default=True, help="Seconds between two looks.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many tables; without it, at Ctrl-C.")
+@click.option(
+    "--interval", metavar="SECONDS", type=SECONDS, default=1.0, show_default=True, help="Seconds between updates."
+)
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Exit after N updates.")
 @verbose_option
 def command(url: str, interval: float, count: int | None) -> None:
-    """Show what the server at URL (default http://127.0.0.1:9000) does: rates by second, latencies in milliseconds.
+    """Show rates per second and latencies in milliseconds of the server at URL, until Ctrl-C.
 
-    Figures are those of all its workers, over the last interval. Exit code 5 when it cannot be reached.
+    URL defaults to http://127.0.0.1:9000. Values cover all workers and the last interval.
+
+    \b
+    Exit codes:
+      0    stopped by --count
+      2    invalid option or argument
+      5    cannot connect
     """
     console = Console()
     before, began = _ask(url), time.monotonic()
@@ -53,7 +61,7 @@ def command(url: str, interval: float, count: int | None) -> None:
 
 
 def table(before: Samples, after: Samples, seconds: float) -> Table:
-    """Return what is shown of two answers that are so many seconds apart."""
+    """Return the table for two samples, ``seconds`` apart."""
     shown = Table("what", "now", "p50 ms", "p90 ms", "p99 ms")
     for title, (name, labels) in _RATES.items():
         shown.add_row(title, f"{rate(before, after, seconds, name, **labels):.1f}")
@@ -77,4 +85,4 @@ def _ask(url: str) -> Samples:
         with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as answer:  # noqa: S310
             return parse(answer.read().decode())
     except (OSError, ValueError) as error:
-        raise ConnectionClosed(1006, f"no figures from {url}: {error}") from error
+        raise ConnectionClosed(1006, f"cannot read metrics from {url}: {error}") from error

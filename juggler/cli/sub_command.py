@@ -1,4 +1,4 @@
-"""``juggler sub``: print events as they come."""
+"""``juggler sub``: print events as they arrive."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ QUEUE_LENGTH = 100
 Received: TypeAlias = "queue.Queue[Event | ConnectionClosed]"
 
 
-@click.command()
+@click.command(short_help="Print the events of channels.")
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
 @url_option
 @headers_option
-@click.option("--pattern", is_flag=True, help="The channels are Redis globs, such as 'news.*'.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
-@click.option("--timeout", type=SECONDS, help="End with exit code 4 when no event came for so many seconds.")
+@click.option("--pattern", is_flag=True, help="Treat each CHANNEL as a Redis glob, such as 'news.*'.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Exit after N events.")
+@click.option("--timeout", metavar="SECONDS", type=SECONDS, help="Exit with code 4 after SECONDS without an event.")
 @verbose_option
 def command(
     channels: tuple[str, ...],
@@ -35,21 +35,24 @@ def command(
     count: int | None,
     timeout: float | None,
 ) -> None:
-    """Print the events of one or more channels, a line of JSON for each: {"channel", "pattern", "args"}.
+    """Print the events of one or more channels until Ctrl-C, each as one line of JSON.
 
-    The pattern is there only when one matched. Runs until Ctrl-C, which is its normal end, or until --count.
-    When the server has confirmed the subscriptions, a line on standard error says so.
+    \b
+    {"channel": "news.sport", "pattern": "news.*", "args": "hello"}
+
+    The member pattern is present with --pattern only. When the server has acknowledged the subscriptions, a line on
+    standard error confirms it.
 
     \b
     Exit codes:
-      0    ended by --count or Ctrl-C
-      2    a wrong option or argument
+      0    stopped by --count or Ctrl-C
+      2    invalid option or argument
       3    the server refused a subscription
-      4    no event for --timeout seconds, or no acknowledgement
-      5    no connection, or the connection was lost
+      4    no event within --timeout, or no acknowledgement
+      5    cannot connect, or the connection was lost
     """
     subscriptions: list[Subscription] = []
-    # Whoever reads is to know that events may be missing; a loop of the shell connects again.
+    # No silent reconnect: the exit code reports that events may be missing, and a shell loop can reconnect.
     with Client(url, headers=headers, reconnect=False) as client:
         try:
             subscriptions.extend(client.subscribe(channel, pattern) for channel in channels)
@@ -60,7 +63,7 @@ def command(
         finally:
             dropped = sum(subscription.dropped for subscription in subscriptions)
             if dropped:
-                click.echo(f"{dropped} events came faster than they were read, and were dropped", err=True)
+                click.echo(f"juggler sub: {dropped} events dropped, because printing was too slow", err=True)
 
 
 def _merged(subscriptions: list[Subscription]) -> Received:

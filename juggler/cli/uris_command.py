@@ -1,4 +1,4 @@
-"""``juggler uris``: what callees serve, as they announce it in Redis."""
+"""``juggler uris``: list the registered functions that callees announce in Redis."""
 
 from __future__ import annotations
 
@@ -10,17 +10,36 @@ from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 
 
-@click.command()
+@click.command(short_help="List the registered functions.")
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
-@click.option("--redis", "url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: on 127.0.0.1.")
-@click.option("--key-prefix", default="", envvar="JUGGLER_REDIS_KEY_PREFIX", help="What all names in Redis begin with.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, with the docstring.")
+@click.option(
+    "--redis",
+    "url",
+    metavar="URL",
+    envvar="REDIS_URL",
+    show_envvar=True,
+    help="Redis of the callees. If unset: redis://127.0.0.1:6379.",
+)
+@click.option(
+    "--key-prefix",
+    metavar="TEXT",
+    default="",
+    envvar="JUGGLER_REDIS_KEY_PREFIX",
+    show_envvar=True,
+    help="Prefix of every key in Redis.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per function, with its docstring.")
 @verbose_option
 def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json: bool) -> None:
-    """List the URIs that callees serve: signature, callees, calls a second of late, calls that wait.
+    """List registered functions: URI, signature, callees, recent calls per second, and queued calls.
 
-    PATTERN is a glob, such as 'shop.*'; without it all are listed, up to 1000. Callees of the Go package announce
-    nothing. Exit code 2 when Redis cannot be asked.
+    PATTERN is a glob, such as 'shop.*'. Without it, all functions are listed, up to 1000. Callees of the Go package
+    announce no functions.
+
+    \b
+    Exit codes:
+      0    success
+      2    invalid option or argument, or Redis unreachable
     """
     from gevent import monkey
 
@@ -37,14 +56,14 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
         for function in functions:
             click.echo(encode_args(function))
         return
-    table = Table("uri", "signature", "callees", "calls/s", "waiting")
+    table = Table("uri", "signature", "callees", "calls/s", "queued")
     for function in functions:
         numbers = str(function.callees), f"{function.rate:.1f}", str(function.waiting)
         table.add_row(function.uri, function.signature, *numbers)
-    Console().print(table if functions else "no callee serves such a URI")
+    Console().print(table if functions else "no registered functions" + (" match" if patterns else ""))
 
 
-def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def]  # its type is imported when it is patched
+def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def]  # the type must be imported after monkey-patching
     from juggler.broker.redis import DEFAULT_URL, RedisBroker
     from juggler.errors import BrokerError
 
@@ -56,6 +75,6 @@ def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def
         broker.connect()
         return broker.functions()
     except BrokerError as error:
-        raise ConfigError(f"Redis at {broker.shown_url} cannot be asked: {error.reason}") from error
+        raise ConfigError(f"cannot read from Redis at {broker.shown_url}: {error.reason}") from error
     finally:
         broker.close()

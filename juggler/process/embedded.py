@@ -107,9 +107,9 @@ class EmbeddedRedis:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
-    def wait(self) -> None:
-        """Wait until the server has ended, by itself or by `stop`. Any thread may wait."""
-        self._server.wait()
+    def wait(self) -> int:
+        """Wait until the server exits, by itself or by `stop`, and return its exit status. Any thread may wait."""
+        return self._server.wait()
 
     def stop(self) -> None:
         """End the server and remove what it left. Idempotent."""
@@ -142,9 +142,9 @@ class EmbeddedRedis:
                 raise
             self._end_processes()
             # Somebody took the port between our look and the server's bind.
-            if "already in use" not in self._log_tail():
+            if "already in use" not in self.log_tail():
                 break
-        raise ConfigError(f"{self._command[0]} {reason}:\n{self._log_tail()}")
+        raise ConfigError(f"{self._command[0]} {reason}:\n{self.log_tail()}")
 
     def _launch(self) -> None:
         guard = ["/bin/sh", "-c", GUARD, "sh", str(self.directory)]
@@ -199,7 +199,8 @@ class EmbeddedRedis:
         if process.stdin is not None:
             process.stdin.close()
 
-    def _log_tail(self) -> str:
+    def log_tail(self) -> str:
+        """Return the last lines of the server's log."""
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
 

@@ -186,13 +186,13 @@ def test_uris_are_listed_for_people_and_programs(redis_url):
         function = json.loads(line)
         assert (function["uri"], function["callees"]) == ("test.reverse", 1)
         assert function["doc"] == "Return a string with its characters in reverse order."
-    assert run("uris", "no.*", REDIS_URL=redis_url).stdout == "no callee serves such a URI\n"
+    assert run("uris", "no.*", REDIS_URL=redis_url).stdout == "no registered functions match\n"
 
 
 def test_no_redis_is_said():
     done = run("uris", "--redis", "redis://127.0.0.1:1")
     assert done.returncode == 2
-    assert done.stderr.startswith("juggler uris: Redis at redis://127.0.0.1:1 cannot be asked: ")
+    assert done.stderr.startswith("juggler uris: cannot read from Redis at redis://127.0.0.1:1: ")
     assert done.stderr.count("\n") == 1
 
 

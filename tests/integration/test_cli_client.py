@@ -317,4 +317,4 @@ def test_colours_unless_they_are_not_wanted(variables, is_coloured):
 def test_it_needs_a_terminal():
     done = run("client", "ws://127.0.0.1:1/")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "it needs a terminal; juggler call, pub and sub are for scripts" in done.stderr
+    assert "juggler client needs a terminal; for scripts use juggler call, pub and sub" in done.stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def demo(tmp_path_factory) -> Iterator[Demo]:
     (directory / "program.py").write_text(python_block("Client("))
     start = Demo("", "", "", directory)
     with start.running(f"{sys.executable} -m juggler.cli.main demo --bind 127.0.0.1:0") as process:
-        output = "".join(iter(process.stdout.readline, "Ctrl-C ends it all.\n"))
+        output = "".join(takewhile(lambda line: not line.startswith("Ctrl-C"), process.stdout))
         url = re.search(r"ws://\S+", output).group()
         yield Demo(output, url, f"redis://{re.search(r'127.0.0.1:[0-9]+', output).group()}", directory)
 
