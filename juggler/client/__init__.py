@@ -1,7 +1,7 @@
 """Clients of a juggler server: `Client` blocks, for threads and greenlets; `AsyncClient` is for asyncio.
 
-Both have the same names and the same rules, and share what does no I/O: `juggler.client.state` says what messages mean,
-`juggler.client.events` keeps events for their readers, `juggler.client.reconnect` says which ends have a new beginning.
+Both have the same names and the same behaviour, since a pure core makes all decisions: `juggler.client.state` with its
+`juggler.client.ledgers` of requests and subscriptions, and `juggler.client.reconnect`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["AsyncClient", "AsyncSubscription", "Client", "Event", "Pending", "St
 
 
 def __getattr__(name: str) -> Any:
-    # asyncio takes its time to be imported, and most programs have no use for it.
+    # Importing asyncio is slow, and most programs do not need it.
     if name in ("AsyncClient", "AsyncSubscription"):
         from juggler.client import aio
 

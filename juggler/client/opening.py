@@ -1,4 +1,4 @@
-"""What both clients need to open a websocket: its protocol object, and errors in our words. No I/O."""
+"""The handshake of both clients: headers, subprotocol, and errors. PURE."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ SUBPROTOCOL = Subprotocol("juggler.0")
 MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
 
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
-"""Headers for the upgrade, or a function that returns them and is asked at each attempt: tokens grow old."""
+"""Headers for the upgrade, or a function that returns them, called for each attempt: tokens expire."""
 
 
 def shown(url: str) -> str:
-    """Return a URL without user name, password and query, in which a token may be."""
+    """Return a URL without its secrets: user name, password and query."""
     return re.sub(r"//.*@", "//***@", url.partition("?")[0])
 
 
 def upgrade_headers(headers: Headers | None, allowed_messages: str | None) -> dict[str, str]:
-    """Return the headers of the upgrade that are the client's own."""
+    """Return the additional headers for the upgrade."""
     own = headers() if callable(headers) else headers
     allowed = {} if allowed_messages is None else {"Juggler-Allowed-Messages": allowed_messages}
     return {**(own or {}), **allowed}
 
 
 def as_error(error: Exception, url: str) -> JugglerError:
-    """Return why a connection could not be made, in our words."""
+    """Convert the exception of an attempt to connect. Raise it if it is not one of the network or the handshake."""
     if isinstance(error, JugglerError):
         return error
-    # Before ValueError, which errors of certificates are as well.
+    # Checked before ValueError, since errors of certificates are both.
     if isinstance(error, OSError):
         return ConnectionClosed(CloseCode.ABNORMAL, f"cannot connect to {shown(url)}: {error or type(error).__name__}")
     if isinstance(error, (InvalidURI, ValueError)):
@@ -50,10 +50,10 @@ def as_error(error: Exception, url: str) -> JugglerError:
 
 
 def check_subprotocol(subprotocol: str | None, url: str) -> None:
-    """See that the server speaks ours.
+    """Check the subprotocol that the server has chosen.
 
     Raises:
-        ConnectionClosed: it does not.
+        ConnectionClosed: it is not juggler's.
     """
     if subprotocol != SUBPROTOCOL:
         reason = f"the server at {shown(url)} does not speak {SUBPROTOCOL}"
@@ -61,5 +61,5 @@ def check_subprotocol(subprotocol: str | None, url: str) -> None:
 
 
 def short(reason: str) -> str:
-    """Return as much of a close reason as a frame can carry."""
+    """Truncate a close reason to what a frame can carry."""
     return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")

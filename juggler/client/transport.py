@@ -1,7 +1,9 @@
-"""A websocket that blocks: the protocol is that of ``websockets``, without I/O; the socket is ours.
+"""A blocking websocket: a socket around the sans-I/O protocol of ``websockets``.
 
-Many threads or greenlets may send, one reads. Whoever writes takes along what the reader has to say meanwhile (pongs,
-the answer to a close frame), so that the reader never waits for a peer that does not read.
+Many threads or greenlets may send, one receives. The reader never blocks on a peer that does not read: while another
+thread writes, that thread also writes the reader's pongs and close frames.
+
+TLS is handled here and not with the server's code, which depends on gevent: this module runs on plain threads, too.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage
 
 RECEIVE_SIZE = 65536
 LONGEST_TICK = 5.0
-"""Seconds after which the reader looks up at the latest, to see whether a ping is due."""
+"""Maximum number of seconds between two checks whether a ping is due."""
 
 
 class Transport:
-    """A connection, from its making to its end.
+    """One connection.
 
     Attributes:
-        ended: why it has ended; ``None`` while it is open.
+        ended: why the connection has closed, ``None`` while it is open.
     """
 
     def __init__(
@@ -53,25 +55,25 @@ class Transport:
 
         Args:
             url: ``ws://…`` or ``wss://…``.
-            headers: more headers for the upgrade.
-            timeout: seconds for connecting and upgrading, and for each write.
-            max_size: bytes of the largest message that is accepted; ``None``: no limit.
-            ping_interval: seconds of silence before a ping; ``None``: none are sent.
-            ping_timeout: seconds to wait for a sign of life then; ``None``: for ever.
-            ssl_context: for ``wss://``; ``None``: that of the system.
+            headers: additional headers for the upgrade.
+            timeout: seconds for connecting and upgrading, for each write, and for the close handshake.
+            max_size: maximum size of an incoming message in bytes. ``None``: unlimited.
+            ping_interval: seconds of silence before a ping. ``None``: no pings.
+            ping_timeout: seconds to wait for any data after a ping. ``None``: unlimited.
+            ssl_context: TLS context for ``wss://``. ``None``: that of the system.
 
         Raises:
-            ConfigError: the URL is none.
+            ConfigError: the URL is invalid.
             HandshakeRefused: the server answered with an HTTP error.
-            ConnectionClosed: it cannot be reached, or does not speak juggler.
+            ConnectionClosed: the server is unreachable, or does not speak juggler.
         """
         self.ended: ConnectionClosed | None = None
         self._timeout = timeout
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self._state = threading.Lock()  # of the protocol
-        self._writing = threading.Lock()  # of the socket; taken before the other one
-        # OpenSSL is not made for two threads at once; greenlets are never at once.
+        self._protocol_lock = threading.Lock()
+        self._writing = threading.Lock()  # guards writes to the socket; acquired before the other one
+        # Two threads must not use one OpenSSL connection concurrently. Greenlets never do.
         self._tls: threading.Lock | None = None
         self._close_by: float | None = None
         self._heard = time.monotonic()
@@ -80,7 +82,7 @@ class Transport:
         self._fragments: list[bytes] = []
         ticks = [LONGEST_TICK, timeout, *(each for each in (ping_interval, ping_timeout) if each is not None)]
         self._tick = max(0.01, min(ticks))
-        self._messages: deque[bytes | None] = deque()  # None is a binary one
+        self._messages: deque[bytes | None] = deque()  # None: a binary message
         try:
             self._open(url, headers, max_size, ssl_context)
         except Exception as error:
@@ -122,7 +124,7 @@ class Transport:
             if failure is not None:
                 raise failure
         check_subprotocol(self._protocol.subprotocol, url)
-        # More may have come in one go with the answer, even the end.
+        # The server's answer may be followed by messages, or by a close frame.
         self._take_events()
         self._write(deadline)
 
@@ -132,13 +134,13 @@ class Transport:
         """Send a text message in UTF-8, or a binary one.
 
         Raises:
-            ConnectionClosed: the connection has ended, or ends with this: it could not be written in time.
+            ConnectionClosed: the connection has closed, or the message could not be written in time.
         """
         deadline = time.monotonic() + self._timeout
         if not self._writing.acquire(timeout=self._timeout):
             raise self._fail("a message could not be written in time")
         try:
-            with self._state:
+            with self._protocol_lock:
                 if self._protocol.state is not OPEN:
                     raise self._end()
                 if is_binary:
@@ -151,7 +153,7 @@ class Transport:
         self._flush()
 
     def _flush(self) -> None:
-        """Write what is there to be written, unless somebody writes already, who then takes it along."""
+        """Write what the protocol has to send, unless another thread is writing: it then writes this as well."""
         while self._unwritten and self._writing.acquire(blocking=False):
             try:
                 self._write(time.monotonic() + self._timeout)
@@ -159,8 +161,8 @@ class Transport:
                 self._writing.release()
 
     def _write(self, deadline: float) -> None:
-        """Write all that the protocol has. Whoever calls it holds ``_writing``."""
-        with self._state:
+        """Write what the protocol has to send. The caller holds ``_writing``."""
+        with self._protocol_lock:
             self._unwritten = False
             chunks = self._protocol.data_to_send()
         try:
@@ -169,7 +171,7 @@ class Transport:
         except ConnectionClosed:
             raise
         except BaseException:
-            # A frame was cut in two: whatever followed would be taken for its rest.
+            # Part of a frame was written: the peer would read what follows as the rest of it.
             self._fail("a write was interrupted")
             raise
 
@@ -183,7 +185,7 @@ class Transport:
                     raise self._fail("a message could not be written in time") from None
             except OSError as error:
                 raise self._fail(str(error)) from error
-        if not chunk:  # the protocol says so: nothing more is to be written
+        if not chunk:  # the protocol's mark for the end of the stream
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
 
@@ -197,10 +199,10 @@ class Transport:
         return data
 
     def _with_tls(self, operation: Callable[[], Any]) -> Any:
-        """Do something with the socket, one thread at a time, and wait for it outside.
+        """Read or write under the TLS lock, and wait for the socket without it.
 
         Raises:
-            TimeoutError: it was not ready within a tick.
+            TimeoutError: the socket was not ready within a tick.
         """
         assert self._tls is not None
         for _ in range(2):
@@ -217,14 +219,14 @@ class Transport:
                 break
         raise TimeoutError
 
-    # Receiving, by one thread
+    # Receiving, in one thread
 
     def receive(self) -> str:
         """Wait for the next message.
 
         Raises:
-            ConnectionClosed: the connection has ended.
-            InvalidMessage: a binary message came.
+            ConnectionClosed: the connection has closed.
+            InvalidMessage: the message is binary, or not UTF-8.
         """
         while not self._messages:
             self._receive_some()
@@ -244,13 +246,13 @@ class Transport:
         try:
             data = self._receive_data()
         except TimeoutError:
-            self._look_after_peer()
+            self._check_peer()
             return
         except OSError as error:
             raise self._fail(str(error)) from error
         self._heard = time.monotonic()
         self._pinged_at = None
-        with self._state:
+        with self._protocol_lock:
             if data:
                 self._protocol.receive_data(data)
             else:
@@ -277,24 +279,24 @@ class Transport:
             self._messages.append(b"".join(self._fragments))
             self._fragments.clear()
 
-    def _look_after_peer(self) -> None:
+    def _check_peer(self) -> None:
         now = time.monotonic()
         if self._pinged_at is not None:
             if self._ping_timeout is not None and now - self._pinged_at >= self._ping_timeout:
                 raise self._fail(f"no answer to a ping for {self._ping_timeout:g} s")
         elif self._ping_interval is not None and now - self._heard >= self._ping_interval:
             self._pinged_at = now
-            with self._state, suppress(WebsocketClosed):
+            with self._protocol_lock, suppress(WebsocketClosed):
                 if self._protocol.state is OPEN:
                     self._protocol.send_ping(b"")
                     self._unwritten = True
             self._flush()
 
-    # Ending
+    # Closing
 
     def begin_close(self, code: int, reason: str) -> None:
-        """Send a close frame; the reader sees the end. Does not wait, nor fail. Idempotent."""
-        with self._state:
+        """Send a close frame without waiting for the answer, which the reader receives. Never fails. Idempotent."""
+        with self._protocol_lock:
             if self._protocol.state is OPEN:
                 self._protocol.send_close(code, short(reason))
                 self._unwritten = True
@@ -303,14 +305,14 @@ class Transport:
             self._flush()
 
     def abort(self, reason: ConnectionClosed | None = None) -> None:
-        """End the connection at once. Whoever reads or writes fails, with ``reason`` unless it had one. Idempotent."""
-        lost = reason or ConnectionClosed(CloseCode.ABNORMAL, "the connection was lost: given up")
+        """Close the connection at once: reads and writes fail with ``reason``, or with an earlier one. Idempotent."""
+        lost = reason or ConnectionClosed(CloseCode.ABNORMAL, "the connection was lost: aborted by this client")
         self.ended = self.ended or lost
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def release(self, reason: ConnectionClosed | None = None) -> None:
-        """Free the socket, as `abort`; the reader calls it when it reads no more. Idempotent."""
+        """Abort the connection and free the socket. Called by the reader when it has finished. Idempotent."""
         self.abort(reason)
         self._socket.close()
 
@@ -321,7 +323,7 @@ class Transport:
         return self._end()
 
     def _end(self) -> ConnectionClosed:
-        """Return why it has ended, for each who is told a new one."""
+        """Return why the connection has closed, as a new exception for each caller."""
         if self.ended is None:
             self.ended = end_of(self._protocol.close_rcvd, self._protocol.close_sent)
         return ConnectionClosed(self.ended.code, self.ended.reason)
