@@ -101,7 +101,7 @@ class EventQueue:
         self._ended = self._ended or error
 
     def take(self) -> Event:
-        """Remove and return the oldest event, if the queue `is_readable`. After the last one, raise why it ended."""
+        """Remove and return the oldest event of a queue that `is_readable`. After the last one, raise why it closed."""
         if self._events:
             return self._events.popleft()
         assert self._ended is not None

@@ -1,6 +1,7 @@
-"""A real Chromium, driven by Playwright, whose own loop does not go with gevent's patching.
+"""A real Chromium, driven by Playwright.
 
-So these tests run in an unpatched process of their own: tests/integration/test_browser.py starts it.
+Playwright's event loop does not work under gevent's patching: tests/integration/test_browser.py runs these tests in an
+unpatched process.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def chromium() -> Iterator[object]:
 
 @pytest.fixture
 def context(chromium, request):
-    """A browser of somebody's, new each time; the test fails on errors in its console."""
+    """A new browser profile. The test fails on errors in its console."""
     options = getattr(request, "param", {"viewport": {"width": 1400, "height": 900}})
     context = chromium.new_context(**options)
     context.set_default_timeout(TIMEOUT_MS)
@@ -44,7 +45,7 @@ def context(chromium, request):
     context.on("weberror", lambda error: errors.append(str(error.error)))
 
     def on_console(message) -> None:
-        # Browsers ask for an icon of every page.
+        # Chromium requests an icon for each page.
         if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
             errors.append(message.text)
 
@@ -63,7 +64,7 @@ def page(context):
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[str]:
-    """A server with the playground, and the demo's functions; the address of its page."""
+    """Start a server with the playground, and a callee with the demo's functions. Return the address of the page."""
     with (
         EmbeddedRedis() as redis,
         callee_process(redis.url),

@@ -83,7 +83,7 @@ LISTEN = """async (channel) => {
 }"""
 
 
-def test_two_tabs_hear_of_each_other(context, site):
+def test_two_tabs_receive_each_others_events(context, site):
     tabs = [context.new_page() for _ in range(2)]
     for tab in tabs:
         tab.goto(site + BLANK)
@@ -94,7 +94,7 @@ def test_two_tabs_hear_of_each_other(context, site):
         assert tab.evaluate("seen") == ["from the first"]
 
 
-def test_a_restarted_server_is_found_again_with_all_subscriptions(context, page):
+def test_subscriptions_are_reestablished_after_a_restart_of_the_server(context, page):
     context.expected_errors = ["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "WebSocket connection"]
     port = free_port()
     with EmbeddedRedis() as redis, callee_process(redis.url):
@@ -107,7 +107,7 @@ def test_a_restarted_server_is_found_again_with_all_subscriptions(context, page)
         assert page.evaluate("call") == "ConnectionClosed"
         assert page.evaluate("client.call('test.echo').catch((error) => error.name)") == "ConnectionClosed"
         with server_process(redis.url, "--bind", f"127.0.0.1:{port}"):
-            # Looked at again, a page does not wait for its pause to end.
+            # Back online, the client reconnects at once.
             page.wait_for_timeout(50)
             page.evaluate("dispatchEvent(new Event('online'))")
             page.wait_for_function("seen.includes('gap')")
@@ -126,7 +126,7 @@ def application(redis_url):
         yield re.search(r"ws://\S+", line).group()
 
 
-def test_a_token_comes_among_the_subprotocols(page, tmp_path, monkeypatch):
+def test_a_token_is_sent_as_a_subprotocol(page, tmp_path, monkeypatch):
     (tmp_path / "guarded.py").write_text(
         "import os\n"
         "from juggler.auth import bearer\n"

@@ -1,4 +1,4 @@
-"""A server for tests of clients: it follows a script, and speaks literal JSON."""
+"""A server for tests of clients that follows a script and speaks literal JSON."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Peer:
 
 @contextmanager
 def serving(script: Callable[[Peer], None], subprotocols=("juggler.0",), **options) -> Iterator[str]:
-    """Run the script for each connection. It fails the test when it fails; the connection ends when it does."""
+    """Run the script for each connection, which closes after it. A script that fails also fails the test."""
     failures = []
 
     def run(websocket):

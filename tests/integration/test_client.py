@@ -56,12 +56,12 @@ def test_it_asks_for_the_subprotocol_and_sends_headers():
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/ws", "127.0.0.1:9000", "", "ws://", "ws://127.0.0.1:99999/"])
-def test_a_url_that_is_none_is_named(url):
+def test_an_invalid_url_is_named(url):
     with pytest.raises(ConfigError, match="url: expected ws://"):
         Client(url)
 
 
-def test_nobody_listens():
+def test_a_server_that_does_not_listen():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -199,12 +199,12 @@ def test_a_pending_call_can_be_asked_again():
         assert (pending.result(), pending.result_json()) == ([1], b"[1]")
 
 
-def test_a_pending_call_tells_when_it_is_done():
+def test_a_pending_call_notifies_when_it_is_done():
     with serving(echo) as url, Client(url) as client:
         told = []
         pending = client.start_call("test.echo", 1)
         pending.on_done(told.append)
-        pending.on_done(lambda pending: 1 / 0)  # is logged, and harms nobody
+        pending.on_done(lambda pending: 1 / 0)  # logged, without effect on the client
         more = []
         pending.on_done(lambda pending: more.append(client.start_call("test.echo", 2)))
         assert pending.result() == 1
@@ -259,7 +259,7 @@ def test_on_message_sees_everything_and_expired_calls():
 
     def on_message(message):
         seen.append(message)
-        raise RuntimeError("is logged, and harms nobody")
+        raise RuntimeError("logged, without effect on the client")
 
     with serving(script) as url, Client(url, on_message=on_message) as client:
         client.start_call("test.delay", {"ms": 1}, timeout=0.02)
@@ -276,7 +276,7 @@ def test_on_message_sees_everything_and_expired_calls():
 
 
 @pytest.mark.parametrize("args", [b"1e400", b'{"a": 1, "a":2}', rb'"\ud800"'], ids=["large", "twice", "surrogate"])
-def test_args_as_json_text_travel_as_they_are(args):
+def test_args_as_json_text_are_sent_unchanged(args):
     seen = []
 
     def script(peer):
@@ -300,7 +300,7 @@ def test_args_that_are_not_json_text_are_refused_before_they_are_sent():
                 request("x", b'1, "injected": 2')
 
 
-def test_raw_messages_travel_as_they_are_and_are_told():
+def test_raw_messages_are_sent_unchanged_and_reported():
     told, answers = [], []
 
     def script(peer):
@@ -316,7 +316,7 @@ def test_raw_messages_travel_as_they_are_and_are_told():
     assert told == [("out", '{"né": '), ("out", b"\x00\xff"), ("in", '{"meta": {"type": 12}}')]
 
 
-def test_requests_are_told_as_they_travel():
+def test_requests_are_reported_as_they_travel():
     told = []
     with serving(echo) as url, Client(url, on_raw=lambda *args: told.append(args)) as client:
         assert client.call("test.echo", "é") == "é"
@@ -464,7 +464,7 @@ def test_a_full_queue_drops_the_oldest_and_counts():
         assert [event.args for event in news] == [7, 8, 9]
 
 
-def test_a_subscription_hears_of_a_lost_connection():
+def test_a_subscription_ends_with_a_lost_connection():
     def script(peer):
         peer.acknowledge(SUB)
         peer.event("news", 1)
@@ -480,7 +480,7 @@ def test_a_subscription_hears_of_a_lost_connection():
 # The end
 
 
-def test_close_from_elsewhere_releases_all_who_wait():
+def test_close_in_another_thread_releases_all_who_wait():
     with serving(lambda peer: (peer.acknowledge(SUB), peer.receive(CALL), peer.wait_closed())) as url:
         client = Client(url)
         news = client.subscribe("news")
@@ -497,7 +497,7 @@ def test_close_from_elsewhere_releases_all_who_wait():
                 request()
 
 
-def test_close_ends_though_the_server_does_not_answer():
+def test_close_returns_though_the_server_does_not_answer():
     over = threading.Event()
 
     def mute(connection):
@@ -512,7 +512,7 @@ def test_close_ends_though_the_server_does_not_answer():
         over.set()
 
 
-def test_a_server_that_reads_nothing_holds_nobody_for_ever():
+def test_a_server_that_reads_nothing_does_not_block_forever():
     over = threading.Event()
 
     with raw_server(lambda connection: over.wait(5)) as url:
@@ -536,7 +536,7 @@ def test_a_server_that_reads_nothing_holds_nobody_for_ever():
     ],
     ids=["no JSON", "a request", "binary", "too long"],
 )
-def test_garbage_from_the_server_ends_the_connection(garbage, reason):
+def test_an_invalid_message_from_the_server_closes_the_connection(garbage, reason):
     def script(peer):
         peer.receive(CALL)
         peer.websocket.send(garbage)
@@ -548,7 +548,7 @@ def test_garbage_from_the_server_ends_the_connection(garbage, reason):
         eventually(lambda: client.closed)
 
 
-def test_a_lost_connection_fails_all_who_wait_once():
+def test_a_lost_connection_fails_each_request_once():
     def script(peer):
         for _ in range(3):
             peer.receive(CALL, PUB)
@@ -565,7 +565,7 @@ def test_a_lost_connection_fails_all_who_wait_once():
             client.publish("news")
 
 
-def test_the_servers_close_code_and_reason_are_told():
+def test_the_servers_close_code_and_reason_are_raised():
     def script(peer):
         peer.receive(CALL)
         peer.websocket.close(4429, "too slow")
@@ -633,7 +633,7 @@ def test_a_queue_that_cannot_be_is_refused(options):
 
 
 class Again:
-    """A server that follows one script after the other, one for each connection."""
+    """A server with a list of scripts, one for each connection."""
 
     def __init__(self, *scripts):
         self.scripts = list(scripts)
@@ -646,7 +646,7 @@ class Again:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No long pauses."""
+    """Shorten the pauses before a reconnect."""
     monkeypatch.setattr("juggler.client.reconnect.FIRST_PAUSE", 0.01)
 
 
@@ -654,7 +654,7 @@ def lose(peer):
     peer.websocket.socket.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_lost_connection_is_made_again_and_its_subscriptions(quick):
+def test_a_lost_connection_and_its_subscriptions_are_reestablished(quick):
     def first(peer):
         assert peer.acknowledge(SUB)["payload"]["channel"] == "news"
         assert peer.acknowledge(SUB)["payload"]["channel"] == "sport.*"
@@ -683,7 +683,7 @@ def test_a_lost_connection_is_made_again_and_its_subscriptions(quick):
         assert (news.get(5).args, sport.get(5).args) == (1, 2)
         client.publish("more")
         assert client.closed is None
-        # That of the news is not acknowledged yet.
+        # The SUB of news has no ACK yet.
         assert (news.gaps, sport.gaps, gaps) == (0, 1, ["sport"])
     assert states == [("connected", None), ("disconnected", 1006), ("connected", None), ("closed", 1000)]
 
@@ -708,20 +708,20 @@ def test_requests_meanwhile_fail_at_once(quick):
         for request in (lambda: client.call("a"), lambda: client.publish("a"), lambda: client.subscribe("a")):
             with pytest.raises(ConnectionClosed, match="1006"):
                 request()
-        news.close()  # no server knows of it: there is nothing to be sent
+        news.close()  # not connected: nothing is sent
         assert list(news) == []
         refuse.clear()
         assert client.wait_connected(5)
 
 
-def test_a_token_is_asked_for_whenever_it_connects(quick):
+def test_a_token_is_requested_for_each_attempt(quick):
     tokens = iter(["old", "new"])
     server = Again(lose, Peer.wait_closed)
     with serving(server) as url, Client(url, headers=lambda: {"Authorization": next(tokens)}):
         eventually(lambda: server.headers == ["old", "new"])
 
 
-def test_who_is_refused_for_good_does_not_come_again(quick):
+def test_a_client_that_is_refused_for_good_closes(quick):
     refuse = threading.Event()
 
     def process(websocket, request):
@@ -738,13 +738,13 @@ def test_who_is_refused_for_good_does_not_come_again(quick):
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 4400, 4403])
-def test_an_end_that_was_meant_is_one(code):
+def test_a_final_close_code_closes_the_client(code):
     with serving(lambda peer: peer.websocket.close(code, "go")) as url, Client(url) as client:
         eventually(lambda: client.closed)
         assert (client.closed.code, client.closed.reason) == (code, "go")
 
 
-def test_it_does_not_try_for_ever(quick):
+def test_a_client_does_not_try_forever(quick):
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     accepted = []
@@ -760,7 +760,7 @@ def test_it_does_not_try_for_ever(quick):
     client.close()
 
 
-def test_close_ends_the_attempts(quick):
+def test_close_stops_the_attempts(quick):
     with serving(lose) as url:
         client = Client(url)
         eventually(lambda: not client.connected)
@@ -782,7 +782,7 @@ def test_a_callback_may_do_what_does_not_wait(quick):
         assert eventually(calls.copy)[0].result(5) == "called"
 
 
-def test_a_subscription_that_cannot_be_made_anew_for_the_time_being_is_asked_for_again(quick, monkeypatch):
+def test_a_subscription_that_is_refused_for_the_time_being_is_retried(quick, monkeypatch):
     monkeypatch.setattr("juggler.client.blocking.RENEWAL_PAUSE", 0.01)
 
     def second(peer):
@@ -798,7 +798,7 @@ def test_a_subscription_that_cannot_be_made_anew_for_the_time_being_is_asked_for
         assert news.gaps == 1
 
 
-def test_a_server_that_accepts_and_closes_is_not_stormed(monkeypatch):
+def test_a_server_that_accepts_and_closes_is_not_flooded_with_attempts(monkeypatch):
     monkeypatch.setattr("juggler.client.reconnect.FIRST_PAUSE", 0.05)
     accepted = []
 
@@ -845,7 +845,7 @@ def test_secrets_of_a_url_are_not_shown():
         assert "pa/ss" not in str(failed.value)
 
 
-def test_close_within_a_callback_ends_though_the_server_does_not_answer():
+def test_close_in_a_callback_returns_though_the_server_does_not_answer():
     made, over = threading.Event(), threading.Event()
     uuid = "00000000-0000-4000-8000-000000000001"
     event = {"meta": {"type": 10, "uuid": uuid}, "payload": {"for": uuid, "channel": "x", "args": 1}}
@@ -906,7 +906,7 @@ def test_a_certificate_that_is_not_trusted_is_a_failure_to_connect():
         thread.join()
 
 
-def test_a_subscription_that_is_refused_anew_ends(quick):
+def test_a_subscription_that_cannot_be_reestablished_ends(quick):
     def second(peer):
         peer.nack(peer.receive(SUB), 403, "not any more")
         peer.wait_closed()

@@ -1,4 +1,4 @@
-"""The client for asyncio, against a server that follows a script. They run unpatched, in a process of their own."""
+"""The asyncio client against a server that follows a script. These tests run in an unpatched process."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ else:
         with serving(script) as url:
             run(main(url))
 
-    def test_a_pending_call_tells_and_can_be_cancelled():
+    def test_a_pending_call_notifies_and_can_be_cancelled():
         async def main(url):
             async with AsyncClient(url) as client:
                 told = []
@@ -164,7 +164,7 @@ else:
         with serving(script) as url:
             run(main(url))
 
-    def test_a_lost_connection_is_made_again_and_its_subscriptions(quick):
+    def test_a_lost_connection_and_its_subscriptions_are_reestablished(quick):
         scripts = []
 
         def first(peer):
@@ -194,7 +194,7 @@ else:
         with serving(lambda peer: scripts.pop(0)(peer)) as url:
             run(main(url))
 
-    def test_close_ends_the_attempts(quick):
+    def test_close_stops_the_attempts(quick):
         async def main(url):
             client = AsyncClient(url)
             await client.connect()
@@ -207,7 +207,7 @@ else:
         with serving(lose) as url:
             run(main(url))
 
-    def test_who_is_refused_for_good_does_not_come_again(quick):
+    def test_a_client_that_is_refused_for_good_closes(quick):
         refuse = threading.Event()
 
         def process(websocket, request):
@@ -252,7 +252,7 @@ else:
         with serving(Peer.wait_closed, subprotocols=["other"], select_subprotocol=lambda *_: None) as url:
             run(other(url))
 
-    def test_args_as_json_text_travel_as_they_are():
+    def test_args_as_json_text_are_sent_unchanged():
         seen = []
 
         def script(peer):
@@ -275,7 +275,7 @@ else:
             run(main(url))
         assert [text[text.index('"args":') :] for text in seen] == ['"args":1e400}}'] * 2
 
-    def test_raw_messages_travel_as_they_are_and_are_told():
+    def test_raw_messages_are_sent_unchanged_and_reported():
         told, answers = [], []
 
         def script(peer):

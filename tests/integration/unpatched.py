@@ -1,4 +1,4 @@
-"""Tests that need a process without gevent's patching are run in one of their own."""
+"""Run the tests of a file in a process that gevent has not patched."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[2]
 _VARIABLE = "JUGGLER_TEST_UNPATCHED"
 
 UNPATCHED = bool(os.environ.get(_VARIABLE))
-"""Whether this is such a process."""
+"""Whether this process is one."""
 
 
 def pass_unpatched(file: str, *options: str, seconds: float = 150) -> None:
-    """Assert that the tests in a file pass, without the plugin that patches and without what else is installed."""
+    """Assert that the tests of a file pass in a new process without plugins, so without the one that patches."""
     own = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-o", "addopts=--import-mode=importlib"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *own, *options, file],

@@ -1,4 +1,4 @@
-/** The module for browsers, against a socket that the test holds in its hand. `node --test tests/js` */
+/** juggler.js against a fake socket. Run with `node --test tests/js`. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,7 +12,7 @@ const GOLDEN = Object.fromEntries(
     .map((line) => JSON.parse(line)).map(({ name, text }) => [name, JSON.parse(text)]),
 );
 
-/** A client, and its socket, which is open. */
+/** Return a connected client and its socket. */
 async function connected(options = {}) {
   const client = new Client("ws://test/ws", { WebSocket: FakeSocket, ...options });
   await settle();
@@ -73,7 +73,7 @@ test("the Go package's answers are understood", async () => {
   client.close();
 });
 
-test("what a callee says of a result counts more than its look", async () => {
+test("the callee's mark of a result counts more than its shape", async () => {
   const { client, socket } = await connected();
   const call = async (args, more) => {
     const result = client.call("f");
@@ -99,7 +99,7 @@ test("a call expires, and its late result is dropped", async () => {
   client.close();
 });
 
-test("a signal ends the waiting", async () => {
+test("a signal aborts a call", async () => {
   const { client, socket } = await connected();
   const controller = new AbortController();
   const call = client.call("slow", null, { signal: controller.signal });
@@ -124,7 +124,7 @@ test("requests wait for the first connection", async () => {
   client.close();
 });
 
-test("a token that cannot be had at a reconnect is asked for again", async (t) => {
+test("a token that is not available at a reconnect is requested again", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const tokens = [async () => "first", async () => { throw new TypeError("fetch failed"); }, () => new Promise(() => {}), async () => "last"];
   const { client, socket } = await connected({ token: () => tokens.shift()(), timeout: 0.03 });
@@ -135,7 +135,7 @@ test("a token that cannot be had at a reconnect is asked for again", async (t) =
   client.close();
 });
 
-test("a subscription to what is subscribed to already is ready when that is", async (t) => {
+test("a second subscription to a channel is ready when the first one is", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const { client, socket } = await connected();
   const first = client.subscribe("news");
@@ -157,7 +157,7 @@ test("a subscription to what is subscribed to already is ready when that is", as
   client.close();
 });
 
-test("a subscription that cannot be made anew for the time being is asked for again", async (t) => {
+test("a subscription that the server refuses for the time being is retried", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const { client, socket } = await connected();
   const told = [];
@@ -179,7 +179,7 @@ test("a subscription that cannot be made anew for the time being is asked for ag
   assert.deepEqual(told, ["gap", 5, 1000]);
 });
 
-test("a server that accepts and closes is not stormed", async (t) => {
+test("a server that accepts and closes is not flooded with attempts", async (t) => {
   t.mock.method(Math, "random", () => 0);
   const { client, socket } = await connected({ reconnectTimeout: 0.25 });
   const seen = new Set([socket]);
@@ -196,7 +196,7 @@ test("a server that accepts and closes is not stormed", async (t) => {
   assert.ok(seen.size <= 4, String(seen.size));
 });
 
-test("a first connection that fails is the end", async () => {
+test("a first connection that fails closes the client", async () => {
   const client = new Client("ws://test/ws", { WebSocket: FakeSocket });
   const call = client.call("f");
   await settle();
@@ -206,12 +206,12 @@ test("a first connection that fails is the end", async () => {
   assert.equal(client.state, "closed");
 });
 
-test("a URL that is none is an end, too", async () => {
+test("an invalid URL closes the client", async () => {
   const client = new Client("nonsense", { WebSocket: FakeSocket });
   await rejects(client.connected(), ConnectionClosed, { code: 1002 });
 });
 
-test("tokens are asked for at each connect, and travel among the subprotocols", async (t) => {
+test("a token is requested for each attempt, and sent as a subprotocol", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const tokens = ["first", "a.b-c.d_e"];
   const { client, socket } = await connected({ token: async () => tokens.shift(), allowedMessages: "call, pub" });
@@ -223,7 +223,7 @@ test("tokens are asked for at each connect, and travel among the subprotocols", 
   client.close();
 });
 
-test("a lost connection is made again, and its subscriptions", async (t) => {
+test("a lost connection and its subscriptions are re-established", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const { client, socket } = await connected();
   const states = [];
@@ -257,7 +257,7 @@ test("a lost connection is made again, and its subscriptions", async (t) => {
   assert.deepEqual(states, [["connecting", 1001], ["connected", undefined], ["closed", 1000]]);
 });
 
-test("it tries again while it cannot connect, for as long as it may", async (t) => {
+test("attempts to connect continue until the timeout", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const { client, socket } = await connected({ reconnectTimeout: 0.02 });
   socket.end(1006);
@@ -274,14 +274,14 @@ test("it tries again while it cannot connect, for as long as it may", async (t) 
 });
 
 for (const code of [1000, 1008, 4400, 4403]) {
-  test(`an end with ${code} was meant`, async () => {
+  test(`a close with ${code} is final`, async () => {
     const { client, socket } = await connected();
     socket.end(code, "go");
     await rejects(client.connected(), ConnectionClosed, { code, reason: "go" });
   });
 }
 
-test("a subscription that is refused anew ends", async (t) => {
+test("a subscription that cannot be re-established ends", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const { client, socket } = await connected();
   const news = client.subscribe("news");
@@ -297,7 +297,7 @@ test("a subscription that is refused anew ends", async (t) => {
   client.close();
 });
 
-test("a refused subscription rejects, for whoever waits and for whoever reads", async () => {
+test("a refused subscription rejects ready and next", async () => {
   const { client, socket } = await connected();
   const news = client.subscribe("secret");
   await settle();
@@ -333,7 +333,7 @@ test("two subscriptions to one channel are one for the server", async () => {
   const { client, socket } = await connected();
   const seen = [];
   const first = client.subscribe("news", { onEvent: ({ args }) => seen.push(args) });
-  const second = client.subscribe("news", { onEvent: () => { throw new Error("is told, and harms nobody"); } });
+  const second = client.subscribe("news", { onEvent: () => { throw new Error("logged, without effect on the client"); } });
   await settle();
   socket.last.ack();
   await Promise.all([first.ready, second.ready]);
@@ -369,7 +369,7 @@ for (const [whenFull, kept, dropped] of [["drop_oldest", [8, 9], 8], ["drop_newe
   });
 }
 
-test("garbage from the server is the end", async () => {
+test("an invalid message from the server closes the client", async () => {
   const { client, socket } = await connected();
   const call = client.call("f");
   await settle();
@@ -378,7 +378,7 @@ test("garbage from the server is the end", async () => {
   assert.equal(socket.closedWith.code, 4400);
 });
 
-test("close ends all that wait, and everything after", async () => {
+test("close fails requests in flight and later ones", async () => {
   const { client, socket } = await connected();
   const call = client.call("f"), news = client.subscribe("news");
   const read = news.next();
@@ -391,7 +391,7 @@ test("close ends all that wait, and everything after", async () => {
   client.close();
 });
 
-test("every message is shown to whoever wants to see them", async () => {
+test("onMessage receives every message", async () => {
   const seen = [];
   const { client, socket } = await connected({ onMessage: (direction, text) => seen.push([direction, JSON.parse(text).meta.type]) });
   const call = client.call("f");

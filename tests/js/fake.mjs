@@ -1,4 +1,4 @@
-/** A WebSocket whose other end is the test. */
+/** A WebSocket whose server is the test. */
 
 export class FakeSocket {
   static all = [];
@@ -24,7 +24,7 @@ export class FakeSocket {
     this.readyState = 3;
   }
 
-  /** The server, or the network, ends it. */
+  /** Close it, as the server or the network does. */
   end(code, reason = "") {
     this.readyState = 3;
     this.onclose({ code, reason });
@@ -47,7 +47,7 @@ export class FakeSocket {
   }
 }
 
-/** Let everything that is ready run. */
+/** Run everything that is ready. */
 export const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Wait for a condition. */

@@ -105,13 +105,13 @@ def publish(state):
 
 
 class Queue(EventQueue):
-    """The events of a subscription, and why it ended."""
+    """A queue whose content can be compared."""
 
     def __init__(self, channel="news", pattern=False, **options):
         super().__init__(channel, pattern, **{"max_events": 1000, "when_full": "drop_oldest", **options})
 
     def read(self):
-        """Return what was published, and at last the error."""
+        """Return the published values, and the error at the end if there is one."""
         found = []
         while self.is_readable:
             try:

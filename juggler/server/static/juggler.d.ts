@@ -1,88 +1,91 @@
-/** Any value that JSON can carry. Integers beyond 2^53 lose their last digits in JavaScript: send them as strings. */
+/** Any JSON value. JavaScript rounds integers beyond 2^53: send them as strings. */
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
 export type State = "connecting" | "connected" | "closed";
 
 export interface ClientOptions {
-  /** Seconds to connect, and to wait for the server's ACK. Default 10. */
+  /** Seconds to connect, and to wait for the server's ACK. Default: 10. */
   timeout?: number;
-  /** Seconds for which the result of a call is wanted, unless the call says otherwise. Default 60. */
+  /** Seconds to wait for the result of a call, unless the call specifies another timeout. Default: 60. */
   callTimeout?: number;
-  /** How many events a subscription keeps for its reader, unless it says otherwise. Default 1000. */
+  /** Maximum number of unread events per subscription, unless it specifies another one. Default: 1000. */
   maxEvents?: number;
-  /** Whether to connect again when the connection is lost. Default true. */
+  /** Whether to reconnect when the connection is lost. Default: true. */
   reconnect?: boolean;
-  /** Seconds after which it stops to try. Default: never. */
+  /** Seconds for which to try to reconnect; then the client closes. Default: unlimited. */
   reconnectTimeout?: number;
-  /** A bearer token, or a function that is asked for one at each connect. Sent among the subprotocols. */
+  /** Bearer token, or a function that returns one for each attempt to connect. Sent as a subprotocol. */
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
-  /** The only requests that will be made, such as "call, pub", so that the server does less. Default: all. */
+  /** The only requests that this client makes, such as "call, pub", which saves work on the server. Default: all. */
   allowedMessages?: string;
-  /** Told every message, as text. */
+  /** Called with each message as text. */
   onMessage?: (direction: "sent" | "received", text: string) => void;
-  /** Another implementation, where there is none: `import { WebSocket } from "ws"` in Node before 22. */
+  /** WebSocket implementation, where none is global: `import { WebSocket } from "ws"` in Node before 22. */
   WebSocket?: unknown;
 }
 
 export interface SubscribeOptions {
-  /** Whether the channel is a Redis glob such as "news.*". Default false. */
+  /** Whether the channel is a Redis glob such as "news.*". Default: false. */
   pattern?: boolean;
-  /** Called for each event; without it, events wait to be read. */
+  /** Called with each event. Without it, events are queued until they are read. */
   onEvent?: (event: Event) => void;
-  /** Called when events may have been missed: the connection was lost, and the subscription is made again. */
+  /** Called after a reconnect, when the subscription has been re-established: events may be missing. */
   onGap?: () => void;
-  /** Called when no more events come: with code 1000 after `close`, else with what went wrong. */
+  /** Called when the subscription ends: with code 1000 after `close`, else with the error. */
   onEnd?: (error: JugglerError) => void;
+  /** Maximum number of unread events. Default: that of the client. */
   maxEvents?: number;
-  /** What happens when more events wait: default "drop_oldest"; "end" ends the subscription with code 4429. */
+  /** What to do with more events. "end" ends the subscription with code 4429. Default: "drop_oldest". */
   whenFull?: "drop_oldest" | "drop_newest" | "end";
 }
 
 export interface Event<T = any> {
   channel: string;
-  /** The pattern that matched, empty for a subscription to the channel itself. */
+  /** Pattern that matched, empty for a subscription to the channel itself. */
   pattern: string;
-  /** What was published. */
+  /** Published value. */
   args: T;
-  /** UUID of the publication. */
+  /** UUID of the PUB. */
   uuid: string;
 }
 
-/** The base of all errors here. */
+/** Base class of all errors. */
 export class JugglerError extends Error {}
 
-/** The function answered with an error. */
+/** The function failed. */
 export class CallFailed extends JugglerError {
-  /** Name of the error's type, empty where the callee did not say. */
+  /** Name of the error's type, empty if the callee did not name one. */
   type: string;
+  /** Code that the callee chose, or null. */
   code: number | string | null;
+  /** Details from the callee, or null. */
   data: any;
 }
 
-/** The server refused the request; `code` is as in HTTP. */
+/** The server refused the request (NACK). `code` has the meaning that it has in HTTP. */
 export class Nacked extends JugglerError {
   code: number;
 }
 
-/** No answer came in time. */
+/** No answer arrived in time. */
 export class Expired extends JugglerError {}
 
-/** The connection ended: what was under way may have happened, and is never sent again. */
+/** The connection closed. Requests in flight may have been processed, and are never sent again. */
 export class ConnectionClosed extends JugglerError {
   /** Close code; 1006 when the connection was lost. */
   code: number;
   reason: string;
 }
 
-/** The events of a channel or pattern. The end of a `for await` loop over it unsubscribes. */
+/** The events of a channel or pattern. Leaving a `for await` loop over it unsubscribes. */
 export class Subscription<T = any> implements AsyncIterableIterator<Event<T>> {
   readonly channel: string;
   readonly pattern: boolean;
-  /** Resolves when the server has acknowledged it: each later event is received. */
+  /** Resolves with the server's ACK: the subscription receives each later event. */
   readonly ready: Promise<void>;
-  /** Events dropped so far, because nobody read them in time. */
+  /** Number of events dropped because they were not read in time. */
   readonly dropped: number;
-  /** How often events may have been missed. */
+  /** Number of times the subscription was re-established; events may be missing each time. */
   readonly gaps: number;
   close(): Promise<void>;
   next(): Promise<IteratorResult<Event<T>>>;
@@ -91,11 +94,11 @@ export class Subscription<T = any> implements AsyncIterableIterator<Event<T>> {
 }
 
 /**
- * A client of a juggler server. It connects at once; requests wait for the first connection.
+ * A client of a juggler server. The constructor starts to connect; requests wait for the first connection.
  *
- * When the connection is lost, what is under way fails with ConnectionClosed. The client connects again, after growing,
- * jittered pauses and at once when the page is looked at or the network is back, and makes its subscriptions anew;
- * requests fail until it has. A first connection that fails is not tried again.
+ * If the connection is lost, requests in flight fail with ConnectionClosed. The client reconnects with exponential
+ * backoff and jitter, and at once when the page becomes visible or the network is back, and re-establishes its
+ * subscriptions; until then, requests fail. If the first attempt to connect fails, the client closes.
  *
  * Dispatches "state" events, with `state` and `error`.
  */
@@ -103,17 +106,17 @@ export class Client extends EventTarget {
   /** @param url "ws://…", "wss://…", or relative to the page, such as "/ws". */
   constructor(url: string, options?: ClientOptions);
   readonly state: State;
-  /** Resolves when requests can be made; rejects with ConnectionClosed when they never can again. */
+  /** Resolves when requests can be made; rejects with ConnectionClosed if the client has closed. */
   connected(): Promise<void>;
   /**
-   * Run the function at a URI and return its result.
-   * @throws CallFailed, Nacked, Expired, ConnectionClosed, or the reason of the signal; the function may run all the same.
+   * Call the function at a URI and return its result.
+   * @throws CallFailed, Nacked, Expired, ConnectionClosed, or the reason of the signal; the function may still run.
    */
   call<T = any>(uri: string, args?: any, options?: { timeout?: number; signal?: AbortSignal }): Promise<T>;
-  /** Publish an event, and wait until the server has acknowledged it. */
+  /** Publish an event, and wait for the server's ACK. */
   publish(channel: string, args?: any, options?: { signal?: AbortSignal }): Promise<void>;
-  /** Subscribe; see `Subscription.ready` for when it is in force. */
+  /** Subscribe. `Subscription.ready` resolves when the server has acknowledged it. */
   subscribe<T = any>(channel: string, options?: SubscribeOptions): Subscription<T>;
-  /** End the client; all that wait get ConnectionClosed. */
+  /** Close the client. All requests in flight fail with ConnectionClosed. */
   close(code?: number, reason?: string): void;
 }

@@ -1,4 +1,4 @@
-// A client of a juggler server, for browsers and Node. Types and documentation are in juggler.d.ts.
+// A client of a juggler server, for browsers and Node. juggler.d.ts has the types and the documentation.
 
 const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10;
 
@@ -16,7 +16,7 @@ export class ConnectionClosed extends JugglerError {}
 
 const closed = (code, reason) => new ConnectionClosed(`${code} ${reason}`.trimEnd(), { code, reason });
 
-// crypto.randomUUID is there on pages with TLS only.
+// crypto.randomUUID exists only on pages served with TLS.
 function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -25,7 +25,7 @@ function uuid() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-// Among the subprotocols, as browsers cannot set headers; a JWT as it is.
+// Sent as a subprotocol, since browsers cannot set headers. A JWT is sent unchanged.
 function tokenProtocol(token) {
   if (/^[\w-]+\.[\w-]+\.[\w-]*$/.test(token)) return `juggler.bearer.${token}`;
   const binary = String.fromCharCode(...new TextEncoder().encode(token));
@@ -41,7 +41,7 @@ function resultOf({ args = null, failed }) {
   return args;
 }
 
-// Ends that are worth another connection.
+// Close codes of temporary failures: the client reconnects.
 const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
 const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15, STABLE = 5;
 
@@ -74,7 +74,7 @@ export class Subscription {
     return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
   }
 
-  // The end of a loop.
+  // Called at the end of a loop.
   async return(value) {
     await this.close();
     return { done: true, value };
@@ -91,7 +91,7 @@ export class Subscription {
       if (whenFull === "drop_newest") return;
       if (whenFull === "end") {
         this._end(closed(4429, `${maxEvents} events wait to be read`));
-        return void this.#leave().catch(() => {}); // it ends in any case
+        return void this.#leave().catch(() => {});
       }
       this.#events.shift();
     }
@@ -113,12 +113,12 @@ export class Subscription {
   }
 }
 
-// A failure of the user's costs nobody else anything.
+// An exception of the user's function does not affect the client.
 function guarded(callback, ...args) {
   try {
     callback(...args);
   } catch (error) {
-    console.error("juggler: a callback failed", error);
+    console.error("juggler: callback failed", error);
   }
 }
 
@@ -133,7 +133,7 @@ export class Client extends EventTarget {
     this.#options = {
       timeout: 10, callTimeout: 60, maxEvents: 1000, reconnect: true, WebSocket: globalThis.WebSocket, ...options,
     };
-    if (!this.#options.WebSocket) throw new JugglerError("no WebSocket here: give one as the option WebSocket");
+    if (!this.#options.WebSocket) throw new JugglerError("no global WebSocket: pass one as the option WebSocket");
     this.#expectConnection();
     this.#wake = () => this.#onWake();
     globalThis.addEventListener?.("online", this.#wake);
@@ -150,7 +150,7 @@ export class Client extends EventTarget {
   }
 
   async call(uri, args = null, { timeout = this.#options.callTimeout, signal } = {}) {
-    if (!(timeout > 0 && timeout <= 86400)) throw new RangeError(`timeout: expected 0 to 86400 s, got ${timeout}`);
+    if (!(timeout > 0 && timeout <= 86400)) throw new RangeError(`timeout: expected more than 0 and at most 86400 seconds, got ${timeout}`);
     const until = performance.now() + timeout * 1000;
     const late = () => new Expired(`no result of ${uri} within ${timeout} s`);
     return this.#request(CALL, { uri, timeout: Math.round(timeout * 1e9), args }, { until, late, signal });
@@ -179,11 +179,11 @@ export class Client extends EventTarget {
       entry.subscriptions.add(subscription);
       subscription.ready = entry.ready;
     }
-    subscription.ready.catch(() => {}); // whoever reads is told as well
+    subscription.ready.catch(() => {}); // readers receive the error, too
     return subscription;
   }
 
-  // Subscribe; to make it anew, try until the server can.
+  // Subscribe. After a reconnect, retry until the server can.
   async #confirm(entry) {
     const again = entry.confirmed;
     for (;;) {
@@ -193,7 +193,7 @@ export class Client extends EventTarget {
         if (again) for (const each of entry.subscriptions) each._gap();
         return;
       } catch (error) {
-        // One that is lost once more is made anew with the next connection.
+        // The next connection re-establishes it.
         if (again && error instanceof ConnectionClosed) throw error;
         const later = error instanceof Expired || error.code === 429 || error.code === 503;
         if (!again || !later) {
@@ -216,7 +216,7 @@ export class Client extends EventTarget {
     const entry = this.#channels.get(key);
     if (!entry?.subscriptions.delete(subscription) || entry.subscriptions.size) return;
     this.#channels.delete(key);
-    if (this.#ended || this.#lost) return; // no server knows of it
+    if (this.#ended || this.#lost) return; // the server has lost it, too
     const { channel, pattern } = entry;
     await this.#request(UNSB, { channel, pattern }).catch((error) => {
       if (!(error instanceof ConnectionClosed)) throw error;
@@ -240,7 +240,7 @@ export class Client extends EventTarget {
       const abort = () => settle(reject, signal.reason);
       const timer = setTimeout(() => settle(reject, late()), until - performance.now());
       signal?.addEventListener("abort", abort);
-      // Before it is sent: an answer may be quick.
+      // Registered before it is sent: the answer may be quick.
       this.#replies.set(id, { type, text, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
       if (this.#socket?.readyState === 1) this.#send(text);
     });
@@ -257,7 +257,7 @@ export class Client extends EventTarget {
     this.#timer = null;
     const { token, allowedMessages, WebSocket, timeout } = this.#options;
     let socket, known = token;
-    // Asking for a token takes time as well, and may fail as a network does.
+    // The timeout includes the token; without one, the client retries.
     const attempt = this.#attempt = {};
     this.#slow = setTimeout(() => {
       if (socket) socket.close();
@@ -280,7 +280,7 @@ export class Client extends EventTarget {
       return;
     }
     this.#socket = socket;
-    socket.onerror = () => {}; // onclose follows; without it, the package ws throws
+    socket.onerror = () => {}; // onclose follows; the package ws throws without it
     socket.onopen = () => this.#onOpen();
     socket.onmessage = ({ data }) => this.#onMessage(socket, data);
     socket.onclose = (end) => { if (socket === this.#socket) this.#onClose(end); };
@@ -312,7 +312,7 @@ export class Client extends EventTarget {
       ({ meta: { type }, payload } = JSON.parse(data));
       if (type === EVNT) return this.#onEvent(payload);
       const request = this.#replies.get(payload.for);
-      if (!request) return; // nobody waits for it any more
+      if (!request) return; // expired or aborted
       if (type === NACK) request.reject(new Nacked(payload.message, { code: payload.code }));
       else if (type === RES) this.#onResult(request, payload);
       else if (type === ACK && request.type !== CALL) request.resolve();
@@ -342,7 +342,7 @@ export class Client extends EventTarget {
     if (this.#ended) return;
     const end = closed(code, reason || "the connection was lost");
     const { reconnect, reconnectTimeout = Infinity } = this.#options;
-    // A server may accept and close at once: only a connection that has lived makes a new beginning.
+    // Some servers accept and close at once: pauses start over after a stable connection only.
     if (!this.#lost && performance.now() - this.#openSince > STABLE * 1000) {
       this.#pause = FIRST_PAUSE;
       this.#since = performance.now();
@@ -355,7 +355,7 @@ export class Client extends EventTarget {
     this.#timer = setTimeout(() => this.#connect(), pause * 1000);
   }
 
-  // What is under way fails, and is never sent again.
+  // Requests in flight fail, and are never sent again.
   #lose(end) {
     this.#lost = end;
     this.#expectConnection();
@@ -394,7 +394,7 @@ export class Client extends EventTarget {
     }
   }
 
-  // Browsers notice a connection that died while they slept after minutes only.
+  // A browser takes minutes to notice a connection that was lost during sleep.
   async #probe(socket) {
     try {
       await this.#request(UNSB, { channel: "juggler.probe", pattern: false });
@@ -408,7 +408,7 @@ export class Client extends EventTarget {
 
   #expectConnection() {
     this.#connected = new Promise((resolve, reject) => { this.#settleConnected = { resolve, reject }; });
-    this.#connected.catch(() => {}); // whoever makes a request is told as well
+    this.#connected.catch(() => {}); // requests receive the error, too
   }
 
   #tellState(error = null) {

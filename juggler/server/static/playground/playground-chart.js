@@ -1,4 +1,4 @@
-/** A small chart of the last minute: round trips of calls as dots, events a second as an area. */
+/** A chart of the last minute: round-trip times of calls as dots, events per second as bars. */
 
 const SECONDS = 60;
 
@@ -84,13 +84,13 @@ export class Chart {
   }
 }
 
-/** The next number that is easy to read. */
+/** Round up to 1, 2 or 5 times a power of ten. */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
-/** A colour that may be light-dark(): as the element would show it. */
+/** Resolve a colour that may be light-dark(), as the element shows it. */
 function resolve(style, element, name) {
   const probe = element.style.color;
   element.style.color = `var(${name})`;

@@ -1,4 +1,4 @@
-/** The log of messages: bounded, filtered, as words or raw; newest first. */
+/** The log of messages: bounded, filtered, summarised or raw, newest first. */
 
 const TYPES = { 1: "CALL", 2: "PUB", 3: "SUB", 4: "UNSB", 7: "NACK", 8: "ACK", 9: "RES", 10: "EVNT" };
 const MOST = 500, MOST_CHARACTERS = 2000;
@@ -22,7 +22,7 @@ export class Log {
     this.#total++;
     this.#entries.unshift({ direction, text, at: new Date() });
     this.#entries.length = Math.min(this.#entries.length, MOST);
-    // At most once a frame, however many come.
+    // Update at most once per animation frame.
     if (this.#scheduled) return;
     this.#scheduled = true;
     requestAnimationFrame(() => {
@@ -32,7 +32,7 @@ export class Log {
   }
 
   #show() {
-    this.#count.textContent = this.#total > MOST ? `${this.#total}, the last ${MOST} are kept` : this.#total;
+    this.#count.textContent = this.#total > MOST ? `${this.#total}, last ${MOST} kept` : this.#total;
     if (this.#controls.pause.checked) return;
     const wanted = this.#controls.filter.value.toLowerCase();
     const shown = this.#entries.filter((entry) => !wanted || `${TYPES[parse(entry).type]} ${entry.text}`.toLowerCase().includes(wanted));

@@ -1,4 +1,4 @@
-/** The playground: everything that a client can do, by hand, and every message to be seen. */
+/** The playground: call, subscribe and publish by hand, and see each message. */
 
 import { CallFailed, Client, ConnectionClosed, Expired, Nacked } from "./juggler.js";
 import { Chart } from "./playground-chart.js";
@@ -41,14 +41,14 @@ function showState(error) {
   }
 }
 
-// What is served
+// Registered functions
 
 async function listFunctions() {
   if (!settings.listUri) return;
   try {
     functions = await client.call(settings.listUri, null, { timeout: 5 });
   } catch {
-    return; // it is said in the log
+    return; // the log shows why
   }
   $("known-uris").replaceChildren(...functions.map(({ uri }) => Object.assign(document.createElement("option"), { value: uri })));
   showFunctions();
@@ -81,7 +81,7 @@ function pick({ uri, signature }) {
   $("call-args").focus();
 }
 
-/** An array with a place for each parameter that a signature names and that has no default. */
+/** Return arguments with a sample value for each parameter of a signature that has no default. */
 function template(signature) {
   const inside = /^\((.*?)\)(?: ->|$)/.exec(signature)?.[1] ?? "";
   const samples = { int: "1", float: "1.5", str: '"text"', bool: "true" };
@@ -97,7 +97,7 @@ function showDoc() {
 
 // Requests
 
-/** The value of a field with JSON; nothing is null. Says where it is wrong. */
+/** Return the value of a field with JSON, null if it is empty. Report a syntax error in the field. */
 function json(field) {
   const text = field.value.trim();
   field.setCustomValidity("");
@@ -111,14 +111,14 @@ function json(field) {
   }
 }
 
-function told(error) {
+function described(error) {
   if (error instanceof CallFailed) {
     const more = [error.code !== null && `code ${error.code}`, error.data !== null && JSON.stringify(error.data)].filter(Boolean).join(", ");
     return `${error.type || "error"}: ${error.message}${more ? ` (${more})` : ""}`;
   }
   if (error instanceof Nacked) return `refused: ${error.code} ${error.message}`;
   if (error instanceof Expired || error instanceof ConnectionClosed) return error.message;
-  return error.name === "AbortError" ? "no longer waited for; it may run all the same" : String(error);
+  return error.name === "AbortError" ? "cancelled; the function may still run" : String(error);
 }
 
 let running = null;
@@ -128,7 +128,7 @@ async function call() {
   try {
     args = json($("call-args"));
   } catch {
-    return; // the field says it
+    return; // the field shows the error
   }
   running?.abort();
   const mine = running = new AbortController();
@@ -140,7 +140,7 @@ async function call() {
     const options = { timeout: Number($("call-timeout").value), signal: mine.signal };
     text = JSON.stringify(await client.call($("call-uri").value, args, options), null, 2);
   } catch (error) {
-    [kind, text] = ["error", told(error)];
+    [kind, text] = ["error", described(error)];
   }
   if (running !== mine) return;
   const took = performance.now() - began;
@@ -165,7 +165,7 @@ function subscribe() {
   subscription.ready.catch((error) => {
     subscriptions.delete(key);
     showSubscriptions();
-    $("sub-channel").setCustomValidity(told(error));
+    $("sub-channel").setCustomValidity(described(error));
     $("sub-channel").reportValidity();
   });
   showSubscriptions();
@@ -180,7 +180,7 @@ function showSubscriptions() {
     button.setAttribute("aria-label", `Unsubscribe from ${subscription.channel}`);
     button.onclick = () => {
       subscriptions.delete(key);
-      subscription.close().catch(() => {}); // it is said in the log
+      subscription.close().catch(() => {}); // the log shows why
       showSubscriptions();
     };
     item.append(button);
@@ -200,7 +200,7 @@ async function publish() {
     await client.publish($("pub-channel").value, args);
     $("pub-answer").textContent = `published, acknowledged in ${(performance.now() - began).toFixed(1)} ms`;
   } catch (error) {
-    $("pub-answer").textContent = told(error);
+    $("pub-answer").textContent = described(error);
   }
 }
 
@@ -208,7 +208,7 @@ function element(name, text) {
   return Object.assign(document.createElement(name), { textContent: text });
 }
 
-// Wiring
+// Event listeners
 
 function onSubmit(id, action) {
   $(id).addEventListener("submit", (event) => {
