@@ -1,4 +1,4 @@
-"""What Tab makes of the word that is being typed."""
+"""Completion by Tab."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_all_commands_are_offered_first():
     assert (word, [c.text.rstrip() for c in candidates]) == ("", sorted(COMMANDS))
 
 
-def test_what_is_known_of_a_name_is_said_beside():
+def test_completions_have_descriptions():
     assert complete("call test.e", NAMES)[1] == [Candidate("test.echo ", "(value)")]
     assert complete("qu", NAMES)[1] == [Candidate("quit", COMMANDS["quit"].help)]

@@ -23,7 +23,7 @@ def test_lines_come_back_the_oldest_first(tmp_path):
 
 def test_it_is_bounded_when_it_is_loaded_and_while_it_grows(tmp_path):
     file = tmp_path / "history"
-    history = History(file, most=3)
+    history = History(file, max_lines=3)
     for number in range(7):
         history.add(f"line {number}")
         assert len(file.read_text().splitlines()) <= 6

@@ -1,4 +1,4 @@
-"""How what happens looks on the screen of ``juggler client``."""
+"""Lines shown by ``juggler client``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from juggler.cli.terminal import lines
 from juggler.protocol.messages import Evnt
 
 
-def text(line: lines.Line) -> str:
+def text(line: lines.StyledLine) -> str:
     assert all(style in ("", *lines.STYLES) for style, _ in line)
     return "".join(part for _, part in line)
 
@@ -39,11 +39,11 @@ def test_each_kind_of_line():
         lines.failed(1, "f\n", "\r\x1b", 1),
         lines.event(1, Evnt(for_="x", channel="\x1b]0;x\x07", pattern="\x9b", args='"\u202e"'.encode())),
         lines.raw(1, "in", '"\x1b[2J\n"'),
-        lines.trouble(1, "bye\x1b"),
+        lines.problem(1, "bye\x1b"),
         lines.error("\x1b"),
     ],
 )
-def test_nothing_that_others_wrote_controls_the_terminal(line):
+def test_remote_text_cannot_control_the_terminal(line):
     assert text(line).isprintable()
 
 

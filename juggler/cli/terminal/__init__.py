@@ -1,5 +1,7 @@
-"""The interactive client: what is typed becomes requests on one of several connections, what comes back becomes lines.
+"""The interactive client: typed lines become requests on one of several connections, messages become lines shown.
 
-`grammar`, `completion` and `lines` are pure; `screen` alone knows the prompt library; `connection` and `connections`
-hold the clients, `actions` says what each command does, `shell` reads and does.
+- `grammar`, `completion` and `lines` are pure: they parse, complete and format.
+- `screen` is the only user of the prompt library; `history` keeps typed lines in a file.
+- `client_connection` and `connections` hold the clients.
+- `actions` runs each command, `shell` is the loop.
 """

@@ -1,4 +1,4 @@
-"""What each command does."""
+"""Run the commands of the terminal."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from juggler.cli.jsontext import read_json
 from juggler.cli.terminal import lines
 from juggler.cli.terminal.client_connection import Shared
 from juggler.cli.terminal.connections import Connections
-from juggler.cli.terminal.grammar import COMMANDS, Command, Line, Mistake
+from juggler.cli.terminal.grammar import COMMANDS, Command, InputError, ParsedLine
 from juggler.protocol.messages import NULL
 
 _WIDTH = max(len(command.usage) for command in COMMANDS.values())
 
 
 class Actions:
-    """Does what was typed.
+    """The action of each command.
 
     Attributes:
-        has_quit: whether that was to end.
+        has_quit: whether the command ``quit`` was run.
+        by_command: the function of each command; it takes the command's parameters.
     """
 
     def __init__(self, connections: Connections, shared: Shared) -> None:
         self.has_quit = False
         self._connections = connections
         self._shared = shared
-        self._table: dict[str, Callable[..., object]] = {
+        self.by_command: dict[str, Callable[..., object]] = {
             "call": self._call,
             "pub": self._pub,
             "sub": lambda channel: self._sub(channel, False),
@@ -47,14 +48,14 @@ class Actions:
             "quit": self._quit,
         }
 
-    def do(self, line: Line) -> None:
-        """Do what a line says, and wait until it is done; for a call, until it is sent.
+    def run(self, line: ParsedLine) -> None:
+        """Run a command and wait until it completes; a call, until it is sent.
 
         Raises:
-            Mistake: it cannot be done now, or its JSON is none.
-            JugglerError: it failed.
+            InputError: the command is impossible now, or its JSON is invalid.
+            JugglerError: the command failed.
         """
-        self._table[line.command](*line.values)
+        self.by_command[line.command](*line.values)
 
     def _call(self, uri: str, args: str | None) -> None:
         text = _json(args)
@@ -77,12 +78,12 @@ class Actions:
     def _list(self) -> None:
         current = self._connections.find_current()
         for each in self._connections.all():
-            state = "" if each.client.connected else "  (lost; connecting again)"
+            state = "" if each.client.connected else "  (lost, reconnecting)"
             self._note(f"{'*' if each is current else ' '} [{each.number}] {each.url}{state}")
             for channel, pattern in sorted(each.subscriptions):
                 self._note(f"      {'psub' if pattern else 'sub '} {channel}")
         if current is None:
-            self._note("there is no connection")
+            self._note("no connection")
 
     def _raw(self, is_raw: bool) -> None:
         self._shared.is_raw = is_raw
@@ -90,13 +91,13 @@ class Actions:
     def _timeout(self, seconds: float | None) -> None:
         if seconds is not None:
             self._shared.timeout = seconds
-        self._note(f"results are waited for {self._shared.timeout:g} s")
+        self._note(f"call timeout: {self._shared.timeout:g} s")
 
     def _help(self, command: Command | None) -> None:
         for each in COMMANDS.values() if command is None else [command]:
             self._note(f"{each.usage:{_WIDTH}}  {each.help}")
         if command is None:
-            self._note("JSON may be @FILE, and is null when absent; a name with spaces is written as a JSON string.")
+            self._note("JSON defaults to null and may be @FILE. Write a name with spaces as a JSON string.")
 
     def _quit(self) -> None:
         self.has_quit = True
@@ -111,4 +112,4 @@ def _json(args: Any) -> bytes:
     try:
         return read_json(args, from_stdin=False)
     except ValueError as error:
-        raise Mistake(str(error)) from None
+        raise InputError(str(error)) from None

@@ -1,21 +1,21 @@
-"""What the word that is being typed may become. PURE."""
+"""Complete the word being typed. PURE."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from juggler.cli.terminal.grammar import COMMANDS, Kind, Mistake, Parameter, quoted, split_word
+from juggler.cli.terminal.grammar import COMMANDS, InputError, Kind, Parameter, quoted, split_word
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names that are known, each with what is said of it beside.
+    """Known names; mappings have a description for each.
 
     Attributes:
-        uris: served at the current connection, or called before.
-        channels: published on, subscribed to, or seen with an event.
-        patterns: globs that were subscribed to.
+        uris: in the catalogue of the current connection, or called before.
+        channels: published to, subscribed to, or received with an event.
+        patterns: globs subscribed to.
         subscribed: channels of the current connection.
         subscribed_patterns: globs of the current connection.
         connections: numbers of the connections.
@@ -33,11 +33,11 @@ class Names:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that a word may become.
+    """A possible completion.
 
     Attributes:
-        text: what the word is to be replaced with.
-        about: what is said of it beside.
+        text: replacement of the word.
+        about: description, shown beside it.
     """
 
     text: str
@@ -45,9 +45,9 @@ class Candidate:
 
 
 def word_and_kind(text: str) -> tuple[str, Parameter, bool] | None:
-    """Return the word at the end of a text, what it is for, and whether anything may follow it.
+    """Return the last word of a text, its parameter, and whether another word may follow.
 
-    ``None``: nothing that could be completed.
+    Return None if there is nothing to complete.
     """
     parameters: tuple[Parameter, ...] = (Parameter("COMMAND", Kind.COMMAND),)
     text = text.lstrip()
@@ -58,8 +58,8 @@ def word_and_kind(text: str) -> tuple[str, Parameter, bool] | None:
         is_open = text.startswith('"')
         try:
             word, rest = split_word(text)
-        except Mistake:
-            # A string that does not end yet.
+        except InputError:
+            # An unterminated string.
             return text, parameters[0], len(parameters) > 1
         if not rest and not (text[-1:].isspace() and word):
             return text if is_open else word, parameters[0], is_first or len(parameters) > 1
@@ -74,7 +74,7 @@ def word_and_kind(text: str) -> tuple[str, Parameter, bool] | None:
 
 
 def complete(text: str, names: Names) -> tuple[str, list[Candidate]]:
-    """Return the word at the end of a text, and what it may become, in alphabetical order."""
+    """Return the last word of a text and its completions in alphabetical order."""
     found = word_and_kind(text)
     if found is None:
         return "", []

@@ -1,4 +1,4 @@
-"""The connections of a terminal: numbered as they were made, one of them the current one."""
+"""The connections of a terminal, numbered in the order of creation; one of them is current."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 
 from juggler.cli.terminal.client_connection import ClientConnection, Shared
 from juggler.cli.terminal.completion import Names
-from juggler.cli.terminal.grammar import Mistake
+from juggler.cli.terminal.grammar import InputError
 from juggler.client.opening import shown
 
 
 class Connections:
-    """Connections that are open, or are being made again."""
+    """The connections that are open or reconnecting."""
 
     def __init__(self, shared: Shared, default_url: str) -> None:
         self._shared = shared
@@ -22,13 +22,16 @@ class Connections:
         self._lock = threading.Lock()
 
     def connect(self, url: str | None) -> ClientConnection:
-        """Make a connection, the current one from then on; without a URL to where the last one was made.
+        """Open a connection and make it current.
+
+        Args:
+            url: by default that of the previous connection.
 
         Raises:
-            JugglerError: those of `juggler.client.Client`.
+            JugglerError: as `juggler.client.Client`.
         """
         url = url or self._default_url
-        if shown(url) == url:  # with a password it is not offered again
+        if shown(url) == url:  # not completed if it contains a password
             self._shared.urls.add(url)
         connection = ClientConnection(self._last + 1, url, self._shared, self._forget)
         self._last += 1
@@ -37,53 +40,51 @@ class Connections:
             self._open[connection.number] = connection
             self._current = connection.number
         if connection.client.closed:
-            # It was told of before there was one to be forgotten.
+            # It closed before it was added, when _forget had no effect.
             self._forget(connection)
-        connection.ask_uris()
+        connection.refresh_catalogue()
         return connection
 
     def all(self) -> list[ClientConnection]:
-        """Return them in the order of their numbers."""
+        """Return the connections in the order of their numbers."""
         with self._lock:
             return list(self._open.values())
 
     def find_current(self) -> ClientConnection | None:
-        """Return the current one, if there is any."""
+        """Return the current connection, if any."""
         with self._lock:
             return self._open.get(self._current or 0)
 
     @property
     def current(self) -> ClientConnection:
-        """The current one.
+        """The current connection.
 
         Raises:
-            Mistake: there is none.
+            InputError: there is none.
         """
         found = self.find_current()
         if found is None:
-            raise Mistake(
-                f"there is no connection; connect makes one, to {shown(self._default_url)} unless told otherwise"
-            )
+            raise InputError(f"no connection; type connect to open one to {shown(self._default_url)}")
         return found
 
     def find(self, number: int | None) -> ClientConnection:
-        """Return the one with a number, the current one without.
+        """Return the connection with a number, or the current one for None.
 
         Raises:
-            Mistake: there is none.
+            InputError: there is none.
         """
         if number is None:
             return self.current
         with self._lock:
             if number in self._open:
                 return self._open[number]
-        raise Mistake(f"there is no connection {number}; list shows those that are")
+        raise InputError(f"no connection {number}; type list to show the connections")
 
     def use(self, number: int) -> ClientConnection:
-        """Make another one the current one.
+        """Make another connection current.
 
         Raises:
-            Mistake: there is none.
+            InputError: there is none.
         """
         connection = self.find(number)
         with self._lock:
@@ -91,7 +92,7 @@ class Connections:
         return connection
 
     def close(self) -> None:
-        """End all, at the same time, and wait until they have."""
+        """Close all connections concurrently, and wait for them."""
         closing = [threading.Thread(target=each.close, daemon=True) for each in self.all()]
         for thread in closing:
             thread.start()
@@ -99,16 +100,16 @@ class Connections:
             thread.join()
 
     def names(self) -> Names:
-        """Return what is known for completion, and see that more will be, for the next time."""
+        """Return the names for completion, and refresh the catalogue for the next time."""
         shared, current = self._shared, self.find_current()
-        served = {}
+        signatures = {}
         subscribed: list[tuple[str, bool]] = []
         if current is not None:
-            current.ask_uris()
-            served = current.served
+            current.refresh_catalogue()
+            signatures = current.signatures
             subscribed = list(current.subscriptions)
         return Names(
-            uris={**dict.fromkeys(shared.uris.all(), ""), **served},
+            uris={**dict.fromkeys(shared.uris.all(), ""), **signatures},
             channels=shared.channels.all(),
             patterns=shared.patterns.all(),
             subscribed=[channel for channel, pattern in subscribed if not pattern],

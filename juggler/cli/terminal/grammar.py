@@ -1,4 +1,4 @@
-"""The commands that can be typed, and how a line is read. PURE: a new command begins with a row of the table here."""
+"""The commands of the terminal and the parser of lines. PURE. To add a command, begin with a row of the table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 from juggler.protocol.codec import MAX_TIMEOUT
 
-MOST_BYTES = 16 * 2**20
-MOST_REASON_BYTES = 123  # RFC 6455 §5.5.1
+MAX_BYTES = 16 * 2**20
+MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})  # RFC 6455 §7.4
 
 
-class Mistake(ValueError):
-    """What was typed cannot be done. Its text says what was expected."""
+class InputError(ValueError):
+    """A typed line is invalid, or impossible now."""
 
 
 class Kind(Enum):
-    """What a parameter is: how it is read, and what completes it."""
+    """The kind of a parameter decides how it is parsed and completed."""
 
     CHANNEL = auto()
     CLOSE_CODE = auto()
@@ -42,7 +42,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a command, as its help shows it."""
+    """A parameter of a command."""
 
     name: str
     kind: Kind
@@ -50,7 +50,7 @@ class Parameter:
 
     @property
     def takes_rest(self) -> bool:
-        """Whether it is all that follows, spaces included."""
+        """Whether it extends to the end of the line, spaces included."""
         return self.kind in (Kind.JSON, Kind.TEXT, Kind.REASON)
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its name, what it takes, and one line of help."""
+    """A command: name, parameters and one line of help."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -80,72 +80,72 @@ _JSON = _maybe("JSON", Kind.JSON)
 _NUMBER = Parameter("NUMBER", Kind.CONNECTION)
 
 _TABLE = (
-    Command("call", (_URI, _JSON), "call a function; the result is shown when it comes"),
+    Command("call", (_URI, _JSON), "call a function; the result appears when it arrives"),
     Command("pub", (_CHANNEL, _JSON), "publish an event"),
     Command("sub", (_CHANNEL,), "subscribe to a channel"),
-    Command("psub", (Parameter("PATTERN", Kind.PATTERN),), "subscribe to all channels that match a glob: news.*"),
+    Command("psub", (Parameter("PATTERN", Kind.PATTERN),), "subscribe to all channels that match a glob, e.g. news.*"),
     Command("unsb", (Parameter("CHANNEL", Kind.SUBSCRIBED),), "unsubscribe from a channel"),
     Command("punsb", (Parameter("PATTERN", Kind.SUBSCRIBED_PATTERN),), "unsubscribe from a glob"),
-    Command("send", (Parameter("TEXT", Kind.TEXT),), "send a text message as it is, JSON or not"),
+    Command("send", (Parameter("TEXT", Kind.TEXT),), "send a text message unchanged, JSON or not"),
     Command("rand", (Parameter("N", Kind.SIZE),), "send N random bytes as a binary message"),
-    Command("connect", (_maybe("URL", Kind.URL),), "make one more connection, the current one from then on"),
-    Command("use", (_NUMBER,), "make another connection the current one"),
+    Command("connect", (_maybe("URL", Kind.URL),), "open another connection and make it current"),
+    Command("use", (_NUMBER,), "make another connection current"),
     Command("list", (), "list the connections and their subscriptions"),
-    Command("disconnect", (_maybe("NUMBER", Kind.CONNECTION),), "end a connection, the current one unless named"),
+    Command("disconnect", (_maybe("NUMBER", Kind.CONNECTION),), "close a connection, by default the current one"),
     Command(
         "close",
         (_maybe("CODE", Kind.CLOSE_CODE), _maybe("REASON", Kind.REASON)),
-        "end the current connection with a close code (1000) and a reason",
+        "close the current connection with a close code (default 1000) and a reason",
     ),
-    Command("raw", (Parameter("on|off", Kind.ON_OFF),), "show every message as it travels, both ways"),
-    Command("timeout", (_maybe("SECONDS", Kind.SECONDS),), "how long results are waited for, from the next call on"),
-    Command("help", (_maybe("COMMAND", Kind.COMMAND),), "show this"),
-    Command("quit", (), "end; so does Ctrl-D"),
+    Command("raw", (Parameter("on|off", Kind.ON_OFF),), "show every message as sent and received"),
+    Command("timeout", (_maybe("SECONDS", Kind.SECONDS),), "set or show the timeout of calls"),
+    Command("help", (_maybe("COMMAND", Kind.COMMAND),), "list the commands"),
+    Command("quit", (), "quit, like Ctrl-D"),
 )
 COMMANDS = {command.name: command for command in _TABLE}
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line that was read.
+class ParsedLine:
+    """A parsed line.
 
     Attributes:
-        command: its name.
-        values: one for each parameter of the command; ``None`` for those that are absent.
+        command: name of the command.
+        values: one per parameter of the command; None for absent ones.
     """
 
     command: str
     values: tuple[Any, ...] = ()
 
 
-def parse(text: str) -> Line | None:
-    """Read a line; ``None`` when there is nothing in it. JSON is not looked at: it may be in a file.
+def parse(text: str) -> ParsedLine | None:
+    """Parse a line; return None for a blank one. JSON is not parsed: it may be in a file.
 
     Raises:
-        Mistake: it is no command, or something about its arguments is wrong.
+        InputError: the command is unknown, or an argument is invalid.
     """
     name, rest = split_word(text)
     if not name:
         return None
     command = COMMANDS.get(name)
     if command is None:
-        raise Mistake(_unknown(name))
+        raise InputError(_unknown(name))
     values = []
     for parameter in command.parameters:
         value, rest = (rest.strip(), "") if parameter.takes_rest else split_word(rest)
         if not value and parameter.is_required:
-            raise Mistake(f"{parameter.name} is missing: {command.usage}")
+            raise InputError(f"missing {parameter.name}; usage: {command.usage}")
         values.append(_READERS[parameter.kind](value) if value else None)
     if rest.strip():
-        raise Mistake(f"{_short(rest.strip())} is too much: {command.usage}")
-    return Line(name, tuple(values))
+        raise InputError(f"unexpected {_short(rest.strip())}; usage: {command.usage}")
+    return ParsedLine(name, tuple(values))
 
 
 def split_word(text: str) -> tuple[str, str]:
-    """Return the first word and what follows. A word with spaces is written as a JSON string.
+    """Return the first word and the rest. A word with spaces is a JSON string.
 
     Raises:
-        Mistake: such a string does not end.
+        InputError: the string is unterminated.
     """
     text = text.lstrip()
     if not text.startswith('"'):
@@ -154,21 +154,21 @@ def split_word(text: str) -> tuple[str, str]:
     try:
         word, end = json.JSONDecoder().raw_decode(text)
     except ValueError:
-        raise Mistake(f"a word in quotes is a JSON string, and has to end: {_short(text)}") from None
+        raise InputError(f"invalid or unterminated JSON string: {_short(text)}") from None
     if text[end : end + 1].strip():
-        raise Mistake(f"after a word in quotes a space is expected: {_short(text)}")
+        raise InputError(f"expected a space after the JSON string: {_short(text)}")
     return word, text[end:].lstrip()
 
 
 def quoted(name: str) -> str:
-    """Return a name as `split_word` reads it."""
+    """Return a name as `split_word` parses it."""
     is_plain = name and name.isprintable() and not name.startswith('"') and " " not in name
     return name if is_plain else json.dumps(name)
 
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"no such command: {_short(name)}; " + (f"is it {near[0]}?" if near else "help lists them")
+    return f"unknown command: {_short(name)}; " + (f"did you mean {near[0]}?" if near else "type help for a list")
 
 
 def _short(text: str) -> str:
@@ -176,29 +176,27 @@ def _short(text: str) -> str:
 
 
 def _number(text: str, what: str, is_good: Callable[[int], bool]) -> int:
-    # int() takes digits of all scripts, and underscores.
+    # int() accepts digits of all scripts, and underscores.
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and is_good(int(text))):
-        raise Mistake(f"expected {what}, got {_short(text)}")
+        raise InputError(f"expected {what}, got {_short(text)}")
     return int(text)
 
 
 def _connection(text: str) -> int:
-    return _number(text, "the number of a connection; list shows them", lambda _: True)
+    return _number(text, "the number of a connection (see list)", lambda _: True)
 
 
 def _size(text: str) -> int:
-    return _number(text, f"a number of bytes from 0 to {MOST_BYTES}", lambda n: n <= MOST_BYTES)
+    return _number(text, f"a number of bytes from 0 to {MAX_BYTES}", lambda n: n <= MAX_BYTES)
 
 
 def _close_code(text: str) -> int:
-    return _number(
-        text, "a close code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999", _CLOSE_CODES.__contains__
-    )
+    return _number(text, "a close code of 1000 to 1003, 1007 to 1014 or 3000 to 4999", _CLOSE_CODES.__contains__)
 
 
 def _reason(text: str) -> str:
-    if len(text.encode(errors="replace")) > MOST_REASON_BYTES:
-        raise Mistake(f"a reason has at most {MOST_REASON_BYTES} bytes in UTF-8, got {len(text.encode())}")
+    if len(text.encode(errors="replace")) > MAX_REASON_BYTES:
+        raise InputError(f"expected a reason of at most {MAX_REASON_BYTES} bytes in UTF-8, got {len(text.encode())}")
     return text
 
 
@@ -208,28 +206,28 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MAX_TIMEOUT:
-        raise Mistake(f"expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {_short(text)}")
+        raise InputError(f"expected seconds greater than 0 and at most {MAX_TIMEOUT:.0f}, got {_short(text)}")
     return seconds
 
 
 def _on_off(text: str) -> bool:
     if text not in ("on", "off"):
-        raise Mistake(f"expected on or off, got {_short(text)}")
+        raise InputError(f"expected on or off, got {_short(text)}")
     return text == "on"
 
 
 def _command(text: str) -> Command:
     if text not in COMMANDS:
-        raise Mistake(_unknown(text))
+        raise InputError(_unknown(text))
     return COMMANDS[text]
 
 
-def _as_it_is(text: str) -> str:
+def _unchanged(text: str) -> str:
     return text
 
 
 _READERS: dict[Kind, Callable[[str], Any]] = {
-    **dict.fromkeys(Kind, _as_it_is),
+    **dict.fromkeys(Kind, _unchanged),
     Kind.CLOSE_CODE: _close_code,
     Kind.COMMAND: _command,
     Kind.CONNECTION: _connection,

@@ -1,4 +1,4 @@
-"""What was typed, kept in a file from one time to the next: a JSON string a line, bounded, for its owner only."""
+"""The history of typed lines: a bounded file with one JSON string per line, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-MOST_LINES = 1000
-"""Lines that are kept; the file may have twice as many until it is next shortened."""
+MAX_LINES = 1000
+"""Lines kept; the file is shortened when it has twice as many."""
 
 
 def default_path(environment: Mapping[str, str]) -> Path:
-    """Return where the history is kept: in XDG_STATE_HOME, which has to be absolute, or in ``~/.local/state``."""
+    """Return the path of the history: in XDG_STATE_HOME if that is absolute, else in ``~/.local/state``."""
     base = Path(environment.get("XDG_STATE_HOME") or "")
     if not base.is_absolute():
         base = Path.home() / ".local" / "state"
@@ -22,11 +22,11 @@ def default_path(environment: Mapping[str, str]) -> Path:
 
 
 class History:
-    """A file of lines, oldest first. Several processes may add to it."""
+    """A file of lines, oldest first. Several processes may append to it."""
 
-    def __init__(self, path: Path, most: int = MOST_LINES) -> None:
+    def __init__(self, path: Path, max_lines: int = MAX_LINES) -> None:
         self._path = path
-        self._most = most
+        self._max_lines = max_lines
         self._count = 0
 
     def load(self) -> list[str]:
@@ -37,9 +37,9 @@ class History:
         """
         lines = self._read()
         self._count = len(lines)
-        if len(lines) > self._most:
-            self._shorten(lines[-self._most :])
-        return lines[-self._most :]
+        if len(lines) > self._max_lines:
+            self._shorten(lines[-self._max_lines :])
+        return lines[-self._max_lines :]
 
     def add(self, line: str) -> None:
         """Add a line.
@@ -52,7 +52,7 @@ class History:
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(json.dumps(line) + "\n")
         self._count += 1
-        if self._count > 2 * self._most:
+        if self._count > 2 * self._max_lines:
             self.load()
 
     def _read(self) -> list[str]:
@@ -69,7 +69,7 @@ class History:
         return lines
 
     def _shorten(self, lines: list[str]) -> None:
-        """Write a new file and put it in the old one's place, so that there is a whole one at any time."""
+        """Replace the file atomically."""
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix="history-")
         try:
             with open(descriptor, "w", encoding="ascii") as file:

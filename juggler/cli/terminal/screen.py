@@ -1,6 +1,6 @@
-"""The terminal: lines that are read at its bottom, lines that appear above. Alone it knows the prompt library.
+"""The terminal: a prompt at the bottom, shown lines above. The only user of the prompt library.
 
-Any thread may show a line. While somebody types, it appears above what he has typed, which stays as it is.
+Any thread may show a line. It appears above the prompt, and leaves the text being typed unchanged.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from prompt_toolkit.styles import Style
 from juggler.cli.terminal import lines
 from juggler.cli.terminal.completion import Names, complete
 from juggler.cli.terminal.history import History
-from juggler.cli.terminal.lines import Line
+from juggler.cli.terminal.lines import StyledLine
 
-MOST_WAITING = 10_000
-"""Lines that wait to be shown; more are dropped, and counted."""
+MAX_QUEUED = 10_000
+"""Lines queued to be shown; further ones are dropped and counted."""
 
 
 class Screen:
     """The terminal of this process.
 
     Args:
-        history: of what was typed.
-        names: asked for what completes a word, whenever somebody wants to know.
-        most_waiting: lines that wait to be shown.
+        history: of typed lines.
+        names: returns the names for completion; called on each Tab.
+        max_queued: maximum lines queued to be shown.
     """
 
-    def __init__(self, history: History, names: Callable[[], Names], most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, history: History, names: Callable[[], Names], max_queued: int = MAX_QUEUED) -> None:
         depth = ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None  # https://no-color.org
         self._style = Style.from_dict(lines.STYLES)
         self._session: PromptSession[str] = PromptSession(
-            history=_Remembered(history, self.show),
+            history=_PromptHistory(history, self.show),
             completer=_Completer(names),
             complete_while_typing=False,
             enable_history_search=True,
@@ -52,22 +52,22 @@ class Screen:
             color_depth=depth,
         )
         self._depth = depth or self._session.output.get_default_color_depth()
-        self._most_waiting = most_waiting
-        self._waiting: deque[Line] = deque()
+        self._max_queued = max_queued
+        self._queued: deque[StyledLine] = deque()
         self._dropped = 0
-        self._state = threading.Lock()  # of what waits, and of the loop
-        self._writing = threading.Lock()  # of the terminal; taken before the other one
-        self._loop: asyncio.AbstractEventLoop | None = None  # while somebody types
+        self._state = threading.Lock()  # guards the queue and the loop
+        self._writing = threading.Lock()  # guards the terminal; acquired before the other
+        self._loop: asyncio.AbstractEventLoop | None = None  # while a line is being typed
         self._is_asked = False
 
-    def read(self, prompt: Callable[[], Line]) -> str:
-        """Let a line be typed.
+    def read(self, prompt: Callable[[], StyledLine]) -> str:
+        """Read a line.
 
         Args:
-            prompt: asked for what stands before it, again after each line that is shown.
+            prompt: returns the prompt; called again after each line shown.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C: what was typed is given up.
+            KeyboardInterrupt: Ctrl-C, which discards the typed text.
             EOFError: Ctrl-D.
         """
         try:
@@ -76,20 +76,20 @@ class Screen:
             with self._state:
                 self._loop = None
                 self._is_asked = False
-            # What the loop was asked for it may not have got to.
+            # The loop may not have run _write_above.
             self._write()
 
-    def show(self, line: Line) -> None:
-        """Show a line. It does not wait for the terminal while somebody types."""
+    def show(self, line: StyledLine) -> None:
+        """Show a line, without blocking while a line is being typed."""
         with self._state:
-            if len(self._waiting) >= self._most_waiting:
+            if len(self._queued) >= self._max_queued:
                 self._dropped += 1
             else:
-                self._waiting.append(line)
+                self._queued.append(line)
             if self._loop is not None:
                 if not self._is_asked:
                     self._is_asked = True
-                    # It may end at this moment; then read() shows what is left.
+                    # If the loop closes now, read() shows the rest.
                     with suppress(RuntimeError):
                         self._loop.call_soon_threadsafe(self._write_above)
                 return
@@ -98,7 +98,7 @@ class Screen:
     def _on_typing(self) -> None:
         with self._state:
             self._loop = asyncio.get_running_loop()
-        # A thread may have shown something since the last one was read.
+        # Show lines queued since the previous line was read.
         self._write_above()
 
     def _write_above(self) -> None:
@@ -108,8 +108,8 @@ class Screen:
         with self._writing:
             while True:
                 with self._state:
-                    taken, dropped = list(self._waiting), self._dropped
-                    self._waiting.clear()
+                    taken, dropped = list(self._queued), self._dropped
+                    self._queued.clear()
                     self._dropped = 0
                     if not taken:
                         self._is_asked = False
@@ -117,14 +117,14 @@ class Screen:
                 for line in taken:
                     self._print(line)
                 if dropped:
-                    self._print(lines.error(f"{dropped} lines came faster than they could be shown"))
+                    self._print(lines.error(f"{dropped} lines dropped, because the terminal was too slow"))
 
-    def _print(self, line: Line) -> None:
+    def _print(self, line: StyledLine) -> None:
         parts = FormattedText([*_styled(line), ("", "\n")])
         print_formatted_text(self._session.output, parts, self._style, color_depth=self._depth)
 
 
-def _styled(line: Line) -> list[tuple[str, str]]:
+def _styled(line: StyledLine) -> list[tuple[str, str]]:
     return [(f"class:{style}" if style else "", text) for style, text in line]
 
 
@@ -140,30 +140,30 @@ class _Completer(Completer):
             )
 
 
-class _Remembered(PromptHistory):
-    """The history as the prompt library wants it. One that cannot be kept is complained about once."""
+class _PromptHistory(PromptHistory):
+    """Adapt `History` to the prompt library. Show the first error, and write no more after it."""
 
-    def __init__(self, history: History, show: Callable[[Line], None]) -> None:
+    def __init__(self, history: History, show: Callable[[StyledLine], None]) -> None:
         super().__init__()
         self._history = history
         self._show = show
-        self._is_kept = True
+        self._is_enabled = True
 
     def load_history_strings(self) -> Iterable[str]:
         try:
             return list(reversed(self._history.load()))
         except OSError as error:
-            self._complain(error)
+            self._disable(error)
             return []
 
     def store_string(self, string: str) -> None:
-        if self._is_kept:
+        if self._is_enabled:
             try:
                 self._history.add(string)
             except OSError as error:
-                self._complain(error)
+                self._disable(error)
 
-    def _complain(self, error: OSError) -> None:
-        if self._is_kept:
-            self._is_kept = False
-            self._show(lines.error(f"the history is not kept: {error}"))
+    def _disable(self, error: OSError) -> None:
+        if self._is_enabled:
+            self._is_enabled = False
+            self._show(lines.error(f"history disabled: {error}"))

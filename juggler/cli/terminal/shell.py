@@ -1,4 +1,4 @@
-"""Reads lines and does what they say, until there are no more. No error ends it."""
+"""The loop of the terminal: read a line, run it, show errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from juggler.cli.terminal import lines
 from juggler.cli.terminal.actions import Actions
 from juggler.cli.terminal.client_connection import Shared
 from juggler.cli.terminal.connections import Connections
-from juggler.cli.terminal.grammar import Mistake, parse
+from juggler.cli.terminal.grammar import InputError, parse
 from juggler.cli.terminal.history import History
 from juggler.cli.terminal.screen import Screen
 from juggler.errors import JugglerError
@@ -20,11 +20,11 @@ class Shell:
     """An interactive client.
 
     Args:
-        url: to connect to first, and where ``connect`` goes without one.
-        headers: for each upgrade.
-        timeout: seconds for which the result of a call is wanted.
-        history: of what was typed.
-        is_verbose: whether tracebacks of errors are shown.
+        url: to connect to first; the default of the command ``connect``.
+        headers: HTTP headers for each websocket handshake.
+        timeout: timeout of calls in seconds.
+        history: of typed lines.
+        is_verbose: whether to show tracebacks.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Shell:
         self._actions = Actions(self._connections, shared)
 
     def run(self) -> None:
-        """Connect, and run until the end is wanted."""
-        self._screen.show(lines.note("help lists the commands, Tab completes, Ctrl-D ends"))
-        self._do("connect")
+        """Connect, then read and run lines until ``quit`` or Ctrl-D."""
+        self._screen.show(lines.note("help lists the commands, Tab completes, Ctrl-D quits"))
+        self._run("connect")
         while not self._actions.has_quit:
             try:
                 text = self._screen.read(self._prompt)
@@ -47,29 +47,29 @@ class Shell:
                 continue
             except EOFError:
                 break
-            self._do(text)
+            self._run(text)
         self._connections.close()
 
-    def _do(self, text: str) -> None:
+    def _run(self, text: str) -> None:
         try:
             line = parse(text)
             if line is not None:
-                self._actions.do(line)
+                self._actions.run(line)
         except KeyboardInterrupt:
-            self._screen.show(lines.note("given up"))
-        except (JugglerError, Mistake) as error:
-            self._complain(describe(error))
+            self._screen.show(lines.note("interrupted"))
+        except (JugglerError, InputError) as error:
+            self._show_error(describe(error))
         except Exception as error:
-            # A fault of ours, or of a library: connections and what is known are worth more than an end.
-            self._complain(f"{type(error).__name__}: {error}")
+            # An internal error: the user keeps connections and history.
+            self._show_error(f"{type(error).__name__}: {error}")
 
-    def _complain(self, why: str) -> None:
+    def _show_error(self, why: str) -> None:
         if self._is_verbose:
             for each in traceback.format_exc().splitlines():
                 self._screen.show(lines.note(each))
         self._screen.show(lines.error(why))
 
-    def _prompt(self) -> lines.Line:
+    def _prompt(self) -> lines.StyledLine:
         current = self._connections.find_current()
         if current is None:
             return [("number", "> ")]
