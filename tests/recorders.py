@@ -15,7 +15,7 @@ class RecordedCall(PendingCall):
     """``told`` holds ``("stored", error)``, ``("result", args)`` and ``("expired",)``, in their order."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.owner = None
         self.told: list[tuple[Any, ...]] = []
         self.failed: bool | None = None
 

@@ -28,8 +28,8 @@ class PendingCall(ABC):
     unless the call is forgotten or its owner abandons it.
 
     Attributes:
-        owner: whose call it is; see `CallerBroker.abandon`.
-        call_id: identifier of the call in the broker. This and what follows is the broker's.
+        owner: whose call it is, see `CallerBroker.abandon`; to be set before the call is made.
+        call_id: identifier of the call in the broker. The broker sets this and what follows.
         uri: URI of the function.
         deadline: when the call expires, in seconds on the broker's clock.
         stored: whether the broker has confirmed the call.
@@ -38,13 +38,12 @@ class PendingCall(ABC):
 
     __slots__ = ("call_id", "deadline", "early_result", "owner", "stored", "uri")
 
-    def __init__(self, owner: object = None) -> None:
-        self.owner = owner
-        self.call_id = ""
-        self.uri = ""
-        self.deadline = 0.0
-        self.stored = False
-        self.early_result: tuple[bytes, bool | None] | None = None
+    owner: object
+    call_id: str
+    uri: str
+    deadline: float
+    stored: bool
+    early_result: tuple[bytes, bool | None] | None
 
     @abstractmethod
     def on_stored(self, error: BrokerError | None) -> None:
@@ -168,7 +167,7 @@ class CallerBroker(Broker):
     """Registers calls and delivers their results: the server's side of RPC. Greenlets may share it."""
 
     @abstractmethod
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
+    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
         """Register a call. Returns at once; every outcome, errors included, goes to ``pending``.
 
         Args:
@@ -176,6 +175,7 @@ class CallerBroker(Broker):
             args: JSON text.
             timeout: seconds until the call expires, more than 0.
             pending: receives the outcome. It may be used again once the call has completed.
+            limit: maximum calls in flight of this owner; another one fails with code 429. ``None`` = unlimited.
         """
 
     @abstractmethod

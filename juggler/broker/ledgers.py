@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from juggler.broker import Done, PendingCall, Subscriber
-from juggler.errors import BrokerError
+from juggler.errors import BrokerError, NackCode
 
 _NO_CALLS: frozenset[PendingCall] = frozenset()
 
@@ -17,13 +17,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class CallLedger:
-    """Pending calls by identifier and by owner."""
+    """Pending calls by identifier and by owner; `get` returns the one with an identifier."""
 
-    __slots__ = ("_by_id", "_of")
+    __slots__ = ("_by_id", "_of", "get")
 
     def __init__(self) -> None:
         self._by_id: dict[str, PendingCall] = {}
         self._of: dict[object, set[PendingCall]] = {}
+        self.get = self._by_id.get  # used for each call: no function of ours in between
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -31,7 +32,7 @@ class CallLedger:
     def __contains__(self, call: PendingCall) -> bool:
         return call.call_id in self._by_id
 
-    def add(self, call: PendingCall, call_id: str, uri: str, deadline: float) -> None:
+    def add(self, call: PendingCall, call_id: str, uri: str, deadline: float, limit: int | None = None) -> None:
         """Enter a call before it is stored.
 
         Args:
@@ -39,22 +40,23 @@ class CallLedger:
             call_id: identifier of the call in the broker.
             uri: URI of the function.
             deadline: when the call expires, in seconds on the broker's clock.
+            limit: maximum calls in flight of its owner. ``None`` = unlimited.
+
+        Raises:
+            BrokerError: the owner has reached the limit; code 429.
         """
+        calls = self._of.get(call.owner)
+        if calls is None:
+            calls = self._of[call.owner] = set()
+        elif limit is not None and len(calls) >= limit:
+            raise BrokerError(f"{len(calls)} calls are in flight already", NackCode.TOO_MANY_REQUESTS)
+        calls.add(call)
         call.call_id = call_id
         call.uri = uri
         call.deadline = deadline
         call.stored = False
         call.early_result = None
         self._by_id[call_id] = call
-        calls = self._of.get(call.owner)
-        if calls is None:
-            self._of[call.owner] = {call}
-        else:
-            calls.add(call)
-
-    def get(self, call_id: str) -> PendingCall | None:
-        """Return the pending call with this identifier."""
-        return self._by_id.get(call_id)
 
     def remove(self, call: PendingCall) -> bool:
         """Remove a call that completed, failed, expired or was abandoned. Return whether it was pending."""
@@ -115,7 +117,7 @@ class SubscriptionLedger(Generic[Key]):
     def __init__(self) -> None:
         self._topics: dict[Key, Topic] = {}
         self._of: dict[Subscriber, set[Key]] = {}
-        self.get = self._topics.get  # for each event: without a function of ours
+        self.get = self._topics.get  # used for each event
 
     def __len__(self) -> int:
         return len(self._topics)

@@ -100,18 +100,23 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     # Caller
 
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
+    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
         call_id = new_uuid()
         deadline = self._clock() + timeout
         call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline)
         try:
             self._check_open()
             check_uri(uri)
-            _append(self._calls, uri, (call, self._clock()), self._call_capacity)
+            self._ledger.add(pending, call_id, uri, deadline, limit)
         except BrokerError as error:
             pending.on_stored(error)
             return
-        self._ledger.add(pending, call_id, uri, deadline)
+        try:
+            _append(self._calls, uri, (call, self._clock()), self._call_capacity)
+        except BrokerError as error:
+            self._ledger.remove(pending)
+            pending.on_stored(error)
+            return
         pending.stored = True
         self._expire_at(deadline)
         for consumer in self._consumers:

@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 import ujson
@@ -138,34 +138,45 @@ class _Event(Struct, gc=False):
 T = TypeVar("T", bound=Struct)
 
 
-def _reader(type: type[T], where: str) -> Callable[[str | Raw], T]:
-    """Return a function from text to ``type`` whose only error is `InvalidMessage`. ``where`` is the text's path."""
-    decode = msgspec.json.Decoder(type).decode
+class _Reader(Generic[T]):
+    """Decodes a struct; its only error is `InvalidMessage`.
 
-    def read(text: str | Raw) -> T:
-        try:
-            return decode(text)
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise _invalid(error, where) from None
-        except UnicodeError:
-            raise InvalidMessage(f"{where}: not UTF-8") from None
-        except msgspec.DecodeError as error:
-            whole = text if isinstance(text, str) else bytes(text).decode()
-            if not _has_surrogate_escape(whole):
-                raise _invalid(error, where) from None
-            return read_slowly(whole)
+    Attributes:
+        decode: decodes all texts but those that need `recover`; hot paths call it without a function in between.
+    """
 
-    def read_slowly(text: str) -> T:
+    def __init__(self, type: type[T], where: str) -> None:
+        """Read ``type``; ``where`` is the path of the text in a message, for errors."""
+        self._type = type
+        self._where = where
+        self.decode = msgspec.json.Decoder(type).decode
+
+    def __call__(self, text: str | Raw) -> T:
         try:
-            return _with_surrogates(type, decode, text)
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise _invalid(error, where) from None
+            return self.decode(text)
+        except _DECODE_ERRORS as error:
+            return self.recover(text, error)
+
+    def recover(self, text: str | Raw, error: Exception) -> T:
+        """Decode a text that msgspec refuses although it is valid, or raise `InvalidMessage`."""
+        if isinstance(error, (msgspec.ValidationError, RecursionError)):
+            raise _invalid(error, self._where) from None
+        if isinstance(error, UnicodeError):
+            raise InvalidMessage(f"{self._where}: not UTF-8") from None
+        whole = text if isinstance(text, str) else bytes(text).decode()
+        if not _has_surrogate_escape(whole):
+            raise _invalid(error, self._where) from None
+        try:
+            return _with_surrogates(self._type, self.decode, whole)
+        except (msgspec.ValidationError, RecursionError) as failure:
+            raise _invalid(failure, self._where) from None
         except msgspec.DecodeError:
-            raise InvalidMessage(f"{where}: lone surrogate outside of args") from None
-        except ValueError as error:
-            raise _invalid(error, where) from None
+            raise InvalidMessage(f"{self._where}: lone surrogate outside of args") from None
+        except ValueError as failure:
+            raise _invalid(failure, self._where) from None
 
-    return read
+
+_DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
 def _with_surrogates(type: type[T], decode: Callable[[str], T], text: str) -> T:
@@ -194,24 +205,27 @@ def _wrong(where: str, expected: str, got: object) -> InvalidMessage:
     return InvalidMessage(f"{where}: expected {expected}, got {_repr.repr(got)}"[:_MAX_ERROR])
 
 
-_read_envelope = _reader(_Envelope, "$")
-_read_call = _reader(_Call, "$.payload")
-_read_pub = _reader(_Pub, "$.payload")
-_read_sub = _reader(_Sub, "$.payload")
-_read_ack = _reader(_Ack, "$.payload")
-_read_nack = _reader(_Nack, "$.payload")
-_read_res = _reader(_Res, "$.payload")
-_read_evnt = _reader(_Evnt, "$.payload")
-_read_stored = _reader(_Stored, "$")
-_read_stored_result = _reader(_StoredResult, "$")
-_read_event = _reader(_Event, "$")
+_read_envelope = _Reader(_Envelope, "$")
+_read_call = _Reader(_Call, "$.payload")
+_read_pub = _Reader(_Pub, "$.payload")
+_read_sub = _Reader(_Sub, "$.payload")
+_read_ack = _Reader(_Ack, "$.payload")
+_read_nack = _Reader(_Nack, "$.payload")
+_read_res = _Reader(_Res, "$.payload")
+_read_evnt = _Reader(_Evnt, "$.payload")
+_read_stored = _Reader(_Stored, "$")
+_read_stored_result = _Reader(_StoredResult, "$")
+_read_event = _Reader(_Event, "$")
 
 
 # Struct -> message.
 
 
 def _decode_call(uuid: str, text: Raw) -> Call:
-    payload = _read_call(text)
+    try:
+        payload = _read_call.decode(text)
+    except _DECODE_ERRORS as error:
+        payload = _read_call.recover(text, error)
     timeout = payload.timeout or 0
     if not 0 <= timeout <= _MAX_TIMEOUT_NS:
         raise _wrong("$.payload.timeout", f"0 to {_MAX_TIMEOUT_NS} ns", timeout)
@@ -299,13 +313,6 @@ _RESPONSES: dict[int, Callable[[str, Raw], Response]] = {
 }
 
 
-def _envelope(text: str) -> _Envelope:
-    envelope = _read_envelope(text)
-    if not _is_uuid(envelope.meta.uuid):
-        raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
-    return envelope
-
-
 def _refuse_type(type: int, allowed: Iterable[int]) -> NoReturn:
     expected = " or ".join(_type_name(number) for number in sorted(allowed))
     if type not in _REQUESTS and type not in _RESPONSES:
@@ -328,7 +335,12 @@ def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -
         MessageNotAllowed: a message of another type.
         InvalidMessage: not a message.
     """
-    envelope = _envelope(text)
+    try:
+        envelope = _read_envelope.decode(text)
+    except _DECODE_ERRORS as error:
+        envelope = _read_envelope.recover(text, error)
+    if not _is_uuid(envelope.meta.uuid):
+        raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
     type = envelope.meta.type
     if type not in allowed:
         _refuse_type(type, allowed)
@@ -345,7 +357,12 @@ def decode_response(text: str) -> Response:
         MessageNotAllowed: a request, which only clients send.
         InvalidMessage: not a message.
     """
-    envelope = _envelope(text)
+    try:
+        envelope = _read_envelope.decode(text)
+    except _DECODE_ERRORS as error:
+        envelope = _read_envelope.recover(text, error)
+    if not _is_uuid(envelope.meta.uuid):
+        raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
     type = envelope.meta.type
     if type not in _RESPONSES:
         _refuse_type(type, _RESPONSES)
@@ -401,7 +418,8 @@ def _encode_nack(m: Nack, uuid: str) -> bytes:
 
 
 def _encode_ack(m: Ack, uuid: str) -> bytes:
-    return _ACK % (_quote(uuid), _quote(m.for_), m.for_type, _target(m))
+    target = b',"uri":' + _quote(m.uri) if m.uri and not m.channel else _target(m)
+    return _ACK % (_quote(uuid), _quote(m.for_), m.for_type, target)
 
 
 def _encode_res(m: Res, uuid: str) -> bytes:

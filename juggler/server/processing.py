@@ -6,13 +6,28 @@ by not calling it; raising `juggler.errors.Refused` stops it with a NACK.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from juggler.broker import Done
+from juggler.broker import Done, PendingCall
 from juggler.errors import BrokerError, NackCode, Refused
-from juggler.protocol.messages import Ack, Call, Evnt, Message, Nack, Pub, Request, Res, Response, Sub, Unsb, ack, nack
-from juggler.server.calls import ServerCall
+from juggler.protocol.messages import (
+    Ack,
+    Call,
+    Evnt,
+    Message,
+    MessageType,
+    Nack,
+    Pub,
+    Request,
+    Res,
+    Response,
+    Sub,
+    Unsb,
+    ack,
+    nack,
+)
 from juggler.server.connection import Connection, Context, Handler
 
 __all__ = ["Context", "Handler", "Middleware", "chain", "process_message"]
@@ -46,6 +61,37 @@ def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
     return handler
 
 
+class ServerCall(PendingCall):
+    """A CALL in flight: the object through which its ACK and its result come up from the broker.
+
+    Its owner is the connection, which abandons it when it closes. It keeps the UUID and URI of the message, not the
+    arguments, which may be large and now belong to the broker.
+    """
+
+    __slots__ = ("_began", "_connection", "_uuid")
+
+    def __init__(self, connection: Connection, message: Call) -> None:
+        self.owner = self._connection = connection
+        self.uri = message.uri
+        self._uuid = message.uuid
+        self._began = time.monotonic()
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        if error is None:
+            self._connection.answer(Ack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri))
+        else:
+            self._connection.answer(
+                Nack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri, code=error.code, message=error.reason)
+            )
+
+    def on_result(self, args: bytes, failed: bool | None) -> None:
+        self._connection.metrics.observe_call(self.uri, time.monotonic() - self._began)
+        self._connection.respond(Res(for_=self._uuid, uri=self.uri, args=args, failed=failed))
+
+    def on_expired(self) -> None:
+        self._connection.metrics.expired += 1
+
+
 def _process_call(connection: Connection, message: Call) -> None:
     options = connection.options
     if options.max_uri_length is not None and len(message.uri) > options.max_uri_length:
@@ -58,12 +104,10 @@ def _process_call(connection: Connection, message: Call) -> None:
         return
     if options.unknown_uris == "refuse" and not connection.catalogue.is_served(message.uri):
         raise Refused(NackCode.NOT_FOUND, f"no callee serves {message.uri!r}")
-    broker = connection.caller_broker
-    in_flight = broker.in_flight(connection)
-    if in_flight >= options.max_calls:
-        raise Refused(NackCode.TOO_MANY_REQUESTS, f"{in_flight} calls are in flight already")
     connection.unanswered += 1
-    broker.call(message.uri, message.args, message.timeout or options.call_timeout, ServerCall(connection, message))
+    call = ServerCall(connection, message)
+    timeout = message.timeout or options.call_timeout
+    connection.caller_broker.call(message.uri, message.args, timeout, call, options.max_calls)
 
 
 def _list_functions(connection: Connection, message: Call) -> None:

@@ -90,7 +90,7 @@ class _Caller(PendingCall):
     """Calls again as soon as it is answered, as long as it is told to."""
 
     def __init__(self, load: _Load) -> None:
-        super().__init__()
+        self.owner = None
         self._load = load
         load.call(self)
 

@@ -119,7 +119,7 @@ class Caller(PendingCall):
     __slots__ = ("_answered", "_broker")
 
     def __init__(self, broker: RedisBroker, answered: Callable[[], None]) -> None:
-        super().__init__()
+        self.owner = None
         self._broker = broker
         self._answered = answered
         self.call()

@@ -90,6 +90,10 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.caller = RedisCaller(names, Store(topology, call_capacity), self._watchdog, topology)
         self.callee = RedisCallee(names, Store(topology, result_capacity), self._watchdog, topology)
         self.pubsub = RedisPubSub(names, topology, self._watchdog)
+        # Each call, result and publication would pass a method that only delegates.
+        self.call = self.caller.call  # type: ignore[method-assign]
+        self.result = self.callee.result  # type: ignore[method-assign]
+        self.publish = self.pubsub.publish  # type: ignore[method-assign]
         self._announcements = Announcements(names, topology)
 
     def _make_topology(
@@ -166,8 +170,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
         self._announcements.withdraw(callee_id, uris)
 
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
-        self.caller.call(uri, args, timeout, pending)
+    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
+        self.caller.call(uri, args, timeout, pending, limit)
 
     def forget(self, pending: PendingCall) -> None:
         self.caller.forget(pending)

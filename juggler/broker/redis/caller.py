@@ -66,20 +66,23 @@ class RedisCaller(CallerBroker):
         self._results = self._topology.make_results_reader(self._on_results)
         return self._results
 
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall) -> None:
+    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
         if self._closed:
             pending.on_stored(BrokerUnavailable("the broker is closed"))
             return
         results = self._results or self._start()
         self._count += 1
         call_id = f"{self._prefix}{self._count:012x}"
-        self._ledger.add(pending, call_id, uri, time.monotonic() + timeout)
         try:
             check_uri(uri)
+            self._ledger.add(pending, call_id, uri, time.monotonic() + timeout, limit)
+        except BrokerError as error:
+            pending.on_stored(error)
+            return
+        try:
             self._store.push(
-                self._names.call_timeout(uri, call_id),
-                self._names.calls(uri),
-                codec.encode_call(results.conn_uuid(), call_id, uri, args),
+                *self._names.call_keys(uri, call_id),
+                codec.encode_call(next(results.conn_uuids), call_id, uri, args),
                 timeout,
                 partial(self._on_pushed, pending),
             )
@@ -131,12 +134,11 @@ class RedisCaller(CallerBroker):
         self._ledger.clear()
 
     def _on_pushed(self, pending: PendingCall, reply: Reply) -> None:
-        if pending not in self._ledger:
+        if self._ledger.get(pending.call_id) is None:
             return  # abandoned
-        error = push_error(reply)
-        if error is not None:
+        if type(reply) is not int or reply < 0:
             self._ledger.remove(pending)
-            pending.on_stored(error)
+            pending.on_stored(push_error(reply))
             return
         self.calls += 1
         pending.stored = True

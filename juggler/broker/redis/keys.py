@@ -31,6 +31,13 @@ class Names:
         """Return the key that exists while a call is still wanted."""
         return f"{self._prefix}juggler:calls:timeout:{{{uri}}}:{msg_uuid}".encode()
 
+    def call_keys(self, uri: str, msg_uuid: str) -> tuple[bytes, bytes]:
+        """Return `call_timeout` and `calls` of a call."""
+        return (
+            f"{self._prefix}juggler:calls:timeout:{{{uri}}}:{msg_uuid}".encode(),
+            f"{self._prefix}juggler:calls:{{{uri}}}".encode(),
+        )
+
     def results(self, conn_uuid: str) -> bytes:
         """Return the key of the list of results for one consumer."""
         return f"{self._prefix}juggler:results:{{{conn_uuid}}}".encode()

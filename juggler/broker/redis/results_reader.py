@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import repeat
 from typing import TypeAlias
 
 import gevent
@@ -68,11 +69,13 @@ class ResultsLink(PopLink):
 
 
 class ResultsReader(ABC):
-    """Reads the results of all calls that this process makes."""
+    """Reads the results of all calls of this process.
 
-    @abstractmethod
-    def conn_uuid(self) -> str:
-        """Return the ``conn_uuid`` for the next call: its result will be read."""
+    Attributes:
+        conn_uuids: yields the ``conn_uuid`` of the next call, that of a list which is read.
+    """
+
+    conn_uuids: Iterator[str]
 
     @abstractmethod
     def links(self) -> list[BaseLink]:
@@ -89,12 +92,10 @@ class SingleListReader(ResultsReader):
     def __init__(
         self, connector: Connector, names: Names, watchdog: Watchdog, blocking_timeout: float, on_results: OnResults
     ) -> None:
-        self._conn_uuid = uuid = new_uuid()
+        uuid = new_uuid()
+        self.conn_uuids = repeat(uuid)
         self._link = ResultsLink(connector, watchdog, blocking_timeout, names.results(uuid), partial(on_results, uuid))
         self._link.start()
-
-    def conn_uuid(self) -> str:
-        return self._conn_uuid
 
     def links(self) -> list[BaseLink]:
         return [self._link]

@@ -44,12 +44,9 @@ class ListPerMaster(ResultsReader):
         self._nodes = nodes
         self._on_results = on_results
         self._lists = [_OwnList(nodes, new_uuid(), on_results)]
-        self._turn = cycle(self._lists)
+        self.conn_uuids = cycle([each.conn_uuid for each in self._lists])
         self._on_change()
         nodes.slots.on_change.append(self._on_change)
-
-    def conn_uuid(self) -> str:
-        return next(self._turn).conn_uuid
 
     def links(self) -> list[BaseLink]:
         return [each.link for each in self._lists]
@@ -73,4 +70,4 @@ class ListPerMaster(ResultsReader):
                 on[master] = _OwnList(self._nodes, uuid, self._on_results)
                 self._lists.append(on[master])
         if masters:
-            self._turn = cycle([on[master] for master in masters])
+            self.conn_uuids = cycle([on[master].conn_uuid for master in masters])
