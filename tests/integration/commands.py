@@ -1,4 +1,4 @@
-"""The commands as processes of their own, untouched by the environment of whoever runs the tests."""
+"""Run the commands as processes, without the user's own variables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def running_python(*args: str, stdin: int = subprocess.DEVNULL, **variables: str
 
 
 def run_python(*args: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python until it ends."""
+    """Run Python until it exits."""
     with running_python(*args, stdin=subprocess.PIPE, **variables) as process:
         output, errors = process.communicate(stdin, timeout=TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
@@ -51,7 +51,7 @@ running = partial(running_python, "-m", "juggler.cli.main")
 """Run ``juggler`` with these arguments; it is killed at the end when it still runs."""
 
 run = partial(run_python, "-m", "juggler.cli.main")
-"""Run ``juggler`` until it ends."""
+"""Run ``juggler`` until it exits."""
 
 running_callee = partial(running_python, "-m", "callee.cli", "callee.demo:rpc")
 """Run ``juggler-callee`` for the demo's functions; it is killed at the end when it still runs."""

@@ -1,4 +1,4 @@
-"""Settings of the commands: juggler config, a server of one's own, several workers, logs."""
+"""Settings of the commands: juggler config, your own server, several workers, logs."""
 
 from __future__ import annotations
 

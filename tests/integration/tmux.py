@@ -1,4 +1,4 @@
-"""A program in a real terminal: tmux of our own, what is typed into it, what it shows."""
+"""A program in a real terminal: type into a private tmux, and read what it shows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Terminal:
 
     def start(self, *args: str, **variables: str) -> None:
         command = shlex.join([sys.executable, "-m", "juggler.cli.main", "client", *args])
-        # It stays to be looked at when the client has ended; a Ctrl-C that the client takes is the shell's, too.
+        # The output stays readable after the client exits. A Ctrl-C for the client reaches the shell, too.
         script = f"trap : INT; {command}; echo ended with $?; exec sleep 1000"
         self._do("new-session", "-d", "-x", "160", "-y", "50", "/bin/sh", "-c", script, env=environment(**variables))
 

@@ -1,4 +1,4 @@
-"""JSON on command lines: what travels, and what is said of what is none."""
+"""JSON on command lines: what is sent, and the errors of invalid JSON."""
 
 from __future__ import annotations
 

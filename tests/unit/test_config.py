@@ -90,7 +90,7 @@ def test_text_of_variables_is_converted(key, text, value):
             "(j.toml line 2)",
         ),
         ("[server]\nzzzzzzzz = 1", {}, "config: [server] zzzzzzzz: unknown key (j.toml line 2)"),
-        ("\n[sever]", {}, "config: [sever]: unknown group; did you mean [server]? (j.toml line 2)"),
+        ("\n[sever]", {}, "config: [sever]: unknown group; did you mean server? (j.toml line 2)"),
         ("server = 1", {}, "config: [server]: expected a table, got 1 (j.toml line 1)"),
         ("[server\n", {}, "config: j.toml: Expected ']' at the end of a table declaration (at line 1, column 8)"),
         (

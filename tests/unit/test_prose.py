@@ -12,7 +12,7 @@ from juggler.callee.cli import main as callee_command
 from juggler.cli.main import main as juggler_command
 from tests.prose import ROOT, check, files, words_in
 
-PLACES = ["Makefile"]
+PLACES = ["Makefile", "juggler/cli", "juggler/process/address.py"]
 
 BAD = '''"""Tell whoever waits that nobody serves this."""
 
@@ -36,12 +36,14 @@ def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
     yield name, " ".join(filter(None, [command.help, command.short_help, command.epilog]))
     for parameter in command.params:
         yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
-    for inner in getattr(command, "commands", {}).values():
-        yield from help_texts(inner, f"{name} {inner.name}")
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for inner in command.list_commands(context):
+            yield from help_texts(command.get_command(context, inner), f"{name} {inner}")
 
 
 HELP = [*help_texts(juggler_command, "juggler"), *help_texts(callee_command, "juggler-callee")]
-LATER = {"juggler", "juggler-callee", *(f"juggler-callee {name}" for name in ("concurrency", "threads", "reload"))}
+LATER = {"juggler-callee", *(f"juggler-callee {name}" for name in ("concurrency", "threads", "reload"))}
 HELP = [(name, text) for name, text in HELP if name not in LATER]
 
 

@@ -1,4 +1,4 @@
-"""Loads settings from a file, the environment and flags, in ascending precedence. No I/O.
+"""Load settings from a file, the environment and flags, in ascending precedence. No I/O.
 
 tomllib parses and msgspec converts. By hand, because neither they nor pydantic-settings do it: all errors are reported
 at once, each with its key and its source (line, variable or flag), and ``juggler config show`` prints the sources.
@@ -51,7 +51,7 @@ def source_of(settings: Settings, key: str) -> str:
 
 
 def given(settings: Settings, groups: Iterable[str]) -> list[str]:
-    """Return the sources of the settings of some groups (or keys) that were set by juggler's own names."""
+    """Return the sources of settings of these groups or keys; common variables such as REDIS_URL do not count."""
     return [
         source
         for key, source in settings.sources.items()
@@ -79,7 +79,7 @@ class _Reader:
         for group, table in tables.items():
             source = f"{name} line {lines.get(group, 1)}"
             if group not in GROUPS:
-                self._add_error(f"[{group}]: unknown group{_suggestion(group, GROUPS, '[{}]')}", source)
+                self._add_error(f"[{group}]: unknown group{_suggestion(group, GROUPS)}", source)
             elif not isinstance(table, dict):
                 self._add_error(f"[{group}]: expected a table{_got(table, group == 'redis')}", source)
             else:
@@ -130,20 +130,19 @@ def _got(value: Any, is_secret: bool) -> str:
     return "" if is_secret else f", got {value!r}"
 
 
-def _suggestion(name: str, known: Iterable[str], form: str = "{}") -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {form.format(close[0])}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _key_suggestion(group: str, name: str) -> str:
-    """Suggest the closest name of any group."""
-    by_name = {setting.name: setting for setting in SETTINGS}
-    by_name.update({setting.name: setting for setting in SETTINGS if setting.group == group})
-    suggestion = _suggestion(name, by_name)
-    if not suggestion:
+    """Suggest the closest key, of any group."""
+    groups = {setting.name: setting.group for setting in SETTINGS}
+    close = difflib.get_close_matches(name, groups, 1)
+    if not close:
         return ""
-    home = by_name[difflib.get_close_matches(name, by_name, 1)[0]].group
-    return suggestion + ("" if home == group else f" It belongs in [{home}].")
+    belongs = "" if f"{group}.{close[0]}" in BY_KEY else f" It belongs in [{groups[close[0]]}]."
+    return f"; did you mean {close[0]}?{belongs}"
 
 
 def _lines(text: str) -> dict[str, int]:
@@ -162,8 +161,8 @@ def _lines(text: str) -> dict[str, int]:
 
 
 def _conflicts(settings: Settings) -> list[str]:
-    """Return what is wrong with settings that are valid each by itself."""
-    errors = []
+    """Return errors that a single type cannot express."""
+    errors: list[str] = []
 
     def add(key: str, what: str) -> None:
         group, _, name = key.partition(".")

@@ -16,7 +16,7 @@ from juggler.cli.config.schema import LARGEST, Settings
 
 
 class Setting(Struct, frozen=True):
-    """One field of a group.
+    """A field of a group.
 
     Attributes:
         key: ``group.name``.
