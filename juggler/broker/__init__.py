@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from time import monotonic
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from juggler.errors import BrokerError
+from juggler.protocol.codec import decode_args, encode_args
 
 Done: TypeAlias = Callable[[BrokerError | None], None]
 """Called once when a request has succeeded (``None``) or failed."""
@@ -203,16 +205,21 @@ class CallerBroker(Broker):
         return []
 
 
-class IncomingCall(Struct, frozen=True, gc=False):
-    """A call that a callee has popped.
+PublishArgs: TypeAlias = Callable[[str, bytes], None]
+"""Publishes JSON text on a channel and returns once the broker has it."""
+
+
+class IncomingCall(Struct, gc=False, tag=True):
+    """A call on the callee's side of the broker. Functions know it as `callee.Call`.
 
     Attributes:
-        conn_uuid: consumer of the result; only echoed.
-        msg_uuid: identifier of the call; only echoed.
+        conn_uuid: identifies the consumer of the result; clients of one server share it.
+        msg_uuid: identifies the call, for example in logs.
         uri: URI of the function.
-        args: JSON text.
-        deadline: when the call expires, in seconds on ``time.monotonic``.
-        waited: seconds in the queue.
+        args: arguments as JSON text, as the client sent them.
+        deadline: time on the clock ``time.monotonic`` after which the result is not wanted, in seconds.
+        waited: time the call spent in its queue, in seconds.
+        publisher: publishes for the function; set by the worker that runs the call.
     """
 
     conn_uuid: str
@@ -221,6 +228,27 @@ class IncomingCall(Struct, frozen=True, gc=False):
     args: bytes
     deadline: float
     waited: float = 0.0
+    publisher: PublishArgs | None = None
+
+    @property
+    def value(self) -> Any:
+        """The decoded arguments. Raises `juggler.errors.InvalidValue` if they have no Python value."""
+        return decode_args(self.args)
+
+    def time_left(self) -> float:
+        """Return the seconds until the deadline; 0 after it."""
+        return max(0.0, self.deadline - monotonic())
+
+    def given_up(self) -> bool:
+        """Return whether the call was abandoned: its deadline has passed."""
+        return self.deadline <= monotonic()
+
+    def publish(self, channel: str, value: Any = None) -> None:
+        """See `callee.publish`."""
+        text = encode_args(value)
+        if self.publisher is None:
+            raise RuntimeError(f"cannot publish on {channel!r}: no worker runs this call")
+        self.publisher(channel, text)
 
 
 class CallConsumer(ABC):

@@ -1,4 +1,4 @@
-"""The callee's side: functions bound to URIs, and the worker that runs them.
+"""The callee's side: functions registered for URIs, and the worker that runs them.
 
 ::
 
@@ -10,11 +10,23 @@
     def greet(name: str) -> str:
         return f"hello, {name}"
 
-Run it with ``juggler-callee MODULE:rpc``, or with `callee.worker.Worker` from a program of your own. Within functions
-there are `time_left`, `given_up`, `publish` and `current_call`; `CallError` is for errors that callers are to see.
+Run it with ``juggler-callee MODULE:rpc``, or with `callee.worker.Worker` in your own program. Functions can use
+`time_left`, `given_up`, `publish` and `current_call`, and raise `CallError` to send an error to the caller.
+
+The package has two names: ``callee``, which is short, and ``juggler.callee``. Another distribution on PyPI is also
+called callee. If both are installed, import from ``juggler.callee``: nothing in it depends on the short name.
+
+==================  ==========================
+``callee``          ``juggler.callee``
+``callee.worker``   ``juggler.callee.worker``
+``callee.testing``  ``juggler.callee.testing``
+``callee.demo``     ``juggler.callee.demo``
+``callee.errors``   ``juggler.callee.failures``
+==================  ==========================
 """
 
-from juggler.callee.current import Call, current_call, given_up, publish, time_left
+from juggler.broker import IncomingCall as Call
+from juggler.callee.current import current_call, given_up, publish, time_left
 from juggler.callee.failures import CallError, DeadlineExceeded, InvalidArguments, TimeIsUp, TimeLimitExceeded
 from juggler.callee.registry import Callee
 

@@ -1,4 +1,4 @@
-"""Says again and again which functions a worker serves, as long as it serves them."""
+"""Keeps the functions of a worker in the catalogue while it serves them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from juggler.callee.thunk import Thunk
 from juggler.process.uuids import new_uuid
 
 PERIOD = 1.0
-"""Seconds between two announcements of the same function: more for workers with over 1000 of them."""
+"""Seconds between two announcements of a function. Longer for workers with more than 1000 functions."""
 
 LIFETIMES = 5
-"""So many periods after the last announcement a function counts as not served."""
+"""Lifetime of an announcement, in periods."""
 
 CHUNK = 100
 _RATE_WEIGHT = 0.5
 
 
 class Announcer:
-    """A greenlet that announces, from `start` until `close`."""
+    """Announces functions in a greenlet, from `start` until `close`."""
 
     def __init__(self, broker: CalleeBroker, thunks: Mapping[str, Thunk], stats: Stats) -> None:
         self.callee_id = new_uuid()
@@ -36,13 +36,13 @@ class Announcer:
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
-        """Begin, with all of them."""
+        """Announce all functions and start the greenlet."""
         self._announce(self._thunks)
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = "callee-announce"
 
     def close(self, withdraw: bool = True) -> None:
-        """Say nothing more, or with ``withdraw`` that nothing is served any more. Idempotent."""
+        """Stop announcing. With ``withdraw``, remove the functions from the catalogue. Idempotent."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None:
             greenlet.kill()

@@ -1,4 +1,4 @@
-"""From a call to its answer: run the thunk, encode what it returns; an exception becomes an error."""
+"""From a call to its answer: run the function and encode its result; an exception becomes an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
-from juggler.callee.current import Call, running
+from juggler.broker import IncomingCall
+from juggler.callee.current import running
 from juggler.callee.failures import CallError, InvalidResult
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
@@ -18,24 +19,24 @@ _LOOKS_FAILED = b'{"error":'
 
 
 class Answer(NamedTuple):
-    """What is sent back for a call.
+    """The answer to a call.
 
     Attributes:
         args: JSON text.
-        failed: True for an error, False for a result that looks like one, ``None`` for any other result.
+        failed: True for an error, False for a result that has the shape of an error, ``None`` for any other result.
     """
 
     args: bytes
     failed: bool | None
 
 
-def run(thunk: Thunk, call: Call) -> Answer:
+def run(thunk: Thunk, call: IncomingCall) -> Answer:
     """Run the function and return its result.
 
     Raises:
         juggler.errors.InvalidValue: the arguments cannot be decoded.
         InvalidResult: the result cannot be encoded.
-        BaseException: whatever the function raises.
+        BaseException: any exception of the function.
     """
     token = running.set(call)
     try:
@@ -47,48 +48,55 @@ def run(thunk: Thunk, call: Call) -> Answer:
     try:
         args = encode_args(value)
     except InvalidValue as error:
-        raise InvalidResult(f"the function's result cannot be sent: {error}") from None
+        raise _invalid(error) from None
     return Answer(args, False if args.startswith(_LOOKS_FAILED) else None)
 
 
 def _raw(text: bytes) -> Answer:
-    """Check JSON text that a function has written itself."""
+    """Validate JSON text that the function wrote itself."""
     try:
         check_args(text)
     except InvalidValue as error:
-        raise InvalidResult(f"the function's result cannot be sent: {error}") from None
+        raise _invalid(error) from None
     return Answer(text, False)
 
 
-def without_our_part(exception: BaseException) -> BaseException:
-    """Return the exception with its traceback from the function on; from here on where the function is not in it."""
+def _invalid(error: InvalidValue) -> InvalidResult:
+    return InvalidResult(f"the function's result cannot be encoded as JSON: {error}")
+
+
+def without_library_frames(exception: BaseException) -> BaseException:
+    """Return the exception with a traceback that starts in the function, if the function is in it."""
     traceback = exception.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_HERE):
         traceback = traceback.tb_next
     return exception.with_traceback(traceback or exception.__traceback__)
 
 
+def text_of(exception: BaseException) -> str:
+    """Return the text of an exception; the name of its class if it is empty or raises."""
+    try:
+        return str(exception) or type(exception).__name__
+    except BaseException:
+        return type(exception).__name__
+
+
 def error(exception: BaseException, call_id: str = "", mask: bool = False) -> Answer:
-    """Return what tells the caller of an exception.
+    """Convert an exception to the error that the caller receives.
 
     Args:
-        exception: what was raised.
-        call_id: where the log says more.
-        mask: say nothing of it but ``call_id``, unless it was made for the caller.
+        exception: the exception.
+        call_id: identifier of the call, under which the exception is logged.
+        mask: send only ``call_id``, except for a `CallError`.
     """
     if mask and not isinstance(exception, CallError):
         return Answer(encode_args({"error": {"message": f"internal error, call {call_id}", "type": "Internal"}}), True)
-    name = type(exception).__name__
-    try:
-        message = str(exception) or name
-    except BaseException:
-        message = name
-    told: dict[str, object] = {"message": message, "type": name}
+    fields: dict[str, object] = {"message": text_of(exception), "type": type(exception).__name__}
     if isinstance(exception, CallError):
-        told.update({key: more for key in ("code", "data") if (more := getattr(exception, key, None)) is not None})
+        fields.update({key: more for key in ("code", "data") if (more := getattr(exception, key, None)) is not None})
     try:
-        return Answer(encode_args({"error": told}), True)
+        return Answer(encode_args({"error": fields}), True)
     except InvalidValue as invalid:
-        kept = {key: value for key, value in told.items() if isinstance(value, (str, int))}
-        kept["data"] = f"cannot be sent: {invalid}"
-        return Answer(encode_args({"error": kept}), True)
+        fields = {key: value for key, value in fields.items() if isinstance(value, (str, int))}
+        fields["data"] = f"cannot be encoded as JSON: {invalid}"
+        return Answer(encode_args({"error": fields}), True)

@@ -1,7 +1,7 @@
-"""How a call's arguments become those of a Python function. Decided here and only here, once for each function.
+"""How the arguments of a call become those of a Python function. Prepared once for each function. PURE.
 
 An array fills the parameters by position, an object by name, and any other value is the only argument. ``null``, which
-is also what a call without arguments has, is no argument at all where the function can do without. PURE.
+is also sent for a call without arguments, means no arguments if the function has no required parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHOWN = 60
 
 
 class _Expected(NamedTuple):
-    """A parameter: its name, and the type that its argument is converted to; ``None`` takes it as it is."""
+    """A parameter: its name and the type that its argument is converted to; ``None`` means no conversion."""
 
     name: str
     type: Any
@@ -29,22 +29,22 @@ class _Expected(NamedTuple):
 
 
 class Binding:
-    """Calls a function with decoded arguments, checked and converted as its annotations say.
+    """Calls a function with decoded arguments, validated against its annotations and converted.
 
     Attributes:
-        signature: the function's parameters and result, for people.
+        signature: parameters and result of the function, for the catalogue.
     """
 
     def __init__(self, uri: str, function: Callable[..., Any], whole: bool = False) -> None:
-        """Look at a function's parameters.
+        """Inspect the parameters of a function.
 
         Args:
-            uri: for errors.
+            uri: URI of the function, for errors.
             function: the function.
-            whole: give the decoded arguments as they are to the only parameter, whatever they are.
+            whole: pass the decoded arguments, of any type, to the only parameter.
 
         Raises:
-            TypeError: an annotation cannot be understood, no JSON makes such a value, or ``whole`` is asked for and the
+            TypeError: an annotation cannot be evaluated, JSON does not support its type, or ``whole`` is set and the
                 function cannot be called with one argument.
         """
         self._function = function
@@ -57,18 +57,18 @@ class Binding:
         self._more_named: _Expected | None = None
         self._by_position_only: tuple[str, ...] = ()
         if parameters is None:
-            # Some built-in functions do not tell: they check for themselves.
+            # Some built-in functions have no signature; they validate their arguments themselves.
             self._more = _Expected("", None, False)
         else:
-            self._look_at(uri, parameters)
+            self._inspect(uri, parameters)
         self._least = sum(each.required for each in self._positional)
         self._required = [each.name for each in self._named.values() if each.required]
-        self._can_do_without = not self._required
+        self._all_optional = not self._required
         if whole:
             self._check_whole(uri)
         self.call = self._call_whole if whole else self._call
 
-    def _look_at(self, uri: str, parameters: list[Parameter]) -> None:
+    def _inspect(self, uri: str, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             expected = _Expected(parameter.name, _checked_type(uri, parameter), parameter.default is Parameter.empty)
             if parameter.kind is Parameter.VAR_POSITIONAL:
@@ -95,15 +95,15 @@ class Binding:
         """Call the function.
 
         Raises:
-            InvalidArguments: they do not fit; the function was not called.
-            BaseException: whatever the function raises.
+            InvalidArguments: they do not match the parameters; the function was not called.
+            BaseException: any exception of the function.
         """
         kind = type(value)
         if kind is list:
             return self._call_by_position(value)
         if kind is dict:
             return self._call_by_name(value)
-        if value is None and self._can_do_without:
+        if value is None and self._all_optional:
             return self._function()
         return self._call_by_position([value])
 
@@ -141,7 +141,7 @@ class Binding:
 
     def _other(self, name: str) -> _Expected:
         if self._more_named is None:
-            raise InvalidArguments(f"{name[:_SHOWN]}: there is no such parameter{self._names()}")
+            raise InvalidArguments(f"{name[:_SHOWN]}: unknown parameter{self._names()}")
         return self._more_named._replace(name=name)
 
     def _check_required(self, given: Any) -> None:
@@ -160,7 +160,7 @@ def _parameters(uri: str, function: Callable[..., Any]) -> list[Parameter] | Non
     except ValueError:
         return None
     except Exception as error:
-        raise TypeError(f"{uri}: an annotation cannot be understood: {error}") from error
+        raise TypeError(f"{uri}: cannot evaluate an annotation: {error}") from error
 
 
 def _shown_signature(function: Callable[..., Any]) -> str:
@@ -168,14 +168,14 @@ def _shown_signature(function: Callable[..., Any]) -> str:
 
 
 def _checked_type(uri: str, parameter: Parameter) -> Any:
-    """Return the type of a parameter, ``None`` for any."""
+    """Return the type of a parameter; ``None`` means any."""
     wanted = parameter.annotation
     if wanted in _ANY:
         return None
     try:
         msgspec.json.schema(wanted)
     except Exception as error:
-        what = f"{uri}: parameter {parameter.name}: no JSON makes a value of {inspect.formatannotation(wanted)}"
+        what = f"{uri}: parameter {parameter.name}: JSON does not support the type {inspect.formatannotation(wanted)}"
         raise TypeError(f"{what} ({error})") from error
     return wanted
 

@@ -1,4 +1,4 @@
-"""The command ``juggler-callee``: serves the functions of a `Callee`, in one process or several."""
+"""The command ``juggler-callee``: serves the functions of a `Callee` in one or several processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from juggler.process.address import parse_address
 
 _POSITIVE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
-_SECONDS_OF_SOME = click.FloatRange(min=0, min_open=True)
+_POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 _FORMATS = click.Choice(["text", "logfmt", "json"])
 
@@ -33,7 +33,7 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
-    """Return an option that a variable of the environment can set, too."""
+    """Return an option that can also be set by an environment variable."""
     long = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", f"JUGGLER_CALLEE_{long[2:].upper().replace('-', '_')}")
     return click.option(*names, **settings)
@@ -41,56 +41,65 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("name", metavar="MODULE:OBJECT")
-@_option("-c", "--concurrency", type=_POSITIVE, default=100, show_default=True, help="Calls at a time, each process.")
-@_option("-p", "--processes", type=_POSITIVE, default=1, show_default=True, help="Processes.")
-@_option("--threads", type=_POSITIVE, default=10, show_default=True, help="Calls at a time of functions for threads.")
-@_option("--pool-processes", type=_POSITIVE, help="The same for processes. Default: as many as there are CPUs.")
-@_option("--only", multiple=True, metavar="PATTERN", help="Serve URIs that match, as in 'math.*'; more than once.")
-@_option("--without", multiple=True, metavar="PATTERN", help="Serve no URIs that match; more than once.")
-@_option("--redis", "redis_url", metavar="URL", envvar="REDIS_URL", show_envvar=True, help="Default: on 127.0.0.1.")
+@_option(
+    "-c", "--concurrency", type=_POSITIVE, default=100, show_default=True, help="Maximum concurrent calls per process."
+)
+@_option("-p", "--processes", type=_POSITIVE, default=1, show_default=True, help="Number of worker processes.")
+@_option("--threads", type=_POSITIVE, default=10, show_default=True, help="Thread pool size.")
+@_option("--pool-processes", type=_POSITIVE, help="Process pool size.  [default: number of CPUs]")
+@_option("--only", multiple=True, metavar="PATTERN", help="Serve only URIs that match, e.g. 'math.*'. Repeatable.")
+@_option("--without", multiple=True, metavar="PATTERN", help="Do not serve URIs that match. Repeatable.")
+@_option(
+    "--redis",
+    "redis_url",
+    metavar="URL",
+    envvar="REDIS_URL",
+    show_envvar=True,
+    help="URL of Redis. Default: 127.0.0.1, port 6379.",
+)
 @_option(
     "--pubsub-redis",
     "pubsub_url",
     metavar="URL",
     envvar="PUBSUB_REDIS_URL",
     show_envvar=True,
-    help="Where functions publish, if it is another one.",
+    help="Redis that functions publish to. Default: the one of --redis.",
 )
-@_option("--key-prefix", default="", metavar="TEXT", help="What all names in Redis begin with.")
-@_option("--fail-fast", is_flag=True, help="End when Redis does not answer at the start, rather than wait for it.")
+@_option("--key-prefix", default="", metavar="TEXT", help="Prefix of all keys and channels in Redis.")
+@_option("--fail-fast", is_flag=True, help="Exit if Redis is unreachable at start, instead of waiting for it.")
 @_option(
     "--grace",
     type=_SECONDS,
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time for running calls to end in when it is stopped.",
+    help="Graceful shutdown timeout in seconds: drain calls in flight, then abandon them.",
 )
-@_option("--time-limit", type=_SECONDS_OF_SOME, metavar="SECONDS", help="End functions that run longer.")
-@_option("--mask-errors", is_flag=True, help="Hide from callers what functions raise, but for CallError.")
-@_option("--reload", is_flag=True, help="Start anew when a Python file under the current directory changes.")
-@_option("--listen", callback=_address, metavar="HOST:PORT", help="Answer /healthz, /metrics and /debug/vars there.")
-@_option("--health-file", metavar="PATH", help="Touch this file every second, as long as calls are taken.")
-@_option("--log-level", type=_LEVELS, default="info", show_default=True, help="Lowest level that is logged.")
-@_option("--log-format", type=_FORMATS, default="text", show_default=True, help="A line each.")
-@click.option("--check", is_flag=True, help="Import the callee, say what would be served, and end.")
-@click.option("--verbose", is_flag=True, help="Log more, and show tracebacks.")
+@_option("--time-limit", type=_POSITIVE_SECONDS, metavar="SECONDS", help="Maximum run time of a function in seconds.")
+@_option("--mask-errors", is_flag=True, help="Hide exceptions from callers, except CallError.")
+@_option("--reload", is_flag=True, help="Restart when a Python file under the current directory changes.")
+@_option("--listen", callback=_address, metavar="HOST:PORT", help="Serve /healthz, /metrics and /debug/vars here.")
+@_option("--health-file", metavar="PATH", help="File to touch every second while healthy.")
+@_option("--log-level", type=_LEVELS, default="info", show_default=True, help="Lowest level to log.")
+@_option("--log-format", type=_FORMATS, default="text", show_default=True, help="Format of log lines.")
+@click.option("--check", is_flag=True, help="Import the callee, print the URIs it would serve, and exit.")
+@click.option("--verbose", is_flag=True, help="Log at level debug and print tracebacks.")
 @click.version_option(juggler.__version__, prog_name="juggler-callee")
 def main(check: bool, verbose: bool, **parameters: Any) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
 
-    A Redis that was named and does not answer is waited for, unless --fail-fast is given. Each option can be set by a
-    variable, too: --time-limit by JUGGLER_CALLEE_TIME_LIMIT.
+    If Redis is unreachable at start, the command waits for it, unless the URL is the default or --fail-fast is set.
+    Every option can also be set by an environment variable, for example --time-limit by JUGGLER_CALLEE_TIME_LIMIT.
 
-    SIGTERM and SIGINT (Ctrl-C) take no more calls and let running ones end; a second one does not. SIGHUP starts anew
-    with the code as it is then; with several processes, new ones serve before old ones end.
+    SIGTERM and SIGINT (Ctrl-C) drain calls in flight and exit. A second one exits at once. SIGHUP restarts with the
+    current code. With several processes, new ones serve before the old ones exit.
 
     \b
     Exit codes:
-      0    stopped, all calls have ended
-      1    stopped, but gave up on calls that did not end
-      2    a wrong option or argument, a callee that cannot be imported, or no Redis
-      130, 143   ended at once, by a second SIGINT or SIGTERM
+      0          stopped, all calls completed
+      1          stopped, calls in flight were abandoned
+      2          invalid option or argument, callee cannot be imported, or Redis is unreachable
+      130, 143   stopped at once by a second SIGINT or SIGTERM
     """
     if verbose:
         parameters["log_level"] = "debug"
@@ -115,7 +124,7 @@ def main(check: bool, verbose: bool, **parameters: Any) -> None:
 
 
 def _check(options: Options) -> None:
-    # As it would be served: what is imported may ask.
+    # Import the callee as it would be served: monkey-patched.
     import juggler.callee.worker_process  # noqa: F401
     from juggler.callee.registry import load_callee
 

@@ -1,4 +1,4 @@
-"""What the command ``juggler-callee`` was told, for the processes that do it. PURE."""
+"""Options of the command ``juggler-callee``. PURE."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from juggler.protocol.glob import matches
 
 
 class Options(Struct, frozen=True):
-    """Options of the command; see its help.
+    """Options of the command; its help describes them.
 
     Attributes:
         name: the callee, as ``MODULE:OBJECT``.
-        redis_url: of Redis; ``None`` where nobody has named one, and it is not worth waiting for.
-        only: patterns of the URIs to be served; none means all.
-        without: patterns of those that are not.
-        listen: where health and figures are told, as host and port.
+        redis_url: URL of Redis; ``None`` if none was given: then the command does not wait for the default one.
+        only: patterns of the URIs to serve; empty means all.
+        without: patterns of the URIs to leave out.
+        listen: host and port for health checks and metrics.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Options(Struct, frozen=True):
 
 
 def chosen(uris: Iterable[str], only: Sequence[str], without: Sequence[str]) -> list[str]:
-    """Return the URIs to be served.
+    """Return the URIs to serve.
 
     Args:
-        uris: all that there are.
-        only: patterns, in the manner of Redis, of which one has to match; none means that all are chosen.
-        without: patterns of which none may match.
+        uris: all registered URIs.
+        only: patterns as those of Redis; a URI has to match one of them. Empty means all.
+        without: patterns; a URI must match none of them.
 
     Raises:
-        ConfigError: a pattern matches nothing, or nothing is left.
+        ConfigError: a pattern matches no URI, or no URI is left.
     """
     known = list(uris)
     for pattern in (*only, *without):
         if not any(matches(pattern, uri) for uri in known):
-            raise ConfigError(f"{pattern!r}: no such URI; there are {', '.join(known[:10])}")
+            raise ConfigError(f"{pattern!r}: no URI matches; registered are {shortened(known)}")
     left = [
         uri
         for uri in known
@@ -64,11 +64,11 @@ def chosen(uris: Iterable[str], only: Sequence[str], without: Sequence[str]) -> 
         and not any(matches(pattern, uri) for pattern in without)
     ]
     if not left:
-        raise ConfigError("no URI is left to be served")
+        raise ConfigError("no URI is left to serve: --only and --without exclude all of them")
     return left
 
 
 def shortened(names: Sequence[str], most: int = 10) -> str:
-    """Return the names in one line, as many as are readable."""
+    """Join names to one line, at most ``most`` of them."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What a worker counts."""
+"""Counters of a worker."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from juggler.process.metrics import Histogram, Snapshot
 
 
 class Counts:
-    """Counts of calls. Each request ends as one of successes, failures and expiries.
+    """Counts of calls. Each request becomes a success, a failure or an expiry.
 
     Attributes:
-        requests: calls that were taken from the broker.
-        successes: those that were answered with a result.
-        failures: those that were answered with an error.
-        expiries: those that nobody waited for any more, before they were run or when they had ended.
+        requests: calls taken from the broker.
+        successes: calls answered with a result.
+        failures: calls answered with an error.
+        expiries: calls that were abandoned by their callers before they were run or completed.
     """
 
     __slots__ = ("expiries", "failures", "requests", "successes")
@@ -28,7 +28,7 @@ class Counts:
 
     @property
     def running(self) -> int:
-        """Calls that have not ended yet."""
+        """Calls in flight."""
         return self.requests - self.successes - self.failures - self.expiries
 
     def __repr__(self) -> str:
@@ -36,11 +36,11 @@ class Counts:
 
 
 class UriStats(Counts):
-    """The counts of one URI.
+    """Counts of one URI.
 
     Attributes:
-        durations: how long the function ran, in seconds.
-        waits: how long its calls had waited in the broker, in seconds.
+        durations: run time of the function, in seconds.
+        waits: time that calls spent in the queue, in seconds.
     """
 
     __slots__ = ("durations", "waits")
@@ -52,10 +52,10 @@ class UriStats(Counts):
 
 
 class Stats:
-    """The counts of a worker.
+    """Counts of a worker.
 
     Attributes:
-        by_uri: the counts of each URI that is served.
+        by_uri: counts of each registered function.
     """
 
     __slots__ = ("by_uri",)
@@ -64,7 +64,7 @@ class Stats:
         self.by_uri = {uri: UriStats() for uri in uris}
 
     def total(self) -> Counts:
-        """Return the counts of all URIs together, as they are now."""
+        """Return the current sums over all URIs."""
         total = Counts()
         for counts in self.by_uri.values():
             for name in Counts.__slots__:
@@ -72,7 +72,7 @@ class Stats:
         return total
 
     def snapshot(self, broker: BrokerStats) -> Snapshot:
-        """Return all that was counted, here and by the broker. URIs that were never called are left out."""
+        """Return all counts, including those of the broker, without URIs that were never called."""
         called = {uri: counts for uri, counts in self.by_uri.items() if counts.requests}
         return Snapshot(
             counters={

@@ -1,68 +1,18 @@
-"""The call that is running: what a function can learn of it, and publish with it."""
+"""The running call: what a function can ask about it, and publishing from within a function."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any
 
 from juggler.broker import IncomingCall
-from juggler.protocol.codec import decode_args, encode_args
 
-Publish: TypeAlias = Callable[[str, bytes], None]
-"""Publishes JSON text on a channel, and returns when it is published."""
-
-
-class Call:
-    """A call, as its function sees it.
-
-    Attributes:
-        uri: the URI that was called.
-        msg_uuid: identifies the call, in logs for example.
-        conn_uuid: identifies whom the result is for; the same for many clients of one server.
-        args: the arguments as JSON text, as the client has written them.
-        deadline: until when the result is wanted, on the clock ``time.monotonic``, in seconds.
-        waited: seconds for which it had waited for a callee.
-    """
-
-    __slots__ = ("_clock", "_publish", "args", "conn_uuid", "deadline", "msg_uuid", "uri", "waited")
-
-    def __init__(self, incoming: IncomingCall, publish: Publish, clock: Callable[[], float] = time.monotonic) -> None:
-        """Made by whoever runs the function."""
-        self.uri = incoming.uri
-        self.msg_uuid = incoming.msg_uuid
-        self.conn_uuid = incoming.conn_uuid
-        self.args = incoming.args
-        self.deadline = incoming.deadline
-        self.waited = incoming.waited
-        self._publish = publish
-        self._clock = clock
-
-    @property
-    def value(self) -> Any:
-        """The arguments, decoded. Raises `juggler.errors.InvalidValue` when they have no Python value."""
-        return decode_args(self.args)
-
-    def time_left(self) -> float:
-        """Return for how many seconds the result is still wanted; 0 when it is not."""
-        return max(0.0, self.deadline - self._clock())
-
-    def given_up(self) -> bool:
-        """Return whether nobody waits for the result any more."""
-        return self.deadline <= self._clock()
-
-    def publish(self, channel: str, value: Any = None) -> None:
-        """See `callee.publish`."""
-        self._publish(channel, encode_args(value))
-
-
-running: ContextVar[Call] = ContextVar("callee.running")
+running: ContextVar[IncomingCall] = ContextVar("callee.running")
 """The call that runs in this greenlet or thread."""
 
 
-def current_call() -> Call:
-    """Return the call that is running here: in its function, and in greenlets that the function has spawned.
+def current_call() -> IncomingCall:
+    """Return the running call. Works in a registered function and in greenlets that it spawned.
 
     Raises:
         RuntimeError: no call is running here.
@@ -70,29 +20,29 @@ def current_call() -> Call:
     try:
         return running.get()
     except LookupError:
-        raise RuntimeError("no call is running here: ask from within a registered function") from None
+        raise RuntimeError("no call is running here: use this within a registered function") from None
 
 
 def time_left() -> float:
-    """Return for how many seconds the result of the running call is still wanted; 0 when it is not."""
+    """Return the seconds until the deadline of the running call; 0 after it."""
     return current_call().time_left()
 
 
 def given_up() -> bool:
-    """Return whether nobody waits for the result of the running call any more: its time is over."""
+    """Return whether the running call was abandoned: its deadline has passed and the caller has gone."""
     return current_call().given_up()
 
 
 def publish(channel: str, value: Any = None) -> None:
-    """Publish an event on a channel from within a function, and wait until it is published.
+    """Publish an event from within a function. Blocks until the broker has it.
 
     Args:
-        channel: the channel, not empty.
-        value: what subscribers get: whatever JSON can carry.
+        channel: name of the channel, not empty.
+        value: any JSON value, sent to the subscribers.
 
     Raises:
-        RuntimeError: no call is running here, or the worker's broker does not publish.
-        juggler.errors.InvalidValue: JSON has no such value.
-        juggler.errors.BrokerError: it could not be published.
+        RuntimeError: no call is running here, or the worker's broker does not support pub-sub.
+        juggler.errors.InvalidValue: JSON does not support the value.
+        juggler.errors.BrokerError: the event was not published.
     """
     current_call().publish(channel, value)

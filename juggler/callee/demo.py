@@ -1,7 +1,7 @@
-"""Functions to try things with: ``test.echo``, ``test.reverse``, ``test.delay``.
+"""Demo functions: ``test.echo``, ``test.reverse`` and ``test.delay``.
 
-Run them with ``juggler-callee callee.demo:rpc``. With ``JUGGLER_DEMO_DELAYS=n`` in the environment there are
-``test.delay.0`` to ``test.delay.<n-1>`` too, for load tests over many URIs.
+Run them with ``juggler-callee callee.demo:rpc``. For load tests over many URIs, the environment variable
+``JUGGLER_DEMO_DELAYS=n`` adds ``test.delay.0`` to ``test.delay.<n-1>``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DELAY_MS = 24 * 3600 * 1000
 
 
 def echo(value: Any) -> Any:
-    """Return the argument; any JSON value will do."""
+    """Return the argument, any JSON value."""
     return value
 
 
@@ -26,7 +26,7 @@ def reverse(text: str) -> str:
 
 
 def delay(milliseconds: str) -> int:
-    """Wait for so many milliseconds, given as a string, and return the number."""
+    """Wait for a number of milliseconds, given as a string, and return it."""
     is_number = milliseconds.isascii() and milliseconds.isdecimal()
     if not is_number or len(milliseconds) > 9 or int(milliseconds) > MAX_DELAY_MS:
         raise ValueError(f'expected milliseconds as a string of digits, as in "250", got {milliseconds!r:.60}')
@@ -35,9 +35,9 @@ def delay(milliseconds: str) -> int:
 
 
 def make(delays: int = 0) -> Callee:
-    """Return the demo functions, with ``test.delay.0`` to ``test.delay.<delays - 1>`` among them."""
+    """Return the demo functions, including ``test.delay.0`` to ``test.delay.<delays - 1>``."""
     rpc = Callee()
-    # Whole, as those of the Go package: what is no string, an array of one say, is refused.
+    # Whole, for compatibility with the Go package: an array of one string is refused.
     rpc.register("test.echo", echo, whole=True)
     rpc.register("test.reverse", reverse, whole=True)
     rpc.register("test.delay", delay, whole=True)

@@ -1,14 +1,14 @@
-"""What can go wrong in and around a function, as exceptions: those that functions raise, and those they are told.
+"""Exceptions in and around functions.
 
 ::
 
-    CallError               raised by functions: an error made for the caller, with a code and data
-    └── InvalidArguments    the arguments do not fit the function's parameters; it was not run
-    InvalidResult           a function returned what JSON cannot carry
-    ProcessDied             the process of a pool in which a function ran has died
-    TimeIsUp                raised in functions; no Exception, so that ``except Exception`` does not stop it
-    ├── DeadlineExceeded    nobody waits for the result any more
-    └── TimeLimitExceeded   the function ran longer than the worker allows
+    CallError               raised by functions: an error for the caller, with a code and data
+    └── InvalidArguments    the arguments do not match the function's parameters; it was not run
+    InvalidResult           the function returned a value that JSON does not support
+    ProcessDied             the pool process that ran the function exited
+    TimeIsUp                raised in functions; not an Exception, so that ``except Exception`` does not catch it
+    ├── DeadlineExceeded    the call was abandoned: its deadline has passed
+    └── TimeLimitExceeded   the function exceeded the worker's time limit
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 
 
 class CallError(Exception):
-    """An error made for the caller: he is told its text whatever the worker hides. It is no fault of the callee's.
+    """An error for the caller, who receives it even if the worker masks errors.
 
     ::
 
         raise CallError("not enough money", code=402, data={"missing": 3})
 
     Attributes:
-        message: what the caller is told.
-        code: a number or word by which programs tell errors apart, of the application's own choice.
-        data: more for programs: whatever JSON can carry.
+        message: text of the error.
+        code: number or word by which programs distinguish errors; chosen by the application.
+        data: any JSON value with details for programs.
     """
 
     def __init__(self, message: str, *, code: int | str | None = None, data: Any = None) -> None:
@@ -37,26 +37,26 @@ class CallError(Exception):
 
 
 class InvalidArguments(CallError):
-    """The arguments of a call do not fit the function. Its text names the parameter, and what was expected."""
+    """The arguments of a call do not match the function. The text names the parameter and what was expected."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=400)
 
 
 class InvalidResult(Exception):
-    """A function returned what JSON cannot carry. Its text says what."""
+    """The function returned a value that JSON does not support. The text names the value."""
 
 
 class ProcessDied(Exception):
-    """The process in which a function ran has died before the function had ended."""
+    """The pool process exited before the function completed."""
 
 
 class TimeIsUp(BaseException):
-    """The time of a call is over."""
+    """The function has to stop: the time for its call is over."""
 
 
 class DeadlineExceeded(TimeIsUp):
-    """Nobody waits for the result any more. Raised in functions registered with ``deadline="enforce"``."""
+    """The call was abandoned: its deadline has passed. Raised in functions registered with ``deadline="enforce"``."""
 
 
 class TimeLimitExceeded(TimeIsUp):

@@ -1,4 +1,4 @@
-"""How others learn whether a callee consumes, and what it has counted: an HTTP port, and a file."""
+"""Health checks and metrics of a callee: an HTTP server and a health file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from juggler.callee.metric_names import CALLEE, counts_by_uri
 from juggler.errors import ConfigError
+from juggler.process.logline import Line
 from juggler.process.metrics import Snapshot
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 
@@ -22,40 +23,40 @@ REQUEST_TIMEOUT = 5.0
 
 
 class Status(NamedTuple):
-    """How a callee is.
+    """Health and metrics of a callee.
 
     Attributes:
-        unwell: why it takes no calls although it should; empty when all is well.
-        snapshot: what it has counted.
+        unhealthy_reason: why it does not take calls; ``None`` if it is healthy.
+        snapshot: its metrics.
     """
 
-    unwell: str
+    unhealthy_reason: str | None
     snapshot: Snapshot
 
 
 class HealthServer:
-    """Answers at `HEALTH` (503 and the reason when it is not well), `METRICS` and `VARIABLES`, in a thread of its own.
+    """Serves `HEALTH` (503 with the reason if unhealthy), `METRICS` and `VARIABLES`, in a thread of its own.
 
     Attributes:
-        address: where it listens.
+        address: host and port it listens on.
     """
 
-    def __init__(self, address: tuple[str, int], ask: Callable[[], Status]) -> None:
-        """Begin to answer.
+    def __init__(self, address: tuple[str, int], get_status: Callable[[], Status]) -> None:
+        """Start to serve.
 
         Args:
-            address: where to listen; port 0 takes a free one.
-            ask: returns the status; it must be quick.
+            address: host and port to listen on; port 0 chooses a free one.
+            get_status: returns the current status; must not block.
 
         Raises:
-            ConfigError: nothing can listen there.
+            ConfigError: the address is not available.
         """
 
         class Handler(BaseHTTPRequestHandler):
             timeout = REQUEST_TIMEOUT
 
             def do_GET(self) -> None:
-                code, content_type, body = _page(self.path, ask())
+                code, content_type, body = _page(self.path, get_status())
                 self.send_response(code)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
@@ -63,7 +64,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: probes come every few seconds."""
+                """Log nothing: probes come every few seconds."""
 
         try:
             self._server = ThreadingHTTPServer(address, Handler)
@@ -74,9 +75,10 @@ class HealthServer:
         self.address: tuple[str, int] = self._server.server_address[:2]  # type: ignore[assignment]
         self._thread = threading.Thread(target=self._server.serve_forever, name="callee-status", daemon=True)
         self._thread.start()
+        log.info(Line("health: listening", url="http://{}:{}".format(*self.address)))
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -85,26 +87,27 @@ class HealthServer:
 def _page(path: str, status: Status) -> tuple[int, str, bytes]:
     text = "text/plain; charset=utf-8"
     if path == HEALTH:
-        return (503 if status.unwell else 200), text, f"{status.unwell or 'consuming'}\n".encode()
+        code = 503 if status.unhealthy_reason else 200
+        return code, text, f"{status.unhealthy_reason or 'consuming'}\n".encode()
     if path == METRICS:
         return 200, CONTENT_TYPE, prometheus(status.snapshot, CALLEE)
     if path == VARIABLES:
         variables = go_variables(status.snapshot, CALLEE) | {"URIs": counts_by_uri(status.snapshot)}
         return 200, "application/json", json.dumps({"juggler": variables}).encode()
-    return 404, text, f"nothing is here; there are {HEALTH}, {METRICS} and {VARIABLES}\n".encode()
+    return 404, text, f"not found; expected {HEALTH}, {METRICS} or {VARIABLES}\n".encode()
 
 
 def touch(path: str | None, status: Status) -> None:
-    """Give the health file, if there is one, the time of now, unless the callee is not well."""
-    if path is not None and not status.unwell:
+    """Update the time of the health file, if there is one, unless the callee is unhealthy."""
+    if path is not None and not status.unhealthy_reason:
         try:
             Path(path).touch()
         except OSError as error:
-            log.warning("the health file cannot be written: %s", error)
+            log.warning(Line("health: cannot write the health file", path=path, error=error))
 
 
 def check_file(path: str | None) -> None:
-    """See that the health file can be written.
+    """Check that the health file can be written.
 
     Raises:
         ConfigError: it cannot.
@@ -113,4 +116,4 @@ def check_file(path: str | None) -> None:
         try:
             Path(path).touch()
         except OSError as error:
-            raise ConfigError(f"the health file {path!r} cannot be written: {error.strerror}") from error
+            raise ConfigError(f"cannot write the health file {path!r}: {error.strerror}") from error

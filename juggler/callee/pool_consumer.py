@@ -1,6 +1,6 @@
-"""A consumer: the URIs whose functions run in one kind of pool, with a consumer and a bound of their own.
+"""`PoolConsumer`: takes the calls for one kind of pool, never more than the pool can run at once.
 
-It takes no more calls from the broker than can run at once, so the rest stays there for other workers.
+The rest stays in the queue, where other workers find it.
 """
 
 from __future__ import annotations
@@ -15,89 +15,91 @@ from gevent.event import Event
 from gevent.queue import SimpleQueue
 
 from juggler.broker import CallConsumer, IncomingCall
-from juggler.errors import BrokerError
+from juggler.errors import BrokerError, BrokerUnavailable
+from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.callee")
 
 RETRY_PAUSE = 0.5
 LAST_POP_TIMEOUT = 2.0
-LAST_WORDS_TIMEOUT = 1.0
+CLEANUP_TIMEOUT = 1.0
 SILENCE = 30.0
-"""Seconds without an answer from the broker after which a consumer counts as deaf."""
+"""Seconds without a reply from the broker after which the consumer is unhealthy."""
 
 
 class PoolConsumer:
-    """Pops calls, and gives each to a greenlet. Greenlets are reused: as many as there were calls at a time.
+    """Pops calls and passes each to a greenlet. Greenlets are reused; their number grows to the concurrency reached.
 
     Attributes:
-        name: for logs.
-        uris: those that are served here.
-        concurrency: how many calls may run at a time.
-        running: calls that are queued or running.
-        giving_up: whether what still runs is being ended.
+        name: kind of pool, for logs and greenlet names.
+        uris: URIs served by this pool.
+        concurrency: maximum concurrent calls.
+        running: calls in flight.
+        abandoning: whether calls that are still in flight are being stopped.
     """
 
     def __init__(
         self,
         name: str,
         uris: Sequence[str],
-        consumer: CallConsumer,
+        calls: CallConsumer,
         concurrency: int,
         serve: Callable[[IncomingCall], None],
         on_end: Callable[[], None],
     ) -> None:
-        """Make a consumer that does nothing yet.
+        """Create a consumer; `start` makes it pop.
 
         Args:
-            name: for greenlets.
-            uris: those to be served.
-            consumer: of these.
-            concurrency: how many calls may run at a time.
-            serve: runs a call to its end; only what strikes from outside may come out of it.
-            on_end: told when no more calls are popped, whatever the reason.
+            name: kind of pool, for logs and greenlet names.
+            uris: URIs served by this pool.
+            calls: the broker's consumer for these URIs.
+            concurrency: maximum concurrent calls.
+            serve: runs a call to completion; raises only what is raised into its greenlet from outside.
+            on_end: called when popping has ended for any reason.
         """
         self.name = name
         self.uris = tuple(uris)
         self.concurrency = concurrency
         self.running: dict[int, IncomingCall] = {}
-        self.giving_up = False
-        self._consumer = consumer
+        self.abandoning = False
+        self._calls = calls
         self._serve = serve
         self._queue: SimpleQueue[IncomingCall | None] = SimpleQueue()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._changed = Event()
         self._stopped = Event()
         self._outage = ""
-        self._heard = time.monotonic()
+        self._last_reply = time.monotonic()
         self._popper = gevent.Greenlet(self._pop_calls)
         self._popper.name = f"callee-{name}-pop"
         self._popper.rawlink(lambda _: on_end())
 
     def start(self) -> None:
-        """Begin to pop."""
+        """Start to pop calls."""
         self._popper.start()
 
-    def unwell(self) -> str:
-        """Return why no calls are taken here although they should be; empty when all is well."""
+    def unhealthy_reason(self) -> str | None:
+        """Return why no calls are taken for this pool; ``None`` if it is healthy."""
         if self._outage:
-            return f"no calls can be taken: {self._outage}"
+            return f"cannot take calls: {self._outage}"
         if self._popper.dead:
-            return "no calls are taken any more"
+            return "the consumer has stopped"
         now = time.monotonic()
         if len(self.running) >= self.concurrency:
-            waited_for = any(call.deadline > now for call in self.running.values())
-            return "" if waited_for else f"all {self.concurrency} calls at a time run past their deadlines"
-        silence = now - self._heard
-        return f"the broker has not answered for {silence:.0f} s" if silence > SILENCE else ""
+            if any(call.deadline > now for call in self.running.values()):
+                return None
+            return f"all {self.concurrency} concurrent calls have passed their deadlines"
+        silence = now - self._last_reply
+        return f"no reply from the broker for {silence:.0f} s" if silence > SILENCE else None
 
-    # Taking calls
+    # Popping
 
     def _pop_calls(self) -> None:
         while True:
             while len(self.running) >= self.concurrency and not self._stopped.is_set():
                 self._changed.clear()
                 self._changed.wait()
-                self._heard = time.monotonic()
+                self._last_reply = time.monotonic()
             if self._stopped.is_set():
                 return
             for call in self._pop(self.concurrency - len(self.running)):
@@ -105,23 +107,28 @@ class PoolConsumer:
 
     def _pop(self, limit: int) -> list[IncomingCall]:
         try:
-            calls = self._consumer.pop(limit)
+            calls = self._calls.pop(limit)
         except Exception as error:
             self._on_outage(error)
             self._stopped.wait(RETRY_PAUSE)
             return []
-        self._heard = time.monotonic()
+        self._last_reply = time.monotonic()
         if self._outage:
             self._outage = ""
-            log.info("the broker is back")
+            log.info(Line("consumer: taking calls again", pool=self.name))
         return calls
 
     def _on_outage(self, error: Exception) -> None:
         if str(error) == self._outage:
             return
         self._outage = str(error)
-        # An error that is not the broker's own is a fault, here or there: its place is worth knowing.
-        log.error("no calls can be taken for now: %s", error, exc_info=not isinstance(error, BrokerError))
+        details = {"pool": self.name, "retry_in": RETRY_PAUSE, "error": error}
+        if isinstance(error, BrokerUnavailable):
+            log.warning(Line("consumer: connection to Redis lost", **details))
+        elif isinstance(error, BrokerError):
+            log.error(Line("consumer: Redis refused to pop calls", **details))
+        else:
+            log.error(Line("consumer: bug while popping calls", **details), exc_info=True)
 
     def _dispatch(self, call: IncomingCall) -> None:
         self.running[id(call)] = call
@@ -132,10 +139,10 @@ class PoolConsumer:
             self._greenlets.append(greenlet)
         self._queue.put(call)
 
-    # Running them
+    # Running
 
     def _work(self) -> None:
-        while not self.giving_up:
+        while not self.abandoning:
             call = None
             try:
                 call = self._queue.get()
@@ -143,24 +150,24 @@ class PoolConsumer:
                     return
                 self._serve(call)
             except BaseException:
-                # A function may leave a gevent.Timeout behind, which strikes later, or let others kill this greenlet.
-                if not self.giving_up:
-                    log.exception("%s was interrupted", "a worker" if call is None else f"call {call.msg_uuid}")
+                # A function may leave a gevent.Timeout running that fires later, or have this greenlet killed.
+                if not self.abandoning:
+                    log.exception(Line("call: greenlet interrupted", call=None if call is None else call.msg_uuid))
             finally:
                 if call is not None:
                     del self.running[id(call)]
                     self._changed.set()
 
-    # Ending
+    # Graceful shutdown
 
     def stop(self) -> None:
-        """Pop no more. Returns at once."""
+        """Stop popping. Does not block."""
         self._stopped.set()
         self._changed.set()
-        self._consumer.close()
+        self._calls.close()
 
     def join(self, deadline: float) -> bool:
-        """Wait until the time ``deadline`` for calls to end, those of a last pop too. Return whether all have."""
+        """Drain calls in flight until ``deadline``, including those of the last pop. Return whether all completed."""
         self._popper.join(max(deadline - time.monotonic(), LAST_POP_TIMEOUT))
         self._popper.kill()
         while self.running:
@@ -171,21 +178,21 @@ class PoolConsumer:
             self._changed.wait(remaining)
         return True
 
-    def give_up(self) -> Counter[str]:
-        """End the calls that still run, and return how many there were of each URI."""
+    def abandon(self) -> Counter[str]:
+        """Stop the calls that are still in flight and return their number by URI."""
         left = Counter(call.uri for call in self.running.values())
         if left:
-            self.giving_up = True
-            gevent.killall(self._greenlets, timeout=LAST_WORDS_TIMEOUT)
+            self.abandoning = True
+            gevent.killall(self._greenlets, timeout=CLEANUP_TIMEOUT)
         return left
 
     def close(self) -> None:
-        """End the greenlets that wait for calls."""
+        """Stop the idle greenlets."""
         for _ in self._greenlets:
             self._queue.put(None)
-        gevent.joinall(self._greenlets, timeout=LAST_WORDS_TIMEOUT)
+        gevent.joinall(self._greenlets, timeout=CLEANUP_TIMEOUT)
 
     def failure(self) -> BaseException | None:
-        """Return why popping has ended by itself; ``None`` when it has not."""
+        """Return the exception that ended popping; ``None`` if there is none."""
         error: BaseException | None = self._popper.exception
         return error

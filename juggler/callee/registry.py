@@ -1,4 +1,4 @@
-"""`Callee`: which function runs for which URI."""
+"""`Callee`: a registry of functions by URI."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Callee(Mapping[str, Thunk]):
-    """A mapping of URIs to functions that is filled with `register` and `include`.
+    """A mapping of URIs to functions, filled with `register` and `include`.
 
-    A call's arguments become those of the function: an array by position, an object by name, any other value as the
-    only one; what is annotated is checked and converted. What it returns is encoded as JSON and becomes the result; an
-    exception becomes an error. It may block as it likes: many run at a time, each in a greenlet of its own. Greenlets
-    are reused, so what a function keeps in greenlet-local or context variables is seen by later calls.
+    Arguments are passed by position from an array, by name from an object, and any other value as the only argument.
+    They are validated against the annotations and converted. The return value is encoded as JSON. If the function
+    raises, the caller receives the error. Functions may block: each call runs in its own greenlet. Greenlets are
+    reused, so later calls see the greenlet-local and context variables that a function sets.
     """
 
     def __init__(self) -> None:
@@ -54,21 +54,21 @@ class Callee(Mapping[str, Thunk]):
         pool: Pool | None = None,
         deadline: Deadline = "inform",
     ) -> F | Callable[[F], F]:
-        """Bind a function to a URI; without ``function``, return a decorator that does. The function is unchanged.
+        """Register a function for a URI. Without ``function``, return a decorator. The function is unchanged.
 
         Args:
             uri: the URI.
-            function: any callable but a coroutine function.
-            raw: give it the `callee.Call` itself: URI, identifiers, the arguments as JSON text, the time left.
-            whole: give the arguments as they are to its only parameter, an array or object too.
-            pool: ``"thread"`` or ``"process"`` for what would stop all greenlets: long computations, C extensions
-                that wait. One for processes has to be found again by importing the callee.
-            deadline: ``"enforce"`` raises `callee.DeadlineExceeded` in it when nobody waits for the result any more;
-                in a process, it ends the process. ``"inform"`` leaves it to `callee.given_up`.
+            function: any callable except a coroutine function.
+            raw: pass the `callee.Call` itself: URI, identifiers, arguments as JSON text, time left.
+            whole: pass the arguments unchanged to the only parameter, even an array or object.
+            pool: ``"thread"`` or ``"process"`` for functions that would block all greenlets: long computations,
+                blocking C extensions. A pool process finds the function by importing the callee.
+            deadline: ``"enforce"`` raises `callee.DeadlineExceeded` in the function at the deadline, or kills its pool
+                process. ``"inform"`` leaves it to the function to ask `callee.given_up`.
 
         Raises:
-            ValueError: the URI cannot be used, or has a function already; or an option cannot be meant.
-            TypeError: what is to be bound is no plain function.
+            ValueError: the URI is invalid or has a function already, or an option is invalid.
+            TypeError: ``function`` is not a plain function.
         """
         if not isinstance(uri, str):
             raise TypeError(f'expected a URI, as in @rpc.register("greet"), got {uri!r}')
@@ -82,15 +82,15 @@ class Callee(Mapping[str, Thunk]):
         return bind if function is None else bind(function)
 
     def include(self, source: ModuleType | Mapping[str, Thunk] | object, prefix: str = "") -> None:
-        """Bind several functions at once, each to the prefix with its name.
+        """Register several functions, each under the prefix followed by its name.
 
         Args:
-            source: a module, of which its own public functions are taken, or those that its ``__all__`` names; another
-                `Callee`; or an object, of which the public methods are taken.
-            prefix: what the URIs begin with, ``"math."`` for example.
+            source: a module (the functions in its ``__all__``, or all public functions defined in it), another
+                `Callee`, or an object (its public methods).
+            prefix: prefix of the URIs, for example ``"math."``.
 
         Raises:
-            ValueError: as `register`; or there is nothing to bind.
+            ValueError: as for `register`, or there are no functions.
         """
         thunks = [thunk.renamed(f"{prefix}{thunk.uri}") for thunk in _thunks_of(source)]
         if not thunks:
@@ -101,10 +101,10 @@ class Callee(Mapping[str, Thunk]):
             self._add(thunk)
 
     def check(self) -> None:
-        """See that all functions can be called; whoever serves them does.
+        """Check that all functions can be called. Workers do this at start.
 
         Raises:
-            juggler.errors.ConfigError: one cannot; says why.
+            juggler.errors.ConfigError: the annotations of a function are not supported.
         """
         for thunk in self._thunks.values():
             thunk.check()
@@ -134,7 +134,7 @@ def _thunks_of(source: Any) -> list[Thunk]:
         named = getattr(source, "__all__", None)
         names = named if named is not None else [name for name in vars(source) if not name.startswith("_")]
         members = [(name, getattr(source, name)) for name in names]
-        if named is None:  # what it has imported is not its own
+        if named is None:  # without what the module imported
             members = [each for each in members if getattr(each[1], "__module__", None) == source.__name__]
         return [Thunk(name, member) for name, member in members if inspect.isroutine(member)]
     methods = inspect.getmembers(source, inspect.ismethod)

@@ -1,4 +1,4 @@
-"""What a supervisor and its processes tell each other, as lines of JSON on a socket. PURE."""
+"""Messages between a supervisor and its worker processes: lines of JSON on a socket. PURE."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import msgspec
 from juggler.process.metrics import Snapshot
 
 CONTROL_VARIABLE = "JUGGLER_CALLEE_CONTROL"
-"""Names the socket's descriptor in the environment of a process that is supervised."""
+"""Environment variable with the descriptor of the socket. Set in supervised processes only."""
 
 STOP = b"stop\n"
-"""What a process is told; the end of the socket means the same."""
+"""Sent to a process to stop it. Closing the socket has the same effect."""
 
 
 class Serving(msgspec.Struct, tag=True):
-    """The process serves: these URIs, so many calls at a time by kind of pool, from this Redis."""
+    """The process has started to take calls.
+
+    Attributes:
+        uris: registered functions.
+        capacity: maximum concurrent calls, by kind of pool.
+        redis: URL of Redis, without the password.
+    """
 
     uris: list[str]
     capacity: dict[str, int]
@@ -24,9 +30,9 @@ class Serving(msgspec.Struct, tag=True):
 
 
 class Report(msgspec.Struct, tag=True):
-    """How the process is, see `callee.status.Status`; told every second, and once more at its end."""
+    """Status of the process, sent every second and once before it exits. See `juggler.callee.health.Status`."""
 
-    unwell: str
+    unhealthy_reason: str | None
     snapshot: Snapshot
 
 
@@ -39,13 +45,13 @@ def encode(message: Serving | Report) -> bytes:
 
 
 class Lines:
-    """Takes bytes as they come, and gives messages."""
+    """Decodes messages from a stream of bytes."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Serving | Report]:
-        """Return the messages that are complete now."""
+        """Return the messages that are complete with these bytes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         messages = []
         for line in lines:
@@ -56,10 +62,10 @@ class Lines:
 
 
 def serving_line(serving: Serving, processes: int, shown: str) -> str:
-    """Return the line that says what is served, by how many, from where."""
+    """Return the line that the command prints once it serves: functions, concurrency, Redis."""
     counts = dict(serving.capacity)
     calls = counts.pop("greenlet", 0)
-    parts = [f"{calls} calls at a time"] if calls else []
+    parts = [f"{calls} concurrent calls"] if calls else []
     parts += [f"{count} in {'threads' if kind == 'thread' else 'processes'}" for kind, count in counts.items()]
     each = f"{processes} processes of " if processes > 1 else ""
     return f"serving {shown}, {each}{', '.join(parts)}, from {serving.redis}"

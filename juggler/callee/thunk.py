@@ -1,4 +1,4 @@
-"""A thunk: the function bound to a URI, with how it wants to be called and where it is to run."""
+"""A thunk: the function registered for a URI, with its options."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
-from juggler.broker import Announcement
+from juggler.broker import Announcement, IncomingCall
 from juggler.callee.binding import Binding
-from juggler.callee.current import Call
 from juggler.errors import ConfigError
 from juggler.protocol.codec import decode_args
 
@@ -21,14 +20,14 @@ _MAX_DOC = 500
 
 
 class Thunk:
-    """The function bound to a URI. Called with decoded arguments, it calls the function as a client would.
+    """The function registered for a URI. Calling it with decoded arguments calls the function as a client would.
 
     Attributes:
         uri: the URI.
         function: the function.
-        raw: whether it gets the `Call` in place of the arguments.
-        pool: where it runs: ``None`` in a greenlet, ``"thread"`` or ``"process"`` in one of these.
-        deadline: ``"enforce"`` raises `DeadlineExceeded` in it when its time is over.
+        raw: whether the function receives the `callee.Call` instead of the arguments.
+        pool: where it runs: ``None`` for a greenlet, ``"thread"`` or ``"process"`` for a pool.
+        deadline: ``"enforce"`` raises `DeadlineExceeded` in the function at the deadline.
     """
 
     def __init__(
@@ -41,11 +40,11 @@ class Thunk:
         pool: Pool | None = None,
         deadline: Deadline = "inform",
     ) -> None:
-        """Bind a function. Its annotations are looked at with `check`, when all that they name is defined.
+        """Bind a function. Annotations are evaluated by `check`, after the names they use have been defined.
 
         Raises:
-            TypeError: it is no plain function.
-            ValueError: an option has another value than those above, or two contradict each other.
+            TypeError: the function is not a plain function.
+            ValueError: an option has an invalid value, or two options contradict each other.
         """
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise TypeError(f"{uri}: expected a plain function, got {function!r}")
@@ -54,7 +53,9 @@ class Thunk:
         if deadline not in get_args(Deadline):
             raise ValueError(f"{uri}: deadline: expected 'inform' or 'enforce', got {deadline!r}")
         if deadline == "enforce" and pool == "thread":
-            raise ValueError(f"{uri}: deadline='enforce' needs pool='process' or none: threads cannot be interrupted")
+            raise ValueError(
+                f"{uri}: deadline='enforce' needs pool='process' or no pool: threads cannot be interrupted"
+            )
         if raw and whole:
             raise ValueError(f"{uri}: expected raw or whole, got both")
         self.uri = uri
@@ -69,10 +70,10 @@ class Thunk:
         return Binding(self.uri, self.function, self._whole)
 
     def check(self) -> None:
-        """See that the function can be called.
+        """Check the annotations of the function.
 
         Raises:
-            ConfigError: an annotation cannot be understood, or no JSON makes such a value.
+            ConfigError: an annotation cannot be evaluated, or JSON does not support its type.
         """
         if not self.raw:
             try:
@@ -83,26 +84,26 @@ class Thunk:
     def __call__(self, value: Any) -> Any:
         return self._binding.call(value)
 
-    def run(self, call: Call) -> Any:
-        """Call the function for a call, and return what it returns."""
+    def run(self, call: IncomingCall) -> Any:
+        """Call the function with the arguments of a call and return its result."""
         if self.raw:
             return self.function(call)
         return self._binding.call(decode_args(call.args))
 
     def renamed(self, uri: str) -> Thunk:
-        """Return the same under another URI."""
+        """Return a copy for another URI."""
         return Thunk(uri, self.function, raw=self.raw, whole=self._whole, pool=self.pool, deadline=self.deadline)
 
     @cached_property
     def signature(self) -> str:
-        """The parameters and the result, for people."""
+        """Parameters and result, for the catalogue."""
         return ("(raw)" if self.raw else self._binding.signature)[:_MAX_SIGNATURE]
 
     @cached_property
     def doc(self) -> str:
-        """The docstring, or its beginning."""
+        """Docstring, shortened, for the catalogue."""
         return (inspect.getdoc(self.function) or "")[:_MAX_DOC]
 
     def announcement(self, rate: float = 0.0) -> Announcement:
-        """Return what is said of it to whoever asks what is served."""
+        """Return the entry for the catalogue."""
         return Announcement(self.signature, self.doc, rate)

@@ -1,10 +1,10 @@
-"""A process that serves a callee: by itself, or under a supervisor. It patches, so it is imported for that alone."""
+"""A process with one worker, alone or supervised. Importing this module monkey-patches."""
 
 from __future__ import annotations
 
 from gevent import monkey
 
-# First of all: what is imported from here on, the user's module above all, gets what is patched.
+# Before any other import: all modules, the user's above all, have to see what is patched.
 monkey.patch_all()
 
 import logging  # noqa: E402
@@ -30,41 +30,42 @@ from juggler.callee.supervisor_messages import CONTROL_VARIABLE, Report, Serving
 from juggler.callee.worker import Worker  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.process import logs  # noqa: E402
+from juggler.process.logline import Line  # noqa: E402
 from juggler.process.metrics import Snapshot  # noqa: E402
 
 log = logging.getLogger("juggler.callee")
 
-WAYS_OUT = "start one, or name another with --redis or REDIS_URL"
+ADVICE = "start one, or name another with --redis or REDIS_URL"
 PERIOD = 1.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(options: Options, say: Callable[[str], None], complain: Callable[[str], None]) -> int:
-    """Serve until a signal, or the supervisor, says stop. Return how many calls were given up.
+    """Serve until a signal or the supervisor stops the process. Return the number of calls that were abandoned.
 
     Args:
-        options: those of the command.
-        say: told what is served, and in the end what was done.
-        complain: told what keeps it from serving.
+        options: options of the command.
+        say: receives a line when the process serves, and one when it has stopped.
+        complain: receives a line while Redis is unreachable.
 
     Raises:
-        ConfigError: it cannot serve.
+        ConfigError: the process cannot serve with these options.
     """
     logs.configure(options.log_level, options.log_format)
     descriptor = os.environ.pop(CONTROL_VARIABLE, None)
     if descriptor is not None:
-        # Signals are the supervisor's business. Not SIG_IGN, which programs that functions start would inherit.
+        # The supervisor handles signals. Not SIG_IGN, which programs started by functions would inherit.
         for each in (*_STOPS, signal.SIGHUP):
             signal.signal(each, _ignore)
         os.register_at_fork(after_in_child=_default_signals)
-        with socket.socket(fileno=int(descriptor)) as supervisor, closing(_Process(options, complain)) as process:
-            return _Supervised(process, supervisor).run()
-    with closing(_Process(options, complain)) as process:
-        return _Alone(process, say).run()
+        with socket.socket(fileno=int(descriptor)) as supervisor, closing(_Service(options, complain)) as service:
+            return _Supervised(service, supervisor).run()
+    with closing(_Service(options, complain)) as service:
+        return _Alone(service, say).run()
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
-    """Do nothing at a signal."""
+    """Ignore a signal."""
 
 
 def _default_signals() -> None:
@@ -72,8 +73,8 @@ def _default_signals() -> None:
         signal.signal(each, signal.SIG_DFL)
 
 
-class _Process:
-    """A worker with its brokers."""
+class _Service:
+    """A worker and its brokers."""
 
     def __init__(self, options: Options, complain: Callable[[str], None]) -> None:
         self.options = options
@@ -115,21 +116,21 @@ class _Process:
         self._stack.close()
 
     def wait_for_redis(self) -> None:
-        """Wait until Redis answers, if it was named."""
+        """Wait for Redis if the user chose one; otherwise raise if it is unreachable."""
         patient = bool(self.options.redis_url) and not self.options.fail_fast
-        wait_for(self._broker, self._complain, patient=patient, ways_out=WAYS_OUT)
+        wait_for(self._broker, self._complain, patient=patient, ways_out=ADVICE)
 
     @property
     def serving(self) -> Serving:
         return Serving(self.uris, self.worker.capacity, self._broker.shown_url)
 
     def status(self) -> Status:
-        return Status(self.worker.unwell(), self.worker.snapshot())
+        return Status(self.worker.unhealthy_reason(), self.worker.snapshot())
 
 
 @contextmanager
 def _every_second(do: Callable[[], None]) -> Iterator[None]:
-    """Do something now and every second, for the time of a ``with`` block, and never half of it."""
+    """Call a function now and every second during a ``with`` block. A call in progress completes."""
     over = Event()
 
     def run() -> None:
@@ -148,72 +149,70 @@ def _every_second(do: Callable[[], None]) -> Iterator[None]:
 
 
 class _Alone:
-    """The life of a process that nobody supervises."""
+    """The life of an unsupervised process."""
 
-    def __init__(self, process: _Process, say: Callable[[str], None]) -> None:
-        self._process = process
+    def __init__(self, service: _Service, say: Callable[[str], None]) -> None:
+        self._service = service
         self._say = say
         self._again = False
         self._stopping = False
         self._waiting = "waiting for Redis"
 
     def run(self) -> int:
-        options, worker = self._process.options, self._process.worker
+        options, worker = self._service.options, self._service.worker
         check_file(options.health_file)
-        signal.signal(signal.SIGHUP, _ignore)  # until there is something to be renewed
+        signal.signal(signal.SIGHUP, _ignore)  # until there is a worker to reload
         with ExitStack() as stack:
             if options.listen is not None:
-                server = HealthServer(options.listen, self._status)
-                stack.callback(server.close)
-                log.info("health and figures at http://%s:%d", *server.address)
-            self._process.wait_for_redis()
+                stack.callback(HealthServer(options.listen, self._status).close)
+            self._service.wait_for_redis()
             self._waiting = ""
             self._take_signals()
             stack.enter_context(_every_second(lambda: touch(options.health_file, self._status())))
             worker.start()
-            self._say(serving_line(self._process.serving, 1, shortened(self._process.uris)))
-            given_up = worker.run()
+            self._say(serving_line(self._service.serving, 1, shortened(self._service.uris)))
+            abandoned = worker.run()
             self._say(f"stopped: {summary(worker.snapshot())}")
         if self._again and not self._stopping:
-            self._process.close()
+            self._service.close()
             sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
-        return given_up
+        return abandoned
 
     def _status(self) -> Status:
-        return Status(self._waiting, Snapshot()) if self._waiting else self._process.status()
+        return Status(self._waiting, Snapshot()) if self._waiting else self._service.status()
 
     def _take_signals(self) -> None:
         def on_stop(signum: int, frame: FrameType | None) -> None:
-            # The next one ends the process at once, even one that computes and never looks up.
+            # A second signal stops the process at once, even during a computation.
             for each in _STOPS:
                 signal.signal(each, signal.SIG_DFL)
             self._stopping = True
-            self._process.worker.stop()
+            self._service.worker.stop()
 
         for each in _STOPS:
             signal.signal(each, on_stop)
         gevent.signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
-        """Begin anew with the code as it is now, if that can be served."""
+        """Restart with the current code, if it can be served."""
         command = [sys.executable, *sys.orig_argv[1:], "--check"]
         checked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if self._stopping:
             return
         if checked.returncode:
-            log.error("not reloaded, the old code goes on: %s", checked.stderr.strip())
+            log.error(Line("reload: failed, the old code keeps serving", error=checked.stderr.strip()))
             return
-        log.info("reloading")
+        log.info(Line("reload: restarting"))
         self._again = True
-        self._process.worker.stop(returning=True)
+        self._service.worker.stop(returning=True)
 
 
 class _Supervised:
-    """The life of a process that is told what to do, and tells how it is. Signals are its supervisor's business."""
+    """The life of a supervised process: it receives commands and reports its status. The supervisor handles signals."""
 
-    def __init__(self, process: _Process, supervisor: socket.socket) -> None:
-        self._process = process
+    def __init__(self, service: _Service, supervisor: socket.socket) -> None:
+        self._service = service
         self._supervisor = supervisor
         self._serves = False
 
@@ -221,28 +220,28 @@ class _Supervised:
         listener = gevent.spawn(self._listen)
         listener.name = "callee-control"
         try:
-            self._process.wait_for_redis()
+            self._service.wait_for_redis()
             self._serves = True
-            self._process.worker.start()
-            self._tell(self._process.serving)
+            self._service.worker.start()
+            self._send(self._service.serving)
             with _every_second(self._report):
-                given_up = self._process.worker.run()
+                abandoned = self._service.worker.run()
             self._report()
         finally:
             listener.kill()
-        return given_up
+        return abandoned
 
     def _listen(self) -> None:
-        # Whatever comes means stop, and so does the end: the supervisor is gone.
+        # The only command is to stop. If the supervisor exits, the socket closes, which has the same effect.
         with suppress(OSError):
             self._supervisor.recv(1)
         if not self._serves:
-            os._exit(0)  # it waits for Redis, and has taken nothing
-        self._process.worker.stop()
+            os._exit(0)  # still waiting for Redis, without calls in flight
+        self._service.worker.stop()
 
     def _report(self) -> None:
-        self._tell(Report(*self._process.status()))
+        self._send(Report(*self._service.status()))
 
-    def _tell(self, message: Serving | Report) -> None:
+    def _send(self, message: Serving | Report) -> None:
         with suppress(OSError):
             self._supervisor.sendall(encode(message))

@@ -49,7 +49,11 @@ def formatter(format: str) -> logging.Formatter:
         # Python's own tracebacks: those of rich fill pages, and show the values of local variables.
         "text": [
             structlog.dev.ConsoleRenderer(
-                colors=False, pad_event_to=0, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+                colors=False,
+                pad_event_to=0,
+                pad_level=False,
+                sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,
             )
         ],
         "logfmt": [

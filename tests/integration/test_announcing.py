@@ -167,7 +167,7 @@ def test_a_rolling_restart_refuses_nothing(redis_url):
         load.flows()
         process.send_signal(signal.SIGHUP)
         line = ""
-        while "the old ones end" not in line:
+        while "new processes serve" not in line:
             line = process.stderr.readline()
         load.flows()
         counts = load.counts()

@@ -15,7 +15,6 @@ from callee import Callee, CallError, InvalidArguments, current_call, time_left
 from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.answer import Answer
-from juggler.callee.current import Call
 from juggler.callee.failures import InvalidResult
 from juggler.errors import InvalidValue
 
@@ -23,8 +22,8 @@ from juggler.errors import InvalidValue
 def run(function, text=b"null", **options):
     rpc = Callee()
     rpc.register("f", function, **{"whole": True, **options})
-    incoming = IncomingCall("conn", "msg", "f", text, time.monotonic() + 60, 0.25)
-    return answer.run(rpc["f"], Call(incoming, pytest.fail))
+    call = IncomingCall("conn", "msg", "f", text, time.monotonic() + 60, 0.25, pytest.fail)
+    return answer.run(rpc["f"], call)
 
 
 @pytest.mark.parametrize("text", [b"null", b'{"a":[1,2.5,"x",true]}', '"ünï ☃"'.encode(), b"12345678901234567890123"])
@@ -55,7 +54,9 @@ def test_results_of_many_kinds_can_be_sent(value, text):
     ids=["nan", "inf", "bytes", "set", "object", "nested-nan"],
 )
 def test_a_result_that_json_cannot_carry_is_an_error_that_names_it(value):
-    with pytest.raises(InvalidResult, match=r"the function's result cannot be sent: .*(NaN|bytes|set|object)"):
+    with pytest.raises(
+        InvalidResult, match=r"the function's result cannot be encoded as JSON: .*(NaN|bytes|set|object)"
+    ):
         run(lambda _: value)
 
 
@@ -83,7 +84,7 @@ def test_a_raw_function_gets_the_call_and_may_write_json_itself():
 
 
 def test_json_that_is_none_is_an_error():
-    with pytest.raises(InvalidResult, match="the function's result cannot be sent: not a JSON value"):
+    with pytest.raises(InvalidResult, match="the function's result cannot be encoded as JSON: not a JSON value"):
         run(lambda _: msgspec.Raw(b"[1"))
 
 
@@ -176,5 +177,5 @@ def test_a_traceback_begins_in_the_function():
     # Without the frames of this test and of its `run`.
     raised.value.__traceback__ = raised.value.__traceback__.tb_next.tb_next
     assert "thunk.run(call)" in traceback.format_exception(raised.value)[1]
-    shown = traceback.extract_tb(answer.without_our_part(raised.value).__traceback__)
+    shown = traceback.extract_tb(answer.without_library_frames(raised.value).__traceback__)
     assert [frame.name for frame in shown] == ["outer", "inner"]

@@ -105,7 +105,7 @@ def test_arrays_go_by_position_objects_by_name_and_the_rest_is_the_only_one(func
         (add, [], "a: missing (the parameters are a, b)"),
         (add, None, "a: Expected int, got null"),
         (add, {"b": 1}, "a: missing (the parameters are a, b)"),
-        (add, {"a": 1, "x": 1}, "x: there is no such parameter (the parameters are a, b)"),
+        (add, {"a": 1, "x": 1}, "x: unknown parameter (the parameters are a, b)"),
         (nothing, [1], "expected no arguments, got 1"),
         (nothing, 1, "expected no arguments, got 1"),
         (lambda *, key: key, [], "key: missing (the parameters are key)"),
@@ -214,7 +214,7 @@ def test_what_no_json_makes_is_refused_when_it_is_bound(wanted):
         return argument
 
     function.__annotations__ = {"argument": wanted}
-    with pytest.raises(TypeError, match="f: parameter argument: no JSON makes a value of "):
+    with pytest.raises(TypeError, match="f: parameter argument: JSON does not support the type "):
         Binding("f", function)
 
 
@@ -222,7 +222,7 @@ def test_an_annotation_that_names_nothing_is_refused():
     def function(argument: Nonsense) -> None:  # noqa: F821
         pass
 
-    with pytest.raises(TypeError, match="f: an annotation cannot be understood: name 'Nonsense' is not defined"):
+    with pytest.raises(TypeError, match="f: cannot evaluate an annotation: name 'Nonsense' is not defined"):
         Binding("f", function)
 
 

@@ -77,7 +77,7 @@ def test_a_decorator_without_a_uri_says_what_is_missing():
     [
         ({"pool": "fibre"}, "x: pool: expected 'thread', 'process' or None, got 'fibre'"),
         ({"deadline": "ignore"}, "x: deadline: expected 'inform' or 'enforce', got 'ignore'"),
-        ({"deadline": "enforce", "pool": "thread"}, "x: deadline='enforce' needs pool='process' or none"),
+        ({"deadline": "enforce", "pool": "thread"}, "x: deadline='enforce' needs pool='process' or no pool"),
         ({"raw": True, "whole": True}, "x: expected raw or whole, got both"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_function_that_cannot_be_called_is_found_out_by_a_check():
         pass
 
     rpc.register("odd", odd)
-    with pytest.raises(ConfigError, match="odd: parameter value: no JSON makes a value of complex"):
+    with pytest.raises(ConfigError, match="odd: parameter value: JSON does not support the type complex"):
         rpc.check()
 
 

@@ -1,25 +1,25 @@
-"""Where functions run: in greenlets, in threads, or in processes. One kind a file, all with the same few methods."""
+"""Where functions run: greenlets, threads or processes. One module for each kind, with the interface of `Runner`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from juggler.broker import IncomingCall
 from juggler.callee.answer import Answer
-from juggler.callee.current import Call
 from juggler.callee.thunk import Thunk
 
 
 class Runner(ABC):
-    """Runs thunks; greenlets share it."""
+    """Runs functions. Greenlets may share it."""
 
     @abstractmethod
-    def run(self, thunk: Thunk, call: Call) -> Answer:
-        """Run a function and return its answer. The calling greenlet waits; when it is killed, the function ends.
+    def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
+        """Run a function and return its answer. Blocks the calling greenlet; killing that greenlet stops the function.
 
         Raises:
-            callee.errors.TimeIsUp: it was ended, as it took too long.
-            BaseException: whatever the function raises.
+            callee.errors.TimeIsUp: the function was stopped at its deadline or time limit.
+            BaseException: any exception of the function.
         """
 
-    def close(self) -> None:  # noqa: B027  # not every kind keeps something
+    def close(self) -> None:  # noqa: B027  # not every kind holds resources
         """Release threads or processes. Idempotent."""

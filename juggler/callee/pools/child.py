@@ -1,7 +1,7 @@
-"""A process of a pool: imports the callee, and runs one call at a time until its worker ends.
+"""A pool process: imports the callee and runs one call after the other until its worker exits.
 
-``python -m callee.pools.child FD MODULE:OBJECT``, which only `callee.pools.processes` does. Not patched: it has no
-greenlets.
+`juggler.callee.pools.processes` starts it as ``python -m juggler.callee.pools.child FD MODULE:OBJECT``. It is not
+monkey-patched: it has no greenlets.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 from io import BufferedReader
 from types import FrameType
 
 from juggler.broker import IncomingCall
 from juggler.callee import answer
-from juggler.callee.current import Call
 from juggler.callee.failures import CallError
 from juggler.callee.pools import wire
 from juggler.callee.registry import Callee, load_callee
@@ -29,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Child:
-    """The loop of such a process."""
+    """The loop of a pool process."""
 
     def __init__(self, callee: Callee, peer: socket.socket) -> None:
         self._callee = callee
@@ -37,41 +35,41 @@ class Child:
         self._reader: BufferedReader = peer.makefile("rb")
 
     def run(self) -> None:
-        """Run calls until the worker is gone."""
+        """Run calls until the worker closes the connection."""
         self._peer.sendall(wire.encode(wire.Ready()))
-        while isinstance(task := wire.receive(self._reader.read), wire.Task):
-            self._peer.sendall(wire.encode(self._run(task)))
+        while isinstance(call := wire.receive(self._reader.read), IncomingCall):
+            self._peer.sendall(wire.encode(self._run(call)))
 
-    def _run(self, task: wire.Task) -> wire.Message:
-        deadline = time.monotonic() + task.time_left
-        incoming = IncomingCall(task.conn_uuid, task.msg_uuid, task.uri, task.args, deadline, task.waited)
+    def _run(self, call: IncomingCall) -> wire.Message:
+        call.publisher = self._publish
         try:
-            done = answer.run(self._callee[task.uri], Call(incoming, self._publish))
+            done = answer.run(self._callee[call.uri], call)
         except BaseException as error:
             return wire.Raised(
                 answer.error(error).args,
-                answer.error(error, task.msg_uuid, mask=True).args,
+                answer.error(error, call.msg_uuid, mask=True).args,
                 isinstance(error, CallError),
-                _traceback(error),
+                _encodable(answer.text_of(error)),
+                _encodable("".join(traceback.format_exception(answer.without_library_frames(error)))),
             )
         return wire.Done(*done)
 
     def _publish(self, channel: str, args: bytes) -> None:
         self._peer.sendall(wire.encode(wire.Publish(channel, args)))
-        told = wire.receive(self._reader.read)
-        if not isinstance(told, wire.Published):
-            raise BrokerUnavailable("the worker is gone")
-        if told.code is not None:
-            raise BrokerError(told.reason, told.code)
+        reply = wire.receive(self._reader.read)
+        if not isinstance(reply, wire.Published):
+            raise BrokerUnavailable("the worker has exited")
+        if reply.code is not None:
+            raise BrokerError(reply.reason, reply.code)
 
 
-def _traceback(error: BaseException) -> str:
-    text = "".join(traceback.format_exception(answer.without_our_part(error)))
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot represent."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
-    """Do nothing at a signal. Unlike SIG_IGN, programs that are started from here do not inherit it."""
+    """Ignore a signal. Unlike SIG_IGN, child processes do not inherit this."""
 
 
 def _default_signals() -> None:
@@ -79,8 +77,8 @@ def _default_signals() -> None:
         signal.signal(each, signal.SIG_DFL)
 
 
-def _end_with_worker(descriptor: int) -> None:
-    """End when the worker has, even in the middle of a computation."""
+def _exit_with_worker(descriptor: int) -> None:
+    """Exit when the worker does, even in the middle of a computation."""
     poll = select.poll()
     poll.register(descriptor, select.POLLHUP)
     while True:
@@ -89,7 +87,7 @@ def _end_with_worker(descriptor: int) -> None:
 
 
 def main() -> None:
-    # The worker decides when it ends: those who stop it may signal the whole group.
+    # The worker decides when this process exits; a signal may go to the whole process group.
     for each in SIGNALS:
         signal.signal(each, _ignore)
     os.register_at_fork(after_in_child=_default_signals)
@@ -98,13 +96,13 @@ def main() -> None:
         callee = load_callee(name)
     except ConfigError as error:
         sys.exit(f"juggler-callee: {error}")
-    threading.Thread(target=_end_with_worker, args=(int(descriptor),), daemon=True).start()
+    threading.Thread(target=_exit_with_worker, args=(int(descriptor),), daemon=True).start()
     with socket.socket(fileno=int(descriptor)) as peer:
-        peer.setblocking(True)  # gevent has made it otherwise
+        peer.setblocking(True)  # gevent made it non-blocking in the worker
         try:
             Child(callee, peer).run()
         except OSError:
-            os._exit(1)  # the worker is gone: nobody is to be told
+            os._exit(1)  # the worker has exited
 
 
 if __name__ == "__main__":

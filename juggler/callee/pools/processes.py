@@ -1,4 +1,4 @@
-"""Functions that run in processes: for what computes. Each runs one call at a time, and is killed if that must end."""
+"""Functions that run in processes: those that compute. Each process runs one call, and is killed to stop it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 import gevent
 from gevent import socket
 from gevent import subprocess as cooperative
 
+from juggler.broker import IncomingCall, PublishArgs
 from juggler.callee.answer import Answer
-from juggler.callee.current import Call
 from juggler.callee.failures import ProcessDied
 from juggler.callee.pools import Runner, wire
 from juggler.callee.pools.limits import limit_of
 from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError
+from juggler.process.backoff import pauses
+from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.callee")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a process is started again that died before it was ready: they double from the first."""
+"""Backoff, in seconds, after a process that exited before it was ready."""
 
-END_TIMEOUT = 2.0
+EXIT_TIMEOUT = 2.0
 
 
 class _Process:
-    """A process, and the socket to it."""
+    """A pool process and the socket to it."""
 
     def __init__(self, source: str) -> None:
         self.peer, theirs = socket.socketpair()
@@ -41,10 +42,10 @@ class _Process:
                 stdin=subprocess.DEVNULL,
             )
         self._reader = self.peer.makefile("rb")
-        # Not only when the socket ends: a process that it has forked may hold that open.
-        self._process.rawlink(self._on_end)
+        # The end of the stream is not enough: a process that the function forked may keep the socket open.
+        self._process.rawlink(self._on_exit)
 
-    def _on_end(self, _: object) -> None:
+    def _on_exit(self, _: object) -> None:
         with suppress(OSError):
             self.peer.shutdown(socket.SHUT_RD)
 
@@ -58,32 +59,36 @@ class _Process:
         return pid
 
     def send(self, message: wire.Message) -> None:
-        """Send a message. Raises `ProcessDied` when nobody reads it any more."""
+        """Send a message.
+
+        Raises:
+            ProcessDied: the process has exited.
+        """
         try:
             self.peer.sendall(wire.encode(message))
         except OSError:
-            raise self._death() from None
+            raise self._died() from None
 
     def receive(self) -> wire.Message:
         """Return the next message.
 
         Raises:
-            ProcessDied: there is none.
+            ProcessDied: the process has exited.
         """
         try:
             message = wire.receive(self._reader.read)
         except OSError:
             message = None
         if message is None:
-            raise self._death()
+            raise self._died()
         return message
 
-    def _death(self) -> ProcessDied:
-        return ProcessDied(f"the process in which the function ran has died ({self._how_it_ended()})")
+    def _died(self) -> ProcessDied:
+        return ProcessDied(f"the process running the function exited unexpectedly ({self._exit_status()})")
 
-    def _how_it_ended(self) -> str:
+    def _exit_status(self) -> str:
         try:
-            code = self._process.wait(timeout=END_TIMEOUT)
+            code = self._process.wait(timeout=EXIT_TIMEOUT)
         except cooperative.TimeoutExpired:
             return "it closed its connection"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -93,50 +98,45 @@ class _Process:
         self.close()
 
     def close(self) -> None:
-        """Let it end, and wait until it has; one that still runs a call is killed."""
+        """Close the connection and wait for the process to exit. Kill it if it does not."""
         self._reader.close()
         self.peer.close()
         try:
-            self._process.wait(timeout=END_TIMEOUT)
+            self._process.wait(timeout=EXIT_TIMEOUT)
         except cooperative.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
 
 class ProcessRunner(Runner):
-    """See `Runner`. Processes are started when they are needed, and kept."""
+    """See `Runner`. Processes start when they are first needed, and are reused."""
 
     def __init__(
-        self,
-        source: str,
-        publish: Callable[[str, bytes], None],
-        *,
-        time_limit: float | None = None,
-        mask: bool = False,
+        self, source: str, publish: PublishArgs, *, time_limit: float | None = None, mask: bool = False
     ) -> None:
-        """Make a runner without processes.
+        """Create a pool without processes.
 
         Args:
-            source: where the processes find the callee, as ``MODULE:OBJECT``.
-            publish: publishes for them.
-            time_limit: seconds after which a call is ended.
-            mask: hide from callers what was raised.
+            source: the callee as ``MODULE:OBJECT``, from which the processes import it.
+            publish: publishes the events of functions.
+            time_limit: maximum run time of a function, in seconds; ``None`` means no limit.
+            mask: hide exceptions from callers.
         """
         self._source = source
         self._publish = publish
         self._time_limit = time_limit
         self._mask = mask
         self._idle: list[_Process] = []
-        self._pause = FIRST_PAUSE
+        self._pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE)
 
-    def run(self, thunk: Thunk, call: Call) -> Answer:
+    def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
         process = self._take()
         limit = limit_of(thunk, call, self._time_limit)
         timeout = None if limit is None else gevent.Timeout.start_new(*limit)
         try:
             answer = self._run(process, call)
         except BaseException:
-            # Whatever it does now, nobody wants it.
+            # The process may still run the function.
             process.kill()
             raise
         finally:
@@ -146,7 +146,7 @@ class ProcessRunner(Runner):
         return answer
 
     def _take(self) -> _Process:
-        """Return a process that waits for work; one that has died while it waited costs no call."""
+        """Return an idle process. Processes that exited while idle are skipped, so they cost no call."""
         while self._idle:
             process = self._idle.pop()
             if not process.is_dead:
@@ -154,8 +154,9 @@ class ProcessRunner(Runner):
             process.close()
         return self._start()
 
-    def _run(self, process: _Process, call: Call) -> Answer:
-        process.send(wire.Task(call.conn_uuid, call.msg_uuid, call.uri, call.args, call.time_left(), call.waited))
+    def _run(self, process: _Process, call: IncomingCall) -> Answer:
+        # The deadline is valid in the process: `time.monotonic` is system-wide.
+        process.send(call)
         while True:
             message = process.receive()
             if isinstance(message, wire.Publish):
@@ -174,11 +175,12 @@ class ProcessRunner(Runner):
             return wire.Published(BrokerError.code, str(error))
         return wire.Published()
 
-    def _failed(self, call: Call, raised: wire.Raised) -> Answer:
+    def _failed(self, call: IncomingCall, raised: wire.Raised) -> Answer:
+        line = Line("call: failed", uri=call.uri, call=call.msg_uuid, error=raised.message)
         if raised.for_caller:
-            log.info("call %s of %r failed: %s", call.msg_uuid, call.uri, raised.args.decode())
+            log.info(line)
         else:
-            log.error("call %s of %r failed\n%s", call.msg_uuid, call.uri, raised.traceback.rstrip())
+            log.error(line, exc_info=_RemoteTraceback(raised.traceback))
         hidden = self._mask and not raised.for_caller
         return Answer(raised.masked if hidden else raised.args, True)
 
@@ -189,18 +191,25 @@ class ProcessRunner(Runner):
             process.receive()
         except ProcessDied as error:
             process.kill()
-            log.error("a process of the pool died before it was ready, the next one is started in %g s", self._pause)
-            gevent.sleep(self._pause)
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            raise ProcessDied(f"no process could be started for the function: {error}") from None
+            pause = next(self._pauses)
+            log.error(Line("pool: process exited before it was ready", pid=process.pid, retry_in=pause))
+            gevent.sleep(pause)
+            raise ProcessDied(f"cannot start a process for the function: {error}") from None
         except BaseException:
             process.kill()
             raise
-        self._pause = FIRST_PAUSE
-        log.info("process %d of the pool is ready after %.2g s", process.pid, time.monotonic() - began)
+        self._pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        log.info(Line("pool: process ready", pid=process.pid, seconds=time.monotonic() - began))
         return process
 
     def close(self) -> None:
         for process in self._idle:
             process.close()
         self._idle.clear()
+
+
+class _RemoteTraceback(Exception):
+    """A traceback from a pool process, for loggers."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0].rstrip()}"

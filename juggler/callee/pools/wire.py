@@ -1,4 +1,7 @@
-"""What a worker and the processes of its pool tell each other: frames of a length and a message. PURE."""
+"""Messages between a worker and its pool processes: MessagePack with a length prefix. PURE.
+
+The worker sends an `IncomingCall` or `Published`, a process sends the others.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +10,55 @@ from collections.abc import Callable
 
 import msgspec
 
+from juggler.broker import IncomingCall
+
 LENGTH = struct.Struct("!I")
 
 
 class Ready(msgspec.Struct, tag=True):
-    """The process has imported the callee and waits for work."""
-
-
-class Task(msgspec.Struct, tag=True):
-    """A call to be run. ``time_left`` is in seconds; the rest is as in `juggler.broker.IncomingCall`."""
-
-    conn_uuid: str
-    msg_uuid: str
-    uri: str
-    args: bytes
-    time_left: float
-    waited: float
+    """The process has imported the callee and can run calls."""
 
 
 class Publish(msgspec.Struct, tag=True):
-    """The function publishes something; it waits for `Published`."""
+    """The function publishes an event and blocks until `Published`."""
 
     channel: str
     args: bytes
 
 
 class Published(msgspec.Struct, tag=True):
-    """It is published, or not: then ``code`` and ``reason`` are those of a `juggler.errors.BrokerError`."""
+    """The event was published. If not, ``code`` and ``reason`` are those of a `juggler.errors.BrokerError`."""
 
     code: int | None = None
     reason: str = ""
 
 
 class Done(msgspec.Struct, tag=True):
-    """The function has returned. See `callee.answer.Answer`."""
+    """The function returned. The fields are those of `juggler.callee.answer.Answer`."""
 
     args: bytes
     failed: bool | None
 
 
 class Raised(msgspec.Struct, tag=True):
-    """The function has raised something.
+    """The function raised an exception.
 
     Attributes:
         args: the error for the caller, as JSON text.
-        masked: the same without what was raised.
-        for_caller: whether it is a `callee.errors.CallError`.
-        traceback: for the log.
+        masked: the same error without the exception.
+        for_caller: whether the exception is a `callee.CallError`.
+        message: text of the exception, for the log.
+        traceback: formatted traceback, for the log.
     """
 
     args: bytes
     masked: bytes
     for_caller: bool
+    message: str
     traceback: str
 
 
-Message = Ready | Task | Publish | Published | Done | Raised
+Message = Ready | IncomingCall | Publish | Published | Done | Raised
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 
@@ -74,7 +70,11 @@ def encode(message: Message) -> bytes:
 
 
 def receive(read: Callable[[int], bytes]) -> Message | None:
-    """Read a message, with a function that reads exactly so many bytes, or less at the end; ``None`` at the end."""
+    """Read one message; return ``None`` at the end of the stream.
+
+    Args:
+        read: reads exactly the given number of bytes, or fewer at the end of the stream.
+    """
     head = read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.answer import Answer
-from juggler.callee.current import Call
 from juggler.callee.pools.greenlets import GreenletRunner
 from juggler.callee.thunk import Thunk
 from juggler.client.state import result_value
@@ -75,7 +74,7 @@ class Caller:
         if thunk is None:
             raise Nacked(NackCode.NOT_FOUND, f"no function is registered for {uri}")
         deadline = time.monotonic() + timeout
-        call = Call(IncomingCall(new_uuid(), new_uuid(), uri, encode_args(args), deadline), self._publish)
+        call = IncomingCall(new_uuid(), new_uuid(), uri, encode_args(args), deadline, publisher=self._publish)
         raised: BaseException | None = None
         try:
             found = self._runner.run(thunk, call)
