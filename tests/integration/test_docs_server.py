@@ -1,4 +1,4 @@
-"""docs/server.md: its code runs and does what the page says; its tables name real options and defaults."""
+"""Run the code of docs/server.md, and compare its tables with the real options and defaults."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def options_in(section: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("section", "known"),
     [
-        ("`Server`, in full", {*inspect.signature(Server).parameters, *SERVER_DEFAULTS}),
-        ("`WebSocketOptions`, given as", {field.name for field in fields(WebSocketOptions)}),
+        ("`Server` (its docstring", {*inspect.signature(Server).parameters, *SERVER_DEFAULTS}),
+        ("`WebSocketOptions`, passed as", {field.name for field in fields(WebSocketOptions)}),
         ("\n`Application`:", inspect.signature(Application).parameters.keys()),
     ],
 )
@@ -79,6 +79,6 @@ def test_the_options_of_the_page_exist(section, known):
 
 
 def test_the_defaults_of_the_page_are_the_real_ones():
-    for name, shown in options_in("`Server`, in full").items():
+    for name, shown in options_in("`Server` (its docstring").items():
         number = float(re.match(r"[\d,]+", shown).group().replace(",", ""))
         assert SERVER_DEFAULTS[name] == number * (1024 * 1024 if "MiB" in shown else 1), name

@@ -1,4 +1,4 @@
-"""The README's commands and code blocks, run as they stand, against the demo. Only addresses are put in."""
+"""Run the README's commands and code blocks against the demo. Only the addresses are replaced."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ TIMEOUT = 100
 URL_SHOWN = "ws://127.0.0.1:9000/ws"
 REDIS_SHOWN = "redis://127.0.0.1:41234"
 BIND_SHOWN = "127.0.0.1:8000"
+PRODUCTION_REDIS_SHOWN = "redis://127.0.0.1:6379"
 
 NOT_RUN_HERE = {"make demo"}
 
@@ -53,7 +54,7 @@ class Demo(NamedTuple):
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # An empty REDIS_URL is none: the demo then starts a Redis of its own.
+        # With an empty REDIS_URL the demo starts its own Redis.
         return {**os.environ, "PATH": path, "JUGGLER_URL": self.url, "REDIS_URL": self.redis_url}
 
     @contextmanager
@@ -97,8 +98,7 @@ def demo(tmp_path_factory) -> Iterator[Demo]:
 
 @pytest.fixture(scope="module")
 def greeting(demo: Demo) -> Iterator[None]:
-    (line,) = [line for line in SHELL if line.startswith("juggler-callee")]
-    assert REDIS_SHOWN in line
+    (line,) = [line for line in SHELL if REDIS_SHOWN in line]
     with demo.running(line.replace(REDIS_SHOWN, demo.redis_url)) as process:
         assert process.stdout.readline().startswith("serving greet")
         yield
@@ -125,9 +125,9 @@ def test_its_commands(demo, greeting, line, output):
 
 
 def test_no_command_is_forgotten():
-    known = ("juggler call ", "juggler pub ", "juggler-callee ", "gunicorn ")
+    known = ("juggler call ", "juggler pub ", "juggler-callee ", "juggler server ", "gunicorn ")
     assert [line for line in SHELL if line not in NOT_RUN_HERE and not line.startswith(known)] == []
-    assert len([line for line in SHELL if line.startswith("juggler ")]) == 4
+    assert len([line for line in SHELL if line.startswith(("juggler ", "juggler-callee "))]) == 7
     assert len(blocks("python")) == 3
 
 
@@ -139,20 +139,31 @@ def test_its_client(demo, greeting):
     assert demo.run(f"{sys.executable} program.py") == "hello, world\n{'text': 'hello'}\n"
 
 
+def greeting_from(bind: str) -> str:
+    try:
+        with Client(f"ws://{bind}/ws") as client:
+            return client.call("greet", "there", timeout=5)
+    except ConnectionClosed:
+        return ""
+
+
 def test_its_application_under_gunicorn(demo, greeting):
     (line,) = [line for line in SHELL if line.startswith("gunicorn")]
     assert BIND_SHOWN in line
     bind = f"127.0.0.1:{free_port()}"
-
-    def call() -> str:
-        try:
-            with Client(f"ws://{bind}/ws") as client:
-                return client.call("greet", "gunicorn", timeout=5)
-        except ConnectionClosed:
-            return ""
-
     with demo.running(line.replace(BIND_SHOWN, bind)):
-        assert eventually(call, timeout=TIMEOUT) == "hello, gunicorn"
+        assert eventually(lambda: greeting_from(bind), timeout=TIMEOUT) == "hello, there"
+
+
+def test_its_commands_for_production(demo):
+    server, callee = [line for line in SHELL if PRODUCTION_REDIS_SHOWN in line]
+    bind = f"127.0.0.1:{free_port()}"
+    with (
+        demo.running(server.replace(PRODUCTION_REDIS_SHOWN, demo.redis_url).replace(BIND_SHOWN, bind)),
+        demo.running(callee.replace(PRODUCTION_REDIS_SHOWN, demo.redis_url)) as process,
+    ):
+        assert process.stdout.readline().startswith("serving greet")
+        assert eventually(lambda: greeting_from(bind), timeout=TIMEOUT) == "hello, there"
 
 
 def test_its_links_lead_somewhere():
