@@ -5,14 +5,14 @@ import os
 bind = os.environ.get("BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("WORKERS", "2"))
 worker_class = "juggler.worker.GeventWorker"
-# Sockets of one worker; as many as Server(max_connections=...) lets in, or more.
+# Maximum sockets per worker; at least Server(max_connections=...).
 worker_connections = 10_000
-# Connections that wait to be accepted; net.core.somaxconn has to be as high.
+# Size of the accept queue; net.core.somaxconn must be at least as high.
 backlog = 2048
-# Calls under way have this long, less a second, when a worker is stopped.
+# Seconds to drain calls in flight when a worker stops, plus one.
 graceful_timeout = 30
 accesslog = "-"
-# Each worker loads the application itself, so that HUP loads a new one.
+# Each worker imports the application itself, so that SIGHUP reloads it.
 preload_app = False
-# A socket for gunicornc would be put into the home directory, which the unit protects.
+# The socket for gunicornc would be in the home directory, which the systemd unit protects.
 control_socket_disable = True
