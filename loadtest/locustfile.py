@@ -1,6 +1,6 @@
 """All scenarios, for locust: ``locust -f loadtest/locustfile.py --host ws://127.0.0.1:9000/ws [CLASS ...]``.
 
-Name user classes, or tags with ``--tags``; without either it is the mixed scenario. docs/load-testing.md tells more.
+Name user classes, or tags with ``--tags``. Default: the mixed scenario. See docs/load-testing.md.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# locust has imported itself, and looks for the rest where it was started.
+# locust imports this file by its path; the package may not be importable from the current directory.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from locust import events
 
-from loadtest.locust import options  # noqa: F401  # adds them
-from loadtest.locust.choice import chosen
+from loadtest.locust import options  # noqa: F401  # adds the options
 from loadtest.locust.scenarios.fanout import FanoutListener, FanoutPublisher  # noqa: F401
 from loadtest.locust.scenarios.idle import IdleUser  # noqa: F401
 from loadtest.locust.scenarios.mixed import MixedUser  # noqa: F401
 from loadtest.locust.scenarios.rpc import RpcClosed, RpcRate  # noqa: F401
 from loadtest.locust.scenarios.slow import QuickListener, SlowPublisher, SlowReader  # noqa: F401
 from loadtest.locust.scenarios.storm import StormUser  # noqa: F401
+from loadtest.locust.user_selection import select_users
 
 
 @events.init.add_listener
-def _choose(environment: Any, **_: Any) -> None:
+def _select(environment: Any, **_: Any) -> None:
     given = environment.parsed_options
     if not given.class_picker and not given.worker:
-        environment.user_classes = chosen(environment.user_classes, given.user_classes, given.tags or ())
+        environment.user_classes = select_users(environment.user_classes, given.user_classes, given.tags or ())

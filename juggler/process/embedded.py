@@ -119,6 +119,18 @@ class EmbeddedRedis:
         self._end_processes()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def restart(self, pause: float = 0.0) -> None:
+        """Kill the server, and start an empty one on the same port after ``pause`` seconds.
+
+        Raises:
+            ConfigError: it did not start.
+        """
+        self._end_processes()
+        time.sleep(pause)
+        self._launch()
+        if not self._wait_until_ready():
+            raise ConfigError(f"{self._command[0]} did not restart:\n{self._log_tail()}")
+
     def __enter__(self) -> EmbeddedRedis:  # noqa: PYI034 (typing.Self is of Python 3.11)
         return self
 

@@ -1,7 +1,7 @@
-"""What a call costs a callee, by kind of function: ``python -m loadtest.bench.callee [SECONDS [IN_FLIGHT]]``.
+"""CPU time of a call at the callee, by kind of function: ``python -m loadtest.bench.callee [SECONDS [IN_FLIGHT]]``.
 
-A caller in this process, ``juggler-callee`` in another, and a Redis. CPU time is that of the callee and of Redis, as
-Linux counts it. The kinds are measured in turn, several rounds, so that a noisy machine is noisy for all of them.
+The caller is in this process, ``juggler-callee`` in another one. The kinds are measured in turn, in several rounds, so
+that noise of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from juggler.broker import PendingCall  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.errors import BrokerError  # noqa: E402
 from juggler.process.embedded import EmbeddedRedis  # noqa: E402
-from loadtest.bench.emitting import emit  # noqa: E402
-from loadtest.bench.process import cpu_seconds  # noqa: E402
+from loadtest.bench.harness.programs import emit  # noqa: E402
+from loadtest.procfs import cpu_seconds  # noqa: E402
 
 SECONDS = 1.0
 IN_FLIGHT = 100
@@ -51,12 +51,12 @@ def empty(value: Any = None) -> None:
 
 @rpc.register("typed")
 def typed(a: int, b: int, name: str = "") -> None:
-    """Check three arguments, and do nothing."""
+    """Validate three arguments."""
 
 
 @rpc.register("dataclass")
 def with_dataclass(item: Item) -> None:
-    """Convert one, and do nothing."""
+    """Convert an argument."""
 
 
 @rpc.register("raw", raw=True)
@@ -67,12 +67,12 @@ def raw(call: Call) -> msgspec.Raw:
 
 @rpc.register("thread", pool="thread")
 def in_thread() -> None:
-    """Do nothing, in a thread."""
+    """Run in a thread."""
 
 
 @rpc.register("process", pool="process")
 def in_process() -> None:
-    """Do nothing, in a process."""
+    """Run in a process."""
 
 
 KINDS = {
@@ -87,7 +87,7 @@ KINDS = {
 
 
 class _Caller(PendingCall):
-    """Calls again as soon as it is answered, as long as it is told to."""
+    """Calls again on each result until the load is over."""
 
     def __init__(self, load: _Load) -> None:
         self.owner = None
@@ -132,7 +132,7 @@ def _callee(url: str) -> Iterator[int]:
 
 
 def measure(url: str, pids: tuple[int, int], kind: str, in_flight: int, seconds: float) -> tuple[float, list[float]]:
-    """Return calls a second, and the CPU µs that one costs each of the processes."""
+    """Return calls a second, and the CPU time of one in µs for each process."""
     broker = RedisBroker(url)
     load = _Load(broker, *KINDS[kind])
     for _ in range(in_flight):

@@ -1,7 +1,7 @@
-"""What an idle connection of a juggler server costs in memory: ``python -m loadtest.bench.connection [CONNECTIONS]``.
+"""Memory of an idle connection in a server without Redis: ``python -m loadtest.bench.connection [CONNECTIONS]``.
 
-A connection that has only come, one that has subscribed, and one for which the greenlets for results and events run,
-as they do with a handler of the user's. The clients are in another process than the server.
+Three states: without requests, with a subscription, and with the two greenlets for results and events that a handler of
+your own needs. The server is in a process of its own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from juggler.server import Server  # noqa: E402
 from juggler.server.processing import chain, process_message  # noqa: E402
 from juggler.server.websocket import WebSocketHandler  # noqa: E402
 from juggler.wsgi import Application  # noqa: E402
-from loadtest.bench.emitting import emit  # noqa: E402
-from loadtest.bench.process import resident  # noqa: E402
+from loadtest.bench.harness.programs import emit  # noqa: E402
+from loadtest.procfs import resident  # noqa: E402
 
 CONNECTIONS = 2000
 WARM_UP = 100
@@ -56,7 +56,7 @@ REQUESTS = {
 
 
 def connect(port: int, requests: tuple[bytes, ...]) -> Any:
-    """Return a client whose requests are acknowledged."""
+    """Return a client socket whose requests have been acknowledged."""
     client = socket.create_connection(("127.0.0.1", port))
     client.sendall(HANDSHAKE)
     answer = b""
@@ -69,7 +69,7 @@ def connect(port: int, requests: tuple[bytes, ...]) -> Any:
 
 
 def kilobytes(state: str, count: int) -> float:
-    """Return what one more connection in this state costs the server, if it has ``count`` of them."""
+    """Return the memory in KB that each of ``count`` connections in a state adds to the server."""
     command = [sys.executable, "-m", "loadtest.bench.connection", "--serve", state]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         clients: list[Any] = []
@@ -87,9 +87,9 @@ def kilobytes(state: str, count: int) -> float:
 
 
 def serve(state: str) -> None:
-    """Run a server until it is terminated."""
+    """Run a server until SIGTERM."""
     broker = MemoryBroker()
-    # Any handler but the standard one makes the greenlets.
+    # Any handler but the standard one starts the greenlets.
     handler = chain(lambda last: lambda *message: last(*message)) if "greenlets" in state else process_message
     server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler, max_connections=None)
     http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None)
@@ -105,7 +105,7 @@ def main() -> None:
     count = int(sys.argv[1]) if sys.argv[1:] else CONNECTIONS
     for state in REQUESTS:
         cost = kilobytes(state, count)
-        print(f"connection, {state} ({count:,} of them): {cost:.1f} KB", flush=True)
+        print(f"connection, {state} ({count:,} connections): {cost:.1f} KB", flush=True)
         emit(f"connection, {state}", {"server KB": cost})
 
 

@@ -1,15 +1,16 @@
-"""``ladder``: what Redis alone can do, rung by rung up to a full call: how far we are from the ceiling."""
+"""``ladder``: Redis alone, step by step up to a complete call: the distance to the ceiling."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadtest.bench import benchmark, rpc
-from loadtest.bench.benchmark import Benchmark
-from loadtest.bench.load import Load, Sample, Spec
-from loadtest.bench.progress import Progress
-from loadtest.bench.report import Row, row_of
-from loadtest.bench.stack import CALLEE, LOAD, Stack
+from loadtest.bench import rpc
+from loadtest.bench.harness import benchmark
+from loadtest.bench.harness.benchmark import Benchmark
+from loadtest.bench.harness.load import Load, Sample, Spec
+from loadtest.bench.harness.measured_stack import CALLEE, LOAD, MeasuredStack
+from loadtest.bench.harness.progress import Progress
+from loadtest.bench.harness.report import Row, row_of
 
 RUNGS = {
     "Redis: LPUSH, BRPOP, both ways": {"json": False, "ttl": False},
@@ -20,26 +21,26 @@ FULL = "juggler: the whole call"
 
 
 def run(progress: Progress, *, connections: int, seconds: float, payload: int) -> Iterator[Row]:
-    """Calls over Redis's lists alone, then with JSON, then with keys for their time, then all of juggler.
+    """Calls over bare Redis lists, then with JSON, then with keys for their timeouts, then all of juggler.
 
-    The first rungs have a caller (load) and a callee, a process each, on bare sockets with a connection for each call
-    in flight. juggler shares connections between calls, and so may cost Redis less than the third rung does.
+    The first steps have a caller (load) and a callee, a process each, with a connection for each call in flight.
+    juggler shares connections between calls, and so may cost Redis less than the third step does.
     """
     for label, options in RUNGS.items():
-        # A Redis each: what a rung leaves in the lists means nothing to the next.
-        with Stack(server=False, callees=0) as stack:
-            progress.step(f"ladder: {label}, {connections:,} at a time, {seconds:g} s")
+        # A new Redis each time: what a step leaves in the lists must not reach the next one.
+        with MeasuredStack(server=False, callees=0) as stack:
+            progress.step(f"ladder: {label}, {connections:,} concurrently, {seconds:g} s")
             yield row_of(label, "calls", _measure(stack, connections, seconds, payload, options))
-    with Stack(server_options=rpc.options_of(connections)) as stack:
-        progress.step(f"ladder: {FULL}, {connections:,} at a time, {seconds:g} s")
+    with MeasuredStack(connections=connections) as stack:
+        progress.step(f"ladder: {FULL}, {connections:,} concurrently, {seconds:g} s")
         sample = rpc.measure(stack, connections=connections, seconds=seconds, args="x" * payload, generators=1)
         yield row_of(FULL, "calls", sample)
 
 
-def _measure(stack: Stack, connections: int, seconds: float, payload: int, options: dict[str, bool]) -> Sample:
+def _measure(stack: MeasuredStack, connections: int, seconds: float, payload: int, options: dict[str, bool]) -> Sample:
     common: Spec = {
         "connections": connections,
-        "redis_port": stack.redis_port,
+        "redis_port": stack.redis.port,
         "payload_bytes": payload,
         **options,
     }
@@ -50,7 +51,7 @@ def _measure(stack: Stack, connections: int, seconds: float, payload: int, optio
 
 BENCHMARK = Benchmark(
     "ladder",
-    "bare Redis, with JSON, with TTL keys, and the whole: how far the ceiling is",
+    "bare Redis, with JSON, with TTL keys, and all of juggler",
     [benchmark.connections(100), benchmark.seconds(3.0), benchmark.payload()],
     run,
 )

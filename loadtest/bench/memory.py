@@ -1,20 +1,19 @@
-"""``memory``: what one more connection, or subscriber, takes of a server's and Redis's memory."""
+"""``memory``: what one more connection or subscriber adds to the memory of server and Redis."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 
-from loadtest.bench import benchmark
-from loadtest.bench.benchmark import MOST_CONNECTIONS, Benchmark
-from loadtest.bench.load import Load, Spec, shares
-from loadtest.bench.progress import Progress
-from loadtest.bench.report import COST, Row
-from loadtest.bench.rpc import options_of
-from loadtest.bench.stack import Stack
+from loadtest.bench.harness import benchmark
+from loadtest.bench.harness.benchmark import MAX_CONNECTIONS, Benchmark
+from loadtest.bench.harness.load import Load, Spec, shares
+from loadtest.bench.harness.measured_stack import MeasuredStack
+from loadtest.bench.harness.progress import Progress
+from loadtest.bench.harness.report import COST, Row
 
 WARM_UP = 100
-"""Connections that come before: what is only needed once is not a connection's."""
+"""Connections opened before the first reading, so that one-time allocations do not count."""
 SETTLE_TIMEOUT = 3.0
 SETTLE_INTERVAL = 0.1
 SETTLED_BYTES = 1 << 16
@@ -23,19 +22,17 @@ STATES = {"idle connection": 0, "idle subscriber": 1}
 
 
 def run(progress: Progress, *, connections: int, generators: int, workers: int) -> Iterator[Row]:
-    """Resident memory of server and Redis for connections that do nothing, and for subscribers of a channel each.
+    """Resident memory of server and Redis for idle connections, and for subscribers of a channel each.
 
-    It is what has been added by that many more connections, divided by their number. µs are CPU time to make one, by
-    process.
+    KB are the memory added by these connections, divided by their number. µs are CPU time to open one, by process.
     """
     for label, channels in STATES.items():
-        progress.step(f"memory: {connections:,} times an {label}")
-        options = options_of(connections + WARM_UP, workers)
-        with Stack(workers=workers, callees=0, server_options=options) as stack:
+        progress.step(f"memory: {connections:,} x {label}")
+        with MeasuredStack(connections=connections + WARM_UP, workers=workers, callees=0) as stack:
             yield _measure(stack, label, channels, connections, generators)
 
 
-def _measure(stack: Stack, label: str, channels: int, connections: int, generators: int) -> Row:
+def _measure(stack: MeasuredStack, label: str, channels: int, connections: int, generators: int) -> Row:
     with Load(stack, [_spec(0, WARM_UP, channels)]):
         memory, cpu = settled(stack), stack.cpu()
         began, taken, specs = time.monotonic(), WARM_UP, []
@@ -55,11 +52,11 @@ def _measure(stack: Stack, label: str, channels: int, connections: int, generato
 
 def _spec(first: int, connections: int, channels: int) -> Spec:
     lists = [[number] * channels for number in range(first, first + connections)]
-    return {"role": "subscribe", "connections": connections, "channels": lists, "told_fds": [], "told_after": 0}
+    return {"role": "subscribe", "connections": connections, "channels": lists, "report_fds": [], "report_after": 0}
 
 
-def settled(stack: Stack) -> dict[str, float]:
-    """Return the memory when it no longer changes, or after some seconds."""
+def settled(stack: MeasuredStack) -> dict[str, float]:
+    """Return the memory by role once it no longer changes, or after `SETTLE_TIMEOUT`."""
     deadline = time.monotonic() + SETTLE_TIMEOUT
     last = stack.memory()
     while time.monotonic() < deadline:
@@ -75,7 +72,7 @@ BENCHMARK = Benchmark(
     "memory",
     "resident memory per idle connection and per idle subscriber",
     [
-        benchmark.number("--connections", 2000, "Connections that are counted.", most=MOST_CONNECTIONS),
+        benchmark.number("--connections", 2000, "Connections to measure.", most=MAX_CONNECTIONS),
         benchmark.generators(),
         benchmark.workers(),
     ],

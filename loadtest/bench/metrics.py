@@ -1,7 +1,4 @@
-"""What counting costs: CPU time of the calls that count, for a call's round trip and for an event delivered.
-
-``python -m loadtest.bench.metrics [REPETITIONS]``
-"""
+"""CPU time of the server's counters for a call and for an event: ``python -m loadtest.bench.metrics [REPETITIONS]``."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ import time
 from collections.abc import Callable
 
 from juggler.process.metrics import SLOW, Metrics
-from loadtest.bench.emitting import emit
+from loadtest.bench.harness.programs import emit
 
 
 def handled(metrics: Metrics, number: int) -> None:
-    """Count as `Connection._handle` does."""
+    """Count a handled message as the server does."""
     began = time.monotonic()
     if time.monotonic() - began > SLOW:
         metrics.slow[number] += 1
@@ -31,16 +28,16 @@ def round_trip(metrics: Metrics) -> None:
 
 
 def event(metrics: Metrics) -> None:
-    """Count an event delivered."""
+    """Count a delivered event."""
     metrics.written[10] += 1
 
 
 def nothing(metrics: Metrics) -> None:
-    """Count nothing: what the loop costs."""
+    """Count nothing, to measure the loop."""
 
 
 def microseconds(function: Callable[[Metrics], None], repetitions: int) -> float:
-    """Return the CPU time of a call, in microseconds."""
+    """Return the CPU time of one call of a function in microseconds."""
     metrics = Metrics()
     began = time.process_time()
     for _ in range(repetitions):
@@ -49,7 +46,7 @@ def microseconds(function: Callable[[Metrics], None], repetitions: int) -> float
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure and print a table."""
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
     loop = microseconds(nothing, repetitions)
     print(f"{'':20}{'us':>8}{'us/message':>12}")

@@ -1,8 +1,7 @@
-"""What the way through Redis costs, beside redis-py's own pool: ``python -m loadtest.bench.redis_link [SECONDS]``.
+"""The broker without websockets, compared with redis-py's pool: ``python -m loadtest.bench.redis_link [SECONDS]``.
 
-No websockets: a caller in this process, a callee in another, and a Redis. CPU time is that of each process, as Linux
-counts it. redis-py is used as it is meant to be: each greenlet takes a connection from the pool and waits for its
-result on it.
+The caller is in this process, the callee in another one. redis-py is used as usual: each greenlet takes a connection
+from the pool, and waits on it for its result.
 """
 
 from __future__ import annotations
@@ -32,25 +31,25 @@ from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.errors import BrokerError, ConfigError  # noqa: E402
 from juggler.process.embedded import EmbeddedRedis, free_port  # noqa: E402
 from juggler.process.uuids import new_uuid  # noqa: E402
-from loadtest.bench.emitting import emit  # noqa: E402
-from loadtest.bench.process import cpu_seconds  # noqa: E402
+from loadtest.bench.harness.programs import emit  # noqa: E402
+from loadtest.procfs import cpu_seconds  # noqa: E402
 
 SECONDS = 2.0
 ARGS = b'"' + b"x" * 100 + b'"'
 URI = "bench.echo"
 PUBLISHERS = 200
 IN_FLIGHT = (1, 20, 200, 2000)
-MOST_OF_THE_POOL = 200
-"""Calls under way with redis-py: each has a connection of its own."""
+MAX_POOL_CONNECTIONS = 200
+"""Calls in flight with redis-py, each of which has a connection of its own."""
 CHANNELS = 20_000
 SUBSCRIBERS = 500
 
 Running: TypeAlias = Callable[[], int]
-"""Returns how many operations are done by now."""
+"""Returns the number of operations so far."""
 
 
 class Bench:
-    """Measures what happens between a caller (this process), a callee and a Redis."""
+    """Measures operations and the CPU time of caller (this process), callee and Redis."""
 
     def __init__(self, redis_pid: int, seconds: float) -> None:
         self.callee_pid = 0
@@ -58,14 +57,14 @@ class Bench:
         self._seconds = seconds
 
     def measure(self, label: str, done: Running) -> None:
-        """Print what an operation costs while others run; ``done`` counts them."""
+        """Print the cost of one of the operations that run in the background; ``done`` counts them."""
         gevent.sleep(self._seconds / 4)
         before, count, started = self._cpu(), done(), time.perf_counter()
         gevent.sleep(self._seconds)
         self.show(label, done() - count, time.perf_counter() - started, before)
 
     def measure_once(self, label: str, count: int, run: Callable[[], object]) -> None:
-        """Print what one of ``count`` operations costs that ``run`` does."""
+        """Print the cost of one of the ``count`` operations of ``run``."""
         before, started = self._cpu(), time.perf_counter()
         run()
         self.show(label, count, time.perf_counter() - started, before)
@@ -85,7 +84,7 @@ class Bench:
 
 @contextmanager
 def greenlets(function: Callable[[], None], count: int) -> Iterator[None]:
-    """Call a function again and again, in several greenlets."""
+    """Call a function repeatedly in several greenlets."""
 
     def loop() -> None:
         while True:
@@ -99,7 +98,7 @@ def greenlets(function: Callable[[], None], count: int) -> Iterator[None]:
 
 
 def counted(function: Callable[[], object]) -> tuple[Callable[[], None], Running]:
-    """Return a function that also counts, and its count."""
+    """Return a function that counts its calls, and a function that returns the count."""
     count = 0
 
     def run() -> None:
@@ -114,7 +113,7 @@ def counted(function: Callable[[], object]) -> tuple[Callable[[], None], Running
 
 
 class Caller(PendingCall):
-    """Calls again as soon as it is answered, until the broker is closed."""
+    """Calls again on each result until the broker is closed."""
 
     __slots__ = ("_answered", "_broker")
 
@@ -148,19 +147,19 @@ class Listener(Subscriber):
         self.count += 1
 
 
-def ours(bench: Bench, url: str) -> None:
+def measure_juggler(bench: Bench, url: str) -> None:
     broker = RedisBroker(url)
     broker.connect()
     publish, published = counted(lambda: publish_to(broker, "bench"))
     with greenlets(publish, PUBLISHERS):
         bench.measure(f"juggler: PUBLISH, {PUBLISHERS} greenlets", published)
-    our_subscriptions(bench, broker)
+    juggler_subscriptions(bench, broker)
     broker.close()
     for in_flight in IN_FLIGHT:
-        our_rpc(bench, url, in_flight, "juggler: RPC")
+        juggler_rpc(bench, url, in_flight, "juggler: RPC")
 
 
-def our_rpc(bench: Bench, url: str, in_flight: int, label: str) -> None:
+def juggler_rpc(bench: Bench, url: str, in_flight: int, label: str) -> None:
     broker = RedisBroker(url)
     with callee_process(bench, "juggler", url):
         answer, answered = counted(lambda: None)
@@ -170,7 +169,7 @@ def our_rpc(bench: Bench, url: str, in_flight: int, label: str) -> None:
         broker.close()
 
 
-def our_subscriptions(bench: Bench, broker: RedisBroker) -> None:
+def juggler_subscriptions(bench: Bench, broker: RedisBroker) -> None:
     listener, done = Listener(), gevent.event.Event()
 
     def subscribe() -> None:
@@ -188,13 +187,13 @@ def our_subscriptions(bench: Bench, broker: RedisBroker) -> None:
 
 
 def publish_to(broker: RedisBroker, channel: str) -> None:
-    """Publish, and wait until Redis has confirmed it."""
+    """Publish an event, and wait until Redis has confirmed it."""
     done: gevent.event.AsyncResult = gevent.event.AsyncResult()
     broker.publish(channel, new_uuid(), ARGS, done.set)
     done.get()
 
 
-def our_callee(url: str) -> None:
+def juggler_callee(url: str) -> None:
     broker = RedisBroker(url)
     consumer = broker.calls([URI])
     print("ready", flush=True)
@@ -210,18 +209,18 @@ def pool(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, protocol=2, max_connections=10_000)
 
 
-def theirs(bench: Bench, url: str) -> None:
+def measure_redis_py(bench: Bench, url: str) -> None:
     client = pool(url)
     publish, published = counted(lambda: client.publish("bench", ARGS))
     with greenlets(publish, PUBLISHERS):
         bench.measure(f"redis-py: PUBLISH, {PUBLISHERS} greenlets", published)
-    their_subscriptions(bench, client)
+    redis_py_subscriptions(bench, client)
     for in_flight in IN_FLIGHT:
-        if in_flight <= MOST_OF_THE_POOL:
-            their_rpc(bench, url, in_flight)
+        if in_flight <= MAX_POOL_CONNECTIONS:
+            redis_py_rpc(bench, url, in_flight)
 
 
-def their_rpc(bench: Bench, url: str, in_flight: int) -> None:
+def redis_py_rpc(bench: Bench, url: str, in_flight: int) -> None:
     client, numbers = pool(url), itertools.count()
 
     def call() -> None:
@@ -238,7 +237,7 @@ def their_rpc(bench: Bench, url: str, in_flight: int) -> None:
     client.close()
 
 
-def their_subscriptions(bench: Bench, client: redis.Redis) -> None:
+def redis_py_subscriptions(bench: Bench, client: redis.Redis) -> None:
     with client.pubsub() as one:
 
         def subscribe() -> None:
@@ -264,7 +263,7 @@ def their_subscriptions(bench: Bench, client: redis.Redis) -> None:
         gevent.killall(spawned)
 
 
-def their_callee(url: str) -> None:
+def redis_py_callee(url: str) -> None:
     client = pool(url)
 
     def serve() -> None:
@@ -276,7 +275,7 @@ def their_callee(url: str) -> None:
             pipeline.lpush(f"results:{number}", payload).expire(f"results:{number}", 60).execute()
 
     print("ready", flush=True)
-    with greenlets(serve, MOST_OF_THE_POOL):
+    with greenlets(serve, MAX_POOL_CONNECTIONS):
         gevent.wait()
 
 
@@ -298,7 +297,7 @@ def callee_process(bench: Bench, kind: str, url: str) -> Iterator[None]:
 
 
 def tls(seconds: float) -> None:
-    """Measure over TLS, if there is a server that knows it."""
+    """Measure over TLS if a server on PATH supports it."""
     authority = trustme.CA()
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
@@ -310,15 +309,15 @@ def tls(seconds: float) -> None:
         options = ("--tls-port", str(port), "--tls-auth-clients", "no", *files)
         with suppress(ConfigError):
             server = stack.enter_context(EmbeddedRedis(binary, options=options))
-            our_rpc(
+            juggler_rpc(
                 Bench(server.pid, seconds), f"rediss://127.0.0.1:{port}?ssl_ca_certs={ca}", 200, "juggler: RPC, TLS"
             )
             return
-        print("juggler: RPC, TLS: not measured, as no redis-server with TLS is on PATH")
+        print("juggler: RPC, TLS: not measured: no redis-server with TLS on PATH")
 
 
 def cluster(seconds: float) -> None:
-    """Measure the ways of a cluster, on one node that has all slots: what it costs us, not how it scales."""
+    """Measure the code for clusters on one node with all slots: its cost, not how a cluster scales."""
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with EmbeddedRedis(options=options) as server:
         with redis.Redis.from_url(server.url, protocol=2) as client:
@@ -326,19 +325,19 @@ def cluster(seconds: float) -> None:
             while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                 gevent.sleep(0.01)
         url = server.url.replace("redis://", "redis+cluster://")
-        our_rpc(Bench(server.pid, seconds), url, 200, "juggler: RPC, cluster")
+        juggler_rpc(Bench(server.pid, seconds), url, 200, "juggler: RPC, cluster")
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
-        {"juggler": our_callee, "redis-py": their_callee}[sys.argv[2]](sys.argv[3])
+        {"juggler": juggler_callee, "redis-py": redis_py_callee}[sys.argv[2]](sys.argv[3])
         return
     seconds = float(sys.argv[1]) if sys.argv[1:] else SECONDS
     print(f"{'':<52}{'a second':>10}{'caller':>10}{'callee':>10}{'Redis':>10}  CPU µs each")
     with EmbeddedRedis() as server:
         bench = Bench(server.pid, seconds)
-        ours(bench, server.url)
-        theirs(bench, server.url)
+        measure_juggler(bench, server.url)
+        measure_redis_py(bench, server.url)
     tls(seconds)
     cluster(seconds)
 

@@ -1,4 +1,4 @@
-"""``scale``: whether a call or an event costs more when there are many connections, URIs or channels, or workers."""
+"""``scale``: how the cost of a call or event grows with connections, URIs and channels, and the gain of workers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from loadtest.bench import benchmark, fan, rpc
-from loadtest.bench.benchmark import MOST_CONNECTIONS, Benchmark
-from loadtest.bench.progress import Progress
-from loadtest.bench.report import Row, plural, row_of
-from loadtest.bench.stack import Stack
+from loadtest.bench import fan, rpc
+from loadtest.bench.harness import benchmark
+from loadtest.bench.harness.benchmark import MAX_CONNECTIONS, Benchmark
+from loadtest.bench.harness.measured_stack import MeasuredStack
+from loadtest.bench.harness.progress import Progress
+from loadtest.bench.harness.report import Row, plural, row_of
 
 CONNECTIONS = (100, 300, 1000, 3000, 5000)
 NAMES = (1, 10, 100, 1000, 10_000)
 WORKERS = (1, 2)
 HUNDRED = 100
-"""Connections, or events under way, where these are not what is varied."""
+"""Connections, or events in flight, where these are not varied."""
 
 
 def run(
@@ -30,11 +31,11 @@ def run(
     seconds: float,
     generators: int,
 ) -> Iterator[Row]:
-    """The cost of a call by the number of connections, then of URIs; that of an event by the number of channels.
+    """Cost of a call by number of connections and of URIs, cost of an event by number of channels, gain of workers.
 
-    Each connection has one call in flight. URIs are called, and channels published to, in turn, over 100 connections;
-    each channel has one subscriber. Last, the calls that several workers of a server do whose handler takes 300 µs of
-    CPU time for each. A number that is given replaces all numbers of its kind: --connections 100 --connections 5000.
+    Each connection has one call in flight. URIs are called and channels published to in turn, over 100 connections;
+    each channel has one subscriber. Workers are compared on a server whose handler takes 300 µs of CPU time for each
+    call. A number replaces the default numbers of its kind: --connections 100 --connections 5000.
     """
     if "connections" in only:
         yield from _connections(progress, sorted(connections), seconds, generators)
@@ -49,7 +50,7 @@ def run(
 
 
 def _connections(progress: Progress, counts: Sequence[int], seconds: float, generators: int) -> Iterator[Row]:
-    with Stack(server_options=rpc.options_of(max(counts))) as stack:
+    with MeasuredStack(connections=max(counts)) as stack:
         for count in counts:
             progress.step(f"scale: {plural(count, 'connection')}, {seconds:g} s")
             sample = rpc.measure(stack, connections=count, seconds=seconds, args="x" * 5, generators=generators)
@@ -58,14 +59,14 @@ def _connections(progress: Progress, counts: Sequence[int], seconds: float, gene
 
 def _uris(progress: Progress, count: int, seconds: float, generators: int) -> Row:
     progress.step(f"scale: {plural(count, 'URI')}, {seconds:g} s")
-    with Stack(delays=count) as stack:
+    with MeasuredStack(delays=count) as stack:
         uris = [f"test.delay.{number}" for number in range(count)]
         sample = rpc.measure(stack, connections=HUNDRED, seconds=seconds, uris=uris, args="0", generators=generators)
         return row_of(plural(count, "URI"), "done", sample, x=count, curve="URIs")
 
 
 def _channels(progress: Progress, counts: Sequence[int], seconds: float, generators: int) -> Iterator[Row]:
-    with Stack(callees=0) as stack:
+    with MeasuredStack(callees=0) as stack:
         for count in counts:
             progress.step(f"scale: {plural(count, 'channel')}, {seconds:g} s")
             samples = fan.to_one(
@@ -81,7 +82,7 @@ def _channels(progress: Progress, counts: Sequence[int], seconds: float, generat
 
 def _workers(progress: Progress, count: int, seconds: float, generators: int) -> Row:
     progress.step(f"scale: {plural(count, 'worker')}, {seconds:g} s")
-    with Stack(workers=count, app="loadtest.bench.busy:server") as stack:
+    with MeasuredStack(workers=count, app="loadtest.bench.busy_server:server") as stack:
         sample = rpc.measure(stack, connections=HUNDRED, seconds=seconds, generators=generators)
         return row_of(f"{plural(count, 'worker')}, busy", "done", sample, x=count, curve="workers")
 
@@ -90,14 +91,14 @@ KINDS = ("connections", "uris", "channels", "workers")
 
 BENCHMARK = Benchmark(
     "scale",
-    "cost of a call by numbers of connections and URIs, of an event by that of channels; gain of workers",
+    "cost of a call by connections and URIs, of an event by channels; gain of workers",
     [
-        benchmark.numbers("--connections", CONNECTIONS, "Numbers of connections.", most=MOST_CONNECTIONS),
+        benchmark.numbers("--connections", CONNECTIONS, "Numbers of connections.", most=MAX_CONNECTIONS),
         benchmark.numbers("--uris", NAMES, "Numbers of URIs.", most=100_000),
         benchmark.numbers("--channels", NAMES, "Numbers of channels.", most=100_000),
-        benchmark.numbers("--workers", WORKERS, "Numbers of processes of the server.", most=64),
+        benchmark.numbers("--workers", WORKERS, "Numbers of server processes.", most=64),
         click.Option(
-            ["--only"], type=click.Choice(KINDS), multiple=True, default=KINDS, help="What is varied; default: all."
+            ["--only"], type=click.Choice(KINDS), multiple=True, default=KINDS, help="Kind to vary. Default: all."
         ),
         benchmark.seconds(2.0),
         benchmark.generators(),

@@ -1,7 +1,7 @@
-"""What the websocket layer costs, beside stock gevent-websocket: ``python -m loadtest.bench.websocket [DIVISOR]``.
+"""The websocket layer, compared with stock gevent-websocket: ``python -m loadtest.bench.websocket [DIVISOR]``.
 
-Times are of the server's side alone: what its peer does is done outside of the measured time. Each is the median of
-many rounds. Memory is resident memory of a server process, per idle connection over TCP. A divisor makes it shorter.
+Times are medians of many rounds, of the server's side alone: the peer works outside the measured time. Memory is the
+resident memory of a server process per idle connection over TCP. A divisor reduces the number of rounds.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from websockets.frames import Frame, Opcode  # noqa: E402
 
 from juggler.errors import ConnectionClosed  # noqa: E402
 from juggler.server.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
-from loadtest.bench.emitting import emit  # noqa: E402
-from loadtest.bench.process import resident  # noqa: E402
+from loadtest.bench.harness.programs import emit  # noqa: E402
+from loadtest.procfs import resident  # noqa: E402
 
 SMALL = b"x" * 150
 LARGE = b"x" * 65536
@@ -65,8 +65,8 @@ def _widened(*sockets: Any) -> Any:
     return sockets
 
 
-class Ours:
-    """Our websocket on one end of a pair of sockets."""
+class Juggler:
+    """juggler's websocket on one end of a pair of sockets."""
 
     name = "juggler"
 
@@ -79,7 +79,7 @@ class Ours:
 
 
 class Stock:
-    """gevent-websocket's on one end of a pair of sockets."""
+    """gevent-websocket on one end of a pair of sockets."""
 
     name = "gevent-websocket"
 
@@ -93,7 +93,7 @@ class Stock:
     def _send(self, payload: bytes) -> None:
         self._websocket.send(payload, binary=False)
 
-    # It has no frames to be built once.
+    # It cannot reuse a frame.
     def send_frame(self, frame: bytes) -> None:
         self._websocket.send(SMALL, binary=False)
 
@@ -103,7 +103,7 @@ class Stock:
         self._sock.close()
 
 
-Kind = type[Ours] | type[Stock]
+Kind = type[Juggler] | type[Stock]
 
 
 @contextlib.contextmanager
@@ -118,7 +118,7 @@ def connected(kind: Kind, pair: Callable[[], tuple[Any, Any]]) -> Iterator[tuple
 
 
 def timed(rounds: int, count: int, prepare: Callable[[], object], run: Callable[[], object]) -> float:
-    """Return the median of ``rounds`` of ``run``, in microseconds for each of ``count``."""
+    """Return the median duration of ``run`` divided by ``count``, in microseconds."""
     times = []
     for _ in range(rounds):
         prepare()
@@ -129,7 +129,7 @@ def timed(rounds: int, count: int, prepare: Callable[[], object], run: Callable[
 
 
 def receiving(kind: Kind, pair: Callable[[], tuple[Any, Any]], payload: bytes, count: int, rounds: int) -> float:
-    """Receive texts that are there already, ``count`` at a time."""
+    """Receive ``count`` texts that have already arrived."""
     with connected(kind, pair) as (end, client):
         frames = client_frame(payload) * count
         receive = end.receive
@@ -142,7 +142,7 @@ def receiving(kind: Kind, pair: Callable[[], tuple[Any, Any]], payload: bytes, c
 
 
 def sending(kind: Kind, pair: Callable[[], tuple[Any, Any]], count: int, rounds: int) -> float:
-    """Send ``count`` small texts in one turn of the loop, and let them out."""
+    """Send ``count`` small texts in one turn of the event loop, and let it write them."""
     with connected(kind, pair) as (end, client):
         send = end.send
 
@@ -186,14 +186,14 @@ def delivering(kind: Kind, pair: Callable[[], tuple[Any, Any]], rounds: int) -> 
 
 
 def idle_kilobytes(kind: Kind, count: int = IDLE) -> float:
-    """Return the resident memory that an idle connection over TCP costs a server process, if it has so many."""
+    """Return the memory in KB that each of ``count`` idle connections over TCP adds to a server process."""
     command = [sys.executable, "-m", "loadtest.bench.websocket", "--serve", kind.name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         clients: list[Any] = []
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline())
-            # What is only needed once is not a connection's.
+            # One-time allocations do not count.
             clients.extend(_handshake(port) for _ in range(100))
             before = resident(server.pid)
             clients.extend(_handshake(port) for _ in range(count))
@@ -221,8 +221,8 @@ def _handshake(port: int) -> Any:
 
 
 def serve(name: str) -> None:
-    """Run a server that echoes, until it is terminated."""
-    if name == Ours.name:
+    """Run an echo server until SIGTERM."""
+    if name == Juggler.name:
         server = WSGIServer(("127.0.0.1", 0), echo, log=None, handler_class=WebSocketHandler)
     else:
         server = WSGIServer(("127.0.0.1", 0), stock_echo, log=None, handler_class=StockHandler)
@@ -248,7 +248,7 @@ def stock_echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def measurements(kind: Kind, divisor: int) -> Iterator[tuple[str, float]]:
     def rounds(most: int) -> int:
-        return max(1, most // (divisor if kind is Ours else 10 * divisor))
+        return max(1, most // (divisor if kind is Juggler else 10 * divisor))
 
     idle = max(1, IDLE // divisor)
     for where, pair in (("socketpair", unix_pair), ("TCP", tcp_pair)):
@@ -258,19 +258,19 @@ def measurements(kind: Kind, divisor: int) -> Iterator[tuple[str, float]]:
         yield f"send 150 B, alone, {where}: µs", sending(kind, pair, 1, rounds(5000))
         yield f"send 150 B, 10 in a turn, {where}: µs", sending(kind, pair, 10, rounds(1000))
         yield f"deliver 150 B to {PEERS} peers, each, {where}: µs", delivering(kind, pair, rounds(30))
-    yield f"idle connection ({idle:,} of them), TCP: KB", idle_kilobytes(kind, idle)
+    yield f"idle connection ({idle:,} connections), TCP: KB", idle_kilobytes(kind, idle)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2])
         return
-    print(f"{'':<50}{Ours.name:>12}{Stock.name:>20}")
+    print(f"{'':<50}{Juggler.name:>12}{Stock.name:>20}")
     divisor = int(sys.argv[1]) if sys.argv[1:] else 1
-    for (label, ours), (_, stock) in zip(measurements(Ours, divisor), measurements(Stock, divisor), strict=True):
-        print(f"{label:<50}{ours:>12.2f}{stock:>20.2f}", flush=True)
+    for (label, juggler), (_, stock) in zip(measurements(Juggler, divisor), measurements(Stock, divisor), strict=True):
+        print(f"{label:<50}{juggler:>12.2f}{stock:>20.2f}", flush=True)
         name, _, unit = label.rpartition(": ")
-        emit(name, {f"{Ours.name} {unit}": ours, f"{Stock.name} {unit}": stock})
+        emit(name, {f"{Juggler.name} {unit}": juggler, f"{Stock.name} {unit}": stock})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Load tests of a juggler server with locust; docs/load-testing.md shows how to run them.
+"""Load tests of a juggler server with locust; see docs/load-testing.md.
 
-Nothing is imported here, so that what needs no locust (the books, the recording client) can be had without it.
+Nothing is imported here, so that the modules without locust (the book, the recording client) work without it.
 """
 
 if __name__ == "locust":
-    # Python has looked into loadtest/ first, as it does for ``python -m locust`` in there.
-    raise ImportError("this is loadtest.locust, not locust: start python from the project's root, not in loadtest/")
+    # Python searched loadtest/ first, as with ``python -m locust`` in that directory.
+    raise ImportError("this is loadtest.locust, not locust: start python in the project's root, not in loadtest/")

@@ -1,4 +1,4 @@
-"""A juggler client that writes down all that it sends and receives, and tells how long it took. Knows no locust."""
+"""A juggler client that records and times all its messages. Independent of locust."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from juggler.client.state import Exp, result_value
 from juggler.errors import CallFailed, Expired, JugglerError, Nacked
 from juggler.protocol.codec import decode_args, decode_request, encode
 from juggler.protocol.messages import Ack, Call, Evnt, Nack, Res, Response
-from loadtest.locust.answers import Entry, Expect, Fate, anything
-from loadtest.locust.checks import Book
+from loadtest.locust.book import Book
+from loadtest.locust.request_checks import Entry, Expect, Fate, anything
 
 SENT_AT = "sent_at"
-"""Member of an event's args: when it was published, in seconds since 1970. Between machines, clocks have to agree."""
+"""Member of an event's args: time of publication in seconds since 1970. The clocks of all machines have to agree."""
 
 
 class Measure(NamedTuple):
-    """Something that took its time.
+    """A timed operation.
 
     Attributes:
         kind: CALL (to its result), ACK (of a call), EXPIRED, PUB, SUB, UNSB (to their ACK) or EVNT (from its
             publication).
-        name: the URI or channel.
-        seconds: how long it took; None where that is not known.
-        size: bytes of the message.
-        error: why it failed; None where it did not.
+        name: URI or channel.
+        seconds: duration; None if unknown.
+        size: size of the message in bytes.
+        error: why it failed; None if it did not.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Measure(NamedTuple):
 
 
 class RecordingClient(Client):
-    """A client with a book. It does not connect again: what is lost is to be seen."""
+    """A client with a book. It does not reconnect, so that a lost connection is noticed."""
 
     def __init__(
         self,
@@ -53,25 +53,25 @@ class RecordingClient(Client):
         """Connect.
 
         Args:
-            url: of the server.
-            book: of the process.
-            report: is told of everything that took its time; must be quick.
-            expect: says what a call has to be answered with, or what becomes of it.
-            options: those of `juggler.client.Client`.
+            url: URL of the server.
+            book: book of the process.
+            report: called with each timed operation; must not block.
+            expect: returns the result that a call must have, or its fate.
+            options: options of `juggler.client.Client`.
 
         Raises:
-            JugglerError: as `juggler.client.Client`.
+            JugglerError: see `juggler.client.Client`.
         """
         self._book = book
         self._report = report
         self._expect = expect
-        self._we_close = False
+        self._closing = False
         self.number = 0
         hooks = {"on_message": self._on_book, "on_state": self._note_state, "on_raw": self._note_raw}
         super().__init__(url, reconnect=False, **hooks, **options)
 
     def _note_raw(self, direction: str, message: str | bytes) -> None:
-        # Before it is written: the answer may be here at once.
+        # Before it is written: the response may arrive at once.
         if direction == "out" and isinstance(message, str):
             request = decode_request(message)
             expected = self._expect(request) if isinstance(request, Call) else None
@@ -85,7 +85,7 @@ class RecordingClient(Client):
     def _note_state(self, state: State, error: JugglerError | None) -> None:
         if state is State.CONNECTED:
             self.number = self._book.connected(time.monotonic())
-        elif state is State.CLOSED and not self._we_close:
+        elif state is State.CLOSED and not self._closing:
             self._book.lost(self.number, time.monotonic(), str(error))
 
     def _measured(self, message: Response | Exp, entry: Entry | None, now: float) -> Measure:
@@ -105,23 +105,23 @@ class RecordingClient(Client):
         return Measure("ACK" if isinstance(message, Ack) and kind == "CALL" else kind, name, seconds, size)
 
     def settle(self, timeout: float) -> bool:
-        """Wait until all requests have ended, for at most ``timeout`` seconds. Return whether they have."""
+        """Wait up to ``timeout`` seconds until no request is in flight, and return whether that is so."""
         deadline = time.monotonic() + timeout
         while self._book.unanswered(self.number) and self.closed is None and time.monotonic() < deadline:
             gevent.sleep(0.02)
         return not self._book.unanswered(self.number)
 
     def close(self, *args: Any, **kwargs: Any) -> None:
-        began, first = time.monotonic(), not self._we_close
-        self._we_close = True
+        began, first = time.monotonic(), not self._closing
+        self._closing = True
         super().close(*args, **kwargs)
         if first:
-            # Until the server has seen it, events may come.
+            # Events may arrive until the server has noticed it.
             self._book.closed(self.number, began, time.monotonic())
 
 
 def age(args: bytes) -> float | None:
-    """Return how many seconds ago an event with these args was published; None where they do not say."""
+    """Return the seconds since an event was published; None if its args have no time."""
     if b"sent_at" not in args:
         return None
     value = decode_args(args)
@@ -130,7 +130,7 @@ def age(args: bytes) -> float | None:
 
 
 def stamped(**members: Any) -> dict[str, Any]:
-    """Return args for an event, with the time of now."""
+    """Return args for an event with the current time."""
     return {SENT_AT: time.time(), **members}
 
 

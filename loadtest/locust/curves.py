@@ -1,4 +1,4 @@
-"""How many users there are at a time of a test. PURE: no I/O, no clock."""
+"""Number of users over the time of a test, for the load shapes. PURE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ STEPS = 5
 
 
 def steps(second: float, users: int, run_time: float, count: int = STEPS) -> int | None:
-    """Return the number of users that grows in equal steps, up to ``users``; None when the test is over."""
+    """Return a number of users that grows to ``users`` in equal steps; None when the test is over."""
     if second >= run_time:
         return None
     step = min(count, int(second / run_time * count) + 1)
@@ -16,13 +16,13 @@ def steps(second: float, users: int, run_time: float, count: int = STEPS) -> int
 
 
 def spike(second: float, users: int, run_time: float, base: float = 0.1) -> int | None:
-    """Return few users, all of them in the middle third of the time, and few again; None when the test is over.
+    """Return all users in the middle third of the test and few before and after; None when the test is over.
 
     Args:
-        second: since the beginning.
-        users: the most there are.
-        run_time: seconds of the test.
-        base: the part of them that is there before and after.
+        second: seconds since the start.
+        users: largest number of users.
+        run_time: duration of the test in seconds.
+        base: share of the users outside the spike.
     """
     if second >= run_time:
         return None

@@ -1,4 +1,4 @@
-"""What a process keeps for a test: the book, and the open clients. Knows no locust."""
+"""The state of a test in one process: its book, and the open clients. Independent of locust."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from collections.abc import Callable
 import gevent
 
 from juggler.process.uuids import new_uuid
-from loadtest.locust.checks import Book
+from loadtest.locust.book import Book
 from loadtest.locust.client import RecordingClient
 
-END_TIMEOUT = 15.0
-"""Seconds after the end for which answers are waited for."""
+RESPONSE_TIMEOUT = 15.0
+"""Seconds without progress for which `Ledger.finish` waits for responses and results."""
 
 EVENTS_TIMEOUT = 3.0
-"""Seconds for which events are waited for when no more of them come."""
+"""Seconds without progress for which `Ledger.finish` waits for events."""
 
-JUDGE_EVERY = 2.0
+JUDGE_INTERVAL = 2.0
 
 
 class Ledger:
     """One test in one process.
 
     Attributes:
-        book: of all clients.
-        run: makes names of this test and process unique, such as those of channels.
-        stopping: whether the test ends. Clients then stay open until all events have come.
-        results: faults, one a line, once the test has ended.
+        book: book of all clients.
+        run: makes names unique to this test and process, such as those of channels.
+        stopping: whether the test is ending; clients then stay open until all events have arrived.
+        results: faults, one a line, after `finish`.
+        clients: open clients.
     """
 
     def __init__(self) -> None:
@@ -36,33 +37,33 @@ class Ledger:
         self.stopping = False
         self.results: list[str] = []
         self.clients: set[RecordingClient] = set()
-        self._judge = gevent.spawn(self._judging)
+        self._judge = gevent.spawn(self._judge_repeatedly)
 
     def leave(self, client: RecordingClient) -> None:
-        """A user has no more use for its client."""
+        """Close the client of a user that needs it no longer."""
         if not self.stopping:
-            client.settle(END_TIMEOUT)
+            client.settle(RESPONSE_TIMEOUT)
             client.close()
             self.clients.discard(client)
 
     def finish(self) -> None:
-        """Wait for what has to come, judge all, and close all clients. Idempotent."""
+        """Wait for everything in flight, judge it, and close all clients. Idempotent."""
         self._judge.kill()
-        _wait_for_none(self.book.unanswered, END_TIMEOUT)
+        _wait_for_none(self.book.unanswered, RESPONSE_TIMEOUT)
         _wait_for_none(self.book.missing, EVENTS_TIMEOUT)
         self.book.finish(time.monotonic())
         clients, self.clients = self.clients, set()
-        gevent.joinall([gevent.spawn(client.close) for client in clients], timeout=END_TIMEOUT)
+        gevent.joinall([gevent.spawn(client.close) for client in clients], timeout=RESPONSE_TIMEOUT)
         self.results = self.book.faults.lines()
 
-    def _judging(self) -> None:
+    def _judge_repeatedly(self) -> None:
         while True:
-            gevent.sleep(JUDGE_EVERY)
+            gevent.sleep(JUDGE_INTERVAL)
             self.book.judge(time.monotonic())
 
 
 def _wait_for_none(count: Callable[[], int], timeout: float) -> None:
-    """Wait until there are none, or no fewer than so many seconds ago."""
+    """Wait until a count is 0, or has not decreased for ``timeout`` seconds."""
     left, since = count(), time.monotonic()
     while left and time.monotonic() - since < timeout:
         gevent.sleep(0.05)

@@ -7,10 +7,10 @@ from typing import Any
 from locust import events
 
 OPTIONS: tuple[tuple[str, type, float, str], ...] = (
-    ("call-rate", float, 10.0, "RpcRate: calls a second, of each user"),
+    ("call-rate", float, 10.0, "RpcRate: calls a second of each user"),
     ("event-rate", float, 10.0, "FanoutPublisher, SlowPublisher: events a second"),
-    ("size", int, 100, "Bytes of arguments and events, about"),
-    ("channels", int, 5, "MixedUser: channels"),
+    ("size", int, 100, "Approximate size of arguments and events in bytes"),
+    ("channels", int, 5, "MixedUser: number of channels"),
     ("storm-period", float, 3.0, "StormUser: seconds between storms"),
 )
 

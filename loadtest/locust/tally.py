@@ -1,4 +1,4 @@
-"""The sums of a load test, and the sentences that have to be true of them. PURE: no I/O, no clock."""
+"""The counts of a load test, and the equations that they must satisfy. PURE: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ REQUESTS = ("CALL", "PUB", "SUB", "UNSB")
 
 @dataclass
 class Tally:
-    """What was counted. By type of request: ``sent``, ``acked``, ``nacked``, ``lost``.
+    """Counts; those of requests by type.
 
     Attributes:
         sent: requests.
-        acked: ACKs for them.
-        nacked: NACKs for them.
-        lost: requests of connections that were lost before there was an ACK or NACK.
-        answered: results, one for a call.
-        expired: calls whose time was over before there was a result.
-        overdue: those of the expired that had to be answered in time, as nothing was being disturbed.
-        replaced: results that were too large, and told so by a NACK.
-        lost_calls: acknowledged calls of connections that were lost before there was a result.
-        late: results that came after the call had expired here; they count in nothing else.
-        events: events received.
-        due: events that had to be received, and were.
-        uncertain: events that might be received or not, as somebody subscribed or unsubscribed at the time.
-        excused: events that were missed while something was being disturbed.
-        foreign: events of publications that are not in this book.
-        connections: made.
-        lost_connections: that ended without our doing.
-        uncounted: connections of clients that keep no books.
+        acked: their ACKs.
+        nacked: their NACKs.
+        lost: requests without ACK or NACK when their connection was lost.
+        answered: results.
+        expired: calls that expired without a result.
+        overdue: expired calls that should have had a result.
+        replaced: results that were too large, and replaced by a NACK.
+        lost_calls: acknowledged calls without a result when their connection was lost.
+        late: results that arrived after the call had expired at the client; counted nowhere else.
+        events: received events.
+        due: received events that had to be received.
+        uncertain: events that may have been received or not, because of a SUB or UNSB at that time.
+        excused: events that were missed during an injected failure.
+        foreign: events whose publication is not in this book.
+        connections: opened connections.
+        lost_connections: connections not closed by the client.
+        uncounted: connections of clients without a book.
     """
 
     sent: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Tally:
     uncounted: int = 0
 
     def disagreements(self) -> list[str]:
-        """Return the sentences that are not true of these sums; none when all counts agree."""
+        """Return the violated equations, one a line."""
         found = []
         for type in REQUESTS:
             answers = self.acked[type] + self.nacked[type] + self.lost[type]
@@ -71,23 +71,23 @@ class Tally:
         return found
 
     def add(self, other: Tally) -> None:
-        """Add the sums of another book."""
+        """Add the counts of another process."""
         for name, value in vars(other).items():
             own = getattr(self, name)
             setattr(self, name, own + value)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what JSON can carry."""
-        # Not asdict, which breaks counters.
+        """Return a value for JSON."""
+        # Not dataclasses.asdict, which breaks counters.
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tally:
-        """Return the tally of `to_json`."""
+        """Return the tally of a value that `to_json` returned."""
         return cls(**{name: Counter(part) if isinstance(part, dict) else part for name, part in value.items()})
 
     def lines(self) -> list[str]:
-        """Return a table for people."""
+        """Format the counts as a table."""
         rows = [f"{'':6}{'sent':>10}{'ACK':>10}{'NACK':>10}{'lost':>10}"]
         for type in REQUESTS:
             counts = (self.sent[type], self.acked[type], self.nacked[type], self.lost[type])
@@ -100,31 +100,31 @@ class Tally:
             f"events: {self.events:,} received, {self.due:,} due, {self.uncertain:,} uncertain, "
             f"{self.excused:,} excused, {self.foreign:,} foreign"
         )
-        rows.append(f"connections: {self.connections:,} made, {self.lost_connections:,} lost")
+        rows.append(f"connections: {self.connections:,} opened, {self.lost_connections:,} lost")
         return rows
 
 
 def server_disagreements(tally: Tally, counted: Mapping[tuple[str, str], float]) -> list[str]:
-    """Return where a server has counted something else than its clients, and they were its only ones.
+    """Return where the server's counts differ from those of its clients, one a line.
 
     Args:
-        tally: of all clients.
-        counted: the server's messages by direction and type, ``("in", "CALL")`` for example.
+        tally: counts of all clients of the server.
+        counted: the server's counts of messages by direction and type, for example ``("in", "CALL")``.
     """
-    ours = {("in", type): tally.sent[type] for type in REQUESTS}
-    ours["out", "ACK"] = sum(tally.acked.values())
-    ours["out", "NACK"] = sum(tally.nacked.values()) + tally.replaced
-    ours["out", "RES"] = tally.answered + tally.late
-    ours["out", "EVNT"] = tally.events
+    expected = {("in", type): tally.sent[type] for type in REQUESTS}
+    expected["out", "ACK"] = sum(tally.acked.values())
+    expected["out", "NACK"] = sum(tally.nacked.values()) + tally.replaced
+    expected["out", "RES"] = tally.answered + tally.late
+    expected["out", "EVNT"] = tally.events
     return [
-        f"{type}: the server has counted {counted.get((way, type), 0):.0f}, its clients {count}"
-        for (way, type), count in ours.items()
+        f"{type}: the server counted {counted.get((way, type), 0):.0f}, its clients {count}"
+        for (way, type), count in expected.items()
         if counted.get((way, type), 0) != count
     ]
 
 
 class Faults:
-    """What was wrong: each kind with its number, and its first examples."""
+    """Faults: the number of each kind, and its first examples."""
 
     EXAMPLES = 3
 
@@ -146,7 +146,7 @@ class Faults:
         return bool(self.counts)
 
     def lines(self) -> list[str]:
-        """Return one line for each kind."""
+        """Format one line for each kind."""
         return [f"{count} x {kind}{self._shown(kind)}" for kind, count in sorted(self.counts.items())]
 
     def _shown(self, kind: str) -> str:

@@ -1,12 +1,12 @@
-"""A locust user with a juggler client. What the client sends and receives is in locust's statistics, and checked.
+"""A locust user with a juggler client, whose messages are checked and appear in locust's statistics.
 
-locust has to be imported before juggler's client, as it patches everything, and only then blocking code waits for its
-own user alone. The command ``locust`` does so; a program of your own imports this module, or locust, first.
+locust monkey-patches on import, and has to be imported before juggler's client; otherwise a user blocks all others. The
+command ``locust`` does so. A program of your own has to import this module, or locust, first.
 """
 
 from __future__ import annotations
 
-# The order matters, see above; it is that of the alphabet here only as long as juggler counts as first-party.
+# The order matters, see above; import sorters keep it as long as juggler is a first-party package.
 import locust
 from gevent import monkey
 
@@ -20,28 +20,28 @@ import gevent
 from locust.exception import RescheduleTask
 
 from juggler.errors import JugglerError
-from loadtest.locust import distributed, lifecycle  # noqa: F401  # for their listeners
-from loadtest.locust.answers import Expect, anything
 from loadtest.locust.client import Measure, RecordingClient
 from loadtest.locust.ledger import Ledger
+from loadtest.locust.listeners import ledger_of
+from loadtest.locust.request_checks import Expect, anything
 
 STOP_TIMEOUT = 15.0
-"""Seconds for a user's last task, unless --stop-timeout says otherwise: one that is killed cannot end its calls."""
+"""Default of --stop-timeout: seconds for a user's last task. A user that is killed leaves calls in flight."""
 
 RETRY = 1.0
-"""Seconds before a user that cannot connect tries again."""
+"""Seconds between attempts to connect."""
 
 
 class JugglerUser(locust.User):
-    """A user of a juggler server; ``--host`` is its URL, such as ``ws://127.0.0.1:9000/ws``.
+    """A user of a juggler server; ``--host`` is its URL, for example ``ws://127.0.0.1:9000/ws``.
 
-    Statistics have, by URI or channel: CALL (to the result), ACK (of calls), EXPIRED, PUB, SUB and UNSB (to the ACK),
-    EVNT (from the publication, where its args have ``sent_at``), CONNECT, and at the end CHECK. An error that the
-    client raises in a task is in the statistics already: it ends the task, and is told no second time.
+    Types in the statistics, by URI or channel: CALL (to the result), ACK (of calls), EXPIRED, PUB, SUB and UNSB (to the
+    ACK), EVNT (from the publication, if its args have ``sent_at``), CONNECT, and CHECK at the end. An error of the
+    client ends the task, and is reported once.
 
     Attributes:
-        client_options: for `juggler.client.Client`.
-        expect: says what a call has to be answered with, which is then checked; a static method.
+        client_options: options of `juggler.client.Client`.
+        expect: returns the result that a call must have; a static method.
     """
 
     abstract = True
@@ -50,17 +50,17 @@ class JugglerUser(locust.User):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self.tasks = [_quiet(task) for task in type(self).tasks]
+        self.tasks = [_without_client_errors(task) for task in type(self).tasks]
         self._client: RecordingClient | None = None
 
     @property
     def ledger(self) -> Ledger:
-        """The book of this process, and what else a test has."""
-        return lifecycle.of(self.environment)
+        """The state of the test in this process."""
+        return ledger_of(self.environment)
 
     @property
     def client(self) -> RecordingClient:
-        """The client. It connects when it is first used, and anew when the connection was lost."""
+        """The client, which connects on first use, and again after a lost connection."""
         if self._client is None or self._client.closed is not None:
             if self._client is not None:
                 self.ledger.clients.discard(self._client)
@@ -72,11 +72,11 @@ class JugglerUser(locust.User):
         _ = self.client
 
     def on_stop(self) -> None:
-        """Disconnect, when all calls have ended."""
+        """Disconnect after the last call has completed."""
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Wait for calls to end, and close the client; the next use makes another one."""
+        """Wait for calls in flight, and close the client; the next use creates another one."""
         if self._client is not None:
             client, self._client = self._client, None
             self.ledger.leave(client)
@@ -84,14 +84,14 @@ class JugglerUser(locust.User):
     def report(
         self, kind: str, name: str, seconds: float | None = None, size: int = 0, error: Exception | None = None
     ) -> None:
-        """Tell locust of a request.
+        """Add a request to locust's statistics.
 
         Args:
-            kind: its type.
-            name: what it was about.
-            seconds: how long it took; None where that is not known.
-            size: bytes of the answer.
-            error: why it failed; None when it did not.
+            kind: type of the request.
+            name: URI or channel.
+            seconds: duration; None if unknown.
+            size: size of the response in bytes.
+            error: why it failed; None if it did not.
         """
         self.environment.events.request.fire(
             request_type=kind,
@@ -121,8 +121,8 @@ class JugglerUser(locust.User):
         self.report(*measure)
 
 
-def _quiet(task: Any) -> Any:
-    """Return a task whose client errors end it, and no more."""
+def _without_client_errors(task: Any) -> Any:
+    """Return a task that ends on an error of the client, without raising it to locust."""
     if isinstance(task, type):
         return task
 
@@ -137,5 +137,5 @@ def _quiet(task: Any) -> Any:
 
 
 @locust.events.init.add_listener
-def _give_time(environment: Any, **_: Any) -> None:
+def _set_stop_timeout(environment: Any, **_: Any) -> None:
     environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT

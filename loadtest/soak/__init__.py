@@ -1,1 +1,1 @@
-"""A long run in which things break: ``python -m loadtest.soak``. At the end all is as it was at the beginning."""
+"""The soak test, ``python -m loadtest.soak``: failures are injected into a loaded system, which has to recover."""

@@ -1,8 +1,8 @@
-"""``python -m loadtest.soak [--minutes 10]``: a mixed run with failures in it, after which all is as it was before.
+"""``python -m loadtest.soak [--minutes 10]``: inject failures into a loaded system, and check that it recovers.
 
-Redis is restarted, callees are killed and renewed, a process of the server is killed, and clients of bad manners come
-and go. Whatever happens while nothing is broken on purpose is judged as in ``make load``. In the end memory, greenlets,
-file descriptors and keys are compared with those of the beginning, after a warm-up.
+Redis is restarted, callees are killed and reloaded, a server worker is killed, and abusive clients connect. Between
+failures, messages are judged as in ``make load``. At the end, memory, greenlets, file descriptors and keys are compared
+with those after the warm-up.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ import gevent  # noqa: E402
 
 from juggler.client import Client  # noqa: E402
 from juggler.errors import JugglerError  # noqa: E402
-from loadtest.locust.stack import Stack, StackError, end_at_sigterm  # noqa: E402
-from loadtest.soak.crew import Crew  # noqa: E402
-from loadtest.soak.figures import Figures, compare, table  # noqa: E402
-from loadtest.soak.mischief import KINDS, Mischief  # noqa: E402
-from loadtest.soak.system import MortalRedis, System, wait_for  # noqa: E402
+from loadtest.children import exit_on_sigterm  # noqa: E402
+from loadtest.errors import LoadTestError, one_line  # noqa: E402
+from loadtest.soak.abusive_clients import KINDS, AbusiveClients  # noqa: E402
+from loadtest.soak.clients import MixedClients  # noqa: E402
+from loadtest.soak.snapshot import Snapshot, compare, table  # noqa: E402
+from loadtest.soak.system import System, wait_for  # noqa: E402
+from loadtest.stack import Stack  # noqa: E402
 
 CLIENTS = 8
 WARM_UP = 3.0
 PROGRESS = 10.0
 PROBES = 8
-OLD_FIGURES = 1.2
-"""Seconds after which a figure of another process is not from before."""
+METRICS_AGE = 1.2
+"""Seconds after which the metrics of all workers are newer than a failure."""
 
-MOST_PAUSE = 20.0
+MAX_PAUSE = 20.0
 
 
 class Soak:
@@ -43,75 +45,76 @@ class Soak:
         self._system = system
         self._seconds = seconds
         self._began = time.monotonic()
-        self._told = self._began
-        # What is broken on purpose; nothing may be noticed of a renewal.
+        self._reported = self._began
+        # Description, function, and whether clients may notice it.
         self._failures: tuple[tuple[str, Callable[[], None], bool], ...] = (
-            ("Redis is killed and started again", system.restart_redis, True),
-            ("a callee is killed and started again", system.kill_callee, True),
-            ("callees are renewed by SIGHUP", system.renew_callees, False),
-            ("a process of the server is killed", system.kill_worker, True),
-            ("a process of a callee is killed", system.kill_callee_process, True),
+            ("kill Redis and start it again", system.restart_redis, True),
+            ("kill a callee and start it again", system.kill_callee, True),
+            ("reload the callees by SIGHUP", system.renew_callees, False),
+            ("kill a worker of the server", system.kill_worker, True),
+            ("kill a process of a callee", system.kill_callee_process, True),
         )
 
     def run(self) -> list[str]:
-        """Run, tell of it, and return what was wrong."""
-        self._tell("warm-up")
+        """Run, report progress, and return the faults."""
+        self._report("warm-up")
         self._warm_up()
-        begin = self._system.at_rest()
-        self._tell("the run begins")
-        crew, mischief = Crew(self._system.url, CLIENTS), Mischief(self._system.url)
+        begin = self._system.idle_snapshot()
+        self._report("start")
+        clients, abusers = MixedClients(self._system.url, CLIENTS), AbusiveClients(self._system.url)
         try:
-            self._break_things(crew, mischief)
+            self._inject_failures(clients, abusers)
         finally:
-            _stop(crew, mischief)
-        self._tell("all clients are gone")
-        return self._verdict(crew, mischief, begin)
+            _stop(clients, abusers)
+        self._report("all clients have disconnected")
+        return self._verdict(clients, abusers, begin)
 
     def _warm_up(self) -> None:
-        """Use everything once, so that what is made when it is first needed does not count as a leak."""
-        crew, mischief = Crew(self._system.url, CLIENTS), Mischief(self._system.url, pause=WARM_UP / len(KINDS) / 2)
+        """Use everything once, so that one-time allocations do not count as leaks."""
+        clients = MixedClients(self._system.url, CLIENTS)
+        abusers = AbusiveClients(self._system.url, pause=WARM_UP / len(KINDS) / 2)
         gevent.sleep(max(WARM_UP, self._seconds / 20))
-        _stop(crew, mischief)
+        _stop(clients, abusers)
 
-    def _break_things(self, crew: Crew, mischief: Mischief) -> None:
-        until = time.monotonic() + self._seconds
-        pause = min(MOST_PAUSE, self._seconds / len(self._failures) / 2)
+    def _inject_failures(self, clients: MixedClients, abusers: AbusiveClients) -> None:
+        deadline = time.monotonic() + self._seconds
+        pause = min(MAX_PAUSE, self._seconds / len(self._failures) / 2)
         number = 0
-        while time.monotonic() < until or number < len(self._failures):
-            self._watch(crew, mischief, pause)
+        while time.monotonic() < deadline or number < len(self._failures):
+            self._watch(clients, abusers, pause)
             name, fail, is_noticed = self._failures[number % len(self._failures)]
-            self._tell(name)
+            self._report(name)
             if is_noticed:
-                crew.ledger.book.disturbed(time.monotonic())
+                clients.ledger.book.disturbed(time.monotonic())
             fail()
             if is_noticed:
-                self._wait_until_well()
-                crew.ledger.book.recovered(time.monotonic())
+                self._wait_until_recovered()
+                clients.ledger.book.recovered(time.monotonic())
             number += 1
-        self._watch(crew, mischief, pause)
+        self._watch(clients, abusers, pause)
 
-    def _watch(self, crew: Crew, mischief: Mischief, seconds: float) -> None:
-        """Let it run for so many seconds, and tell of it."""
+    def _watch(self, clients: MixedClients, abusers: AbusiveClients, seconds: float) -> None:
+        """Let it run, and report progress."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             gevent.sleep(min(1.0, seconds))
-            self._system.stack.check()
-            if time.monotonic() - self._told > PROGRESS:
-                tally = crew.ledger.book.tally
-                self._tell(
+            self._system.stack.children.check()
+            if time.monotonic() - self._reported > PROGRESS:
+                tally = clients.ledger.book.tally
+                self._report(
                     f"{sum(tally.sent.values()):,} requests, {tally.answered:,} results, {tally.events:,} events, "
-                    f"{len(crew.ledger.clients)} clients, {sum(mischief.done.values())} of bad manners, "
-                    f"{sum(crew.ledger.book.faults.counts.values())} faults"
+                    f"{len(clients.ledger.clients)} clients, {sum(abusers.done.values())} abusive clients, "
+                    f"{sum(clients.ledger.book.faults.counts.values())} faults"
                 )
 
-    def _wait_until_well(self) -> None:
-        """Wait until all links are up, as each process tells now, and calls and events flow."""
+    def _wait_until_recovered(self) -> None:
+        """Wait until all processes are connected to Redis, and calls and events succeed."""
         began = time.monotonic()
-        gevent.sleep(OLD_FIGURES)
-        wait_for(self._system.is_well, "the system to be well again")
+        gevent.sleep(METRICS_AGE)
+        wait_for(self._system.is_healthy, "all processes, and their connections to Redis")
         for number in range(PROBES):
-            wait_for(lambda number=number: self._flows(number), "calls and events to flow again")
-        self._tell(f"  well again after {time.monotonic() - began:.1f} s")
+            wait_for(lambda number=number: self._flows(number), "a successful call and event")
+        self._report(f"  recovered after {time.monotonic() - began:.1f} s")
 
     def _flows(self, number: int) -> bool:
         try:
@@ -124,50 +127,52 @@ class Soak:
         except (JugglerError, TimeoutError):
             return False
 
-    def _verdict(self, crew: Crew, mischief: Mischief, begin: Figures) -> list[str]:
-        rows = compare(begin, self._system.at_rest(like=begin))
-        book = crew.ledger.book
+    def _verdict(self, clients: MixedClients, abusers: AbusiveClients, begin: Snapshot) -> list[str]:
+        rows = compare(begin, self._system.idle_snapshot(like=begin))
+        book = clients.ledger.book
         print("\n".join(["", *book.tally.lines(), "", *table(rows)]), flush=True)
-        wrong = [f"{row.what}: {row.end}, at the beginning {row.begin}" for row in rows if not row.ok]
+        wrong = [f"{row.what}: {row.end}, before {row.begin}" for row in rows if not row.ok]
         wrong += book.faults.lines()
         if book.tally.overdue:
-            wrong.append(f"{book.tally.overdue} calls had no result in time, while nothing was broken")
+            wrong.append(f"{book.tally.overdue} calls without a failure nearby had no result in time")
         if not book.tally.answered or not book.tally.due:
-            wrong.append("no calls, or no events")
+            wrong.append("no calls or no events")
         if not book.tally.lost_connections:
-            wrong.append("nobody has lost a connection, although a process of the server was killed")
-        wrong += [f"nobody did this: {kind.__name__}" for kind in KINDS if not mischief.done[kind.__name__]]
+            wrong.append("no connection was lost, although a worker was killed")
+        wrong += [
+            f"no abusive client of kind {kind.__name__} finished" for kind in KINDS if not abusers.done[kind.__name__]
+        ]
         return wrong
 
-    def _tell(self, line: str) -> None:
-        self._told = time.monotonic()
-        print(f"{self._told - self._began:7.1f} s  {line}", flush=True)
+    def _report(self, line: str) -> None:
+        self._reported = time.monotonic()
+        print(f"{self._reported - self._began:7.1f} s  {line}", flush=True)
 
 
-def _stop(crew: Crew, mischief: Mischief) -> None:
-    """Let all clients end, which takes them some seconds."""
-    gevent.joinall([gevent.spawn(crew.stop), gevent.spawn(mischief.stop)], raise_error=True)
+def _stop(clients: MixedClients, abusers: AbusiveClients) -> None:
+    """Stop all clients concurrently."""
+    gevent.joinall([gevent.spawn(clients.stop), gevent.spawn(abusers.stop)], raise_error=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and return the exit code: 0, 1 when something was wrong, 2 when it could not run."""
+    """Run, and return the exit code: 0 passed, 1 failed, 2 could not run."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long (default 10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration (default: 10)")
     given = parser.parse_args(arguments)
-    end_at_sigterm()
+    exit_on_sigterm()
     try:
-        with Stack(MortalRedis) as stack:
+        with Stack() as stack:
             wrong = Soak(System(stack), given.minutes * 60).run()
-    except (StackError, JugglerError, OSError) as error:
-        print(f"soak: {error}", file=sys.stderr)
+    except (LoadTestError, JugglerError, OSError) as error:
+        print(f"soak: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("soak: stopped", file=sys.stderr)
+        print("soak: interrupted", file=sys.stderr)
         return 2
     print("")
     for line in wrong:
         print(f"WRONG   {line}")
-    print("FAILED" if wrong else "ok      all is as it was")
+    print("FAILED" if wrong else "ok      all resources are back to normal")
     return 1 if wrong else 0
 
 

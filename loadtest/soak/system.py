@@ -1,4 +1,4 @@
-"""The system that is soaked: Redis, two server processes under gunicorn, a callee alone and one of two processes."""
+"""The system under test: Redis, a server with two workers, a callee, and a callee with two processes."""
 
 from __future__ import annotations
 
@@ -10,95 +10,80 @@ from contextlib import suppress
 
 import redis
 
-from juggler.errors import ConfigError
-from juggler.process.embedded import EmbeddedRedis
 from juggler.process.metrics.rates import Samples, total
-from loadtest.bench.process import resident
-from loadtest.locust.stack import Part, Stack, StackError
-from loadtest.soak.figures import GAUGES, Figures, compare, kinds
+from loadtest.children import Child
+from loadtest.errors import LoadTestError
+from loadtest.procfs import children, open_files, resident
+from loadtest.soak.snapshot import GAUGES, Snapshot, compare, kinds
+from loadtest.stack import Stack
 
 WORKERS = 2
 SERVER = (
     *("--workers", str(WORKERS), "--ping-interval", "1", "--ping-timeout", "1"),
     *("--grace", "3", "--log-level", "error"),
 )
+CALLEE = ("--log-level", "warning")
 TIMEOUT = 20.0
 POLL = 0.1
-
-
-class MortalRedis(EmbeddedRedis):
-    """One that can be killed and started again on its port. It keeps nothing."""
-
-    def restart(self) -> None:
-        """Kill it, and start it again.
-
-        Raises:
-            ConfigError: it did not start.
-        """
-        self._end_processes()
-        time.sleep(0.3)  # so that it is seen to be away
-        self._launch()
-        if not self._wait_until_ready():
-            raise ConfigError(f"Redis did not start again: {self._log_tail()}")
+REDIS_PAUSE = 0.3
+"""Seconds without Redis, so that its absence is noticed."""
 
 
 class System:
-    """All processes of a soak."""
+    """All processes of the soak."""
 
     def __init__(self, stack: Stack) -> None:
-        """Start them on a stack with a `MortalRedis`.
+        """Start them.
 
         Raises:
-            StackError: one did not start.
+            LoadTestError: one did not start.
         """
         self.stack = stack
         self.redis = stack.redis
         self.server = stack.start_server(*SERVER)
-        self.callee = stack.start_callee()
-        self.callees = stack.start_callee("--processes", "2")
+        self.callee = stack.start_callee(*CALLEE)
+        self.callees = stack.start_callee(*CALLEE, "--processes", "2")
         self.url = stack.url
-        wait_for(self.is_well, "the system to be well")
+        wait_for(self.is_healthy, "all processes, and their connections to Redis")
 
-    # What is done to it
+    # Failures and renewals
 
     def restart_redis(self) -> None:
-        """Kill Redis and start it again, empty."""
-        assert isinstance(self.redis, MortalRedis)
-        self.redis.restart()
+        """Kill Redis, and start an empty one on its port."""
+        self.redis.restart(REDIS_PAUSE)
 
     def kill_callee(self) -> None:
-        """Kill the callee that is alone, and start another one."""
-        self.callee.kill()
-        self.stack.remove(self.callee)
-        self.callee = self.stack.start_callee()
+        """Kill the callee with one process, and start another one."""
+        self.stack.children.kill(self.callee)
+        self.callee = self.stack.start_callee(*CALLEE)
 
     def kill_callee_process(self) -> None:
-        """Kill one of the processes of the other callee; its supervisor starts another one."""
+        """Kill a process of the callee with two; its supervisor starts another one."""
         self._kill_child(self.callees)
 
     def kill_worker(self) -> None:
-        """Kill the process of the server that has the most connections; gunicorn starts another one."""
+        """Kill the worker with the most connections; gunicorn starts another one."""
         self._kill_child(self.server)
 
     def renew_callees(self) -> None:
-        """Let both callees begin anew by SIGHUP, and wait until they have."""
-        before, said = set(children(self.callees.pid)), self.callee.announced
-        for part in (self.callee, self.callees):
-            part.signal(signal.SIGHUP)
-        wait_for(lambda: self.callee.announced > said, "the callee to begin anew")
-        wait_for(lambda: not before & set(children(self.callees.pid)), "the callee's processes to be renewed")
+        """Reload both callees by SIGHUP, and wait until they have."""
+        before = set(children(self.callees.pid))
+        for callee in (self.callee, self.callees):
+            callee.signal(signal.SIGHUP)
+        self.stack.wait_serving(self.callee)
+        wait_for(lambda: not before & set(children(self.callees.pid)), "new processes of the callee")
         wait_for(self.is_complete, "all processes")
 
-    def _kill_child(self, part: Part) -> None:
-        victim = max(children(part.pid), key=open_files)
+    def _kill_child(self, parent: Child) -> None:
+        victim = max(children(parent.pid), key=open_files)
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in children(part.pid), f"process {victim} to end")
-        wait_for(self.is_complete, "another process in its place")
+        wait_for(lambda: victim not in children(parent.pid), f"the exit of process {victim}")
+        wait_for(self.is_complete, "its replacement")
 
-    # How it is
+    # State
 
     def processes(self) -> dict[str, list[int]]:
-        """Return the processes of each role."""
+        """Return the process ids by role."""
         return {
             "redis": [self.redis.pid],
             "server master": [self.server.pid],
@@ -109,24 +94,24 @@ class System:
         }
 
     def is_complete(self) -> bool:
-        """Return whether there are as many processes as there should be."""
-        self.stack.check()
+        """Return whether no process is missing."""
+        self.stack.children.check()
         return len(children(self.server.pid)) == WORKERS and len(children(self.callees.pid)) == 2
 
-    def is_well(self) -> bool:
-        """Return whether all processes are there, and all links to Redis."""
+    def is_healthy(self) -> bool:
+        """Return whether no process is missing, and all are connected to Redis."""
         try:
             return self.is_complete() and _is_up(self.stack.metrics())
         except (OSError, ValueError):
             return False
 
-    def figures(self) -> Figures:
-        """Return what it is made of now.
+    def snapshot(self) -> Snapshot:
+        """Return the current resources.
 
         Raises:
-            OSError: a process has just ended, or the server does not answer.
+            OSError: a process has just exited, or the server does not answer.
         """
-        found = Figures(gauges=_gauges(self.stack.metrics()))
+        found = Snapshot(gauges=_gauges(self.stack.metrics()))
         for role, pids in self.processes().items():
             found.memory[role] = [resident(pid) for pid in pids]
             found.files[role] = [open_files(pid) for pid in pids]
@@ -134,56 +119,34 @@ class System:
             found.keys = kinds(key.decode() for key in client.scan_iter(count=1000))
         return found
 
-    def at_rest(self, like: Figures | None = None) -> Figures:
-        """Return the figures when nobody is connected and nothing is under way.
+    def idle_snapshot(self, like: Snapshot | None = None) -> Snapshot:
+        """Wait until no client is connected, and return the resources.
 
         Args:
-            like: wait until they are as good as these, though not for ever.
+            like: also wait until the resources are within its limits, up to `TIMEOUT`.
         """
         deadline = time.monotonic() + TIMEOUT
         while True:
             with suppress(OSError):
-                found = self.figures()
+                found = self.snapshot()
                 if time.monotonic() > deadline:
                     return found
-                if _rests(found) and (like is None or all(row.ok for row in compare(like, found))):
+                if _is_idle(found) and (like is None or all(row.ok for row in compare(like, found))):
                     return found
             time.sleep(POLL * 5)
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started, as Linux tells; none when it has ended."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [child for child in map(int, file.read().split()) if not _is_dead(child)]
-    except OSError:
-        return []
-
-
-def open_files(pid: int) -> int:
-    """Return the number of open file descriptors of a process."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
     """Wait until a condition is true.
 
     Raises:
-        StackError: it was not in time.
+        LoadTestError: it was not within ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise StackError(f"waited for {what} for more than {timeout:g} s")
+            raise LoadTestError(f"waited longer than {timeout:g} s for {what}")
         time.sleep(POLL)
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
 
 
 def _is_up(samples: Samples) -> bool:
@@ -195,5 +158,5 @@ def _gauges(samples: Samples) -> dict[str, float]:
     return {name: total(samples, name) for name in GAUGES}
 
 
-def _rests(figures: Figures) -> bool:
-    return figures.gauges["juggler_connections"] == 0 and figures.gauges["juggler_workers"] == WORKERS
+def _is_idle(snapshot: Snapshot) -> bool:
+    return snapshot.gauges["juggler_connections"] == 0 and snapshot.gauges["juggler_workers"] == WORKERS

@@ -1,4 +1,4 @@
-"""A server that keeps some events to itself, sends others twice, and acknowledges some calls twice: for load tests."""
+"""A server that drops some events, sends others twice, and acknowledges some calls twice: for load tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _numbers = {Evnt: itertools.count(1), Ack: itertools.count(1)}
 
 
 def forget(next_handler):
-    """Drop or double every so manieth message."""
+    """Drop or duplicate every tenth message."""
 
     def handler(ctx, connection, message):
         number = next(_numbers.get(type(message), iter([1])))
-        if isinstance(message, Evnt) and number % 20 == 0:
+        if isinstance(message, Evnt) and number % 10 == 0:
             return
-        if (isinstance(message, Evnt) and number % 20 == 10) or (isinstance(message, Ack) and number % 50 == 0):
+        if (isinstance(message, Evnt) and number % 10 == 5) or (isinstance(message, Ack) and number % 10 == 0):
             next_handler(ctx, connection, message)
         next_handler(ctx, connection, message)
 

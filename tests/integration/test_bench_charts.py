@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtest.bench.charts import charts, draw, plot_directory
-from loadtest.bench.errors import BenchError
-from loadtest.bench.report import save
+from loadtest.bench.harness.charts import charts, draw, plot_directory
+from loadtest.bench.harness.report import save
+from loadtest.errors import LoadTestError
 from tests.unit.test_bench_report import MACHINE, RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -49,10 +49,10 @@ def test_the_performance_page_shows_every_chart_beside_it():
 
 
 def test_a_chart_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(BenchError, match=r"cannot write .*chart\.svg"):
+    with pytest.raises(LoadTestError, match=r"cannot write .*chart\.svg"):
         draw(next(charts(RESULTS["flat"])), "note", tmp_path / "missing" / "chart.svg")
 
 
 def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(BenchError, match="no results in"):
+    with pytest.raises(LoadTestError, match="no results in"):
         plot_directory(tmp_path)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.bench.process import family
-from loadtest.bench.registry import BENCHMARKS
+from loadtest.bench.harness.registry import BENCHMARKS
+from loadtest.procfs import family, is_running
 from tests.operations import needs
 from tests.support import eventually
 
@@ -118,7 +118,7 @@ def git(*arguments):
         ("run rpc --seconds 0.1 --connections 1 --uri test.delay", "a call failed"),
         ("compare HEAD HEAD nothing", "no benchmark 'nothing'"),
         ("compare HEAD HEAD rpc --options --nothing", "No such option"),
-        ("plot docs", "is not a result of this benchmark"),
+        ("plot docs", "is not a file of benchmark results"),
     ],
 )
 def test_errors_are_one_line(arguments, says):
@@ -149,7 +149,7 @@ def test_what_was_started_ends_with_it(number):
             started = eventually(lambda: _generators_too(process.pid), message="generators")
             process.send_signal(number)
             assert process.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-            eventually(lambda: not any(map(_runs, started)), message="all have ended")
+            eventually(lambda: not any(map(is_running, started)), message="all have ended")
         finally:
             process.kill()
 
@@ -158,10 +158,3 @@ def _generators_too(pid):
     # Redis, the server, the callee, two generators, and three guards.
     started = family(pid)[1:]
     return started if len(started) >= 8 else None
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

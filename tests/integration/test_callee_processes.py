@@ -19,7 +19,7 @@ import redis
 
 from juggler.broker.redis import RedisBroker
 from juggler.process.embedded import free_port
-from loadtest.bench.process import cpu_seconds
+from loadtest.procfs import cpu_seconds
 from tests.integration.commands import server_process
 from tests.integration.test_callee_command import end, run, running
 from tests.load import Load

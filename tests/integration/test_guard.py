@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from juggler.process.guard import ProcessGuard
-from loadtest.bench.process import family
+from loadtest.procfs import family
 from tests.support import eventually
 
 # Starts three sessions, each a shell and its child; says which they are; and waits.

@@ -6,12 +6,11 @@ import resource
 
 import pytest
 
-from loadtest.bench import limits
-from loadtest.bench.compare import Comparison
-from loadtest.bench.errors import BenchError, one_line
-from loadtest.bench.load import shares
-from loadtest.bench.ratios import BETTER, SAME, WORSE, ratio
-from loadtest.bench.report import Result, Row
+from loadtest.bench.harness.compare import BETTER, SAME, WORSE, Comparison, ratio
+from loadtest.bench.harness.load import shares
+from loadtest.bench.harness.measured_stack import SPARE_FILES, allow_connections
+from loadtest.bench.harness.report import Result, Row
+from loadtest.errors import LoadTestError, one_line
 
 
 def test_rounds_are_compared_with_themselves():
@@ -62,8 +61,8 @@ def test_too_many_connections_are_refused_with_advice():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         pytest.skip("as many as one likes")
-    with pytest.raises(BenchError, match=f"and {hard:,} are allowed: ask for {hard - limits.SPARE:,} connections"):
-        limits.allow_connections(hard)
+    with pytest.raises(LoadTestError, match=f"and {hard:,} are allowed: ask for {hard - SPARE_FILES:,} connections"):
+        allow_connections(hard)
 
 
 def test_errors_are_one_line():

@@ -7,11 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from loadtest.bench.errors import BenchError
-from loadtest.bench.histogram import Histogram
-from loadtest.bench.load import Sample
-from loadtest.bench.registry import BENCHMARKS
-from loadtest.bench.report import Result, Row, in_order, more_is_better, read, row_of, save, shown, table
+from loadtest.bench.generator.histogram import Histogram
+from loadtest.bench.harness.load import Sample
+from loadtest.bench.harness.registry import BENCHMARKS
+from loadtest.bench.harness.report import Result, Row, in_order, more_is_better, read, row_of, save, shown, table
+from loadtest.errors import LoadTestError
 
 MACHINE = {"cpu": "<CPU>", "cores": 2, "revision": "abc", "date": "2026-01-02T03:04:05+00:00"}
 
@@ -77,7 +77,7 @@ def test_what_is_saved_is_read_again(tmp_path):
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)
-    with pytest.raises(BenchError, match=r"other\.json is not a result"):
+    with pytest.raises(LoadTestError, match=r"other\.json is not a file of benchmark results"):
         read(path)
 
 

@@ -14,7 +14,7 @@ from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.messages import Ack, Evnt, MessageType, Nack, Res
 from juggler.server.websocket.frames import PING_FRAME, text_frame
-from loadtest.bench import wire
+from loadtest.bench.generator import wire
 
 
 def received(data):

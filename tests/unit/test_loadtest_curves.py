@@ -1,9 +1,9 @@
-"""loadtest.locust.curves and choice: how many users, and which."""
+"""loadtest.locust.curves and user_selection: how many users, and which."""
 
 from __future__ import annotations
 
-from loadtest.locust.choice import chosen
 from loadtest.locust.curves import spike, steps
+from loadtest.locust.user_selection import select_users
 
 
 def test_steps_are_equal_and_end_at_the_top():
@@ -43,14 +43,14 @@ ALL = [MixedUser, Rate, Own]
 
 
 def test_without_a_word_it_is_the_mixed_one():
-    assert chosen(ALL, [], []) == [MixedUser]
+    assert select_users(ALL, [], []) == [MixedUser]
 
 
 def test_named_classes_run():
-    assert chosen([Rate], ["Rate"], []) == [Rate]
+    assert select_users([Rate], ["Rate"], []) == [Rate]
 
 
 def test_tags_leave_out_classes_without_such_tasks():
-    assert chosen(ALL, [], ["rpc"]) == [Rate, Own]
-    assert chosen(ALL, [], ["rate", "mixed"]) == [MixedUser, Rate]
-    assert chosen(ALL, [], ["none"]) == []
+    assert select_users(ALL, [], ["rpc"]) == [Rate, Own]
+    assert select_users(ALL, [], ["rate", "mixed"]) == [MixedUser, Rate]
+    assert select_users(ALL, [], ["none"]) == []

@@ -1,1 +1,1 @@
-"""Scenarios, one a file. Each is a set of locust users; their tasks have the tag of the scenario."""
+"""Scenarios, one a file: user classes whose tasks have the tag of the scenario."""

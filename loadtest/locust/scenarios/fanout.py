@@ -1,4 +1,4 @@
-"""One publishes, all others listen; EVNT is the time from the publication to its arrival."""
+"""One user publishes to all others; EVNT is the time from publication to arrival."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from loadtest.locust.user import JugglerUser
 
 
 class Listener(JugglerUser):
-    """Subscribes, and listens."""
+    """Subscribes to a channel."""
 
     abstract = True
     wait_time = constant(1)
     subscribed_on = 0
 
     def subscribe(self, scenario: str) -> None:
-        """Subscribe, unless that is done; again after a lost connection."""
+        """Subscribe once for each connection."""
         client = self.client
         if client.number != self.subscribed_on:
             client.subscribe(f"{scenario}.{self.ledger.run}", max_events=1)
@@ -26,7 +26,7 @@ class Listener(JugglerUser):
 
 
 class FanoutListener(Listener):
-    """Listens to what the one publishes."""
+    """Receives the events of `FanoutPublisher`."""
 
     @tag("fanout")
     @task
@@ -35,7 +35,7 @@ class FanoutListener(Listener):
 
 
 class FanoutPublisher(JugglerUser):
-    """Publishes so often a second."""
+    """Publishes --event-rate events a second."""
 
     fixed_count = 1
 

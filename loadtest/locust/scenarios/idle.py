@@ -1,4 +1,4 @@
-"""Connections that do nothing: what they cost is to be seen at the server. Pings keep them open."""
+"""Idle connections, to measure their cost at the server; pings keep them open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from loadtest.locust.user import JugglerUser
 
 
 class IdleUser(JugglerUser):
-    """Connects and stays; a lost connection fails the check at the end, and is made anew."""
+    """Connects, and reconnects after a lost connection, which fails the check at the end."""
 
     wait_time = constant(5)
 

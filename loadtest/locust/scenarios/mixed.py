@@ -1,4 +1,4 @@
-"""Random calls, publications and subscriptions; one call in ten expires. All counts have to agree at the end."""
+"""Random calls, publications and subscriptions; one call in ten expires. At the end, all counts must agree."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import random
 
 from locust import between, tag, task
 
-from loadtest.locust.mixing import Mixer, channels, expect
+from loadtest.locust.mixer import Mixer, channels, expect
 from loadtest.locust.user import JugglerUser
 
 
 class MixedUser(JugglerUser):
-    """Does one thing after the other, as the original's integration run does."""
+    """Performs random steps, like the integration run of the Go package."""
 
     wait_time = between(0.0, 0.1)
     expect = staticmethod(expect)
 
     def on_start(self) -> None:
         options = self.environment.parsed_options
-        # Channels of this process: what others publish there would not be in its book.
+        # Channels of this process alone: events of others would be counted as foreign.
         names = channels(f"mixed.{self.ledger.run}", options.channels)
         self.mixer = Mixer(names, random.Random(), options.size)
         super().on_start()

@@ -1,4 +1,4 @@
-"""Calls: at a rate, whatever becomes of them, and in a closed loop, one after the other."""
+"""Calls at a constant rate, and calls in a closed loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loadtest.locust.user import JugglerUser
 
 
 class RpcRate(JugglerUser):
-    """Calls so often a second, and does not wait for results: a slow server gets no relief, and its queue is seen."""
+    """Makes --call-rate calls a second without waiting for results, which exposes the queue of a slow server."""
 
     weight = 1
 
@@ -24,7 +24,7 @@ class RpcRate(JugglerUser):
 
 
 class RpcClosed(JugglerUser):
-    """Calls again as soon as it is answered: shows how much the server can do, with one call of each user under way."""
+    """Calls again on each result: the throughput of the server with one call in flight for each user."""
 
     weight = 1
 

@@ -1,4 +1,4 @@
-"""Some listeners do not read for a while: the server has to let go of them, and the others must notice nothing."""
+"""Some listeners do not read for a while: the server has to close them, without affecting the others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from locust import constant_throughput, tag, task
 from juggler.protocol.codec import decode_response
 from juggler.protocol.messages import Evnt, MessageType
 from loadtest.locust.client import age, stamped
-from loadtest.locust.raw import RawConnection, request
+from loadtest.locust.raw_connection import RawConnection, request
 from loadtest.locust.scenarios.fanout import Listener
 from loadtest.locust.user import JugglerUser
 
 SIZE = 100_000
 PAUSE = 5.0
-"""Seconds without reading: events of that time are more than a server, and the system, keep for a client."""
+"""Seconds without reading: more events than the server and the system buffer for a client."""
 
 LONGEST = 30.0
 UP_TO_DATE = 0.5
@@ -25,7 +25,7 @@ TOO_SLOW, LOST = 4429, 1006
 
 
 class SlowPublisher(JugglerUser):
-    """Publishes large events, twice so often as --event-rate says."""
+    """Publishes large events, twice --event-rate a second."""
 
     fixed_count = 1
 
@@ -39,7 +39,7 @@ class SlowPublisher(JugglerUser):
 
 
 class QuickListener(Listener):
-    """Listens to the same events, and has to get all of them."""
+    """Receives the same events, and must receive all of them."""
 
     @tag("slow")
     @task
@@ -48,39 +48,39 @@ class QuickListener(Listener):
 
 
 class SlowReader(JugglerUser):
-    """Does not read for some time, and then all there is. SLOW is the time until it is up to date, or let go of."""
+    """Pauses, then reads. SLOW is the time until it is up to date, or closed by the server."""
 
     @tag("slow")
     @task
-    def doze(self) -> None:
+    def read_slowly(self) -> None:
         self.ledger.book.tally.uncounted += 1
         began = time.monotonic()
         end, error = "", None
         try:
-            end = self._doze(began)
+            end = self._read_slowly(began)
         except OSError as failure:
-            # A reset: the server has waited long enough for its close frame to be read.
+            # A reset: the server did not wait any longer for its close frame to be read.
             end, error = str(LOST), None if time.monotonic() - began >= PAUSE else failure
         if end not in ("up to date", "stopped", str(TOO_SLOW), str(LOST)):
-            error = ValueError(f"the server closed with {end}")
+            error = ValueError(f"the server closed the connection with code {end}")
         self.report("SLOW", end, time.monotonic() - began, error=error)
         gevent.sleep(1)
 
-    def _doze(self, began: float) -> str:
+    def _read_slowly(self, began: float) -> str:
         with RawConnection(self.host or "") as connection:
             connection.upgrade()
             connection.send(request(MessageType.SUB, channel=f"slow.{self.ledger.run}"))
             gevent.sleep(PAUSE)
-            while connection.ended is None and time.monotonic() < began + LONGEST:
+            while connection.close_code is None and time.monotonic() < began + LONGEST:
                 ages = [age(text) for text in _args(connection.receive())]
                 if any(each is not None and each < UP_TO_DATE for each in ages):
                     return "up to date"
                 if self.ledger.stopping:
                     return "stopped"
-            return str(connection.ended or "too late")
+            return str(connection.close_code or "too late")
 
     def on_start(self) -> None:
-        """Need no client."""
+        """Do not connect a client."""
 
 
 def _args(texts: list[bytes]) -> list[bytes]:

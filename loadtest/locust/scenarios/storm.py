@@ -1,4 +1,4 @@
-"""All clients come back at the same moment, as after a restart of the server or of the network."""
+"""All clients reconnect at the same moment, as after a restart of the server or of the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loadtest.locust.user import JugglerUser
 
 
 class StormUser(JugglerUser):
-    """Disconnects, and at the next full period connects, subscribes and calls; RECONNECT is the time for all of it."""
+    """Disconnects, and at the next full period connects, subscribes and calls; RECONNECT is the time for all three."""
 
     @tag("storm")
     @task

@@ -1,1 +1,1 @@
-"""Load shapes, one a file, to be given to locust beside the locustfile: it takes the first that it finds."""
+"""Load shapes, one a file: pass one to locust beside the locustfile, as it uses the first that it finds."""

@@ -1,4 +1,4 @@
-"""A tenth of the users, all of them for a third of the time, and a tenth again: does it recover?
+"""A tenth of the users, then all of them, then a tenth again, to show whether the server recovers.
 
 ``locust -f loadtest/locustfile.py,loadtest/locust/shapes/spike.py --users 100 --run-time 60s …``
 """
@@ -13,7 +13,7 @@ RUN_TIME = 60.0
 
 
 class Spike(LoadTestShape):
-    """``--users`` are the most there are, ``--run-time`` is that of the whole, ``--spawn-rate`` as ever."""
+    """``--users`` is the largest number of users, ``--run-time`` the duration of the test."""
 
     use_common_options = True
 

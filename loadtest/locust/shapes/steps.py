@@ -1,4 +1,4 @@
-"""Users come in five equal steps: where do latencies begin to grow?
+"""Users in five equal steps, to show where latencies begin to grow.
 
 ``locust -f loadtest/locustfile.py,loadtest/locust/shapes/steps.py --users 100 --run-time 60s …``
 """
@@ -13,7 +13,7 @@ RUN_TIME = 60.0
 
 
 class Steps(LoadTestShape):
-    """``--users`` are the most there are, ``--run-time`` is that of the whole, ``--spawn-rate`` as ever."""
+    """``--users`` is the largest number of users, ``--run-time`` the duration of the test."""
 
     use_common_options = True
 

@@ -1,0 +1,1 @@
+"""What runs benchmarks, and reports, draws and compares their results."""

@@ -1,0 +1,150 @@
+"""The book of a load test: everything that its clients send and receive, and its faults. PURE: no I/O, no clock.
+
+What is certain is judged, what is not is counted. Times are seconds of one clock, read by the caller.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from juggler.client.state import Exp
+from juggler.protocol.messages import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
+from loadtest.locust.event_checks import EventChecks
+from loadtest.locust.request_checks import Entry, Fate, RequestChecks
+from loadtest.locust.tally import Faults, Tally
+
+
+class Book:
+    """The messages of all clients of one process.
+
+    Memory is bounded by the load, not by the duration, if `judge` is called every few seconds.
+
+    Attributes:
+        tally: counts.
+        faults: faults.
+        events: publications, subscriptions and received events.
+    """
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.faults = Faults()
+        self._disturbed: list[tuple[float, float]] = []
+        self._requests = RequestChecks(self.tally, self.faults, self.is_disturbed)
+        self.events = EventChecks(self.tally, self.faults, self.is_disturbed)
+        self._open: dict[int, float] = {}
+        self._last = 0
+
+    # Connections
+
+    def connected(self, now: float) -> int:
+        """Count a new connection, and return its number."""
+        self._last += 1
+        self._open[self._last] = now
+        self.tally.connections += 1
+        return self._last
+
+    def closed(self, connection: int, since: float, now: float) -> None:
+        """Record that the client closed a connection from ``since`` on; requests in flight on it are faults."""
+        if self._open.pop(connection, None) is None:
+            return
+        self.events.gone(connection, since, now)
+        for _ in range(self._requests.pending(connection)):
+            self.faults.add("a request without an end when its connection was closed")
+        self._requests.lost(connection)
+
+    def lost(self, connection: int, now: float, reason: str) -> None:
+        """Record that a connection was lost, at some time since its last message."""
+        heard = self._open.pop(connection, None)
+        if heard is None:
+            return
+        self.tally.lost_connections += 1
+        if not self.is_disturbed(heard, now):
+            self.faults.add("a connection was lost", reason)
+        self.events.gone(connection, heard, now)
+        self._requests.lost(connection)
+
+    # Messages
+
+    def sent(self, connection: int, message: Request, now: float, expected: Any = Fate.ANY) -> None:
+        """Record a request that is about to be sent.
+
+        Args:
+            connection: number of the connection.
+            message: the request.
+            now: current time.
+            expected: result that a call must have, or its `Fate`.
+        """
+        self._requests.sent(connection, message, now, expected)
+        if isinstance(message, Pub):
+            self.events.publishing(message.uuid, message.channel, now)
+        elif isinstance(message, Sub):
+            self.events.subscribing(connection, message.channel, message.pattern, now)
+        elif isinstance(message, Unsb):
+            self.events.unsubscribing(connection, message.channel, message.pattern, now)
+
+    def received(self, connection: int, message: Response | Exp, now: float) -> Entry | None:
+        """Record a response or an expiry, and return the entry of its request; None for an event."""
+        if connection in self._open:
+            self._open[connection] = now
+        if isinstance(message, Evnt):
+            self.events.received(connection, message)
+            return None
+        if isinstance(message, Res):
+            return self._requests.answered(message, now)
+        if isinstance(message, Exp):
+            return self._requests.expired(message, now)
+        return self._on_ack(message, now) if isinstance(message, Ack) else self._on_nack(message, now)
+
+    def _on_ack(self, ack: Ack, now: float) -> Entry | None:
+        entry = self._requests.acked(ack)
+        request = entry.message if entry else None
+        if isinstance(request, Pub):
+            self.events.published(request.uuid, now)
+        elif entry and isinstance(request, Sub):
+            self.events.subscribed(entry.connection, request.channel, request.pattern, now)
+        elif entry and isinstance(request, Unsb):
+            self.events.unsubscribed(entry.connection, request.channel, request.pattern, now)
+        return entry
+
+    def _on_nack(self, nack: Nack, now: float) -> Entry | None:
+        entry = self._requests.nacked(nack)
+        if entry and isinstance(entry.message, Sub):
+            self.events.refused(entry.connection, entry.message.channel, entry.message.pattern, now)
+        return entry
+
+    # Disturbances
+
+    def disturbed(self, since: float, until: float = inf) -> None:
+        """Excuse missed events, overdue calls and lost connections until `recovered`: a failure is injected."""
+        self._disturbed.append((since, until))
+
+    def recovered(self, now: float) -> None:
+        """Record that the system has recovered from all injected failures."""
+        self._disturbed = [(since, min(until, now)) for since, until in self._disturbed]
+
+    def is_disturbed(self, since: float, until: float) -> bool:
+        """Return whether a failure was injected at some time between these."""
+        return any(begin <= until and since <= end for begin, end in self._disturbed)
+
+    # The end
+
+    def unanswered(self, connection: int | None = None) -> int:
+        """Return the number of requests in flight, of one connection or of all."""
+        return self._requests.pending(connection)
+
+    def missing(self) -> int:
+        """Return the number of events that are due and have not arrived."""
+        return self.events.missing()
+
+    def judge(self, now: float) -> None:
+        """Judge and drop what is old enough. Call it every few seconds."""
+        self._requests.judge(now)
+        self.events.judge(now)
+
+    def finish(self, now: float) -> None:
+        """Judge everything. Call it once, while connections are open, when nothing is in flight."""
+        self.events.judge(now, finally_=True)
+        self._requests.judge(now, finally_=True)
+        self.faults.add_all(self.tally.disagreements())
+        self._open.clear()

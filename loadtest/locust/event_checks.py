@@ -1,0 +1,186 @@
+"""Check events: which subscribers must, may or must not receive each of them. PURE: no I/O, no clock.
+
+A publication happens at an unknown time between PUB and ACK. A subscription begins between SUB and ACK, and ends
+between UNSB and ACK. A connection that was subscribed all that time must receive the event once; one that was not at
+any time must not receive it. Anything else is counted as uncertain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from juggler.protocol.glob import matches
+from juggler.protocol.messages import Evnt
+from loadtest.locust.tally import Faults, Tally
+
+SLACK = 2.0
+"""Seconds after the ACK of a publication in which its event may still be delivered or missed."""
+
+HORIZON = 30.0
+"""Seconds after PUB when a publication is judged and dropped."""
+
+Key: TypeAlias = tuple[int, str, bool]
+"""A connection, and a channel or pattern."""
+
+
+@dataclass
+class _Subscription:
+    asked: float
+    confirmed: float | None = None
+    leaving: float | None = None
+    left: float | None = None
+
+    def has_to_receive(self, publication: _Publication) -> bool:
+        if publication.acked is None or self.confirmed is None or self.confirmed > publication.sent:
+            return False
+        return self.leaving is None or self.leaving >= publication.over
+
+    def may_receive(self, publication: _Publication) -> bool:
+        # A server delivers an event to the connections that are subscribed when it arrives there.
+        before_it = publication.acked is not None and publication.over < self.asked
+        after_it = self.left is not None and self.left < publication.sent
+        return not before_it and not after_it
+
+
+@dataclass
+class _Publication:
+    channel: str
+    sent: float
+    acked: float | None = None
+    receipts: Counter[Key] = field(default_factory=Counter)
+
+    @property
+    def over(self) -> float:
+        """Time at which it has reached all subscribers."""
+        return (self.acked or self.sent) + SLACK
+
+
+class EventChecks:
+    """The publications and subscriptions of all connections of a process.
+
+    Attributes:
+        subscriptions: subscriptions by channel or pattern and by connection; old ones are dropped.
+    """
+
+    def __init__(self, tally: Tally, faults: Faults, excused: Callable[[float, float], bool]) -> None:
+        self._tally = tally
+        self._faults = faults
+        self._excused = excused
+        self._publications: dict[str, _Publication] = {}
+        self.subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
+        self._patterns: set[str] = set()
+
+    # Messages
+
+    def publishing(self, uuid: str, channel: str, now: float) -> None:
+        self._publications[uuid] = _Publication(channel, now)
+
+    def published(self, uuid: str, now: float) -> None:
+        """Record the ACK of a PUB; without it, the event may be delivered all the same."""
+        if uuid in self._publications:
+            self._publications[uuid].acked = now
+
+    def subscribing(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        self.subscriptions[channel, pattern].setdefault(connection, []).append(_Subscription(now))
+        if pattern:
+            self._patterns.add(channel)
+
+    def subscribed(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        for each in self._last(connection, channel, pattern):
+            each.confirmed = now
+
+    def refused(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        """Record the NACK of a SUB: the subscription ends without having begun."""
+        for each in self._last(connection, channel, pattern):
+            each.leaving = each.left = now
+
+    def unsubscribing(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        for each in self._last(connection, channel, pattern):
+            each.leaving = now
+
+    def unsubscribed(self, connection: int, channel: str, pattern: bool, now: float) -> None:
+        for each in self._last(connection, channel, pattern):
+            each.left = now
+
+    def gone(self, connection: int, since: float, now: float) -> None:
+        """Record that a connection closed at some time after ``since``."""
+        for subscribers in self.subscriptions.values():
+            for each in subscribers.get(connection, ()):
+                each.leaving = since if each.leaving is None else min(each.leaving, since)
+                each.left = now if each.left is None else each.left
+
+    def received(self, connection: int, event: Evnt) -> None:
+        self._tally.events += 1
+        publication = self._publications.get(event.for_)
+        if publication is None:
+            self._tally.foreign += 1
+            return
+        if event.channel != publication.channel:
+            self._faults.add("an event on another channel than its publication's", event.for_)
+        key = (connection, event.pattern, True) if event.pattern else (connection, event.channel, False)
+        publication.receipts[key] += 1
+
+    # Verdicts
+
+    def missing(self) -> int:
+        """Return the number of events that are due and have not arrived, without those that are excused."""
+        return sum(
+            1
+            for publication in self._publications.values()
+            if not self._excused(publication.sent, publication.over)
+            for key, subscriptions in self._concerned(publication)
+            if not publication.receipts[key] and any(s.has_to_receive(publication) for s in subscriptions)
+        )
+
+    def judge(self, now: float, finally_: bool = False) -> None:
+        """Judge and drop publications older than `HORIZON`; with ``finally_``, all of them."""
+        before = now if finally_ else now - HORIZON
+        for uuid, publication in list(self._publications.items()):
+            if publication.sent > before:
+                break  # in the order of sending
+            del self._publications[uuid]
+            self._judge(uuid, publication)
+        self._drop_subscriptions(now - 2 * HORIZON)
+
+    def _judge(self, uuid: str, publication: _Publication) -> None:
+        receipts = publication.receipts
+        for key, subscriptions in self._concerned(publication):
+            count = receipts.pop(key, 0)
+            if any(each.has_to_receive(publication) for each in subscriptions):
+                if count:
+                    self._tally.due += 1
+                elif self._excused(publication.sent, publication.over):
+                    self._tally.excused += 1
+                else:
+                    self._faults.add("an event was missed", f"{publication.channel} {uuid}, connection {key[0]}")
+            elif any(each.may_receive(publication) for each in subscriptions):
+                self._tally.uncertain += 1
+            elif count:
+                self._faults.add("an event without a subscription", f"{publication.channel} {uuid}")
+            if count > 1:
+                self._faults.add("an event came twice", f"{publication.channel} {uuid}, connection {key[0]}")
+        if receipts:
+            self._faults.add("an event without a subscription", f"{publication.channel} {uuid}")
+
+    def _concerned(self, publication: _Publication) -> Iterator[tuple[Key, list[_Subscription]]]:
+        keys = [(publication.channel, False)]
+        keys += [(pattern, True) for pattern in self._patterns if matches(pattern, publication.channel)]
+        for channel, pattern in keys:
+            for connection, subscriptions in self.subscriptions.get((channel, pattern), {}).items():
+                yield (connection, channel, pattern), subscriptions
+
+    def _last(self, connection: int, channel: str, pattern: bool) -> list[_Subscription]:
+        return self.subscriptions.get((channel, pattern), {}).get(connection, [])[-1:]
+
+    def _drop_subscriptions(self, before: float) -> None:
+        for key, subscribers in list(self.subscriptions.items()):
+            for connection, subscriptions in list(subscribers.items()):
+                subscriptions[:] = [each for each in subscriptions if each.left is None or each.left >= before]
+                if not subscriptions:
+                    del subscribers[connection]
+            if not subscribers:
+                del self.subscriptions[key]
+                self._patterns -= {key[0]} if key[1] else set()

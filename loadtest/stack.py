@@ -1,0 +1,105 @@
+"""A Redis, a juggler server and callees, each in processes of its own, on free ports of loopback."""
+
+from __future__ import annotations
+
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from juggler.errors import ConfigError
+from juggler.process.embedded import EmbeddedRedis
+from juggler.process.metrics.exposition import parse
+from juggler.process.metrics.rates import Samples
+from loadtest.children import Child, Children
+from loadtest.errors import LoadTestError
+
+ROOT = Path(__file__).parents[1]
+START_TIMEOUT = 30.0
+
+
+class Stack:
+    """A running Redis, and what is started on it; a context manager that stops all of it.
+
+    Attributes:
+        redis: the Redis.
+        url: websocket URL of the server; empty before `start_server`.
+        children: all processes but Redis.
+    """
+
+    def __init__(self) -> None:
+        """Start Redis.
+
+        Raises:
+            LoadTestError: no Redis can be started.
+        """
+        self.url = ""
+        with ExitStack() as stack:
+            try:
+                self.redis = stack.enter_context(EmbeddedRedis())
+            except ConfigError as error:
+                raise LoadTestError(str(error)) from None
+            self.children = stack.enter_context(Children())
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Stack:  # noqa: PYI034 (typing.Self is of Python 3.11)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop all processes, Redis last. Idempotent."""
+        self._stack.close()
+
+    def start_server(self, *options: str, app: str = "") -> Child:
+        """Start ``juggler server`` on a free port.
+
+        Args:
+            options: further options of the command.
+            app: a server of your own, ``MODULE:OBJECT``, which finds Redis in ``REDIS_URL``.
+
+        Raises:
+            LoadTestError: it did not start.
+        """
+        own = [app] if app else []
+        child = self._start("server", "juggler.cli.main", "server", *own, "--bind", "127.0.0.1:0", *options)
+        shown = child.hear_match(r"(ws|http)://\S+", START_TIMEOUT).group()
+        # Several workers of an app of your own do not print the path.
+        self.url = shown if shown.startswith("ws:") else f"ws://{urlsplit(shown).netloc}/ws"
+        return child
+
+    def start_callee(self, *options: str, delays: int = 0) -> Child:
+        """Start ``juggler-callee callee.demo:rpc``.
+
+        Args:
+            options: further options of the command.
+            delays: number of additional functions ``test.delay.<n>``.
+
+        Raises:
+            LoadTestError: it did not start.
+        """
+        child = self._start("callee", "callee.cli", "callee.demo:rpc", *options, JUGGLER_DEMO_DELAYS=str(delays))
+        self.wait_serving(child)
+        return child
+
+    def wait_serving(self, callee: Child) -> None:
+        """Wait until a callee reports that it serves its functions.
+
+        Raises:
+            LoadTestError: it did not within `START_TIMEOUT`.
+        """
+        callee.hear_match("^serving ", START_TIMEOUT)
+
+    def metrics(self) -> Samples:
+        """Return the server's metrics.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        with urllib.request.urlopen(f"http://{urlsplit(self.url).netloc}/metrics", timeout=5) as response:
+            return parse(response.read().decode())
+
+    def _start(self, name: str, module: str, *arguments: str, **environment: str) -> Child:
+        environment["REDIS_URL"] = self.redis.url
+        return self.children.start(name, ["-m", module, *arguments], environment=environment)

@@ -1,0 +1,225 @@
+"""loadtest.locust.event_checks through the book: subscribers receive each event once, and no one else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Evnt, Pub, Sub, Unsb, ack, nack
+from loadtest.locust.book import Book
+from loadtest.locust.event_checks import HORIZON, SLACK
+
+PUBLISHER, LISTENER = 1, 2
+
+
+@pytest.fixture
+def book():
+    book = Book()
+    assert [book.connected(0.0), book.connected(0.0)] == [PUBLISHER, LISTENER]
+    return book
+
+
+def do(book, connection, message, asked, answered, answer=ack):
+    book.sent(connection, message, asked)
+    if answered is not None:
+        book.received(connection, answer(message), answered)
+    return message
+
+
+def subscribe(book, asked=1.0, answered=1.1, channel="news", pattern=False, answer=ack):
+    return do(book, LISTENER, Sub(uuid=new_uuid(), channel=channel, pattern=pattern), asked, answered, answer)
+
+
+def unsubscribe(book, asked, answered, channel="news", pattern=False):
+    return do(book, LISTENER, Unsb(uuid=new_uuid(), channel=channel, pattern=pattern), asked, answered)
+
+
+def publish(book, asked=2.0, answered=2.1, answer=ack, channel="news"):
+    return do(book, PUBLISHER, Pub(uuid=new_uuid(), channel=channel), asked, answered, answer)
+
+
+def deliver(book, publication, pattern="", connection=LISTENER, now=3.0, channel=None):
+    event = Evnt(for_=publication.uuid, channel=channel or publication.channel, pattern=pattern)
+    book.received(connection, event, now)
+
+
+def judged(book):
+    """Faults, and events received, due, uncertain."""
+    book.finish(100.0)
+    return dict(book.faults.counts), (book.tally.events, book.tally.due, book.tally.uncertain)
+
+
+def test_it_comes(book):
+    subscribe(book)
+    publication = publish(book)
+    assert book.missing() == 1
+    deliver(book, publication)
+    assert book.missing() == 0
+    assert judged(book) == ({}, (1, 1, 0))
+
+
+def test_it_does_not_come(book):
+    subscribe(book)
+    publish(book)
+    faults, counts = judged(book)
+    assert faults == {"an event was missed": 1}
+    assert counts == (0, 0, 0)
+
+
+def test_it_comes_twice(book):
+    subscribe(book)
+    publication = publish(book)
+    deliver(book, publication)
+    deliver(book, publication)
+    assert judged(book)[0]["an event came twice"] == 1
+
+
+def test_it_comes_although_nobody_is_subscribed(book):
+    deliver(book, publish(book))
+    assert judged(book)[0]["an event without a subscription"] == 1
+
+
+def test_it_comes_to_another_connection(book):
+    subscribe(book)
+    publication = publish(book)
+    deliver(book, publication)
+    deliver(book, publication, connection=PUBLISHER)
+    assert judged(book)[0]["an event without a subscription"] == 1
+
+
+def test_it_comes_on_another_channel(book):
+    subscribe(book)
+    deliver(book, publish(book), channel="olds")
+    assert "an event on another channel than its publication's" in judged(book)[0]
+
+
+def test_a_subscription_and_a_pattern_that_matches_get_one_each(book):
+    subscribe(book)
+    subscribe(book, channel="n*", pattern=True)
+    subscribe(book, channel="m*", pattern=True)
+    publication = publish(book)
+    assert book.missing() == 2
+    deliver(book, publication)
+    assert book.missing() == 1
+    deliver(book, publication, pattern="n*")
+    assert judged(book) == ({}, (2, 2, 0))
+
+
+def test_a_pattern_that_does_not_match_gets_nothing(book):
+    subscribe(book, channel="m*", pattern=True)
+    deliver(book, publish(book), pattern="m*")
+    assert "an event without a subscription" in judged(book)[0]
+
+
+def test_published_long_before_the_subscription_was_asked_for(book):
+    publication = publish(book, 0.1, 0.9)
+    subscribe(book, 1.0 + SLACK, 1.1 + SLACK)
+    assert book.missing() == 0
+    deliver(book, publication)
+    assert "an event without a subscription" in judged(book)[0]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+@pytest.mark.parametrize(("asked", "answered"), [(0.9, 1.5), (1.05, 1.5), (0.5, None), (0.1, 0.9)])
+def test_published_while_subscribing_is_uncertain(book, asked, answered, comes):
+    subscribe(book, 1.0, 1.1)
+    publication = publish(book, asked, answered)
+    if comes:
+        deliver(book, publication)
+    faults, counts = judged(book)
+    faults.pop("a request without ACK or NACK", None)
+    assert not [fault for fault in faults if "event" in fault]
+    assert counts == (int(comes), 0, 1)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_published_shortly_before_the_end_is_uncertain(book, comes):
+    subscribe(book)
+    publication = publish(book, 2.0, 2.1)
+    unsubscribe(book, 2.05 + SLACK, 2.1 + SLACK)
+    if comes:
+        deliver(book, publication)
+    assert judged(book) == ({}, (int(comes), 0, 1))
+
+
+def test_published_long_before_the_end_has_to_come(book):
+    subscribe(book)
+    publish(book, 2.0, 2.1)
+    unsubscribe(book, 2.1 + SLACK, 2.2 + SLACK)
+    assert judged(book)[0] == {"an event was missed": 1}
+
+
+def test_published_after_the_end_must_not_come(book):
+    subscribe(book)
+    unsubscribe(book, 1.5, 1.6)
+    deliver(book, publish(book, 2.0, 2.1))
+    assert "an event without a subscription" in judged(book)[0]
+
+
+def test_published_after_the_connection_was_closed(book):
+    subscribe(book)
+    book.closed(LISTENER, 1.5, 1.6)
+    publish(book, 2.0, 2.1)
+    assert judged(book) == ({}, (0, 0, 0))
+
+
+def test_published_while_the_connection_is_closed(book):
+    subscribe(book)
+    publication = publish(book, 2.0, 2.1)
+    deliver(book, publication)
+    book.closed(LISTENER, 1.5, 2.6)
+    assert judged(book) == ({}, (1, 0, 1))
+
+
+def test_subscribed_anew(book):
+    subscribe(book)
+    unsubscribe(book, 1.5, 1.6)
+    subscribe(book, 1.7, 1.8)
+    publication = publish(book)
+    deliver(book, publication)
+    assert judged(book) == ({}, (1, 1, 0))
+
+
+def test_a_refused_publication_may_come(book):
+    subscribe(book)
+    deliver(book, publish(book, answer=lambda message: nack(message, 503, "away")))
+    assert judged(book) == ({}, (1, 0, 1))
+
+
+def test_a_refused_subscription_gets_nothing(book):
+    subscribe(book, answer=lambda message: nack(message, 429, "too many"))
+    assert book.missing() == 0
+    deliver(book, publish(book))
+    assert "an event without a subscription" in judged(book)[0]
+
+
+def test_missed_while_something_was_broken(book):
+    subscribe(book)
+    book.disturbed(2.05, 2.5)
+    publish(book)
+    assert book.missing() == 0
+    publish(book, 4.0, 4.1)
+    assert book.missing() == 1
+    faults, _ = judged(book)
+    assert faults == {"an event was missed": 1}
+    assert book.tally.excused == 1
+
+
+def test_events_of_others_are_counted_apart(book):
+    subscribe(book)
+    deliver(book, Pub(uuid=new_uuid(), channel="news"))
+    assert judged(book) == ({}, (1, 0, 0))
+    assert book.tally.foreign == 1
+
+
+def test_it_is_judged_in_time_and_forgotten(book):
+    subscribe(book)
+    publish(book, 2.0, 2.1)
+    book.judge(1.9 + HORIZON)
+    assert not book.faults
+    book.judge(2.0 + HORIZON)
+    assert dict(book.faults.counts) == {"an event was missed": 1}
+    assert book.missing() == 0
+    unsubscribe(book, 40.0, 40.1)
+    book.judge(200.0)
+    assert not book.events.subscriptions

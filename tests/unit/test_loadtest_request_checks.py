@@ -1,0 +1,191 @@
+"""loadtest.locust.request_checks through the book: one ACK or NACK a request, one result or expiry an acked call."""
+
+from __future__ import annotations
+
+import pytest
+
+from juggler.client.state import Exp
+from juggler.process.uuids import new_uuid
+from juggler.protocol.messages import Ack, Call, Nack, Pub, Res, ack, nack
+from loadtest.locust.book import Book
+from loadtest.locust.request_checks import LATE, PATIENCE, Fate
+
+
+@pytest.fixture
+def book():
+    book = Book()
+    assert book.connected(0.0) == 1
+    return book
+
+
+def call(book, now=1.0, timeout=5.0, expected=Fate.ANY, acked=True):
+    message = Call(uuid=new_uuid(), uri="f", args=b"1", timeout=timeout)
+    book.sent(1, message, now, expected)
+    if acked:
+        book.received(1, ack(message), now)
+    return message
+
+
+def result(message, args=b"1"):
+    return Res(for_=message.uuid, uri=message.uri, args=args)
+
+
+def expiry(message):
+    return Exp(for_=message.uuid, uri=message.uri)
+
+
+def faults(book, now=100.0):
+    book.finish(now)
+    return dict(book.faults.counts)
+
+
+def test_all_is_well(book):
+    book.received(1, result(call(book)), 1.5)
+    book.received(1, expiry(call(book)), 6.0)
+    refused = call(book, acked=False)
+    book.received(1, nack(refused, 503, "away"), 1.0)
+    publication = Pub(uuid=new_uuid(), channel="c")
+    book.sent(1, publication, 1.0)
+    assert book.unanswered() == book.unanswered(1) == 1
+    entry = book.received(1, ack(publication), 1.2)
+    assert (entry.type, entry.name, entry.sent_at) == ("PUB", "c", 1.0)
+    assert book.unanswered() == 0
+    assert faults(book) == {}
+    tally = book.tally
+    assert (tally.sent, tally.acked, tally.nacked) == ({"CALL": 3, "PUB": 1}, {"CALL": 2, "PUB": 1}, {"CALL": 1})
+    assert (tally.answered, tally.expired, tally.overdue) == (1, 1, 1)
+
+
+def test_a_result_may_overtake_nothing_but_time(book):
+    message = call(book, acked=False)
+    book.received(1, result(message), 1.5)
+    assert book.unanswered() == 1
+    book.received(1, ack(message), 1.6)
+    assert book.unanswered() == 0
+    assert faults(book) == {"a result before its ACK": 1}
+
+
+def test_a_request_without_an_answer(book):
+    call(book, acked=False)
+    assert "a request without ACK or NACK" in faults(book)
+
+
+def test_an_acknowledged_call_without_an_end(book):
+    call(book)
+    assert "a call without result or expiry" in faults(book)
+
+
+def test_what_unanswered_too_long_is_found_before_the_end(book):
+    call(book, now=1.0, timeout=5.0)
+    book.judge(1.0 + 5.0 + PATIENCE)
+    assert not book.faults
+    book.judge(1.1 + 5.0 + PATIENCE)
+    assert dict(book.faults.counts) == {"a call without result or expiry": 1}
+
+
+@pytest.mark.parametrize("second", [ack, lambda message: nack(message, 500, "no")])
+def test_a_second_answer(book, second):
+    message = Pub(uuid=new_uuid(), channel="c")
+    book.sent(1, message, 1.0)
+    book.received(1, ack(message), 1.0)
+    book.received(1, second(message), 1.0)
+    assert faults(book) == {"a second response to a request, or one to an unknown request": 1}
+
+
+def test_an_ack_and_a_nack_for_a_call(book):
+    book.received(1, nack(call(book), 503, "away"), 1.1)
+    assert faults(book)["an ACK and a NACK for one request"] == 1
+
+
+def test_a_second_ack_for_a_call(book):
+    message = call(book)
+    book.received(1, ack(message), 1.0)
+    book.received(1, result(message), 1.1)
+    assert faults(book) == {"a second response to a request, or one to an unknown request": 1}
+
+
+def test_an_ack_of_another_type(book):
+    message = call(book, acked=False)
+    book.received(1, Ack(for_=message.uuid, for_type=2, channel="f"), 1.0)
+    book.received(1, result(message), 1.0)
+    assert faults(book) == {"an ACK that names another type than its request": 1}
+
+
+def test_a_result_too_large_is_told_by_a_nack(book):
+    message = call(book)
+    book.received(1, Nack(for_=message.uuid, for_type=1, code=413, message="large", uri="f"), 1.1)
+    assert faults(book) == {}
+    assert (book.tally.replaced, book.tally.nacked["CALL"]) == (1, 0)
+
+
+def test_a_second_result(book):
+    message = call(book)
+    book.received(1, result(message), 1.1)
+    book.received(1, result(message), 1.2)
+    assert faults(book) == {"a second result, or one of an unknown call": 1}
+
+
+def test_a_late_result_is_counted_and_forgiven_shortly(book):
+    shortly, too_late = call(book), call(book)
+    for message in (shortly, too_late):
+        book.received(1, expiry(message), 6.0)
+    book.received(1, result(shortly), 6.0 + LATE)
+    book.received(1, result(too_late), 6.1 + LATE)
+    assert faults(book) == {"a second result, or one of an unknown call": 1}
+    assert (book.tally.late, book.tally.answered, book.tally.expired) == (1, 0, 2)
+
+
+def test_a_call_may_expire_before_its_ack(book):
+    acked, refused = call(book, acked=False), call(book, acked=False)
+    for message in (acked, refused):
+        book.received(1, expiry(message), 6.0)
+    assert book.unanswered() == 2
+    book.received(1, ack(acked), 7.0)
+    book.received(1, nack(refused, 503, "away"), 7.0)
+    assert faults(book) == {}
+    assert (book.tally.expired, book.tally.nacked["CALL"]) == (1, 1)
+
+
+def test_calls_that_are_made_to_expire_are_not_overdue(book):
+    book.received(1, expiry(call(book, expected=Fate.EXPIRES)), 6.0)
+    assert (book.tally.expired, book.tally.overdue) == (1, 0)
+
+
+def test_a_wrong_result(book):
+    book.received(1, result(call(book, expected=[1, "a"]), b'[1,"a"]'), 1.1)
+    assert not book.faults
+    book.received(1, result(call(book, expected=[1, "a"]), b'{"error":{"message":"no"}}'), 1.1)
+    assert faults(book) == {"a wrong result": 1}
+
+
+def test_a_lost_connection_takes_its_requests_with_it(book):
+    other = book.connected(0.0)
+    kept = Pub(uuid=new_uuid(), channel="c")
+    book.sent(other, kept, 1.0)
+    call(book)
+    call(book, acked=False)
+    book.lost(1, 2.0, "1006")
+    assert book.unanswered() == book.unanswered(other) == 1
+    book.received(other, ack(kept), 3.0)
+    book.lost(1, 3.0, "once is enough")
+    assert faults(book) == {"a connection was lost": 1}
+    assert (book.tally.lost["CALL"], book.tally.lost_calls, book.tally.lost_connections) == (1, 1, 1)
+
+
+def test_a_lost_connection_is_excused_while_something_is_broken(book):
+    book.disturbed(1.0, 2.0)
+    message = call(book, now=1.5, timeout=5.0)
+    book.received(1, expiry(message), 6.5)
+    book.lost(1, 7.0, "1006")
+    assert book.faults  # it was well at 6.5
+    other = book.connected(1.9)
+    book.lost(other, 3.0, "1006")
+    assert faults(book) == {"a connection was lost": 1}
+    assert book.tally.overdue == 0
+
+
+def test_we_close_only_when_all_has_ended(book):
+    call(book)
+    book.closed(1, 2.0, 2.1)
+    book.closed(1, 2.0, 2.1)
+    assert faults(book) == {"a request without an end when its connection was closed": 1}
