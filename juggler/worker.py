@@ -1,7 +1,7 @@
 """The gunicorn worker: ``gunicorn -k juggler.worker.GeventWorker myapp:application``.
 
-At SIGTERM it drains: no new connections, calls in flight get their results, then websockets are closed with 1001, and
-requests end, all within gunicorn's graceful timeout. SIGQUIT and SIGINT end it at once.
+SIGTERM shuts it down gracefully, within gunicorn's graceful timeout: it accepts no new connections, waits for calls in
+flight, closes websockets with 1001, and completes requests. SIGQUIT and SIGINT stop it at once.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ import gevent
 from gevent import monkey
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
-from juggler.process.garbage import look_less_often
+from juggler.process.garbage import raise_gc_threshold
+from juggler.process.logline import Line
 from juggler.process.metrics import Snapshot, merge
-from juggler.process.metrics.shared import Place, board_of_master, set_place
+from juggler.process.metrics.shared import ENVIRON_KEY, SharedMetrics
 from juggler.server import live_servers
 from juggler.server.websocket import WebSocketHandler
 
 MARGIN = 1.0
-"""Seconds of gunicorn's graceful timeout, at most half of it, that are left for the worker's own end."""
+"""Seconds of gunicorn's graceful timeout, at most half of it, that are reserved for the exit of the worker."""
 
 _POLL = 0.05
 
-# With --preload the application, and redis with it, is imported before the worker patches. This part of redis is not
-# used here; gevent's warning is for applications that have more of the kind.
+# With --preload, the application and redis are imported before the worker patches. This part of redis is not used.
 _UNUSED = r"Monkey-patching ssl .*\(NOT patched\): \['redis\.asyncio\.connection [^,]*'\]\. $"
 
 _NO_REQUEST = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
-    """pywsgi's handler with gunicorn's logs, for applications that upgrade."""
+    """pywsgi's handler with gunicorn's logs, for applications that upgrade requests."""
 
     environ: dict[str, Any] | None
 
     def handle_one_request(self) -> Any:
-        # Should no request come now, the log must not tell of the connection's previous one.
+        # If no request arrives, the log must not show the previous one of this connection.
         self.environ = None
         self.response_headers: list[tuple[bytes, bytes]] = []
         self.__dict__.pop("headers", None)
@@ -54,16 +54,16 @@ class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
             self.server.responding.discard(self)
 
     def log_request(self) -> None:
-        if self.environ is None:  # what came was no request
+        if self.environ is None:  # the request was invalid
             self.environ = _NO_REQUEST | {"REMOTE_ADDR": self._peer()}
         PyWSGIHandler.log_request(self)
 
     def log_error(self, msg: str, *args: object) -> None:
-        # pywsgi tells of invalid requests here: the client's fault, and nothing to wake anybody for.
-        self.server.log.info(msg, *args)
+        # pywsgi reports invalid requests here, which are the client's fault.
+        self.server.log.info(Line("http: invalid request", error=msg % args if args else msg))
 
     def _peer(self) -> str:
-        # A UNIX socket's clients have no address.
+        # Clients of UNIX sockets have no address.
         return str(self.client_address[0]) if isinstance(self.client_address, tuple) else ""
 
 
@@ -71,7 +71,7 @@ class HttpServer(PyWSGIServer):  # type: ignore[misc]
     """pywsgi's server.
 
     Attributes:
-        responding: the handlers that have read a request and not ended their response; open websockets among them.
+        responding: handlers that have read a request and not completed the response, open websockets included.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -81,15 +81,15 @@ class HttpServer(PyWSGIServer):  # type: ignore[misc]
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         try:
             tls = self.wrap_socket(client_socket, **self.ssl_args)
-        except OSError as error:  # what anybody may cause is not worth gevent's traceback
-            self.log.info("no TLS handshake with %s: %s", address, error)
+        except OSError as error:  # any client can cause it, so no traceback
+            self.log.info(Line("tls: handshake failed", client=address, error=error))
             return
         with tls:
             self.handle(tls, address)
 
 
 class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
-    """gunicorn's gevent worker, monkey-patched as that is, with websockets."""
+    """gunicorn's gevent worker with websockets. Monkey-patches as that does."""
 
     wsgi_handler = Handler
 
@@ -97,19 +97,17 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._http: list[HttpServer] = []
         self._drainer: gevent.Greenlet | None = None
-        self._place = _find_place(self)
+        self._slot = _shared_metrics(self.app).take(self._is_alive)  # still in the master
 
     def run(self) -> None:
-        look_less_often()
-        set_place(self._place)
-        if self._place is not None:
-            self._place.start(_figures)
+        raise_gc_threshold()
+        if self._slot is not None:
+            self._slot.start(_snapshot)
         try:
             super().run()
         finally:
-            if self._place is not None:
-                self._place.publish()
-                self._place.close()
+            if self._slot is not None:
+                self._slot.close()
 
     def patch(self) -> None:
         with warnings.catch_warnings():
@@ -117,15 +115,16 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
             super().patch()
 
     def server_class(self, *args: Any, **kwargs: Any) -> HttpServer:
-        """Make the server of one listening socket. gunicorn calls it like a class."""
+        """Create the server of one listening socket. gunicorn calls it like a class."""
         server = HttpServer(*args, **kwargs)
+        server.environ[ENVIRON_KEY] = self._slot
         self._http.append(server)
         return server
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)
         if self._drainer is None:
-            # A signal's handler must not block.
+            # Signal handlers must not block.
             self._drainer = gevent.Greenlet(self._drain)
             self._drainer.name = "juggler-drain"
             self._drainer.start()
@@ -135,43 +134,31 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         grace = max(timeout - MARGIN, timeout / 2)
         deadline = time.monotonic() + grace
         for http in self._http:
-            http.close()  # at once: those who connect are another worker's from now on
+            http.close()  # at once, so that new connections go to other workers
         gevent.joinall([gevent.spawn(server.shut_down, grace) for server in live_servers()])
         while any(http.responding for http in self._http) and time.monotonic() < deadline:
             gevent.sleep(_POLL)
-        if self._place is not None:
-            self._place.publish()
-        # Whoever merely keeps a connection for a next request is not waited for.
+        # Idle keep-alive connections are not waited for.
         sys.exit(0)
 
-
-_spawned: list[GeventWorker] = []  # in the master: those that have places
-
-
-def _find_place(worker: GeventWorker) -> Place | None:
-    """Give a worker that is about to be forked a slot of the board; runs in the master."""
-    board = board_of_master()
-    for other in list(_spawned):
-        if other._place is not None and not _lives(other.pid):
-            board.retire(other._place.slot)
-            _spawned.remove(other)
-    slot = board.take()
-    if slot is None:
-        return None
-    _spawned.append(worker)
-    return Place(board, slot)
-
-
-def _lives(pid: Any) -> bool:
-    # Before it is forked a worker has no process, and the master's number stands in for it.
-    if not isinstance(pid, int):
+    def _is_alive(self) -> bool:
+        """Return whether the worker is running or about to be forked; called in the master."""
+        if not isinstance(self.pid, int):
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
         return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
-def _figures() -> Snapshot:
+def _shared_metrics(app: Any) -> SharedMetrics:
+    """Return the metrics of the master's workers. They belong to gunicorn's application object, which SIGHUP keeps."""
+    if not hasattr(app, "juggler_metrics"):
+        app.juggler_metrics = SharedMetrics()
+    shared: SharedMetrics = app.juggler_metrics
+    return shared
+
+
+def _snapshot() -> Snapshot:
     return merge(server.snapshot() for server in live_servers())

@@ -1,4 +1,4 @@
-"""The WSGI application: everything about HTTP. It upgrades requests to websockets and gives them to the server."""
+"""The WSGI application: everything about HTTP. It upgrades requests to websockets and hands them to the server."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler.errors import CloseCode, ConfigError, HandshakeRefused
-from juggler.process.metrics import OTHER
+from juggler.process.logline import Line
+from juggler.process.metrics import OTHER, Snapshot
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
-from juggler.process.metrics.shared import with_others
+from juggler.process.metrics.shared import ENVIRON_KEY, Slot
 from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
 from juggler.server import Server
 from juggler.server.connect_hook import ConnectRequest, parse_query
-from juggler.server.static_files import Pages
+from juggler.server.static_files import StaticFiles
 from juggler.server.websocket import UPGRADE, WebSocket, handshake
 
 log = logging.getLogger("juggler.wsgi")
@@ -24,18 +25,21 @@ WsgiApplication: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[
 
 _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunicorn -k juggler.worker.GeventWorker"
 
-
 HEALTH, READINESS = "/healthz", "/readyz"
-"""Probes: whether the process answers at all, and whether clients should be sent to it (503 and the reason if not)."""
+"""Paths of the health check, which always succeeds, and of the readiness probe, which responds 503 and the reason while
+clients should not be sent here."""
 
 METRICS, VARIABLES = "/metrics", "/debug/vars"
-"""Figures: for Prometheus, and as the Go package tells them."""
+"""Paths of the metrics, for Prometheus and as the Go package's variables."""
 
 
 class Application:
-    """A WSGI application that serves websockets of a `Server`, alone or mounted beside another application.
+    """A WSGI application that serves the websockets of a `Server`, alone or beside another application.
 
-    It also answers at `HEALTH` and `READINESS`, and serves `juggler.js`, see `juggler.server.static_files`.
+    It also serves `HEALTH`, `READINESS`, `METRICS`, `VARIABLES` and ``juggler.js``.
+
+    Attributes:
+        server: server of the connections.
     """
 
     def __init__(
@@ -50,24 +54,23 @@ class Application:
         metrics: bool = True,
         playground: bool = False,
     ) -> None:
-        """Make the application.
+        """Create the application.
 
         Args:
-            server: serves the connections.
-            path: where websockets are served: a path, or several.
-            allowed_origins: origins of web pages that may connect, besides the server's own: ``https://example.com``,
-                ``https://*.example.com``, or ``*`` for all.
-            allow_empty_subprotocol: whether clients may come without offering a subprotocol.
-            trusted_proxies: number of proxies of our own that each request passes, whose ``X-Forwarded-For`` tells
-                the client's address; 0 where clients connect directly.
-            otherwise: another WSGI application, Flask's for example, that gets all requests to other paths. None: they
-                are 404.
-            metrics: whether to answer at `METRICS` and `VARIABLES`. Do not route these to the public.
-            playground: whether ``/`` is a page to try everything with. It can do what any client can, and no more; the
-                server's ``list_uri`` lets it list what is served.
+            server: server of the connections.
+            path: path or paths of the websockets. Default: ``/ws``.
+            allowed_origins: origins of web pages that may connect, beside the server's own: ``https://example.com``,
+                ``https://*.example.com``, or ``*`` for all. Default: none.
+            allow_empty_subprotocol: whether clients may connect without a subprotocol. Default: False.
+            trusted_proxies: number of your own proxies that each request passes. The client's address is taken from
+                their ``X-Forwarded-For``. 0 means that clients connect directly. Default: 0.
+            otherwise: WSGI application for all other paths, for example Flask's. None: they are 404. Default: None.
+            metrics: whether to serve `METRICS` and `VARIABLES`. Do not expose these to the public. Default: True.
+            playground: whether to serve the playground, a page to try everything with, at ``/``. It can do what any
+                client can do. With the server's ``list_uri``, it lists the registered functions. Default: False.
 
         Raises:
-            ConfigError: a path or an origin cannot be understood, or the number of proxies is negative.
+            ConfigError: a path or an origin is malformed, or the number of proxies is negative.
         """
         paths = (path,) if isinstance(path, str) else tuple(path)
         if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
@@ -76,57 +79,81 @@ class Application:
             raise ConfigError(f"trusted_proxies: expected a number of at least 0, got {trusted_proxies!r}")
         handshake.check_allowed_origins(allowed_origins)
         self.server = server
-        self.paths = paths
-        self.otherwise = otherwise
-        self.trusted_proxies = trusted_proxies
-        self.allowed_origins = tuple(allowed_origins)
-        self.allow_empty_subprotocol = allow_empty_subprotocol
-        self.metrics = metrics
-        self.pages = Pages(playground=playground, path=paths[0], list_uri=server.options.list_uri)
+        self._paths = paths
+        self._trusted_proxies = trusted_proxies
+        self._allowed_origins = tuple(allowed_origins)
+        self._allow_empty_subprotocol = allow_empty_subprotocol
+        self._otherwise = otherwise or self._not_found
+        files = StaticFiles(playground=playground, path=paths[0], list_uri=server.options.list_uri)
+        # Where a path occurs twice, the later entry applies.
+        self._routes: dict[str, WsgiApplication] = {
+            **dict.fromkeys(files.paths, files.respond),
+            **dict.fromkeys(paths, self._websocket),
+            **({METRICS: self._metrics, VARIABLES: self._variables} if metrics else {}),
+            HEALTH: self._health,
+            READINESS: self._readiness,
+        }
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO")
-        if path == HEALTH:
-            return _answer(start_response, "200 OK", "alive")
-        if path == READINESS:
-            reason = self.server.unready_reason()
-            return _answer(start_response, "503 Service Unavailable" if reason else "200 OK", reason or "ready")
-        if self.metrics and path == METRICS:
-            snapshot = with_others(self.server.snapshot())
-            lengths = self.server.caller_broker.queue_lengths([uri for uri in snapshot.calls if uri != OTHER])
-            snapshot.highest["juggler_queue_length"] = {uri: float(length) for uri, length in lengths.items()}
-            return _send(start_response, "200 OK", CONTENT_TYPE, prometheus(snapshot))
-        if self.metrics and path == VARIABLES:
-            body = json.dumps({"juggler": go_variables(with_others(self.server.snapshot()))}).encode()
-            return _send(start_response, "200 OK", "application/json", body)
-        if path in self.pages and path not in self.paths:
-            return self.pages.answer(environ, start_response)
-        if self.otherwise is not None and path not in self.paths:
-            return self.otherwise(environ, start_response)
+        """Respond to a request."""
+        return self._routes.get(environ.get("PATH_INFO", ""), self._otherwise)(environ, start_response)
+
+    def _health(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        return _respond_text(start_response, "200 OK", "alive")
+
+    def _readiness(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        reason = self.server.unready_reason()
+        if reason is None:
+            return _respond_text(start_response, "200 OK", "ready")
+        return _respond_text(start_response, "503 Service Unavailable", reason)
+
+    def _metrics(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        snapshot = self._snapshot(environ)
+        lengths = self.server.caller_broker.queue_lengths([uri for uri in snapshot.calls if uri != OTHER])
+        snapshot.highest["juggler_queue_length"] = {uri: float(length) for uri, length in lengths.items()}
+        return _respond(start_response, "200 OK", CONTENT_TYPE, prometheus(snapshot))
+
+    def _variables(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        body = json.dumps({"juggler": go_variables(self._snapshot(environ))}).encode()
+        return _respond(start_response, "200 OK", "application/json", body)
+
+    def _snapshot(self, environ: dict[str, Any]) -> Snapshot:
+        """Return the metrics of this process, with those of the other workers under `juggler.worker.GeventWorker`."""
+        slot: Slot | None = environ.get(ENVIRON_KEY)
+        snapshot = self.server.snapshot()
+        return snapshot if slot is None else slot.with_others(snapshot)
+
+    def _not_found(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        where = " and ".join(self._paths)
+        refusal = HandshakeRefused("404 Not Found", f"not found; websockets are served at {where}")
+        return self._refuse(environ, start_response, refusal)
+
+    def _websocket(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         try:
-            if path not in self.paths:
-                where = " and ".join(self.paths)
-                raise HandshakeRefused("404 Not Found", f"nothing is here; websockets are served at {where}")
             self._serve(environ)
         except HandshakeRefused as refusal:
-            self.server.metrics.refused[int(refusal.status[:3])] += 1
-            log.info("refused %s: %s", environ.get("REMOTE_ADDR", "-"), refusal)
-            return _answer(start_response, refusal.status, refusal.reason, refusal.headers)
+            return self._refuse(environ, start_response, refusal)
         return []
+
+    def _refuse(self, environ: dict[str, Any], start_response: StartResponse, refusal: HandshakeRefused) -> list[bytes]:
+        self.server.metrics.refused[int(refusal.status[:3])] += 1
+        client = environ.get("REMOTE_ADDR", "-")
+        log.info(Line("http: request refused", client=client, status=refusal.status[:3], reason=refusal.reason))
+        return _respond_text(start_response, refusal.status, refusal.reason, refusal.headers)
 
     def _serve(self, environ: dict[str, Any]) -> None:
         handshake.websocket_key(environ)
-        handshake.check_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), self.allowed_origins)
+        handshake.check_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), self._allowed_origins)
         subprotocol = choose_subprotocol(
-            environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self.allow_empty_subprotocol
+            environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self._allow_empty_subprotocol
         )
         request = ConnectRequest(
             environ,
             subprotocol=subprotocol,
-            allowed=allowed_messages(_asked_to_allow(environ)),
-            trusted_proxies=self.trusted_proxies,
+            allowed=allowed_messages(_requested_messages(environ)),
+            trusted_proxies=self._trusted_proxies,
         )
-        # The environ is emptied by the upgrade: whatever is needed of it is taken before.
+        # The upgrade empties the environ, so the request is read before.
         connection = self.server.admit(request)
         self.server.serve(connection, self._upgrade(environ, subprotocol))
 
@@ -140,7 +167,7 @@ class Application:
         return websocket
 
 
-def _asked_to_allow(environ: dict[str, Any]) -> str | None:
+def _requested_messages(environ: dict[str, Any]) -> str | None:
     """Return ``Juggler-Allowed-Messages``, or the query's ``allowed_messages``: browsers cannot set headers."""
     header: str | None = environ.get("HTTP_JUGGLER_ALLOWED_MESSAGES")
     query = environ.get("QUERY_STRING")
@@ -148,7 +175,7 @@ def _asked_to_allow(environ: dict[str, Any]) -> str | None:
 
 
 def _close_foreign(environ: dict[str, Any]) -> None:
-    """Say goodbye on a websocket that gevent-websocket's own handler has made, before it asked the application."""
+    """Close a websocket that gevent-websocket's own handler has created before it called the application."""
     foreign = environ.get("wsgi.websocket")
     if foreign is not None:
         # Its `close` does not send the code.
@@ -156,13 +183,13 @@ def _close_foreign(environ: dict[str, Any]) -> None:
         foreign.send_frame(payload, foreign.OPCODE_CLOSE)
 
 
-def _answer(
+def _respond_text(
     start_response: StartResponse, status: str, text: str, headers: Sequence[tuple[str, str]] = ()
 ) -> list[bytes]:
-    return _send(start_response, status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
+    return _respond(start_response, status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
 
 
-def _send(
+def _respond(
     start_response: StartResponse,
     status: str,
     content_type: str,

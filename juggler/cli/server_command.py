@@ -83,10 +83,10 @@ def _serve_settings(settings: Settings) -> None:
 def _serve(application: Callable[..., Any], settings: Settings, connect: Callable[[], None] = lambda: None) -> None:
     import gevent
 
-    from juggler.process.garbage import look_less_often
+    from juggler.process.garbage import raise_gc_threshold
     from juggler.server import live_servers
 
-    look_less_often()
+    raise_gc_threshold()
     try:
         http = _listen(application, parse_address(settings.listen.bind))
         connect()

@@ -1,4 +1,4 @@
-"""How long to wait between attempts."""
+"""Exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def pauses(first: float, longest: float) -> Iterator[float]:
-    """Yield seconds that double from ``first`` to ``longest``, each jittered by half."""
+    """Yield seconds to wait between attempts: doubled from ``first`` to ``longest``, with a jitter of 50 %."""
     pause = first
     while True:
         yield pause * random.uniform(0.5, 1.5)  # noqa: S311

@@ -1,8 +1,6 @@
-"""Negotiate the subprotocol, and the message types that a connection may send. PURE."""
+"""Negotiate the subprotocol, and the types of messages that a connection may send. PURE."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from juggler.protocol.headers import refused, tokens
 from juggler.protocol.messages import REQUEST_TYPES, MessageType
@@ -13,37 +11,34 @@ SUBPROTOCOLS = ("juggler.0",)
 _REQUEST_NAMES = {type.name.lower(): type for type in REQUEST_TYPES}
 
 
-def choose_subprotocol(
-    offered: str | None, supported: Sequence[str] = SUBPROTOCOLS, allow_empty: bool = False
-) -> str | None:
-    """Return the first of our subprotocols that the client offers.
+def choose_subprotocol(offered: str | None, *, allow_empty: bool = False) -> str | None:
+    """Return the first supported subprotocol that the client offers.
 
     Args:
         offered: header ``Sec-WebSocket-Protocol``.
-        supported: our subprotocols, best first.
-        allow_empty: lets a client in that offers none at all; it gets ``None``.
+        allow_empty: whether to return None for a client that offers no subprotocol.
 
     Raises:
-        HandshakeRefused: none of the offered is supported.
+        HandshakeRefused: the client offers no supported subprotocol.
     """
     names = tokens(offered)
-    for name in supported:
+    for name in SUBPROTOCOLS:
         if name in names:
             return name
     if allow_empty and not names:
         return None
-    raise refused("400 Bad Request", "Sec-WebSocket-Protocol", " or ".join(supported), offered)
+    raise refused("400 Bad Request", "Sec-WebSocket-Protocol", " or ".join(SUBPROTOCOLS), offered)
 
 
 def allowed_messages(value: str | None) -> frozenset[MessageType]:
-    """Return the requests that a connection announces to restrict itself to.
+    """Return the types of requests that a client restricts its connection to.
 
     Args:
-        value: header ``Juggler-Allowed-Messages``: names of requests, case and unknown names ignored. ``None``, empty
-            or ``*`` allows all.
+        value: header ``Juggler-Allowed-Messages``: names of request types in any case; unknown names are ignored.
+            None, empty or ``*`` allows all.
 
     Raises:
-        HandshakeRefused: it names no request that exists.
+        HandshakeRefused: the header has no known name.
     """
     names = {token.lower() for token in tokens(value)}
     if not names or names == {"*"}:

@@ -13,8 +13,7 @@ import gevent
 from juggler.broker import Broker, CallerBroker, PubSubBroker
 from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
 from juggler.process.logline import Line
-from juggler.process.metrics import Metrics, Snapshot
-from juggler.process.metrics.lag import LagMeter
+from juggler.process.metrics import LagMeter, Metrics, Snapshot
 from juggler.server import figures
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import Connect, ConnectRequest

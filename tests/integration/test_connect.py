@@ -142,7 +142,7 @@ def test_several_paths_serve():
             with Wire(url) as wire:
                 assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
         status, body, _ = refused(running.url.replace("/ws", "/nowhere"))
-        assert (status, body) == (404, "nothing is here; websockets are served at /ws and /other\n")
+        assert (status, body) == (404, "not found; websockets are served at /ws and /other\n")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_nothing_can_be_written(method):
     with running_server() as running:
         status, headers, body = get(running, "/juggler.js", method=method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
-    assert body == b"only GET and HEAD are answered here\n"
+    assert body == b"method not allowed: expected GET or HEAD\n"
 
 
 def test_an_application_of_ones_own_keeps_its_pages():

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from juggler.process.garbage import look_less_often
+from juggler.process.garbage import raise_gc_threshold
 
 
 @pytest.fixture
@@ -23,5 +23,5 @@ def thresholds():
 )
 def test_the_first_threshold(thresholds, before, after):
     thresholds(*before)
-    look_less_often()
+    raise_gc_threshold()
     assert gc.get_threshold() == (after, 10, 9)

@@ -1,53 +1,69 @@
-"""What a server counts: plain numbers on the hot path, put into words only when somebody asks, as a `Snapshot`.
+"""Metrics of a server: plain counters on the hot path, collected into a `Snapshot` on request.
 
-Rule: to count is to add to an attribute or to a list's item. No locks: the greenlets of one thread share it.
+Rule: counting is adding to an attribute or to an item of a list. There are no locks: the greenlets of one thread share
+the counters.
+
+Why not prometheus_client's Counter and Histogram: an increment costs 0.32 µs there (here: 0.05), and an observation by
+URI 1.6 µs (here: 0.19). prometheus_client formats the snapshots, see `juggler.process.metrics.exposition`.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 
+import gevent
 from msgspec import Struct, field
 
 from juggler.errors import CloseCode
 from juggler.protocol.messages import MessageType
 
 SLOW = 0.1
-"""Seconds from which on the processing of a message counts as slow."""
+"""Seconds from which processing a message counts as slow."""
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the histogram of call latencies, in seconds."""
+"""Upper bounds of the buckets of histograms, in seconds."""
 
 MAX_URIS = 100
+"""Maximum URIs with a histogram of their own."""
+
 OTHER = "(other)"
-"""The URI under which all are counted that come after the first `MAX_URIS`."""
+"""The URI for calls to all further URIs."""
 
 TYPES = tuple(MessageType[name] for name in ("CALL", "PUB", "SUB", "UNSB", "NACK", "ACK", "RES", "EVNT"))
 _SIZE = max(TYPES) + 1
 _CLOSE_CODES = frozenset(CloseCode)
+_LAG_PERIOD = 0.5
+_LAG_WINDOW = 10.0
 
 Values = dict[str, dict[str, float]]
+"""Values by metric and by the value of its label, which is empty for metrics without labels."""
 
 
 class Histogram(Struct):
-    """Latencies: how many fell into each of `BUCKETS`, with one more for what is over the last, and their sum."""
+    """Durations.
+
+    Attributes:
+        counts: number of durations in each of `BUCKETS`, and beyond the last one.
+        total_seconds: sum of all durations.
+    """
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total_seconds: float = 0.0
 
 
 class Snapshot(Struct):
-    """Figures at one moment, of one process or of several.
+    """Metrics at one moment, of one process or of several.
 
     Attributes:
-        counters: by name, then by label's value, empty where there is no label.
-        gauges: the same; those of several processes are added up.
-        highest: gauges of which the highest counts.
-        lowest: gauges of which the lowest counts.
-        calls: latencies by URI.
-        waits: how long calls waited for a callee, by URI.
+        counters: counters, of several processes their sums.
+        gauges: gauges, of several processes their sums.
+        highest: gauges, of several processes their maximum.
+        lowest: gauges, of several processes their minimum.
+        calls: durations of calls, by URI.
+        waits: times that calls were queued, by URI.
     """
 
     counters: Values = {}
@@ -62,15 +78,20 @@ class Metrics:
     """The counters of one server.
 
     Attributes:
-        read: messages that came in, indexed by their type.
-        written: messages that went out, indexed by their type.
-        slow: messages whose processing took over `SLOW`, indexed by their type.
-        invalid: what came in and was no message, or one of a type that is not allowed.
-        nacks: NACKs that went out, by code.
-        closes: connections that have ended, by close code; 0 for those that are not `CloseCode`'s, of which a client
-            may send thousands.
-        refused: handshakes that were refused, by status.
-        lag: the largest lateness of the event loop in the last ten seconds, in seconds.
+        read: messages received, indexed by type.
+        written: messages sent, indexed by type.
+        slow: messages that took longer than `SLOW` to process, indexed by type.
+        invalid: malformed messages, and messages of types that are not allowed.
+        nacks: NACKs sent, by code.
+        closes: connections closed, by close code; 0 for codes that are not in `CloseCode`, which clients can invent.
+        refused: handshakes refused, by status.
+        connections: connections opened.
+        outboxes: greenlets started for responses.
+        panics: exceptions raised by the handler.
+        write_limit_exceeded: messages over the write limit.
+        expired: calls that expired before their result arrived.
+        lag: maximum lag of the event loop in the last ten seconds, in seconds.
+        calls: durations from CALL to RES, by URI.
     """
 
     def __init__(self) -> None:
@@ -90,7 +111,7 @@ class Metrics:
         self.calls: dict[str, Histogram] = {}
 
     def observe_call(self, uri: str, seconds: float) -> None:
-        """Count a result that came so many seconds after its CALL."""
+        """Count a result and the time since its CALL."""
         histogram = self.calls.get(uri)
         if histogram is None:
             histogram = self.calls.setdefault(uri if len(self.calls) < MAX_URIS else OTHER, Histogram())
@@ -98,11 +119,11 @@ class Metrics:
         histogram.total_seconds += seconds
 
     def count_close(self, code: int) -> None:
-        """Count a connection that has ended."""
+        """Count a closed connection."""
         self.closes[code if code in _CLOSE_CODES else 0] += 1
 
     def counters(self) -> Values:
-        """Return what was counted, by metric and label."""
+        """Return the counters by metric and label."""
         messages = {f"in,{t.name}": float(self.read[t]) for t in TYPES if t.is_request}
         messages |= {f"out,{t.name}": float(self.written[t]) for t in TYPES if t.is_response}
         return {
@@ -120,8 +141,36 @@ class Metrics:
         }
 
 
+class LagMeter:
+    """Measures `Metrics.lag` from `start` until `close`: how much longer than requested its greenlet sleeps."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """Start measuring. Idempotent."""
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+            self._greenlet.name = "juggler-loop-lag"
+
+    def close(self) -> None:
+        """Stop measuring. Idempotent."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill(block=False)
+
+    def _run(self) -> None:
+        latest: deque[float] = deque(maxlen=int(_LAG_WINDOW / _LAG_PERIOD))
+        while True:
+            due = time.monotonic() + _LAG_PERIOD
+            gevent.sleep(_LAG_PERIOD)
+            latest.append(max(0.0, time.monotonic() - due))
+            self._metrics.lag = max(latest)
+
+
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Return the figures of several processes as one."""
+    """Return the snapshots of several processes as one."""
     merged = Snapshot()
     for snapshot in snapshots:
         for into, values in ((merged.counters, snapshot.counters), (merged.gauges, snapshot.gauges)):

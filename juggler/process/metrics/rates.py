@@ -1,37 +1,37 @@
-"""What two answers of a server say about the time between them. PURE: no I/O, no clock."""
+"""Rates and quantiles between two scrapes of a server. PURE: no I/O, no clock."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
 Samples: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-"""Values by name and labels."""
+"""Values by metric and labels."""
 
 DURATION = "juggler_call_duration_seconds"
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
-    """Return the sum of all samples of a name that have these labels."""
+    """Return the sum of all samples of a metric that have these labels."""
     wanted = set(labels.items())
     return sum(value for (found, has), value in samples.items() if found == name and wanted <= set(has))
 
 
 def rate(before: Samples, after: Samples, seconds: float, name: str, **labels: str) -> float:
-    """Return by how much a counter grew a second; one that began anew grew from zero."""
+    """Return by how much a counter grew per second. A counter that was reset grew from zero."""
     now = total(after, name, **labels)
     then = total(before, name, **labels)
     return (now - then if now >= then else now) / seconds
 
 
 def uris(samples: Samples) -> list[str]:
-    """Return the URIs of which there are latencies, sorted."""
+    """Return the URIs that have durations, sorted."""
     return sorted({dict(labels)["uri"] for name, labels in samples if name == f"{DURATION}_count"})
 
 
 def quantile(before: Samples, after: Samples, uri: str, part: float) -> float | None:
-    """Return within which time, in seconds, a part of the calls between two answers were done; None without calls.
+    """Return a quantile of the durations of calls between two scrapes, in seconds; None without calls.
 
-    Between the bounds of a bucket it is interpolated; beyond the last bound, it is that bound.
+    It is interpolated between the bounds of a bucket. Beyond the last bound, it is that bound.
     """
     grown = _grown(before, after, uri)
     count = grown[-1][1] if grown else 0.0
