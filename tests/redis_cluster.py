@@ -22,6 +22,7 @@ class Node:
     def __init__(self, server: EmbeddedRedis) -> None:
         self.server = server
         self.port = server.port
+        self._is_running = True
         self.id = self.run("CLUSTER", "MYID").decode()
 
     def run(self, *command: Any) -> Any:
@@ -38,8 +39,13 @@ class Node:
         lines = self.run("CLUSTER", "INFO").decode().split("\r\n")
         return dict(line.split(":", 1) for line in lines if line)
 
+    def is_running(self) -> bool:
+        """Return whether its process has not exited."""
+        return self._is_running
+
     def kill(self) -> None:
-        """End it without warning, for good."""
+        """Kill it, for good."""
+        self._is_running = False
         os.kill(self.server.pid, signal.SIGKILL)
         self.server.wait()
 
@@ -116,7 +122,7 @@ class RedisCluster:
 
     def _owner(self, slot: int) -> Node:
         for node in [*self.masters, *self.replicas]:
-            if node.server._server.poll() is None:
+            if node.is_running():
                 for start, end, (_, port, *_), *_ in node.run("CLUSTER", "SLOTS"):
                     if start <= slot <= end:
                         return next(n for n in [*self.masters, *self.replicas] if n.port == port)

@@ -18,6 +18,7 @@ from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 from websockets.uri import parse_uri
 
+from juggler.broker import CallConsumer
 from juggler.broker.memory import MemoryBroker
 from juggler.errors import BrokerUnavailable
 from juggler.process.uuids import new_uuid
@@ -117,8 +118,8 @@ def lazy_subscriber(url: str, channel: str) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def serving(broker: Any, uris: list[str], answer: Callable[[Any], bytes]) -> Iterator[None]:
-    """Answer the calls to some URIs with what ``answer`` makes of an `IncomingCall`."""
+def serving(broker: Any, uris: list[str], answer: Callable[[Any], bytes]) -> Iterator[CallConsumer]:
+    """Answer the calls to some URIs with what ``answer`` makes of an `IncomingCall`; yield the consumer."""
     consumer = broker.calls(uris)
 
     def loop() -> None:
@@ -131,7 +132,7 @@ def serving(broker: Any, uris: list[str], answer: Callable[[Any], bytes]) -> Ite
 
     greenlet = gevent.spawn(loop)
     try:
-        yield
+        yield consumer
     finally:
         greenlet.kill()
         consumer.close()

@@ -71,7 +71,7 @@ class Cluster(Redis):
     def make(self, **options: Any) -> RedisBroker:
         broker = super().make(**options)
         broker.connect()
-        eventually(lambda: all(link.up for link in broker.topology.links()))
+        eventually(lambda: all(connection.up for connection in broker.topology.connections()))
         return broker
 
     def has_calls_or_results(self) -> bool:

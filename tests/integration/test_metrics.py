@@ -153,7 +153,7 @@ def test_each_link_to_redis_is_told_and_a_lost_one_is_counted(redis_url):
         wire.request(MessageType.SUB, channel="c")
         wire.request(MessageType.CALL, uri="nobody", timeout=10**8)
         eventually(lambda: broker.stats().links == {"commands": True, "results": True, "pubsub": True})
-        broker.pubsub.receiver.drop("on purpose")
+        broker.pubsub.receiver.connection.drop("on purpose")
         eventually(lambda: broker.stats().losses == {"commands": 0, "results": 0, "pubsub": 1})
         eventually(lambda: broker.stats().links["pubsub"])
         eventually(lambda: not broker.caller.pending)

@@ -57,11 +57,11 @@ def test_a_server_is_ready_again_when_all_its_subscriptions_are_confirmed():
         with running_server(broker) as running, Wire(running.url) as wire:
             wire.request(MessageType.SUB, channel="c")
             eventually(lambda: probe(running.url, "/readyz") == (200, "ready\n"))
-            receiver = broker.pubsub.receiver
-            connector, receiver._connector = receiver._connector, refuse
-            receiver.drop("on purpose")
+            connection = broker.pubsub.receiver.connection
+            connector, connection.connector = connection.connector, refuse
+            connection.drop("on purpose")
             assert probe(running.url, "/readyz") == (503, "1 of 1 subscriptions are not confirmed\n")
-            receiver._connector = connector
+            connection.connector = connector
             eventually(lambda: probe(running.url, "/readyz") == (200, "ready\n"))
 
 

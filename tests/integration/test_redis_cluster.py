@@ -15,7 +15,9 @@ import gevent
 import pytest
 from redis.crc import key_slot
 
+from juggler.broker import IncomingCall
 from juggler.broker.redis import RedisBroker
+from juggler.broker.redis.keys import Names
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
@@ -57,12 +59,19 @@ def calls_key(uri: str) -> bytes:
     return f"juggler:calls:{{{uri}}}".encode()
 
 
-class Load:
-    """Calls from many greenlets, one after the other in each, until `stop`; each has its own argument."""
+def has_completed(call: RecordedCall) -> bool:
+    return len(call.told) == 2 or (len(call.told) == 1 and call.told[0][1] is not None)
 
-    def __init__(self, broker: RedisBroker, greenlets: int = 20, timeout: float = 1.5) -> None:
-        self._broker = broker
-        self._timeout = timeout
+
+class Load:
+    """Calls from many greenlets, one after the other in each, until `stop`; each has its own argument.
+
+    ``results_keys`` are the lists that results go to.
+    """
+
+    def __init__(self, broker: RedisBroker, results_keys: set[bytes], greenlets: int = 20) -> None:
+        self.broker = broker
+        self.results_keys = results_keys
         self._stopped = False
         self.calls: list[RecordedCall] = []
         self._greenlets = [gevent.spawn(self._run, n) for n in range(greenlets)]
@@ -71,18 +80,18 @@ class Load:
         while not self._stopped:
             call = RecordedCall()
             self.calls.append(call)
-            self._broker.call(URIS[number % len(URIS)], b"%d" % len(self.calls), self._timeout, call)
+            self.broker.call(URIS[number % len(URIS)], b"%d" % len(self.calls), 1.5, call)
             call.expected = b"%d" % len(self.calls)
-            eventually(lambda call=call: self._ended(call))
+            eventually(lambda call=call: has_completed(call))
             gevent.sleep(0.001 if call.told[0][1] is None else 0.02)
 
-    @staticmethod
-    def _ended(call: RecordedCall) -> bool:
-        return len(call.told) == 2 or (len(call.told) == 1 and call.told[0][1] is not None)
+    def end(self) -> None:
+        """Make no more calls. Idempotent."""
+        self._stopped = True
 
     def stop(self) -> Counter[str]:
-        """End, check that each call has ended once and with its own answer, and return how many ended how."""
-        self._stopped = True
+        """Stop, check that each call has completed once and with its own result, and count the outcomes."""
+        self.end()
         gevent.joinall(self._greenlets, raise_error=True)
         outcomes: Counter[str] = Counter()
         for call in self.calls:
@@ -104,13 +113,19 @@ class Load:
 def load(make_broker) -> Iterator[Load]:
     """Run load against a callee that serves all of `URIS`."""
     caller, callee = make_broker(), make_broker()
-    with serving(callee, URIS, lambda call: call.args):
-        running = Load(caller)
+    results_keys: set[bytes] = set()
+
+    def echo(call: IncomingCall) -> bytes:
+        results_keys.add(Names().results(call.conn_uuid))
+        return call.args
+
+    with serving(callee, URIS, echo):
+        running = Load(caller, results_keys)
         try:
             eventually(lambda: len(running.calls) > 200)
             yield running
         finally:
-            running._stopped = True
+            running.end()
 
 
 def all_are_served(broker: RedisBroker) -> bool:
@@ -120,7 +135,7 @@ def all_are_served(broker: RedisBroker) -> bool:
         broker.call(uri, b"1", 1.0, call)
         calls.append(call)
     for call in calls:
-        eventually(lambda call=call: Load._ended(call))
+        eventually(lambda call=call: has_completed(call))
     return all(call.told[-1] == ("result", b"1") for call in calls)
 
 
@@ -234,7 +249,7 @@ def test_calls_end_once_while_slots_move(redis_cluster, make_broker):
                 redis_cluster.end_move(source, slot, target)
         for uri, home in zip(URIS, redis_cluster.masters, strict=True):
             redis_cluster.move(calls_key(uri), home)
-        assert all_are_served(running._broker)
+        assert all_are_served(running.broker)
         outcomes = running.stop()
     assert outcomes["result"] > 500
     assert outcomes["expired"] + outcomes["refused"] < outcomes["result"] / 20
@@ -242,14 +257,15 @@ def test_calls_end_once_while_slots_move(redis_cluster, make_broker):
 
 def test_results_are_read_while_their_slots_move(redis_cluster, make_broker):
     with load(make_broker) as running:
-        keys = [each._key for each in running._broker.caller._results._lists]
+        eventually(lambda: len(running.results_keys) == len(redis_cluster.masters))
+        keys = list(running.results_keys)
         homes = [redis_cluster.master_of(key) for key in keys]
         for key in keys:
             redis_cluster.move(key, next_master(redis_cluster, key))
-        assert all_are_served(running._broker)
+        assert all_are_served(running.broker)
         for key, home in zip(keys, homes, strict=True):
             redis_cluster.move(key, home)
-        assert all_are_served(running._broker)
+        assert all_are_served(running.broker)
         outcomes = running.stop()
     assert outcomes["expired"] + outcomes["refused"] < outcomes["result"] / 20
 
@@ -267,8 +283,8 @@ def test_service_comes_back_when_a_master_is_lost(sharded):
             assert done.wait() is None
             lost_at = time.monotonic()
             cluster.masters[0].kill()
-            eventually(lambda: not all_are_served(running._broker), message="the loss is noticed")
-            eventually(lambda: all_are_served(running._broker), message="service comes back")
+            eventually(lambda: not all_are_served(running.broker), message="the loss is noticed")
+            eventually(lambda: all_are_served(running.broker), message="service comes back")
             print(f"{time.monotonic() - lost_at:.1f} s")
             assert cluster.master_of(calls_key(URIS[0])) is cluster.replicas[0]
             outcomes = running.stop()
@@ -293,8 +309,9 @@ def test_the_node_for_events_may_go_away(redis_cluster, make_broker):
     broker.subscribe("c", False, subscriber, done)
     assert done.wait() is None
     before = broker.topology.pubsub.subscribed_node
-    broker.pubsub.receiver.drop("for the test")
-    eventually(lambda: broker.pubsub.receiver.up)
+    connection = broker.pubsub.receiver.connection
+    connection.drop("for the test")
+    eventually(lambda: connection.up)
     assert broker.topology.pubsub.subscribed_node != before
     eventually(lambda: not publish(broker, "c") and subscriber.events)
     redis_cluster.settle()

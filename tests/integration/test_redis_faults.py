@@ -17,6 +17,7 @@ from juggler.errors import BrokerUnavailable
 from juggler.process.embedded import free_port
 from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, RecordedCall
+from tests.redis_servers import MortalRedis
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
@@ -46,6 +47,12 @@ def answers(wire: Wire) -> bool:
         return False
 
 
+def subscribed_channels(server: MortalRedis) -> list[bytes]:
+    """Return the channels that have subscribers."""
+    with server.client() as client:
+        return client.pubsub_channels()
+
+
 def events_arrive(subscriber: Wire, publisher: Wire) -> None:
     assert publisher.request(PUB, channel="c", args=1)["meta"]["type"] == ACK
     assert subscriber.receive()["meta"]["type"] == EVNT
@@ -64,7 +71,7 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
         assert time.monotonic() - started < 1, "refused at once"
         mortal.start()
         eventually(lambda: answers(wire), message="calls are answered again")
-        eventually(lambda: broker.pubsub.receiver.up)
+        eventually(lambda: broker.pubsub.receiver.connection.up)
         # The subscription is made again without the client's doing; a new one of another client shows that it is done.
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
@@ -73,7 +80,7 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
 
 def test_a_refused_repetition_leaves_the_subscription_as_it_was(mortal):
     mortal.start()
-    with stack(mortal.url) as (broker, url), Wire(url) as wire:
+    with stack(mortal.url) as (_, url), Wire(url) as wire:
         with Wire(url) as subscriber:
             subscriber.request(SUB, channel="c")
             mortal.kill()
@@ -83,7 +90,7 @@ def test_a_refused_repetition_leaves_the_subscription_as_it_was(mortal):
             eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK)
             wire.request(UNSB, channel="c")
             events_arrive(subscriber, wire)
-        eventually(lambda: not broker.pubsub.topics, message="the subscription ends with its connection")
+        eventually(lambda: not subscribed_channels(mortal), message="the subscription ends with its connection")
 
 
 def test_a_server_may_come_before_its_redis(mortal):
@@ -105,11 +112,12 @@ def test_a_silent_redis_is_noticed_and_forgiven(mortal):
         # Not answered, and then failed exactly once: when the silence is noticed.
         nack = wire.request(CALL, uri="u", timeout=10**9)
         assert nack["payload"]["code"] == 503
-        eventually(lambda: not broker.pubsub.receiver.up, message="it is noticed on the connection for events too")
+        events = broker.pubsub.receiver.connection
+        eventually(lambda: not events.up, message="it is noticed on the connection for events too")
         assert time.monotonic() - started < 6
         mortal.signal(signal.SIGCONT)
         eventually(lambda: answers(wire))
-        eventually(lambda: broker.pubsub.receiver.up)
+        eventually(lambda: broker.pubsub.receiver.connection.up)
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
@@ -141,12 +149,12 @@ def test_a_master_that_becomes_a_replica_is_left(mortal):
         assert answers(wire)
         client.replicaof("127.0.0.1", str(free_port()))
         eventually(lambda: not answers(wire), message="it takes no writes")
-        assert "no connection to redis" in wire.request(CALL, uri="u")["payload"]["message"]
-        losses = broker.topology.link.losses
+        assert "no connection to Redis" in wire.request(CALL, uri="u")["payload"]["message"]
+        losses = broker.topology.link.connection.losses
         assert losses > 0
         client.replicaof("NO", "ONE")
         eventually(lambda: answers(wire))
-        assert broker.topology.link.losses == losses, "while it took no writes, nobody stayed connected to it"
+        assert broker.topology.link.connection.losses == losses, "no connection to it stayed up meanwhile"
 
 
 def test_a_result_waits_for_redis(mortal):
@@ -154,7 +162,7 @@ def test_a_result_waits_for_redis(mortal):
     broker = RedisBroker(mortal.url)
     broker.connect()
     mortal.kill()
-    eventually(lambda: not broker.topology.link.up)
+    eventually(lambda: not broker.topology.link.connection.up)
     wanted, unwanted = Outcome(), Outcome()
     for seconds, done in ((60, wanted), (0.1, unwanted)):
         broker.result(IncomingCall("conn", f"msg{seconds}", "u", b"null", time.monotonic() + seconds), b'"r"', done)
@@ -165,7 +173,7 @@ def test_a_result_waits_for_redis(mortal):
     with mortal.client() as client:
         assert json.loads(client.rpop("juggler:results:{conn}"))["msg_uuid"] == "msg60"
     mortal.kill()
-    eventually(lambda: not broker.topology.link.up)
+    eventually(lambda: not broker.topology.link.connection.up)
     left = Outcome()
     broker.result(IncomingCall("conn", "msg", "u", b"null", time.monotonic() + 60), b'"r"', left)
     broker.close()
@@ -188,7 +196,7 @@ def test_events_lost_while_away_are_counted_as_a_gap_and_told(mortal):
         for gaps in (1, 2):
             client.client_kill_filter(_type="pubsub")
             eventually(lambda gaps=gaps: broker.pubsub.gaps == gaps)
-            eventually(lambda: broker.pubsub.receiver.up)
+            eventually(lambda: broker.pubsub.receiver.connection.up)
             assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
             event = told.receive()["payload"]
             assert (event["channel"], event["args"]) == ("juggler.gap", {"gaps": gaps})
@@ -206,7 +214,7 @@ def test_what_is_in_flight_fails_exactly_once(mortal):
         broker.call("u", b"1", 60, call)
         broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", publication)
     # Let them leave before Redis dies.
-    eventually(lambda: broker.topology.link._out_size == 0)
+    eventually(lambda: broker.topology.link.connection.queued == 0)
     mortal.kill()
     for call, publication in zip(calls, publications, strict=True):
         ((kind, error),) = call.wait(1)
@@ -230,13 +238,13 @@ def test_calls_that_were_popped_but_could_not_be_checked_run_later(mortal):
     callee.connect()
     consumer = callee.calls(["u"])
     # Calls are popped on another connection than the one on which their time is asked for; that one is refused.
-    link = callee.topology.link
-    connector, link._connector = link._connector, refuse
-    link.drop("on purpose")
+    commands = callee.topology.link.connection
+    connector, commands.connector = commands.connector, refuse
+    commands.drop("on purpose")
     with pytest.raises(BrokerUnavailable):
         consumer.pop(10)
-    link._connector = connector
-    (call,) = eventually(lambda: link.up and consumer.pop(10))
+    commands.connector = connector
+    (call,) = eventually(lambda: commands.up and consumer.pop(10))
     callee.result(call, b"2", lambda error: None)
     assert pending.wait(2)[1] == ("result", b"2")
     caller.close()

@@ -73,17 +73,22 @@ def test_refusals_leave_nothing_behind(limited):
     pubsub = limited.broker.pubsub
     assert not pubsub.topics
     assert not pubsub.subscription_count(limited.subscriber)
-    assert not (pubsub.receiver._asked)
-    assert not (pubsub.receiver._unanswered)
+    # None waits for its confirmation, and none is subscribed to again on a new connection.
+    limited.broker.connect()
+    limited.broker.check_ready()
+    limited.admin.client_kill_filter(_type="pubsub")
+    eventually(lambda: not refused(limited.subscribe("ok")))
+    limited.broker.check_ready()
+    assert limited.admin.pubsub_channels() == [b"ok"]
 
 
 def test_a_topic_that_is_forbidden_later_costs_no_other_its_subscription(limited):
     limited.allow("&ok*", "&bad")
     assert not any(refused(limited.subscribe(channel)) for channel in ("ok1", "bad", "ok2"))
-    losses = limited.broker.pubsub.receiver.losses
+    losses = limited.broker.pubsub.receiver.connection.losses
     limited.allow("&ok*")
-    eventually(lambda: limited.broker.pubsub.receiver.losses > losses)
-    eventually(lambda: limited.broker.pubsub.receiver.up)
+    eventually(lambda: limited.broker.pubsub.receiver.connection.losses > losses)
+    eventually(lambda: limited.broker.pubsub.receiver.connection.up)
     # Confirmed, each, to a new subscriber: so it is to the old one.
     assert not refused(limited.subscribe("ok1", RecordedSubscriber()))
     assert not refused(limited.subscribe("ok2", RecordedSubscriber()))

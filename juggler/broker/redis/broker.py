@@ -26,9 +26,11 @@ from juggler.broker.redis.callee import RedisCallee
 from juggler.broker.redis.caller import RedisCaller
 from juggler.broker.redis.cluster.cluster_topology import ClusterTopology
 from juggler.broker.redis.cluster.nodes import ClusterNodes
-from juggler.broker.redis.connector import REFUSALS, connector
+from juggler.broker.redis.connector import connector
 from juggler.broker.redis.keys import Names
+from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.pubsub import RedisPubSub
+from juggler.broker.redis.replies import REFUSALS
 from juggler.broker.redis.store import Store
 from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
@@ -130,15 +132,18 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
         return self.caller.queue_lengths(uris)
 
+    def connections(self) -> list[PersistentConnection]:
+        """Return the connections that are in use, except for those of consumers."""
+        commands = [connection for connection in self.topology.connections() if connection.is_started]
+        return [*commands, *self.caller.connections(), *self.pubsub.receiver.connections()]
+
     def stats(self) -> BrokerStats:
-        commands = [link for link in self.topology.links() if link.is_started]  # with the first request, or probe
-        links = [*commands, *self.caller.links(), *self.pubsub.receiver.links()]
         up: dict[str, bool] = {}
         losses: dict[str, int] = {}
-        for link in links:
-            # In a cluster, several lists of results have links of one name.
-            up[link.name] = up.get(link.name, True) and link.up
-            losses[link.name] = losses.get(link.name, 0) + link.losses
+        for connection in self.connections():
+            # In a cluster, several lists of results have connections of the same name.
+            up[connection.name] = up.get(connection.name, True) and connection.up
+            losses[connection.name] = losses.get(connection.name, 0) + connection.losses
         return BrokerStats(
             calls=self.caller.calls,
             dropped=self.caller.dropped,

@@ -1,23 +1,22 @@
-"""The callee's role: pops calls that are still wanted, and pushes their results."""
+"""The callee's role: pop calls that are still wanted, and push their results."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from gevent.event import AsyncResult
 
 from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
 from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
-from juggler.broker.redis.commands import pack, pttl
+from juggler.broker.redis.commands import PTTL, pack
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Reply, as_error, ignore
+from juggler.broker.redis.replies import Reply, as_error, ignore
 from juggler.broker.redis.store import Store, push_error
 from juggler.broker.redis.topology import Topology
-from juggler.broker.redis.unsent_results import HeldResult, UnsentResults
+from juggler.broker.redis.unsent_results import UnsentResults
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
@@ -28,11 +27,11 @@ class RedisCallee(CalleeBroker):
     """See `juggler.broker.CalleeBroker`.
 
     Attributes:
-        expired: calls that were not wanted any more when they were popped.
-        unchecked: failed attempts to learn whether popped calls are still wanted.
-        late: results that were not wanted any more when they were ready.
-        invalid: payloads in a list of calls that are none.
-        names: of the keys.
+        expired: calls that had expired or been abandoned when they were popped.
+        unchecked: failed attempts to check whether popped calls are still wanted.
+        late: results that were ready only after their call had expired or been abandoned.
+        invalid: malformed calls.
+        names: names of the keys.
     """
 
     def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology) -> None:
@@ -44,11 +43,11 @@ class RedisCallee(CalleeBroker):
         self._store = store
         self._topology = topology
         self._consumers: set[RedisConsumer] = set()
-        self._held = UnsentResults(lambda held: self.result(*held), watchdog)
+        self._unsent = UnsentResults(self.result, watchdog)
         self._closed = False
-        topology.on_up(self._held.release)
+        topology.on_up(self._unsent.release)
 
-    def calls(self, uris: Sequence[str]) -> CallConsumer:
+    def calls(self, uris: Sequence[str]) -> RedisConsumer:
         source = self._topology.make_call_source([self.names.calls(uri) for uri in check_uris(uris)])
         consumer = RedisConsumer(self, source, self._topology)
         self._consumers.add(consumer)
@@ -57,7 +56,7 @@ class RedisCallee(CalleeBroker):
         return consumer
 
     def forget(self, consumer: RedisConsumer) -> None:
-        """A consumer has closed its connections. Idempotent."""
+        """Forget a closed consumer. Idempotent."""
         self._consumers.discard(consumer)
 
     def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
@@ -78,23 +77,27 @@ class RedisCallee(CalleeBroker):
             if self._closed:
                 on_done(error)
             else:
-                self._held.add(HeldResult(call, args, on_done, failed), error)
+                self._unsent.add(call, args, on_done, failed, error)
 
     def close(self) -> None:
         self._closed = True
-        self._held.close()
+        self._unsent.close()
         for consumer in list(self._consumers):
             consumer.abort()
 
 
 class RedisConsumer(CallConsumer):
-    """See `juggler.broker.CallConsumer`."""
+    """See `juggler.broker.CallConsumer`.
+
+    Attributes:
+        source: what it pops from.
+    """
 
     def __init__(self, callee: RedisCallee, source: CallSource, topology: Topology) -> None:
+        self.source = source
         self._callee = callee
-        self._source = source
         self._topology = topology
-        # Calls that were popped while it could not be asked whether they are still wanted.
+        # Popped calls for which the check whether they are still wanted has failed.
         self._unchecked: list[list[CallPayload]] = []
         self._popping = False
         self._closed = False
@@ -105,7 +108,7 @@ class RedisConsumer(CallConsumer):
         self._popping = True
         try:
             batches, self._unchecked = self._unchecked, []
-            return self._still_wanted(batches or [self._decode(batch) for batch in self._source.pop(limit)])
+            return self._still_wanted(batches or [self._decode(batch) for batch in self.source.pop(limit)])
         except BrokerError:
             if self._closed:
                 return []  # type: ignore[unreachable]  # another greenlet may have closed it
@@ -123,33 +126,13 @@ class RedisConsumer(CallConsumer):
             self._end()
 
     def abort(self) -> None:
-        """Close at once; what a pop under way may already have taken from Redis is lost."""
+        """Close at once. Calls that a concurrent pop has taken from Redis are lost."""
         self._closed = True
         self._end()
 
     def _end(self) -> None:
-        self._source.close()
+        self.source.close()
         self._callee.forget(self)
-
-    def _still_wanted(self, batches: list[list[CallPayload]]) -> list[IncomingCall]:
-        # All checks leave before the first one is waited for.
-        checks = [_Check(self._topology, self._callee.names, payloads) for payloads in batches if payloads]
-        calls: list[IncomingCall] = []
-        failure: BrokerError | None = None
-        for check in checks:
-            try:
-                wanted = check.wait()
-            except BrokerError as error:
-                # Redis does not have them any more: nobody else will ever run them.
-                self._unchecked.append(check.payloads)
-                self._callee.unchecked += 1
-                failure = error
-                continue
-            self._callee.expired += len(check.payloads) - len(wanted)
-            calls += wanted
-        if failure is not None and not calls:
-            raise failure
-        return calls
 
     def _decode(self, batch: list[bytes]) -> list[CallPayload]:
         payloads = []
@@ -160,42 +143,56 @@ class RedisConsumer(CallConsumer):
                 self._callee.invalid += 1
         return payloads
 
+    def _still_wanted(self, batches: list[list[CallPayload]]) -> list[IncomingCall]:
+        # All checks are sent before the first reply is awaited.
+        checks = [(payloads, *self._ask(payloads)) for payloads in batches if payloads]
+        calls: list[IncomingCall] = []
+        failure: BrokerError | None = None
+        for payloads, keys, replies in checks:
+            try:
+                wanted = self._wanted(payloads, keys, replies.get())
+            except BrokerError as error:
+                # Redis no longer has them, so they are kept here until the check succeeds.
+                self._unchecked.append(payloads)
+                self._callee.unchecked += 1
+                failure = error
+                continue
+            self._callee.expired += len(payloads) - len(wanted)
+            calls += wanted
+        if failure is not None and not calls:
+            raise failure
+        return calls
 
-class _Check:
-    """Asks how long the calls of one list are still wanted, then deletes the keys that say so."""
-
-    def __init__(self, topology: Topology, names: Names, payloads: list[CallPayload]) -> None:
-        self.payloads = payloads
-        self._topology = topology
-        self._keys = [names.call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
-        self._pttls: list[Any] = []
-        self._timeouts: Reply = None
-        self._known: AsyncResult = AsyncResult()
+    def _ask(self, payloads: list[CallPayload]) -> tuple[list[bytes], AsyncResult]:
+        """Ask for the remaining times and the timeouts of calls from one list; return their keys and the replies."""
+        call_timeout = self._callee.names.call_timeout
+        keys = [call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
+        replies: AsyncResult = AsyncResult()
+        commands = [PTTL % (len(key), key) for key in keys]
+        commands.append(pack(b"MGET", *keys))
         try:
-            packed = pttl(self._keys) + pack(b"MGET", *self._keys)
-            on_replies = [self._pttls.append] * len(payloads)
-            topology.link_for(self._keys[0]).send(packed, (*on_replies, self._on_timeouts))
+            self._topology.link_for(keys[0]).gather(commands, replies.set)
         except BrokerUnavailable as error:
-            self._known.set(error)
+            replies.set_exception(error)
+        return keys, replies
 
-    def _on_timeouts(self, reply: Reply) -> None:
-        self._timeouts = reply
-        self._known.set(None)
-
-    def wait(self) -> list[IncomingCall]:
-        """Return the calls that are.
+    def _wanted(self, payloads: list[CallPayload], keys: list[bytes], replies: list[Reply]) -> list[IncomingCall]:
+        """Return the calls that are still wanted, and delete the timeout keys of all.
 
         Raises:
-            BrokerError: Redis did not tell. It may be asked again: nothing was deleted.
+            BrokerError: Redis refused. Nothing was deleted.
         """
-        failures = [self._known.get(), *self._pttls]
-        for failure in failures:
-            if isinstance(failure, Exception):
-                raise as_error(failure)
+        *pttls, timeouts = replies
+        for pttl in pttls:
+            if isinstance(pttl, Exception):
+                raise as_error(pttl)
+        if not isinstance(timeouts, list):
+            # MGET is not permitted, or the connection was lost: the time for which calls have waited is unknown.
+            timeouts = [None] * len(keys)
         now = time.monotonic()
-        # Without the right to them, nobody knows how long calls have waited, and no more than that.
-        timeouts = self._timeouts if isinstance(self._timeouts, list) else [None] * len(self._keys)
-        self._delete()
+        # A key that is not deleted expires.
+        with suppress(BrokerUnavailable):
+            self._topology.link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))
         return [
             IncomingCall(
                 payload.conn_uuid,
@@ -203,14 +200,9 @@ class _Check:
                 payload.uri,
                 payload.args,
                 now + pttl / 1000,
-                # The key's value is the call's timeout; it may have ended just now.
+                # The value of the key is the call's timeout. The key may have expired between the two commands.
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
             )
-            for payload, pttl, timeout in zip(self.payloads, self._pttls, timeouts, strict=True)
+            for payload, pttl, timeout in zip(payloads, pttls, timeouts, strict=True)
             if pttl > 0
         ]
-
-    def _delete(self) -> None:
-        # A key that is not deleted ends by itself.
-        with suppress(BrokerUnavailable):
-            self._topology.link_for(self._keys[0]).send(pack(b"DEL", *self._keys), (ignore,))

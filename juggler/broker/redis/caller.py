@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from gevent.event import Event as Signal
-
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
 from juggler.broker.names import check_uri
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import BaseLink, Reply
+from juggler.broker.redis.link import execute_each
+from juggler.broker.redis.persistent_connection import PersistentConnection
+from juggler.broker.redis.replies import Reply
 from juggler.broker.redis.results_reader import ResultsReader
 from juggler.broker.redis.store import Store, push_error
 from juggler.broker.redis.sweep import Sweep
@@ -52,9 +52,9 @@ class RedisCaller(CallerBroker):
         self._prefix = ""
         self._count = 0
 
-    def links(self) -> list[BaseLink]:
-        """Return the links that read results."""
-        return [] if self._results is None else self._results.links()
+    def connections(self) -> list[PersistentConnection]:
+        """Return the connections that read results."""
+        return [] if self._results is None else self._results.connections()
 
     def _start(self) -> ResultsReader:
         """Begin to wait for results.
@@ -105,27 +105,9 @@ class RedisCaller(CallerBroker):
 
     def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
         """See `juggler.broker.Broker.queue_lengths`."""
-        lengths: dict[str, int] = {}
-        asked: set[str] = set()
-        answered = Signal()
-
-        def on_length(uri: str, reply: Reply) -> None:
-            asked.discard(uri)
-            if isinstance(reply, int):
-                lengths[uri] = reply
-            if not asked:
-                answered.set()
-
-        for uri in uris:
-            key = self._names.calls(uri)
-            asked.add(uri)
-            try:
-                self._topology.link_for(key).send(pack(b"LLEN", key), (partial(on_length, uri),))
-            except BrokerError:
-                asked.discard(uri)
-        if asked:
-            answered.wait(1.0)
-        return dict(lengths)
+        keys = [self._names.calls(uri) for uri in uris]
+        lengths = execute_each(self._topology.link_for, [(key, pack(b"LLEN", key)) for key in keys], timeout=1.0)
+        return {uri: length for uri, length in zip(uris, lengths, strict=True) if isinstance(length, int)}
 
     def close(self) -> None:
         self._closed = True

@@ -9,12 +9,14 @@ capacity is set and for servers before Redis 7, which support neither ``NX`` nor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 from hiredis import pack_command
 
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 PING = b"*1\r\n$4\r\nPING\r\n"
+
+PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
+"""To be formatted with the length of a key and the key."""
 
 _PUSH = (
     b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
@@ -68,11 +70,6 @@ def push_by_script(
     """
     name = (b"EVALSHA", _SHA1) if known else (b"EVAL", SCRIPT)
     return pack(*name, 2, timeout_key, list_key, ttl_ms, payload, capacity)
-
-
-def pttl(keys: Sequence[bytes]) -> bytes:
-    """Pack one ``PTTL`` for each key."""
-    return b"".join(b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (len(key), key) for key in keys)
 
 
 def packed_key(key: bytes) -> bytes:

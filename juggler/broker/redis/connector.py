@@ -1,8 +1,9 @@
-"""Makes connections: redis-py does the work, a parsed URL says how."""
+"""Connectors make and authenticate connections to Redis with redis-py."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import redis
 from redis.backoff import NoBackoff
@@ -10,35 +11,35 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from juggler.broker.redis.link import CONNECT_TIMEOUT, Connector
+from juggler.broker.redis.replies import OTHER_NODE
 from juggler.broker.redis.url import Host, RedisUrl
 
+Connector: TypeAlias = Callable[[], tuple[Any, bool]]
+"""Return an authenticated connection of redis-py, and whether the server is Redis 7 or later."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for connecting and authenticating."""
+
 SENTINEL_TIMEOUT = 1.0
-"""Seconds that one sentinel has to answer in before the next one is asked."""
-
-REFUSALS = (redis.AuthenticationError, redis.exceptions.AuthorizationError, redis.exceptions.NoPermissionError)
-"""What Redis says to credentials or rights that it will not accept later either."""
-
-_ELSEWHERE = (redis.exceptions.AskError, redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
-"""What a node of a cluster says that has understood a command and will not execute it; ``MOVED`` is an ``AskError``."""
+"""Seconds for each sentinel to reply before the next one is asked."""
 
 
 def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Connector:
-    """Return a function that makes connections, or raises redis-py's errors.
+    """Return a connector, which raises redis-py's errors.
 
     Args:
-        url: where Redis is; of a cluster, one node.
-        version_key: a key that nobody uses, within the rights of juggler's user.
-        legacy: treat the server as one before Redis 7, whatever it is.
+        url: where Redis is; one node of a cluster.
+        version_key: an unused key within the permissions of juggler's user.
+        legacy: treat the server as older than Redis 7 whatever its version.
     """
 
     def connect() -> tuple[Any, bool]:
         connection = _connection(url)
-        # Or else it would tell its name and version, for which juggler's user would need one right more.
+        # Without these, redis-py does not send CLIENT SETINFO, which would need one more permission.
         connection.driver_info = connection.lib_name = connection.lib_version = None
         connection.connect()
         try:
-            return connection, _is_modern(connection, version_key) and not legacy
+            return connection, _supports_redis7(connection, version_key) and not legacy
         except BaseException:
             connection.disconnect()
             raise
@@ -55,7 +56,7 @@ def _connection(url: RedisUrl) -> Any:
 
 
 def _master(url: RedisUrl) -> Host:
-    """Ask the sentinels, one after the other, for the master's address."""
+    """Return the address of the master, from the first sentinel that knows it."""
     tls_options = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
     asked = Sentinel(  # type: ignore[no-untyped-call]
         url.hosts,
@@ -81,10 +82,10 @@ def _defaults(timeout: float) -> dict[str, Any]:
     }
 
 
-def _is_modern(connection: Any, version_key: bytes) -> bool:
-    """Return whether it is Redis 7 or later, and raise when it takes no writes.
+def _supports_redis7(connection: Any, version_key: bytes) -> bool:
+    """Return whether the server is Redis 7 or later; raise if it accepts no writes.
 
-    Asked in a way that needs no rights beyond juggler's own: ``NX`` came with Redis 7, as did ``BLMPOP``.
+    ``PEXPIRE … NX`` came with Redis 7, as did ``BLMPOP``, and needs no permission that juggler does not need anyway.
     """
     connection.send_command("PEXPIRE", version_key, 1, "NX")
     try:
@@ -92,6 +93,6 @@ def _is_modern(connection: Any, version_key: bytes) -> bool:
     except redis.ResponseError as error:
         if "wrong number of arguments" in str(error):
             return False
-        if not isinstance(error, _ELSEWHERE):
+        if not isinstance(error, OTHER_NODE):
             raise
     return True

@@ -8,8 +8,8 @@ from juggler.broker import Done, Event, PubSubBroker, Subscriber
 from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.names import check_channel
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Reply, as_error
 from juggler.broker.redis.receiver import TopicKey, Topics
+from juggler.broker.redis.replies import Reply, as_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage

@@ -11,8 +11,10 @@ from typing import Protocol, TypeAlias
 import hiredis
 
 from juggler.broker.ledgers import SubscriptionLedger
-from juggler.broker.redis.commands import pack
-from juggler.broker.redis.link import BaseLink, Connector, Reply, as_error
+from juggler.broker.redis.commands import PING, pack
+from juggler.broker.redis.connector import Connector
+from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
+from juggler.broker.redis.replies import Reply, as_error
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
@@ -56,18 +58,18 @@ class Receiver(Protocol):
             BrokerUnavailable: there is no connection.
         """
 
-    def links(self) -> list[BaseLink]:
-        """Return its links that are connected, or that try to be."""
+    def connections(self) -> list[PersistentConnection]:
+        """Return the connections that are started."""
 
     def close(self) -> None:
         """End at once. Idempotent."""
 
 
-class PubSubLink(BaseLink):
+class PubSubLink(ReplyHandler):
     """One connection, for all topics unless a subclass knows better."""
 
     def __init__(self, name: str, connector: Connector, watchdog: Watchdog, topics: Topics, on_event: OnEvent) -> None:
-        super().__init__(name, connector, watchdog)
+        self.connection = PersistentConnection(name, connector, watchdog, self)
         self._topics = topics
         self._on_event = on_event
         self._pinged = False
@@ -78,8 +80,11 @@ class PubSubLink(BaseLink):
         self.gaps = 0
         self._gap_began: float | None = None
 
-    def links(self) -> list[BaseLink]:
-        return [self] if self.is_started else []
+    def connections(self) -> list[PersistentConnection]:
+        return [self.connection] if self.connection.is_started else []
+
+    def close(self) -> None:
+        self.connection.close()
 
     @property
     def reply_due(self) -> bool:
@@ -87,12 +92,12 @@ class PubSubLink(BaseLink):
 
     def ping(self) -> None:
         self._pinged = True
-        self.write(b"*1\r\n$4\r\nPING\r\n")
+        self.connection.write(PING)
 
     def subscribe(self, key: TopicKey) -> None:
-        self.ensure()
+        self.connection.ensure()
         # On a connection that is not there yet, `on_up` asks.
-        if self.up:
+        if self.connection.up:
             self._subscribe(key[0], [key[1]])
 
     def expect(self, key: TopicKey) -> None:
@@ -101,8 +106,8 @@ class PubSubLink(BaseLink):
             self.subscribe(key)
 
     def unsubscribe(self, key: TopicKey) -> None:
-        if self.up:
-            self.write(pack(b"PUNSUBSCRIBE" if key[0] else b"UNSUBSCRIBE", key[1]))
+        if self.connection.up:
+            self.connection.write(pack(b"PUNSUBSCRIBE" if key[0] else b"UNSUBSCRIBE", key[1]))
 
     def on_up(self) -> None:
         self._pinged = False
@@ -121,7 +126,7 @@ class PubSubLink(BaseLink):
         self._ask(command, [(pattern, name) for name in names])
 
     def _ask(self, command: bytes, keys: list[TopicKey]) -> None:
-        self.write(command)
+        self.connection.write(command)
         self._asked.append(keys)
         self._unanswered.update(keys)
 

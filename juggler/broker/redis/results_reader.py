@@ -1,4 +1,4 @@
-"""How this process reads its results: from a list of its own, popped without end."""
+"""How a process reads the results of its calls: by popping from lists of its own, for as long as it lives."""
 
 from __future__ import annotations
 
@@ -11,94 +11,90 @@ from typing import TypeAlias
 
 import gevent
 
-from juggler.broker.redis.call_source import PopLink
+from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import BaseLink, Connector, as_error
+from juggler.broker.redis.link import Link
+from juggler.broker.redis.persistent_connection import PersistentConnection
+from juggler.broker.redis.popper import Popper
+from juggler.broker.redis.replies import as_error
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
+from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
 
 log = logging.getLogger("juggler.redis")
 
 OnResults: TypeAlias = Callable[[str, list[bytes]], None]
-"""Told the ``conn_uuid`` of the list, and a batch of payloads."""
+"""Called with the ``conn_uuid`` of the list and a batch of payloads."""
 
 BATCH = 256
-"""The most results taken at a time."""
+"""Maximum number of results popped in one go."""
 
 ERROR_PAUSE, UNSETTLED_PAUSE = 1.0, 0.1
-"""Seconds until the next attempt when Redis refuses to pop, and when a cluster is being changed."""
+"""Seconds before the next attempt when Redis refuses to pop, and while a cluster is being reconfigured."""
 
 
-class ResultsLink(PopLink):
-    """Pops from one list as long as it lives, again whenever the connection is new."""
+def pop_forever(link: Link, key: bytes, on_batch: Callable[[list[bytes]], None]) -> None:
+    """Pop from one list whenever a link is up, until it is closed."""
+    popper = Popper(link)
+    popping = False
 
-    def __init__(
-        self,
-        connector: Connector,
-        watchdog: Watchdog,
-        blocking_timeout: float,
-        key: bytes,
-        on_results: Callable[[list[bytes]], None],
-    ) -> None:
-        """As `PopLink`; ``on_results`` is given each batch."""
-        super().__init__("results", connector, watchdog, blocking_timeout)
-        self._key = (key,)
-        self._popping = False
-        self._on_results = on_results
+    def pop() -> None:
+        nonlocal popping
+        if link.connection.up and not popping:
+            popping = True
+            popper.pop((key,), BATCH, on_popped)
 
-    def on_up(self) -> None:
-        self._next()
-
-    def _next(self) -> None:
-        if self.up and not self._popping:
-            self._popping = True
-            self.pop(self._key, BATCH, self._on_batch)
-
-    def _on_batch(self, batch: list[bytes] | Exception) -> None:
-        self._popping = False
+    def on_popped(batch: list[bytes] | Exception) -> None:
+        nonlocal popping
+        popping = False
         if isinstance(batch, list):
-            # First ask for more, so that Redis works while we do.
-            self._next()
+            # Pop again first, so that Redis works while the batch is processed.
+            pop()
             if batch:
-                self._on_results(batch)
+                on_batch(batch)
         elif not isinstance(batch, BrokerUnavailable):
-            passing = isinstance(as_error(batch), BrokerUnavailable)
-            log.log(logging.WARNING if passing else logging.ERROR, "redis refuses to pop results: %s", batch)
-            gevent.spawn_later(UNSETTLED_PAUSE if passing else ERROR_PAUSE, self._next)
+            is_temporary = isinstance(as_error(batch), BrokerUnavailable)
+            log.log(
+                logging.WARNING if is_temporary else logging.ERROR, Line("redis: popping results failed", error=batch)
+            )
+            gevent.spawn_later(UNSETTLED_PAUSE if is_temporary else ERROR_PAUSE, pop)
+
+    link.up_listeners.append(pop)
 
 
 class ResultsReader(ABC):
     """Reads the results of all calls of this process.
 
     Attributes:
-        conn_uuids: yields the ``conn_uuid`` of the next call, that of a list which is read.
+        conn_uuids: yields the ``conn_uuid`` for the next call: the name of the list for its result.
     """
 
     conn_uuids: Iterator[str]
 
     @abstractmethod
-    def links(self) -> list[BaseLink]:
-        """Return the links that pop."""
+    def connections(self) -> list[PersistentConnection]:
+        """Return the connections that pop."""
 
     @abstractmethod
     def close(self) -> None:
-        """Read no more. Idempotent."""
+        """Stop reading. Idempotent."""
 
 
 class SingleListReader(ResultsReader):
-    """One list for all results."""
+    """Reads one list."""
 
     def __init__(
         self, connector: Connector, names: Names, watchdog: Watchdog, blocking_timeout: float, on_results: OnResults
     ) -> None:
         uuid = new_uuid()
         self.conn_uuids = repeat(uuid)
-        self._link = ResultsLink(connector, watchdog, blocking_timeout, names.results(uuid), partial(on_results, uuid))
+        self._link = Link("results", connector, watchdog, blocking_timeout=blocking_timeout)
+        pop_forever(self._link, names.results(uuid), partial(on_results, uuid))
         self._link.start()
 
-    def links(self) -> list[BaseLink]:
-        return [self._link]
+    def connections(self) -> list[PersistentConnection]:
+        return [self._link.connection]
 
     def close(self) -> None:
         self._link.close()

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-import hiredis
-
 from juggler.broker.redis import commands
 from juggler.broker.redis.commands import pack
-from juggler.broker.redis.link import OnReply, Reply, as_error, ignore
+from juggler.broker.redis.replies import OnReply, Reply, as_error, ignore, is_unknown_script
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
-
-_NO_SCRIPT = "NOSCRIPT"
 
 
 def push_error(reply: Reply) -> BrokerError | None:
@@ -59,7 +55,7 @@ class Store:
         self, timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, on_reply: OnReply, known: bool = True
     ) -> None:
         def on_length(reply: Reply) -> None:
-            if known and isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_NO_SCRIPT):
+            if known and is_unknown_script(reply):
                 try:
                     self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_reply, known=False)
                 except BrokerUnavailable as error:

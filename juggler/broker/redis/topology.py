@@ -1,6 +1,6 @@
-"""Where keys live: which link leads to a key, what waits for lists, what receives events. `Topology` alone knows.
+"""`Topology`: which link leads to a key, and what blocks on connections of its own.
 
-A single server has the simplest answer, given here; a cluster's is `juggler.broker.redis.cluster`.
+A single server is the simplest topology. That of a cluster is in `juggler.broker.redis.cluster`.
 """
 
 from __future__ import annotations
@@ -9,84 +9,92 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from juggler.broker.redis import many_uris
-from juggler.broker.redis.call_source import BlockingSource, CallSource, PollingSource, PopLink
+from juggler.broker.redis.call_source import BlockingSource, CallSource, PollingSource
 from juggler.broker.redis.commands import pack
+from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Connector, Link, OnReply
+from juggler.broker.redis.link import Link
+from juggler.broker.redis.persistent_connection import PersistentConnection
+from juggler.broker.redis.popper import Popper
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, Receiver, Topics
+from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import OnResults, ResultsReader, SingleListReader
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
 MANY = 4
-"""Lists from which on a pop that is busy looks at all of them before it waits."""
+"""Lists from which on a busy source polls before it blocks."""
 
 VERY_MANY = 200
-"""Lists from which on Redis is asked to tell which of them have something."""
+"""Lists from which on Redis reports the non-empty ones."""
 
 
 class Topology(ABC):
-    """Chooses the link for each command, and makes whatever waits for something on connections of its own."""
+    """Selects the link for each command, and creates what blocks on connections of its own."""
 
     @abstractmethod
     def link_for(self, key: bytes) -> Link:
-        """Return the link for commands on a key, and on others of its slot."""
+        """Return the link for commands on a key and on others in its slot."""
 
     @abstractmethod
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
-        """Publish on a channel; ``on_reply`` is told how many received it.
+        """Publish on a channel. The reply is the number of receivers.
 
         Raises:
-            BrokerUnavailable: there is no connection; ``on_reply`` is told nothing then.
+            BrokerUnavailable: there is no connection; ``on_reply`` is not called.
         """
 
     @abstractmethod
-    def on_up(self, function: Callable[[], None]) -> None:
-        """Call ``function`` whenever a connection for commands is there again."""
+    def on_up(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever a connection for commands is up again."""
 
     @abstractmethod
     def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
-        """Return what pops from lists of calls."""
+        """Return a source of the calls in some lists."""
 
     @abstractmethod
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
-        """Begin to read the results for this process, and return what does."""
+        """Start reading the results of this process."""
 
     @abstractmethod
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
-        """Return what keeps Redis's subscriptions in step with ``topics``, and receives their events."""
+        """Return a receiver of the events of ``topics``."""
 
     @abstractmethod
-    def links(self) -> list[Link]:
-        """Return the links that all commands need."""
+    def connections(self) -> list[PersistentConnection]:
+        """Return the connections for commands."""
 
     def check_ready(self) -> None:
-        """See that commands can be sent now.
+        """Check that commands can be sent now.
 
         Raises:
-            BrokerUnavailable: not yet, or not now.
+            BrokerUnavailable: a connection is down.
         """
-        for link in self.links():
-            link.ensure()
-            if not link.up:
-                raise BrokerUnavailable(f"redis link {link.name}: not connected yet")
+        for connection in self.connections():
+            connection.ensure()
+            if not connection.up:
+                raise BrokerUnavailable(f"the connection to Redis for {connection.name} is not up yet")
 
     @abstractmethod
     def connect(self) -> None:
-        """Wait until Redis answers, with one attempt.
+        """Connect, with one attempt.
 
         Raises:
-            BrokerUnavailable: it was lost again.
-            redis.RedisError: of redis-py, as the connector.
+            BrokerUnavailable: the connection was lost again.
+            redis.RedisError: connecting failed.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Close the links for commands: those who wait for a reply fail. Idempotent."""
+        """Close the links for commands; what is in flight fails. Idempotent."""
 
 
 class SingleServer(Topology):
-    """All keys live on one server, and all commands leave on one link."""
+    """All keys are on one server, and all commands are sent on one link.
+
+    Attributes:
+        link: the link for commands.
+    """
 
     def __init__(self, connector: Connector, names: Names, watchdog: Watchdog, blocking_timeout: float) -> None:
         self.link = Link("commands", connector, watchdog)
@@ -98,20 +106,20 @@ class SingleServer(Topology):
     def link_for(self, key: bytes) -> Link:
         return self.link
 
-    def links(self) -> list[Link]:
-        return [self.link]
+    def connections(self) -> list[PersistentConnection]:
+        return [self.link.connection]
 
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
         self.link.send(pack(b"PUBLISH", channel, payload), (on_reply,))
 
-    def on_up(self, function: Callable[[], None]) -> None:
-        self.link.up_functions.append(function)
+    def on_up(self, listener: Callable[[], None]) -> None:
+        self.link.up_listeners.append(listener)
 
     def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
-        link = PopLink("calls", self._connector, self._watchdog, self._blocking_timeout)
+        popper = Popper(Link("calls", self._connector, self._watchdog, blocking_timeout=self._blocking_timeout))
         if len(lists) >= VERY_MANY:
-            return many_uris.make_source(link, self._connector, self._watchdog, lists, self._names.proofs)
-        return PollingSource(link, lists) if len(lists) >= MANY else BlockingSource(link, lists)
+            return many_uris.make_source(popper, lists, self._connector, self._watchdog, self._names.proofs)
+        return PollingSource(popper, lists) if len(lists) >= MANY else BlockingSource(popper, lists)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return SingleListReader(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)

@@ -1,6 +1,6 @@
-"""Results that could not be handed to Redis because it is away: they wait for it as long as they are wanted.
+"""Results that could not be sent because Redis is unreachable. They are kept for as long as they are wanted.
 
-Only what was never sent waits here. What was sent and not confirmed may have arrived, and is not sent twice.
+Only results that were never sent are kept. One that was sent and not confirmed may have arrived, and is not sent twice.
 """
 
 from __future__ import annotations
@@ -8,67 +8,64 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TypeAlias
 
 from juggler.broker import Done, IncomingCall
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
 LIMIT = 64 * 1024 * 1024
-"""Bytes of results that may wait; beyond it, they are lost."""
+"""Maximum number of bytes of results that are kept. Further results are lost."""
 
+SendResult: TypeAlias = Callable[[IncomingCall, bytes, Done, "bool | None"], None]
+"""The signature of `juggler.broker.CalleeBroker.result`."""
 
-class HeldResult(NamedTuple):
-    """What `juggler.broker.CalleeBroker.result` was given."""
-
-    call: IncomingCall
-    args: bytes
-    on_done: Done
-    failed: bool | None
+_Unsent: TypeAlias = tuple[IncomingCall, bytes, Done, "bool | None", BrokerUnavailable]
 
 
 class UnsentResults:
-    """A queue of results, in their order."""
+    """A queue of results."""
 
-    def __init__(self, send: Callable[[HeldResult], None], watchdog: Watchdog) -> None:
-        """Hold results for ``send``; meanwhile ``watchdog`` sees that none waits for longer than it is wanted."""
+    def __init__(self, send: SendResult, watchdog: Watchdog) -> None:
+        """Create an empty queue; ``send`` is called with its results, ``watchdog`` drops expired ones."""
         self._send = send
         self._watchdog = watchdog
-        self._queue: deque[tuple[HeldResult, BrokerUnavailable]] = deque()
+        self._queue: deque[_Unsent] = deque()
         self._size = 0
 
-    def add(self, held: HeldResult, error: BrokerUnavailable) -> None:
-        """Hold a result; when there is no room, or in the end no time, its ``on_done`` is told ``error``."""
-        if self._size + len(held.args) > LIMIT:
-            held.on_done(error)
+    def add(
+        self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None, error: BrokerUnavailable
+    ) -> None:
+        """Keep a result. ``on_done`` is called with ``error`` if there is no room, or once the result is expired."""
+        if self._size + len(args) > LIMIT:
+            on_done(error)
             return
         if not self._queue:
-            self._watchdog.add(self.drop_late)
-        self._size += len(held.args)
-        self._queue.append((held, error))
+            self._watchdog.add(self._drop_expired)
+        self._size += len(args)
+        self._queue.append((call, args, on_done, failed, error))
 
     def release(self) -> None:
-        """Send all: Redis is back."""
-        for held, _ in self._take(lambda call: True):
-            self._send(held)
-
-    def drop_late(self, _: float) -> None:
-        """Give up those that are wanted no more."""
-        now = time.monotonic()
-        self._fail(lambda call: call.deadline <= now)
+        """Send all results: Redis is reachable again."""
+        for call, args, on_done, failed, _ in self._take(lambda call: True):
+            self._send(call, args, on_done, failed)
 
     def close(self) -> None:
-        """Give up all."""
-        self._fail(lambda call: True)
+        """Drop all results."""
+        self._drop(lambda call: True)
 
-    def _fail(self, which: Callable[[IncomingCall], bool]) -> None:
-        for held, error in self._take(which):
-            held.on_done(error)
+    def _drop_expired(self, _: float) -> None:
+        now = time.monotonic()
+        self._drop(lambda call: call.deadline <= now)
 
-    def _take(self, which: Callable[[IncomingCall], bool]) -> list[tuple[HeldResult, BrokerUnavailable]]:
-        taken = [entry for entry in self._queue if which(entry[0].call)]
-        self._queue = deque(entry for entry in self._queue if not which(entry[0].call))
-        self._size = sum(len(held.args) for held, _ in self._queue)
+    def _drop(self, which: Callable[[IncomingCall], bool]) -> None:
+        for _, _, on_done, _, error in self._take(which):
+            on_done(error)
+
+    def _take(self, which: Callable[[IncomingCall], bool]) -> list[_Unsent]:
+        taken = [unsent for unsent in self._queue if which(unsent[0])]
+        self._queue = deque(unsent for unsent in self._queue if not which(unsent[0]))
+        self._size = sum(len(args) for _, args, *_ in self._queue)
         if not self._queue:
-            self._watchdog.remove(self.drop_late)
+            self._watchdog.remove(self._drop_expired)
         return taken

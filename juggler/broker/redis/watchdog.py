@@ -1,4 +1,4 @@
-"""One greenlet a broker that does what has to be done every second."""
+"""One greenlet of a broker for everything that is done once a second."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 import gevent
 
+from juggler.process.logline import Line
+
 log = logging.getLogger("juggler.redis")
 
 INTERVAL = 1.0
-"""Seconds between two ticks."""
+"""Seconds between two rounds."""
 
 
 class Watchdog:
-    """Calls each of its functions once a second with the seconds since the last time. They must not block."""
+    """Calls each of its functions once a second with the seconds since the last round. They must not block."""
 
     def __init__(self) -> None:
         self._functions: list[Callable[[float], None]] = []
@@ -28,12 +30,12 @@ class Watchdog:
             self._greenlet.name = "juggler-redis-watchdog"
 
     def remove(self, function: Callable[[float], None]) -> None:
-        """Do not call ``function`` any more."""
+        """Stop calling ``function``. Idempotent."""
         if function in self._functions:
             self._functions.remove(function)
 
     def close(self) -> None:
-        """End. Idempotent."""
+        """Stop. Idempotent."""
         self._functions.clear()
         if self._greenlet is not None:
             self._greenlet.kill()
@@ -46,4 +48,4 @@ class Watchdog:
                 try:
                     function(INTERVAL)
                 except Exception:
-                    log.exception("a periodic task failed")
+                    log.exception(Line("redis: periodic task failed"))

@@ -12,8 +12,9 @@ from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.redis.cluster.nodes import ClusterNodes, NodeLink
 from juggler.broker.redis.cluster.slot_map import Address, key_slot, redirection
 from juggler.broker.redis.commands import pack
-from juggler.broker.redis.link import BaseLink, OnReply, Reply
+from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.receiver import OnEvent, PubSubLink, TopicKey, Topics
+from juggler.broker.redis.replies import OnReply, Reply
 from juggler.errors import BrokerError, BrokerUnavailable, NackCode
 
 log = logging.getLogger("juggler.redis")
@@ -36,7 +37,7 @@ class BroadcastPubSub:
         """See `Topology.publish`."""
         if self._publisher is None:
             self._publisher = self._nodes.link_to(self._choose())
-        elif not self._publisher.usable:
+        elif not self._publisher.connection.usable:
             self._publisher = self._nodes.link_to(self._choose(but=self._publisher.address))
         self._publisher.send(pack(b"PUBLISH", channel, payload), (on_reply,))
 
@@ -56,7 +57,7 @@ class BroadcastPubSub:
     def _on_change(self) -> None:
         """Leave a node that was removed from the cluster: it hears of nothing any more."""
         if self._receiver is not None and self.subscribed_node not in self._nodes.slots.nodes:
-            self._receiver.drop("the node is not part of the cluster any more")
+            self._receiver.connection.drop("the node is not part of the cluster any more")
 
 
 class ShardedPubSub:
@@ -102,15 +103,15 @@ class ShardedPubSub:
         link = self._link_of.get(key)
         # Without one it is about to be subscribed to on another node.
         if link is not None:
-            link.ensure()
+            link.connection.ensure()
 
     def unsubscribe(self, key: TopicKey) -> None:
         link = self._link_of.pop(key, None)
         if link is not None:
             link.unsubscribe(key)
 
-    def links(self) -> list[BaseLink]:
-        return [link for link in self._links.values() if link.is_started]
+    def connections(self) -> list[PersistentConnection]:
+        return [link.connection for link in self._links.values() if link.connection.is_started]
 
     def close(self) -> None:
         for link in self._links.values():
@@ -141,7 +142,7 @@ class ShardedPubSub:
             link = self._link_to(self._nodes.slots.master_of(key_slot(key[1])))
             if self._link_of.get(key) is not link and key in self._topics:
                 self._move(key, link)
-        gone = [a for a, link in self._links.items() if a not in self._nodes.slots.nodes and not link.usable]
+        gone = [a for a, link in self._links.items() if a not in self._nodes.slots.nodes and not link.connection.usable]
         for address in gone:
             self._links.pop(address).close()
 
@@ -179,8 +180,8 @@ class _ShardLink(PubSubLink):
         return self._pubsub.topics_of(self)
 
     def unsubscribe(self, key: TopicKey) -> None:
-        if self.up:
-            self.write(pack(b"SUNSUBSCRIBE", key[1]))
+        if self.connection.up:
+            self.connection.write(pack(b"SUNSUBSCRIBE", key[1]))
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         super().on_lost(error)

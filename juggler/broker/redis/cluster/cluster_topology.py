@@ -9,8 +9,10 @@ from juggler.broker.redis.cluster.cluster_pubsub import BroadcastPubSub, Sharded
 from juggler.broker.redis.cluster.nodes import ClusterNodes
 from juggler.broker.redis.cluster.slot_results import ListPerMaster
 from juggler.broker.redis.cluster.slots_source import SlotsSource
-from juggler.broker.redis.link import Link, OnReply
+from juggler.broker.redis.link import Link
+from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.receiver import OnEvent, Receiver, Topics
+from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import OnResults, ResultsReader
 from juggler.broker.redis.topology import Topology
 
@@ -30,14 +32,14 @@ class ClusterTopology(Topology):
     def link_for(self, key: bytes) -> Link:
         return self.nodes.link_for(key)
 
-    def links(self) -> list[Link]:
-        return list(self.nodes.master_links())
+    def connections(self) -> list[PersistentConnection]:
+        return self.nodes.connections()
 
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
         self.pubsub.publish(channel, payload, on_reply)
 
-    def on_up(self, function: Callable[[], None]) -> None:
-        self.nodes.on_up.append(function)
+    def on_up(self, listener: Callable[[], None]) -> None:
+        self.nodes.up_listeners.append(listener)
 
     def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
         return SlotsSource(self.nodes, lists)

@@ -1,4 +1,4 @@
-"""Links that wait for lists in one slot, and go with the slot from node to node."""
+"""Links for blocking commands in one slot, which follow the slot from node to node."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ import hiredis
 from juggler.broker.redis.cluster.nodes import ClusterNodes
 from juggler.broker.redis.cluster.slot_map import Address, Redirection, redirection
 from juggler.broker.redis.commands import ASKING
-from juggler.broker.redis.link import Connector, Link, OnReply, Reply, ignore
+from juggler.broker.redis.link import Link
+from juggler.broker.redis.replies import OnReply, Reply, ignore
 from juggler.errors import BrokerUnavailable
 
 MOVE_INTERVAL = 0.05
-"""The least number of seconds between two moves: nodes that disagree would send us to and fro."""
+"""Minimum number of seconds between two moves, since nodes may disagree about a slot."""
 
 
-class Following(Link):
-    """A link that tells its follower where its slot has gone. A base to stand before the one that says what it does."""
+class SlotLink(Link):
+    """A link to the node of a slot. Redirections go to its follower.
 
-    follower: Follower
-    address: Address
-    asking: bool
+    Attributes:
+        address: the node.
+        asking: whether the slot is still being migrated to this node.
+    """
 
-    def follow(self, follower: Follower, address: Address, *, asking: bool) -> None:
-        """Belong to a follower, and to a node; with ``asking`` the slot is still on its way to this node."""
-        self.follower = follower
+    def __init__(self, name: str, nodes: ClusterNodes, follower: SlotFollower, address: Address, asking: bool) -> None:
+        super().__init__(name, nodes.connector_to(address), nodes.watchdog, blocking_timeout=nodes.blocking_timeout)
         self.address = address
         self.asking = asking
+        self._follower = follower
 
     def send(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
         if self.asking:
@@ -42,73 +44,79 @@ class Following(Link):
         if to is None:
             super().on_reply(reply)
         else:
-            self.follower.on_redirected(self, to)
+            self._follower.on_redirected(self, to)
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         super().on_lost(error)
-        self.follower.on_lost(self, error)
+        self._follower.on_lost(self, error)
 
 
-class Follower(ABC):
-    """Has a link to the node of a slot, and a new one whenever that is another node.
+class SlotFollower(ABC):
+    """Has a link to the node of a slot, and replaces it when the slot moves.
 
-    What is in flight on a link that is left has failed: the node has said, or will say, that it did not execute it.
+    What is in flight on a link that is replaced has failed: the node has not executed it.
 
     Attributes:
-        link: the link of the moment.
+        link: the current link.
     """
 
-    def __init__(self, nodes: ClusterNodes, slot: int) -> None:
-        self.link: Following
+    def __init__(self, name: str, nodes: ClusterNodes, slot: int) -> None:
+        """Create an unconnected link, called ``name``, and prepare it with `on_link`."""
+        self.link: SlotLink
+        self._name = name
         self._nodes = nodes
         self._slot = slot
-        self._moved = 0.0
+        self._moved_at = 0.0
         self._closed = False
-        self._use(nodes.slots.master_of(slot))
+        self._use(self.master)
         nodes.slots.on_change.append(self._on_change)
 
-    @abstractmethod
-    def make_link(self, connector: Connector) -> Following:
-        """Return a new link."""
+    @property
+    def master(self) -> Address:
+        """The master of the slot."""
+        return self._nodes.slots.master_of(self._slot)
 
-    def on_lost(self, link: Following, error: BrokerUnavailable) -> None:
-        """A connection, or an attempt to make one, has failed."""
+    @abstractmethod
+    def on_link(self, link: SlotLink) -> None:
+        """Prepare a new link before it is started."""
+
+    def on_lost(self, link: SlotLink, error: BrokerUnavailable) -> None:
+        """React to the loss of a connection, or to a failed attempt to connect."""
         if link is self.link and not self._closed:
             self._nodes.slots.refresh()
             if link.asking:
-                self._move(self._nodes.slots.master_of(self._slot))
+                self._move(self.master)
 
-    def on_redirected(self, link: Following, to: Redirection) -> None:
-        """The slot has gone, or a part of it."""
+    def on_redirected(self, link: SlotLink, to: Redirection) -> None:
+        """Follow the slot to another node."""
         if link is self.link:
             if not to.asking:
                 self._nodes.slots.learn(to)
             self._move(to.address, asking=to.asking)
 
     def close(self) -> None:
-        """End at once. Idempotent."""
+        """Close the link. Idempotent."""
         self._closed = True
         if self._on_change in self._nodes.slots.on_change:
             self._nodes.slots.on_change.remove(self._on_change)
         self.link.close()
 
     def _on_change(self) -> None:
-        address = self._nodes.slots.master_of(self._slot)
-        # A slot that is on its way is not in the map yet.
-        if address != self.link.address and not (self.link.asking and self.link.up):
-            self._move(address)
+        # A slot that is being migrated is not in the map yet.
+        if self.master != self.link.address and not (self.link.asking and self.link.connection.up):
+            self._move(self.master)
 
     def _move(self, address: Address, *, asking: bool = False) -> None:
         old = self.link
         self._use(address, asking=asking)
         old.close()
-        pause = self._moved + MOVE_INTERVAL - time.monotonic()
-        self._moved = time.monotonic()
+        pause = self._moved_at + MOVE_INTERVAL - time.monotonic()
+        self._moved_at = time.monotonic()
         if pause <= 0:
             self.link.start()
         else:
             gevent.spawn_later(pause, self.link.start)
 
     def _use(self, address: Address, *, asking: bool = False) -> None:
-        self.link = self.make_link(self._nodes.connector_to(address))
-        self.link.follow(self, address, asking=asking)
+        self.link = SlotLink(self._name, self._nodes, self, address, asking)
+        self.on_link(self.link)

@@ -14,8 +14,9 @@ import redis
 from redis.cluster import parse_cluster_slots
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from juggler.broker.redis.connector import REFUSALS
-from juggler.broker.redis.link import Closed, Connector, Reply
+from juggler.broker.redis.connector import Connector
+from juggler.broker.redis.persistent_connection import Closed
+from juggler.broker.redis.replies import REFUSALS, Reply
 from juggler.errors import BrokerUnavailable
 
 __all__ = ["Address", "Redirection", "SlotMap", "key_slot", "redirection"]

@@ -1,4 +1,4 @@
-"""How a process reads its results from a cluster: from one list on each master, so that no node carries them all."""
+"""How a process reads its results from a cluster: from one list on each master, so that no node carries all of them."""
 
 from __future__ import annotations
 
@@ -6,50 +6,40 @@ from functools import partial
 from itertools import cycle
 
 from juggler.broker.redis.cluster.nodes import ClusterNodes
-from juggler.broker.redis.cluster.slot_follower import Follower, Following
-from juggler.broker.redis.cluster.slot_map import Address, key_slot
-from juggler.broker.redis.link import BaseLink, Connector
-from juggler.broker.redis.results_reader import OnResults, ResultsLink, ResultsReader
+from juggler.broker.redis.cluster.slot_follower import SlotFollower, SlotLink
+from juggler.broker.redis.cluster.slot_map import key_slot
+from juggler.broker.redis.persistent_connection import PersistentConnection
+from juggler.broker.redis.results_reader import OnResults, ResultsReader, pop_forever
 from juggler.process.uuids import new_uuid
 
 
-class _FollowingResultsLink(Following, ResultsLink):
-    """Pops from one list without end, on whichever node it is."""
-
-
-class _OwnList(Follower):
-    """One list of results."""
+class _ResultsList(SlotFollower):
+    """Pops from one list for as long as it lives, on whichever node the list is."""
 
     def __init__(self, nodes: ClusterNodes, conn_uuid: str, on_results: OnResults) -> None:
         self.conn_uuid = conn_uuid
         self._on_results = partial(on_results, conn_uuid)
         self._key = nodes.names.results(conn_uuid)
-        super().__init__(nodes, key_slot(self._key))
+        super().__init__("results", nodes, key_slot(self._key))
         self.link.start()
 
-    def make_link(self, connector: Connector) -> Following:
-        return _FollowingResultsLink(
-            connector, self._nodes.watchdog, self._nodes.blocking_timeout, self._key, self._on_results
-        )
-
-    @property
-    def master(self) -> Address:
-        return self._nodes.slots.master_of(self._slot)
+    def on_link(self, link: SlotLink) -> None:
+        pop_forever(link, self._key, self._on_results)
 
 
 class ListPerMaster(ResultsReader):
-    """Uses the lists in turn. None is ever given up, as a result may still come: they move with their slots."""
+    """Uses the lists in turn. A list is read as long as the process lives, since results may still arrive in it."""
 
     def __init__(self, nodes: ClusterNodes, on_results: OnResults) -> None:
         self._nodes = nodes
         self._on_results = on_results
-        self._lists = [_OwnList(nodes, new_uuid(), on_results)]
+        self._lists = [_ResultsList(nodes, new_uuid(), on_results)]
         self.conn_uuids = cycle([each.conn_uuid for each in self._lists])
         self._on_change()
         nodes.slots.on_change.append(self._on_change)
 
-    def links(self) -> list[BaseLink]:
-        return [each.link for each in self._lists]
+    def connections(self) -> list[PersistentConnection]:
+        return [each.link.connection for each in self._lists]
 
     def close(self) -> None:
         if self._on_change in self._nodes.slots.on_change:
@@ -58,7 +48,7 @@ class ListPerMaster(ResultsReader):
             each.close()
 
     def _on_change(self) -> None:
-        """See that there is a list on each master, and use one of each."""
+        """Create a list on each master that has none, and use one list on each."""
         masters = self._nodes.slots.masters
         on = {each.master: each for each in self._lists}
         missing = set(masters) - set(on)
@@ -67,7 +57,7 @@ class ListPerMaster(ResultsReader):
             master = self._nodes.slots.master_of(key_slot(self._nodes.names.results(uuid)))
             if master in missing:
                 missing.remove(master)
-                on[master] = _OwnList(self._nodes, uuid, self._on_results)
+                on[master] = _ResultsList(self._nodes, uuid, self._on_results)
                 self._lists.append(on[master])
         if masters:
             self.conn_uuids = cycle([on[master].conn_uuid for master in masters])

@@ -1,6 +1,6 @@
-"""A connection that is told which keys have changed, once another one asks Redis to send the names here.
+"""A connection that receives the keys that have changed, once another connection asks Redis to report them here.
 
-It is a subscriber, so that Redis keeps no more for it than it may for such, and cuts it off if it does not read.
+It is a subscriber: Redis limits what it buffers for one, and disconnects it if it does not read.
 """
 
 from __future__ import annotations
@@ -9,52 +9,41 @@ from collections.abc import Callable
 
 import hiredis
 
-from juggler.broker.redis.commands import pack
-from juggler.broker.redis.link import NO_MASTER, BaseLink, Connector, Reply
+from juggler.broker.redis.commands import PING, pack
+from juggler.broker.redis.connector import Connector
+from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
+from juggler.broker.redis.replies import Reply, is_not_master
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 from juggler.process.uuids import new_uuid
 
 CHANNEL = b"__redis__:invalidate"
 
-PROOF_LIFETIME = 5000
-"""Milliseconds for which a connection's key is there."""
+PROOF_LIFETIME_MS = 5000
+"""Milliseconds for which the proof key exists."""
 
 
-class KeyChanges(BaseLink):
-    """Receives the names.
+class KeyChanges(ReplyHandler):
+    """Receives the names of changed keys.
 
     Attributes:
-        client_id: what Redis calls this connection; ``None`` until it can receive names.
-        proof: a key that this connection has made: whoever finds it speaks with the same server.
-        refusal: what Redis says that does not let us.
+        connection: the connection.
+        client_id: Redis's identifier of the connection; ``None`` until it can receive reports.
+        proof: a key created on this connection. A connection that finds it leads to the same server.
+        refusal: the error with which Redis refuses; ``None`` if it does not.
+        on_state: called when reports can arrive, can no longer arrive, or are refused.
+        on_changed: called with the names of changed keys.
     """
 
-    def __init__(
-        self,
-        connector: Connector,
-        watchdog: Watchdog,
-        prefix: bytes,
-        *,
-        on_turn: Callable[[], None],
-        on_changed: Callable[[list[bytes]], None],
-    ) -> None:
-        """Make a link that is not connected yet.
-
-        Args:
-            connector: makes the connection.
-            watchdog: looks after it.
-            prefix: what ``proof`` begins with.
-            on_turn: called when names can come, can come no more, or are refused.
-            on_changed: told the names.
-        """
-        super().__init__("changes", connector, watchdog)
+    def __init__(self, connector: Connector, watchdog: Watchdog, proof_prefix: bytes) -> None:
+        """Create it unconnected; ``proof_prefix`` is that of ``proof``."""
+        self.connection = PersistentConnection("changes", connector, watchdog, self)
         self.client_id: int | None = None
         self.proof = b""
         self.refusal: hiredis.ReplyError | None = None
-        self._prefix = prefix
-        self._on_turn = on_turn
-        self._on_changed = on_changed
+        self.on_state: Callable[[], None] = _ignore
+        self.on_changed: Callable[[list[bytes]], None] = _ignore
+        self._proof_prefix = proof_prefix
         self._own_id: int | None = None
         self._due = False
 
@@ -64,33 +53,37 @@ class KeyChanges(BaseLink):
 
     def ping(self) -> None:
         self._due = True
-        self.write(b"*1\r\n$4\r\nPING\r\n")
+        self.connection.write(PING)
 
     def on_up(self) -> None:
         self._due = True
-        self.proof = self._prefix + new_uuid().encode()
-        self.write(
-            pack(b"CLIENT", b"ID") + pack(b"SET", self.proof, 1, b"PX", PROOF_LIFETIME) + pack(b"SUBSCRIBE", CHANNEL)
+        self.proof = self._proof_prefix + new_uuid().encode()
+        self.connection.write(
+            pack(b"CLIENT", b"ID") + pack(b"SET", self.proof, 1, b"PX", PROOF_LIFETIME_MS) + pack(b"SUBSCRIBE", CHANNEL)
         )
 
     def on_reply(self, reply: Reply) -> None:
         if isinstance(reply, list) and reply[0] == b"message":
-            # No names come when all keys have gone; and what is no list was published by somebody.
+            # After FLUSHALL there is no list. A string was published on the channel by another client.
             if isinstance(reply[2], list):
-                self._on_changed(reply[2])
+                self.on_changed(reply[2])
             return
         self._due = False
         if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith(NO_MASTER):
+            if is_not_master(reply):
                 raise ConnectionError(str(reply))
             self.refusal = reply
-            self._on_turn()
+            self.on_state()
         elif isinstance(reply, int):
             self._own_id = reply
         elif isinstance(reply, list) and reply[0] == b"subscribe" and self.refusal is None:
             self.client_id = self._own_id
-            self._on_turn()
+            self.on_state()
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         self.client_id = self._own_id = self.refusal = None
-        self._on_turn()
+        self.on_state()
+
+
+def _ignore(*_: object) -> None:
+    """Stand in until there is a listener."""

@@ -1,102 +1,100 @@
-"""Pops from the lists that have something, as Redis tells, of very many."""
+"""The source of calls in very many queues: pops only from the pending ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from gevent.event import AsyncResult
-
-from juggler.broker.redis.call_source import PollingSource, PopLink
+from juggler.broker.redis.call_source import PollingSource
 from juggler.broker.redis.commands import pack
-from juggler.broker.redis.link import Reply, as_error
 from juggler.broker.redis.many_uris.pending_queues import PendingQueues
-from juggler.broker.redis.many_uris.tracking import Tracking, is_forbidden, is_no_list
+from juggler.broker.redis.many_uris.tracking import Tracking
+from juggler.broker.redis.popper import Popper
+from juggler.broker.redis.replies import Reply, as_error, is_forbidden, is_no_list
 from juggler.errors import BrokerUnavailable
 
-SIFTED = 1000
-"""PendingQueues lists that are asked for their lengths at a time, when some were found empty."""
+SIFT_BATCH = 1000
+"""Pending queues whose lengths are checked in one go, once some were found empty."""
 
 
 class TrackedSource(PollingSource):
-    """For so many lists that to name them all costs more than to hear of each that anybody changes.
+    """Pops from pending queues while tracking is on, and otherwise as a `PollingSource`.
 
-    All callees of the same lists hear of each call, and one gets it: for fewer lists that would be the greater cost.
-    While Redis does not tell, it does as the class that it is made from.
+    Every callee of the same queues receives the report of each call, and one of them pops it. For fewer queues that
+    would cost more than to name them all.
+
+    Attributes:
+        pending: queues that may have calls.
+        tracking: keeps ``pending`` up to date.
     """
 
-    def __init__(self, link: PopLink, lists: Sequence[bytes], pending: PendingQueues, tracking: Tracking) -> None:
-        super().__init__(link, lists)
-        self._pending = pending
-        self._tracking = tracking
+    def __init__(self, popper: Popper, queues: Sequence[bytes], pending: PendingQueues, tracking: Tracking) -> None:
+        super().__init__(popper, queues)
+        self.pending = pending
+        self.tracking = tracking
 
     def pop(self, limit: int) -> list[list[bytes]]:
-        tracking = self._tracking
+        tracking = self.tracking
         tracking.refresh()
-        if not tracking.on:
+        if not tracking.is_on:
             batches = super().pop(limit)
-            if tracking.on:
-                # It began meanwhile. What was left in a list then is not told, as we have changed it.
+            if tracking.is_on:
+                # It has started meanwhile. Calls left by this pop are not reported, since Redis skips own changes.
                 tracking.survey()  # type: ignore[unreachable]
             return batches
-        if not tracking.wait(self._link.blocking_timeout):
+        if not tracking.wait(self.popper.link.blocking_timeout):
             return []
-        limit = self._link.bounded(limit)
-        while self._pending:
-            batch = self._pop_marked(limit)
+        limit = self.popper.bounded(limit)
+        while self.pending:
+            batch = self._pop_pending(limit)
             if batch:
-                self._link.note_sizes(batch)
+                self.popper.note_sizes(batch)
                 return [batch]
-            # Others were faster. Of thousands that they have emptied, not each may cost a round trip.
+            # Other callees were faster. They may have emptied thousands of queues: do not try one after the other.
             self._sift()
         return []
 
-    def _pop_marked(self, limit: int) -> list[bytes]:
-        """Pop up to ``limit`` payloads from the first of the pending lists."""
-        lists = self._pending.take(limit)
-        share = limit // len(lists)
+    def _pop_pending(self, limit: int) -> list[bytes]:
+        """Pop up to ``limit`` calls from the first pending queues."""
+        queues = self.pending.take(limit)
+        share = limit // len(queues)
         batch: list[bytes] = []
         failure: Exception | None = None
-        for key, reply in zip(lists, self._ask(lists, lambda key: pack(b"RPOP", key, share)), strict=True):
+        for key, reply in zip(queues, self._execute(queues, lambda key: pack(b"RPOP", key, share)), strict=True):
             if isinstance(reply, list):
                 batch += reply
                 if len(reply) == share:
-                    self._pending.add((key,))
+                    self.pending.add((key,))
             elif is_no_list(reply):
-                self._tracking.set_aside(key, reply)
+                self.tracking.set_aside(key, reply)
             elif reply is not None:
                 failure = reply
-                self._pending.add((key,))
+                self.pending.add((key,))
         if is_forbidden(failure):
-            self._tracking.refuse(failure)
+            self.tracking.stop(failure)
         elif failure is not None and not batch:
             raise as_error(failure)
-        # What was popped Redis does not have any more, whatever became of the rest: the next pop hears of that.
+        # Redis no longer has what was popped, so it is returned even if other commands failed: the next pop fails too.
         return batch
 
     def _sift(self) -> None:
-        """Leave only those of the first pending lists pending that have something."""
-        lists = self._pending.take(SIFTED)
-        if not lists:
+        """Remove the empty ones of the first pending queues."""
+        queues = self.pending.take(SIFT_BATCH)
+        if not queues:
             return
-        lengths = self._ask(lists, lambda key: pack(b"LLEN", key))
+        lengths = self._execute(queues, lambda key: pack(b"LLEN", key))
         failure = next((length for length in lengths if isinstance(length, BrokerUnavailable)), None)
         if failure is not None:
             raise failure
-        self._pending.add(key for key, length in zip(lists, lengths, strict=True) if length != 0)
+        self.pending.add(key for key, length in zip(queues, lengths, strict=True) if length != 0)
 
-    def _ask(self, lists: Sequence[bytes], command: Callable[[bytes], bytes]) -> list[Reply]:
-        """Send a command for each of some lists that are not pending any more, and return the replies."""
-        replies: list[Any] = []
-        last: AsyncResult = AsyncResult()
+    def _execute(self, queues: Sequence[bytes], command: Callable[[bytes], bytes]) -> list[Reply]:
+        """Send a command for each of some queues that were taken, and return the replies."""
         try:
-            self._link.send(b"".join(map(command, lists)), (*[replies.append] * (len(lists) - 1), last.set))
+            return self.popper.link.execute_all([command(key) for key in queues])
         except BrokerUnavailable:
-            self._pending.add(lists)
+            self.pending.add(queues)
             raise
-        replies.append(last.get())
-        return replies
 
     def close(self) -> None:
-        self._tracking.close()
+        self.tracking.close()
         super().close()
