@@ -46,7 +46,7 @@ def test_a_server_that_shuts_down_is_not_ready_and_says_so():
 
 def test_a_server_without_redis_is_alive_but_not_ready():
     with running_server(RedisBroker(f"redis://127.0.0.1:{free_port()}")) as running:
-        eventually(lambda: "no connection to redis" in probe(running.url, "/readyz")[1])
+        eventually(lambda: "no connection to Redis" in probe(running.url, "/readyz")[1])
         assert probe(running.url, "/readyz")[0] == 503
         assert probe(running.url, "/healthz")[0] == 200
 

@@ -384,7 +384,8 @@ def test_two_deployments_share_a_server_by_their_prefixes(mortal):
 
 def test_a_wrong_prefix_is_refused():
     done = run("server", "--key-prefix", "{a}")
-    assert (done.returncode, done.stderr) == (2, "juggler server: --key-prefix: expected no braces, got '{a}'\n")
+    error = "config: [redis] key_prefix: expected a string without braces, got '{a}' (--key-prefix)\n"
+    assert (done.returncode, done.stderr) == (2, error)
 
 
 # No Redis at the start
@@ -421,4 +422,4 @@ def test_commands_that_were_told_of_none_do_not_wait(module, argument):
     done = run_python("-c", AT_ANOTHER_DEFAULT.format(module=module), default, argument)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"no Redis at {default}: start" in done.stderr
-    assert "name another with --redis or REDIS_URL" in done.stderr
+    assert " with --redis or REDIS_URL" in done.stderr
