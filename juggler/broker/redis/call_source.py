@@ -114,7 +114,7 @@ class PollingSource(BlockingSource):
         failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if is_forbidden(failure):
             self._may_poll = False
-            log.warning(Line("redis: polling many URIs is not permitted, see docs/redis.md", error=failure))
+            log.warning(Line("redis: polling many URIs is not permitted", error=failure, see="docs/redis.md"))
         elif failure is not None:
             raise as_error(failure)
         return []

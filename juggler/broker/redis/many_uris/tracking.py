@@ -134,7 +134,7 @@ class Tracking:
         if self._asked:
             self._send(pack(b"CLIENT", b"TRACKING", b"OFF"), ignore)
         if is_forbidden(error):
-            log.warning(Line("redis: tracking many URIs is not permitted, see docs/redis.md", error=error))
+            log.warning(Line("redis: tracking many URIs is not permitted", error=error, see="docs/redis.md"))
         else:
             log.warning(Line("redis: tracking many URIs stopped", error=error))
 
