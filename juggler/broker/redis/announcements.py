@@ -106,7 +106,7 @@ class Announcements:
         if error is not None and not self._refused:
             # Log once: a missing permission will be missing the next time as well.
             self._refused = True
-            log.warning(Line("redis: announcing functions failed, see docs/redis.md", error=error))
+            log.warning(Line("redis: announcing functions failed", error=error, see="docs/redis.md"))
 
     # For servers and operators
 
