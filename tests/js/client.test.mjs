@@ -99,6 +99,13 @@ test("a call expires, and its late result is dropped", async () => {
   client.close();
 });
 
+test("a request without an ACK expires", async () => {
+  const { client } = await connected({ timeout: 0.01 });
+  await rejects(client.publish("news"), Expired, { message: "no acknowledgement of PUB within 0.01 s" });
+  await rejects(client.subscribe("news").ready, Expired, { message: "no acknowledgement of SUB within 0.01 s" });
+  client.close();
+});
+
 test("a signal aborts a call", async () => {
   const { client, socket } = await connected();
   const controller = new AbortController();

@@ -227,7 +227,7 @@ export class Client extends EventTarget {
     signal?.throwIfAborted();
     if (this.#ended ?? this.#lost) throw this.#ended ?? this.#lost;
     until ??= performance.now() + this.#options.timeout * 1000;
-    late ??= () => new Expired(`no acknowledgement within ${this.#options.timeout} s`);
+    late ??= () => new Expired(`no acknowledgement of ${{ [PUB]: "PUB", [SUB]: "SUB", [UNSB]: "UNSB" }[type]} within ${this.#options.timeout} s`);
     const id = uuid();
     const text = JSON.stringify({ meta: { type, uuid: id }, payload });
     return new Promise((resolve, reject) => {
