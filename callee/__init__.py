@@ -1,7 +1,7 @@
-"""The package `juggler.callee` under its short name: ``from callee import Callee``.
+"""The short name of `juggler.callee`: ``from callee import Callee``.
 
-Another distribution on PyPI is called callee as well. With both installed, import from `juggler.callee`, which is the
-same package and does not depend on this name.
+Both names give the same objects. Another distribution on PyPI is also called callee. If both are installed, import from
+``juggler.callee``, which does not depend on this name.
 """
 
 from juggler.callee import (

@@ -1,4 +1,4 @@
-"""See `juggler.callee.cli`."""
+"""The short name of `juggler.callee.cli`."""
 
 from juggler.callee.cli import main
 

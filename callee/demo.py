@@ -1,4 +1,4 @@
-"""See `juggler.callee.demo`."""
+"""The short name of `juggler.callee.demo`."""
 
 from juggler.callee.demo import MAX_DELAY_MS, delay, echo, reverse, rpc
 

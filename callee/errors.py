@@ -1,4 +1,4 @@
-"""See `juggler.callee.failures`."""
+"""The short name of `juggler.callee.failures`."""
 
 from juggler.callee.failures import (
     CallError,

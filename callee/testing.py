@@ -1,4 +1,4 @@
-"""See `juggler.callee.testing`."""
+"""The short name of `juggler.callee.testing`."""
 
 from juggler.callee.testing import Caller, Published, Stack, memory_stack, redis_stack
 

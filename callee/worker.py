@@ -1,4 +1,4 @@
-"""See `juggler.callee.worker`."""
+"""The short name of `juggler.callee.worker`."""
 
 from juggler.callee.worker import DEFAULT_THREADS, Worker
 

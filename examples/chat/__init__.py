@@ -1,1 +1,1 @@
-"""A chat: rooms, a history in SQLite, a page. ``make chat`` runs it; these files are all of it."""
+"""A chat with rooms, a history in SQLite and a web page. Run it with ``make chat``."""

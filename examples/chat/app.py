@@ -1,4 +1,4 @@
-"""The chat's server: websockets at /ws, and the page."""
+"""The server of the chat: websockets at /ws and the web page at /."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ POLICY = "default-src 'none'; connect-src 'self'; script-src 'self' 'unsafe-inli
 
 
 def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer with the page."""
+    """Serve the web page."""
     if environ["PATH_INFO"] != "/":
         start_response("404 Not Found", [("Content-Type", "text/plain")])
-        return [b"nothing is here\n"]
+        return [b"not found\n"]
     headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(PAGE)))]
     start_response("200 OK", [*headers, ("Content-Security-Policy", POLICY)])
     return [PAGE]
@@ -33,7 +33,7 @@ broker = RedisBroker(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"))
 server = Server(
     caller_broker=broker,
     pubsub_broker=broker,
-    # Events come from the functions alone: clients call and listen.
+    # Only functions publish. Clients call and subscribe.
     handler=chain(recover(), rate_limit(rate=20, burst=40), authorize([Rule("call", "chat.*"), Rule("sub", "chat.*")])),
     unknown_uris="refuse",
 )

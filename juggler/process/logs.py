@@ -1,4 +1,4 @@
-"""How a command logs: each record a line on standard error, with its connection, as text, key=value or JSON."""
+"""Logging of commands: one line for each record on standard error, as text, key=value or JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def configure(level: str = "info", format: str = "text") -> None:
     """Send the records of all loggers to standard error.
 
     Args:
-        level: the lowest that is shown: debug, info, warning, error.
+        level: lowest level to log: debug, info, warning or error.
         format: ``"text"``, ``"logfmt"`` or ``"json"``.
     """
     handler = logging.StreamHandler(sys.stderr)
@@ -44,9 +44,9 @@ def configure(level: str = "info", format: str = "text") -> None:
 
 
 def formatter(format: str) -> logging.Formatter:
-    """Return a formatter for records of the standard library's loggers, see `configure`."""
+    """Return a formatter for the standard library's loggers. See `configure`."""
     renderers: dict[str, list[Any]] = {
-        # Python's own tracebacks: those of rich fill pages, and show the values of local variables.
+        # Plain tracebacks: those of rich fill pages and show the values of local variables.
         "text": [
             structlog.dev.ConsoleRenderer(
                 colors=False,

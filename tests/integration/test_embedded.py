@@ -77,6 +77,16 @@ def test_does_not_outlive_its_parent(patch, signum):
     eventually(lambda: not Path(directory).exists())
 
 
+def test_restart_starts_an_empty_server_on_the_same_port():
+    with EmbeddedRedis(bundled_server()) as server:
+        port, pid = server.port, server.pid
+        assert ask(port, "SET k 1") == b"+OK\r\n"
+        server.restart()
+        assert not is_alive(pid)
+        assert server.port == port
+        assert ask(port, "GET k") == b"$-1\r\n"
+
+
 def test_a_ctrl_c_in_the_terminal_does_not_reach_it():
     with EmbeddedRedis(bundled_server()) as server:
         assert os.getsid(server.pid) != os.getsid(0)

@@ -60,6 +60,6 @@ def test_its_functions_without_all_that(tmp_path, monkeypatch):
         caller.call("chat.say", {"room": "a", "name": "ann", "text": str(number)})
     assert [m["text"] for m in caller.call("chat.history", ["a", 2])] == ["1", "2"]
     assert [event.channel for event in caller.published] == ["chat.a"] * 3
-    with pytest.raises(CallFailed, match="say something") as failed:
+    with pytest.raises(CallFailed, match="text: expected more than white space") as failed:
         caller.call("chat.say", ["a", "ann", " "])
     assert failed.value.code == "empty"

@@ -1,7 +1,7 @@
-"""To test callees with: `Caller` alone, or whole stacks with a server and a client.
+"""Test kit for callees: `Caller` runs functions in place, stacks add a server and a client.
 
-``Caller`` needs neither Redis nor a server. `memory_stack` and `redis_stack` have all that a deployment has; for pytest
-there are fixtures of theirs, ``juggler_memory`` and ``juggler_redis``.
+`Caller` needs neither Redis nor a server. `memory_stack` and `redis_stack` are complete deployments on loopback. The
+pytest fixtures ``juggler_memory`` and ``juggler_redis`` start them.
 """
 
 from juggler.callee.testing.inline_caller import Caller, Published

@@ -1,4 +1,4 @@
-"""Calls functions as a client's calls would, without a client, a server or Redis."""
+"""Call functions as a client would, without a client, a server or Redis."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from juggler.protocol.messages import Res
 
 
 class Published(NamedTuple):
-    """An event that a function has published; ``args`` is decoded."""
+    """An event published by a function. ``args`` is decoded."""
 
     channel: str
     args: Any
 
 
 class Caller:
-    """Calls the functions of a callee in place, one at a time.
+    """Runs the functions of a callee in place.
 
     ::
 
         caller = Caller(rpc)
         assert caller.call("math.add", [1, 2]) == 3
 
-    Arguments and results travel as JSON, annotations are checked, and errors are those of `juggler.client`. Functions
-    for pools run in place, too.
+    Arguments and results are encoded as JSON, arguments are validated, and errors are those of `juggler.client`.
+    Functions registered for a pool run in place as well.
 
     Attributes:
-        published: the events that functions have published, in their order.
+        published: events that functions have published, oldest first.
     """
 
     def __init__(
         self, callee: Mapping[str, Thunk], *, time_limit: float | None = None, mask_errors: bool = False
     ) -> None:
-        """Make a caller.
+        """Create a caller.
 
         Args:
-            callee: the functions.
-            time_limit: as that of `callee.worker.Worker`.
-            mask_errors: as that of `callee.worker.Worker`.
+            callee: functions by URI.
+            time_limit: see `callee.worker.Worker`.
+            mask_errors: see `callee.worker.Worker`.
         """
         self.published: list[Published] = []
         self._callee = callee
@@ -56,19 +56,19 @@ class Caller:
         self._mask = mask_errors
 
     def call(self, uri: str, args: Any = None, timeout: float = 60.0) -> Any:
-        """Call the function at a URI, and return its result.
+        """Call a function and return its result.
 
         Args:
-            uri: the URI.
-            args: whatever JSON can carry.
-            timeout: seconds for which the result is wanted.
+            uri: URI of the function.
+            args: any JSON value.
+            timeout: deadline of the call, in seconds from now.
 
         Raises:
-            juggler.errors.CallFailed: the function raised something, the arguments do not fit, or its result cannot be
-                sent. What it raised is its ``__cause__``.
-            juggler.errors.Expired: it took longer than ``timeout``.
-            juggler.errors.Nacked: there is no function at this URI; code 404.
-            juggler.errors.InvalidValue: JSON has no such arguments.
+            juggler.errors.CallFailed: the function raised, the arguments do not match, or JSON does not support the
+                result. ``__cause__`` is the exception that the function raised.
+            juggler.errors.Expired: the call took longer than ``timeout``.
+            juggler.errors.Nacked: no function is registered for the URI; code 404.
+            juggler.errors.InvalidValue: JSON does not support the arguments.
         """
         thunk = self._callee.get(uri)
         if thunk is None:
@@ -98,4 +98,4 @@ def _value(uri: str, found: Answer, raised: BaseException | None) -> Any:
         result_value(result)
     except Exception as failure:
         raise failure from raised
-    raise AssertionError("an error is always told as one")
+    raise AssertionError("an error was encoded as a result")

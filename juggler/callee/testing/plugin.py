@@ -1,4 +1,4 @@
-"""Fixtures for pytest, loaded by it wherever juggler is installed: ``juggler_memory`` and ``juggler_redis``."""
+"""Pytest fixtures ``juggler_memory`` and ``juggler_redis``. Pytest loads them if juggler is installed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def juggler_memory() -> Iterator[Callable[..., Stack]]:
-    """Make a stack in memory: ``stack = juggler_memory(rpc)``, then ``stack.client.call(…)``.
+    """Start a stack in memory: ``stack = juggler_memory(rpc)``, then ``stack.client.call(…)``.
 
-    See `callee.testing.memory_stack`. It ends with the test.
+    See `callee.testing.memory_stack`. The stack stops with the test.
     """
-    # Imported with the first use: whoever patches must have the time to.
+    # Imported on first use, so that other plugins can monkey-patch before.
     from juggler.callee.testing import memory_stack
 
     with ExitStack() as stacks:
@@ -31,9 +31,9 @@ def juggler_memory() -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture
 def juggler_redis() -> Iterator[Callable[..., Stack]]:
-    """Make a stack of processes and a real Redis: ``stack = juggler_redis("myapp:rpc")``.
+    """Start a stack of processes with a real Redis: ``stack = juggler_redis("myapp:rpc")``.
 
-    See `callee.testing.redis_stack`. It ends with the test.
+    See `callee.testing.redis_stack`. The stack stops with the test.
     """
     from juggler.callee.testing import redis_stack
 

@@ -1,4 +1,4 @@
-"""Whole stacks on loopback: server, callee and client; with a broker in memory, or with processes and a real Redis."""
+"""Complete stacks on loopback: server, callee and client, with a memory broker or with processes and a real Redis."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ STOP_TIMEOUT = 10.0
 
 
 class Stack:
-    """A server with its callee.
+    """A server and its callee.
 
     Attributes:
-        url: of the server, for clients.
-        client: one that is connected.
-        redis_url: of Redis; empty when there is none.
+        url: URL of the server, for clients.
+        client: a connected client.
+        redis_url: URL of Redis; empty for a stack in memory.
     """
 
     def __init__(self, url: str, client: Client, redis_url: str = "") -> None:
@@ -45,17 +45,17 @@ class Stack:
 
 @contextmanager
 def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator[Stack]:
-    """Run a server, the callee and a broker in memory within this process, for the time of a ``with`` block.
+    """Run a server, the callee and a memory broker in this process during a ``with`` block.
 
-    They run in a thread of their own, so nothing has to be patched; a function that blocks without gevent's knowledge
-    holds up all of them. Functions for processes are refused: `redis_stack` is for these.
+    They run in one thread, so monkey-patching is not needed. A function that blocks without gevent's knowledge blocks
+    the whole stack. Functions for the process pool are refused; use `redis_stack` for these.
 
     Args:
-        callee: the functions.
-        server_options: those of `juggler.server.Server`.
+        callee: functions by URI.
+        server_options: options of `juggler.server.Server`.
 
     Raises:
-        ValueError: as `callee.worker.Worker`.
+        ValueError: as for `callee.worker.Worker`.
     """
     service = _Service(callee, server_options)
     thread = threading.Thread(target=service.run, name="juggler-memory-stack", daemon=True)
@@ -70,7 +70,7 @@ def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator
 
 
 class _Service:
-    """What runs in the thread."""
+    """The server and the worker, in a thread."""
 
     def __init__(self, callee: Mapping[str, Thunk], server_options: dict[str, Any]) -> None:
         self._callee = callee
@@ -89,12 +89,12 @@ class _Service:
             self._error = error
             self._started.set()
         finally:
-            # One of its own, unless threads are greenlets.
+            # The thread has its own hub, unless threads are monkey-patched.
             if hub is not self._hub_outside:
                 hub.destroy(destroy_loop=True)
 
     def _serve(self) -> None:
-        # Imported here: each thread has an event loop of its own.
+        # Imported here, because it starts the event loop of the importing thread.
         from gevent.pywsgi import WSGIServer
 
         with ExitStack() as stack:
@@ -112,9 +112,9 @@ class _Service:
             worker.run()
 
     def wait(self) -> str:
-        """Return the URL, once it serves."""
+        """Return the URL when the server listens."""
         if not self._started.wait(START_TIMEOUT):
-            raise TimeoutError(f"the stack has not started within {START_TIMEOUT:g} s")
+            raise TimeoutError(f"the stack did not start within {START_TIMEOUT:g} s")
         if self._error is not None:
             raise self._error
         return self._url
@@ -126,15 +126,15 @@ class _Service:
 
 @contextmanager
 def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...] = ()) -> Iterator[Stack]:
-    """Run an embedded Redis, ``juggler server`` and ``juggler-callee``, for the time of a ``with`` block.
+    """Run an embedded Redis, ``juggler server`` and ``juggler-callee`` during a ``with`` block.
 
     Args:
-        name: the callee, as ``MODULE:OBJECT``; the current directory is looked in first.
-        callee_options: more of ``juggler-callee``'s options.
-        server_options: more of ``juggler server``'s options.
+        name: the callee, as ``MODULE:OBJECT``. The current directory is searched first.
+        callee_options: more options of ``juggler-callee``.
+        server_options: more options of ``juggler server``.
 
     Raises:
-        juggler.errors.ConfigError: a part of it did not start; on standard error it has said why.
+        juggler.errors.ConfigError: a process did not start. It has printed the reason on standard error.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
@@ -144,14 +144,14 @@ def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...]
         stack.enter_context(_process(redis.url, "juggler.callee.cli", name, *callee_options))
         found = re.search(r"ws://\S+", server)
         if found is None:
-            raise ConfigError(f"the server did not say where it serves websockets: {server!r}")
+            raise ConfigError(f"cannot find the URL in the first line of the server: {server!r}")
         client = stack.enter_context(Client(found.group()))
         yield Stack(found.group(), client, redis.url)
 
 
 @contextmanager
 def _process(redis_url: str, *arguments: str) -> Iterator[str]:
-    """Run a command until the end of the ``with`` block; the target is its first line, which says that it serves."""
+    """Run a command during a ``with`` block. The target is its first line, printed once it serves."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("JUGGLER_")}
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", *arguments],
@@ -163,15 +163,15 @@ def _process(redis_url: str, *arguments: str) -> Iterator[str]:
         try:
             assert process.stdout is not None
             lines: queue.Queue[str] = queue.Queue()
-            # All of it, or the process would wait for its reader one day.
+            # All output is read, or the process would block when the pipe is full.
             copier = threading.Thread(target=_copy, args=(process.stdout, lines), daemon=True)
             copier.start()
             try:
                 line = lines.get(timeout=START_TIMEOUT)
             except queue.Empty:
-                raise ConfigError(f"{' '.join(arguments)}: does not serve after {START_TIMEOUT:g} s") from None
+                raise ConfigError(f"{' '.join(arguments)}: did not start within {START_TIMEOUT:g} s") from None
             if not line:
-                raise ConfigError(f"{' '.join(arguments)}: ended with exit code {process.wait()}")
+                raise ConfigError(f"{' '.join(arguments)}: exited with exit code {process.wait()}")
             yield line
         finally:
             process.terminate()
@@ -183,7 +183,7 @@ def _process(redis_url: str, *arguments: str) -> Iterator[str]:
 
 
 def _copy(source: IO[str], lines: queue.Queue[str]) -> None:
-    """Give the first line to ``lines``, empty at the end, and the rest to our own standard output."""
+    """Put the first line into ``lines``, empty at the end of the stream, and print the rest."""
     lines.put(source.readline())
     for line in source:
         print(line, end="")
