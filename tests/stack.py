@@ -1,4 +1,4 @@
-"""A whole server in this process, and a client that speaks plain JSON: for tests that look at the wire."""
+"""A server in this process, and a client that sends literal JSON: for tests of the protocol."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WAIT = 20.0
 
 
 class Running:
-    """A server that is being served, its broker, and its URL."""
+    """A running server, its broker and its URL."""
 
     def __init__(self, server: Server, broker: Any, url: str) -> None:
         self.server = server
@@ -43,7 +43,13 @@ class Running:
 def running_server(
     broker: Any = None, *, application: dict[str, Any] | None = None, **options: Any
 ) -> Iterator[Running]:
-    """Serve on a free port of loopback; ``options`` are the server's, ``application`` the WSGI application's."""
+    """Run a server on a free port of loopback.
+
+    Args:
+        broker: its broker; default: a new broker in memory.
+        application: options of the WSGI application.
+        options: options of the server.
+    """
     broker = broker or MemoryBroker(blocking_timeout=0.1)
     server = Server(caller_broker=broker, pubsub_broker=broker, **options)
     http = WSGIServer(
@@ -64,7 +70,7 @@ class Wire:
 
     def __init__(self, url: str, **options: Any) -> None:
         options.setdefault("subprotocols", ["juggler.0"])
-        # Without a bound it always reads: when it pauses, the library closes sockets that gevent's selector still has.
+        # An unlimited queue: when reading pauses, the library closes sockets that gevent's selector still uses.
         self._manager = connect(url, ping_interval=None, max_size=None, max_queue=None, proxy=None, **options)
         self.websocket: ClientConnection = self._manager.__enter__()
 
@@ -84,14 +90,14 @@ class Wire:
         return message
 
     def request(self, type: MessageType | int, **payload: Any) -> dict[str, Any]:
-        """Send a request and return the payload of its answer, which has to be the next message."""
+        """Send a request and return its response, which must be the next message."""
         uuid = self.send(type, **payload)
         answer = self.receive()
         assert answer["payload"]["for"] == uuid
         return answer
 
     def closed(self) -> tuple[int, str]:
-        """Wait until the server closes, and return its code and reason."""
+        """Wait until the server closes the connection, and return its code and reason."""
         with pytest.raises(WebsocketClosed) as end:  # noqa: PT012
             while True:
                 self.websocket.recv(timeout=WAIT)
@@ -101,7 +107,7 @@ class Wire:
 
 @contextmanager
 def lazy_subscriber(url: str, channel: str) -> Iterator[socket.socket]:
-    """Subscribe, see that it is acknowledged, and read nothing from then on."""
+    """Subscribe, check the ACK, and read nothing afterwards."""
     protocol = ClientProtocol(parse_uri(url), subprotocols=["juggler.0"])
     host, port = urlsplit(url).hostname, urlsplit(url).port
     with socket.create_connection((host, port)) as sock:
@@ -119,7 +125,7 @@ def lazy_subscriber(url: str, channel: str) -> Iterator[socket.socket]:
 
 @contextmanager
 def serving(broker: Any, uris: list[str], answer: Callable[[Any], bytes]) -> Iterator[CallConsumer]:
-    """Answer the calls to some URIs with what ``answer`` makes of an `IncomingCall`; yield the consumer."""
+    """Answer calls to some URIs with the result of ``answer(call)``; yield the consumer."""
     consumer = broker.calls(uris)
 
     def loop() -> None:

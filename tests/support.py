@@ -1,4 +1,4 @@
-"""Waiting for conditions, never for durations."""
+"""Wait for conditions, never for durations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], timeout: float = 20.0, message: str = "") -> T:
-    """Poll ``condition`` until it returns something true, and return that.
+    """Poll ``condition`` until it returns a true value, and return that value.
 
     Args:
-        condition: called again and again; may raise AssertionError for "not yet".
+        condition: called repeatedly; may raise AssertionError for "not yet".
         timeout: seconds after which the test fails.
-        message: told when it fails.
+        message: part of the failure.
     """
     deadline = time.monotonic() + timeout
     while True:
