@@ -12,7 +12,7 @@ from tests.support import eventually
 
 
 class RecordedCall(PendingCall):
-    """A pending call that records ``("stored", error)``, ``("result", args)`` and ``("expired",)`` in ``told``, in order."""
+    """A pending call that records ``("stored", error)``, ``("result", args)`` and ``("expired",)``, in order."""
 
     def __init__(self) -> None:
         self.owner = None
