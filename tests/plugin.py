@@ -1,4 +1,4 @@
-"""Monkey-patch, and set up signals, hypothesis, pytest-xdist and timeouts. pytest loads this first (``-p tests.plugin``).
+"""Monkey-patch, and set up signals, hypothesis, pytest-xdist and timeouts. pytest loads it first: ``-p tests.plugin``.
 
 The library never patches; the test runner does, like a command, before sockets and locks are created.
 """

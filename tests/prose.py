@@ -52,7 +52,8 @@ WORDS = {
     r"one's|of one's own": "your own; or name the actor",
     r"behavior|catalogs?|cancel(?:ed|ing)|neighbor|analyz(?:e|ed|ing)": "British spelling",
 }
-_WORDS = {re.compile(rf"(?<![\w`'-])(?:{pattern})(?![\w`-]|'[a-z])"): advice for pattern, advice in WORDS.items()}
+_ADVICE = list(WORDS.values())
+_word = re.compile(r"(?<![\w`'-])(?:" + "|".join(f"({pattern})" for pattern in WORDS) + r")(?![\w`-]|'[a-z])")
 
 # A pattern for fragments that may stay, and the reason.
 ALLOWED = {
@@ -78,9 +79,8 @@ def words_in(text: str) -> Iterator[tuple[str, str]]:
     lowered = re.sub(r"``[^`]*``|`[^`]*`", "`code`", text).lower()
     for fragment in ALLOWED:
         lowered = re.sub(fragment, "", lowered)
-    for pattern, advice in _WORDS.items():
-        for found in pattern.finditer(lowered):
-            yield found.group(), advice
+    for found in _word.finditer(lowered):
+        yield found.group(), _ADVICE[(found.lastindex or 1) - 1]
 
 
 def _python(source: str) -> Iterator[tuple[int, str]]:
@@ -131,7 +131,10 @@ def files(*places: str) -> list[Path]:
 def check(path: Path) -> list[Finding]:
     """Return what is refused in a file."""
     name = path.relative_to(ROOT)
-    lines = READERS.get(path.suffix, _script)(path.read_text("utf-8"))
+    text = path.read_text("utf-8")
+    if not _word.search(text.lower()):
+        return []
+    lines = READERS.get(path.suffix, _script)(text)
     return [
         Finding(f"{name}:{number}", word, advice, line.strip())
         for number, line in sorted(lines)

@@ -10,10 +10,50 @@ import pytest
 
 from juggler.callee.cli import main as callee_command
 from juggler.cli.main import main as juggler_command
-from tests.prose import ROOT, check, files, words_in
+from tests.prose import check, files, words_in
 
-PLACES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "docs"]
-PLACES += ["juggler/cli", "juggler/process/address.py"]
+PLACES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", ".ci", "docs"]
+PLACES += ["juggler", "callee", "loadtest", "examples"]
+# Files that are not rewritten yet.
+PENDING = {
+    "docs/benchmarks.md",
+    "docs/load-testing.md",
+    "examples/chat/callees.py",
+    "examples/chat/index.html",
+    "juggler/auth.py",
+    "juggler/broker/ledgers.py",
+    "juggler/broker/redis/broker.py",
+    "juggler/broker/redis/call_source.py",
+    "juggler/broker/redis/cluster/cluster_pubsub.py",
+    "juggler/broker/redis/cluster/slot_map.py",
+    "juggler/broker/redis/keys.py",
+    "juggler/broker/redis/patience.py",
+    "juggler/broker/redis/receiver.py",
+    "juggler/broker/redis/url.py",
+    "juggler/callee/testing/inline_caller.py",
+    "juggler/callee/testing/plugin.py",
+    "juggler/callee/testing/stacks.py",
+    "juggler/errors.py",
+    "juggler/handlers/authorize.py",
+    "juggler/handlers/rate_limit.py",
+    "juggler/process/embedded.py",
+    "juggler/process/guard.py",
+    "juggler/protocol/codec.py",
+    "juggler/protocol/glob.py",
+    "juggler/protocol/messages.py",
+    "juggler/protocol/rawjson.py",
+    "juggler/server/connect_hook.py",
+    "juggler/server/websocket/requests.py",
+    "juggler/worker.py",
+    "loadtest/bench/harness/charts.py",
+    "loadtest/locust/book.py",
+    "loadtest/locust/ledger.py",
+    "loadtest/locust/listeners.py",
+    "loadtest/locust/request_checks.py",
+    "loadtest/locust/tally.py",
+    "loadtest/locust/user.py",
+    "loadtest/soak/__main__.py",
+}
 
 BAD = '''"""Tell whoever waits that nobody serves this."""
 
@@ -27,13 +67,10 @@ raise ConfigError(f"[server] {key}: unknown key; did you mean {near}?")  # both 
 '''
 
 
-PENDING = {"benchmarks.md", "load-testing.md", "performance.md"}
-FILES = [path for path in files(*PLACES) if path.name not in PENDING]
+def test_words() -> None:
+    found = [finding for path in files(*PLACES) for finding in check(path)]
 
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_words(path: Path) -> None:
-    assert not [str(finding) for finding in check(path)]
+    assert not [str(finding) for finding in found if finding.place.partition(":")[0] not in PENDING]
 
 
 def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
@@ -52,9 +89,9 @@ LATER = {"juggler-callee", *(f"juggler-callee {name}" for name in ("concurrency"
 HELP = [(name, text) for name, text in HELP if name not in LATER]
 
 
-@pytest.mark.parametrize(("name", "text"), HELP, ids=[name for name, _ in HELP])
-def test_help_texts(name: str, text: str) -> None:
-    assert not list(words_in(text))
+def test_help_texts() -> None:
+    assert len(HELP) > 100
+    assert not {name: found for name, text in HELP if (found := list(words_in(text)))}
 
 
 def test_refused_words_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +102,7 @@ def test_refused_words_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     found = [(finding.place, finding.word) for finding in check(tmp_path / "bad.py")]
     assert found == [
-        *[("bad.py:1", word) for word in ("tell", "nobody", "whoever")],
+        *[("bad.py:1", word) for word in ("tell", "whoever", "nobody")],
         *[("bad.py:3", word) for word in ("we", "anew", "given up")],
         *[("bad.py:4", word) for word in ("at a time", "no right to")],
     ]
