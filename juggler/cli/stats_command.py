@@ -44,13 +44,13 @@ def command(url: str, interval: float, count: int | None) -> None:
       5    cannot connect
     """
     console = Console()
-    before, began = _ask(url), time.monotonic()
+    before, began = _sample(url), time.monotonic()
     shown = 0
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     with live or nullcontext():
         while shown != count:
             time.sleep(interval)
-            after, now = _ask(url), time.monotonic()
+            after, now = _sample(url), time.monotonic()
             found = table(before, after, now - began)
             if live is None:
                 console.print(found)
@@ -62,7 +62,7 @@ def command(url: str, interval: float, count: int | None) -> None:
 
 def table(before: Samples, after: Samples, seconds: float) -> Table:
     """Return the table for two samples, ``seconds`` apart."""
-    shown = Table("what", "now", "p50 ms", "p90 ms", "p99 ms")
+    shown = Table("metric", "value", "p50 ms", "p90 ms", "p99 ms")
     for title, (name, labels) in _RATES.items():
         shown.add_row(title, f"{rate(before, after, seconds, name, **labels):.1f}")
     shown.add_row("connections", f"{total(after, 'juggler_connections'):.0f}")
@@ -80,7 +80,7 @@ def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f}"
 
 
-def _ask(url: str) -> Samples:
+def _sample(url: str) -> Samples:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as answer:  # noqa: S310
             return parse(answer.read().decode())

@@ -56,7 +56,7 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
         for function in functions:
             click.echo(encode_args(function))
         return
-    table = Table("uri", "signature", "callees", "calls/s", "queued")
+    table = Table("URI", "signature", "callees", "calls/s", "queued")
     for function in functions:
         numbers = str(function.callees), f"{function.rate:.1f}", str(function.waiting)
         table.add_row(function.uri, function.signature, *numbers)

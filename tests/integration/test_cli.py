@@ -31,7 +31,7 @@ def test_call_prints_the_result(args, stdin, expected):
     assert (done.returncode, done.stdout, done.stderr) == (0, expected + "\n", "")
 
 
-def test_call_prints_the_result_as_it_came_on_one_line():
+def test_call_prints_the_result_unchanged_on_one_line():
     def script(peer):
         uuid = peer.acknowledge(CALL)["meta"]["uuid"]
         payload = f'{{"for":"{uuid}","uri":"x","args":[1e400,\r\n2]}}'
@@ -44,7 +44,7 @@ def test_call_prints_the_result_as_it_came_on_one_line():
 
 @pytest.mark.parametrize("command", ["call", "pub"])
 @pytest.mark.parametrize("given", ["argument", "file", "standard input"])
-def test_json_travels_as_it_was_written(command, given, tmp_path):
+def test_json_is_sent_exactly_as_written(command, given, tmp_path):
     json_text = '{"a": 1e400, "a": 0.10, "b": "\\ud800"}'
     file = tmp_path / "args.json"
     file.write_text(f" {json_text}\n")
@@ -103,7 +103,7 @@ def test_headers_and_tokens_are_sent_with_the_upgrade(command, args, environment
         (["--help"], {"JUGGLER_TOKEN": "s3cret"}),
     ],
 )
-def test_what_may_be_secret_is_never_shown(args, environment):
+def test_secrets_are_never_shown(args, environment):
     done = run("call", "x", *args, JUGGLER_URL="ws://127.0.0.1:1/", **environment)
     assert done.returncode == (0 if args == ["--help"] else 2)
     assert "s3cret" not in done.stdout + done.stderr
@@ -187,14 +187,14 @@ def test_each_kind_of_failure_has_its_exit_code_and_one_line(script, args, code,
         (["pubb"], "No such command 'pubb'"),
     ],
 )
-def test_wrong_usage_is_named(args, expected):
+def test_usage_errors_name_the_cause(args, expected):
     with serving(echo) as url:
         done = run(*args, JUGGLER_URL=url)
     assert done.returncode == 2, done
     assert expected in done.stderr
 
 
-def test_a_wrong_url_and_a_server_that_is_not_there():
+def test_an_invalid_url_and_an_unreachable_server():
     done = run("call", "x", JUGGLER_URL="http://127.0.0.1:1/")
     assert done.returncode == 2
     assert done.stderr.startswith(
@@ -214,7 +214,7 @@ def test_verbose_prints_the_traceback():
     assert done.stderr.splitlines()[-1].startswith("juggler call: url: expected")
 
 
-def test_pub_publishes_what_it_is_given():
+def test_pub_publishes_its_argument():
     payloads = []
 
     def script(peer):
@@ -226,7 +226,7 @@ def test_pub_publishes_what_it_is_given():
     assert payloads == [{"channel": "news", "args": ["hello"]}]
 
 
-def test_sub_prints_events_until_it_has_enough():
+def test_sub_prints_events_up_to_count():
     def script(peer):
         subscribed = [peer.acknowledge(SUB)["payload"] for _ in range(2)]
         assert subscribed == [{"channel": name, "pattern": True} for name in ("news.*", "log.*")]
@@ -242,7 +242,7 @@ def test_sub_prints_events_until_it_has_enough():
     assert json.loads(events[1]) == {"channel": "log.é", "pattern": "log.*", "args": {"n": 2}}
 
 
-def test_sub_flushes_each_line_and_ends_well_on_ctrl_c():
+def test_sub_flushes_each_line_and_exits_with_0_on_ctrl_c():
     def script(peer):
         peer.acknowledge(SUB)
         peer.event("news", 1)
@@ -255,7 +255,7 @@ def test_sub_flushes_each_line_and_ends_well_on_ctrl_c():
     assert (process.returncode, errors) == (0, "subscribed to news\n")
 
 
-def test_ctrl_c_ends_a_call():
+def test_ctrl_c_interrupts_a_call():
     called = []
 
     def script(peer):
@@ -269,7 +269,7 @@ def test_ctrl_c_ends_a_call():
     assert (process.returncode, errors) == (130, "")
 
 
-def test_output_that_nobody_reads_has_an_exit_code_of_its_own():
+def test_a_closed_output_has_its_own_exit_code():
     with serving(echo) as url, running("call", "test.echo", '"x"', JUGGLER_URL=url) as process:
         process.stdout.close()
         assert process.wait(TIMEOUT) == 141

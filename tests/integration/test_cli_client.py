@@ -20,7 +20,7 @@ TOOK = r"\((\d+\.\d ms|\d+\.\d{3} s)\)"
 
 
 class Recorder:
-    """A server that acknowledges everything and answers nothing, and remembers what it got."""
+    """A server that acknowledges and records every message, and answers none."""
 
     def __init__(self) -> None:
         self.peers: list[Peer] = []
@@ -35,7 +35,7 @@ class Recorder:
                 if message["payload"].get("uri") != "juggler.uris":
                     self.messages.append(message)
         except WebsocketClosed as end:
-            # None came when the terminal was closed over the client's head.
+            # No close frame: the terminal was closed under the client.
             if end.rcvd is not None:
                 self.ends.append((end.rcvd.code, end.rcvd.reason))
 
@@ -88,7 +88,7 @@ def test_calls_and_events_with_a_real_server_and_callee(redis_url):
         shown.wait_for_last("ended with 0")
 
 
-def test_a_uri_is_completed_that_the_server_says_is_served(redis_url):
+def test_uris_of_the_catalogue_are_completed(redis_url):
     with server_process(redis_url, *LISTS) as url, callee_process(redis_url), terminal(url) as shown:
         shown.type("call test.rev")
         prompt = shown.lines()[-1].removesuffix("call test.rev")
@@ -97,14 +97,14 @@ def test_a_uri_is_completed_that_the_server_says_is_served(redis_url):
             shown.keys("Tab")
             return shown.lines()[-1] == f"{prompt}call test.reverse"
 
-        # The list is asked for when the connection is made, and may not be here yet.
+        # The catalogue is requested when the connection opens, and may not have arrived.
         eventually(press_tab, PATIENCE)
         shown.write('"ba"')
         shown.keys("Enter")
         shown.wait_for('result test.reverse "ab"')
 
 
-def test_what_was_used_is_completed_where_the_server_lists_nothing():
+def test_used_names_are_completed_without_a_catalogue():
     def answers(peer):
         with suppress(WebsocketClosed):
             while True:
@@ -169,7 +169,7 @@ def test_a_close_code_and_reason():
     assert server.ends == [(4321, "bye, server")]
 
 
-def test_garbage_is_named_before_it_is_sent_and_sent_when_that_is_wanted(redis_url):
+def test_invalid_json_is_refused_by_call_and_sent_by_send(redis_url):
     with server_process(redis_url, *LISTS) as url, terminal(url) as shown:
         shown.enter('call f {"a": }')
         shown.wait_for("error: not JSON at line 1, column 7: Expecting value, before }")
@@ -190,7 +190,7 @@ def test_garbage_is_named_before_it_is_sent_and_sent_when_that_is_wanted(redis_u
         shown.wait_for("[3] << ", '"type":8', '"for":"cd1a2941-83b9-4237-afc8-dcaa28b82ddf"')
 
 
-def test_every_message_is_shown_raw_while_that_is_on():
+def test_raw_shows_every_message():
     server = Recorder()
     with serving(server) as url, terminal(url) as shown:
         shown.enter("raw on")
@@ -207,7 +207,7 @@ def test_every_message_is_shown_raw_while_that_is_on():
         shown.wait_for_last("ended with 0")
 
 
-def test_no_error_of_a_connection_ends_it():
+def test_connection_errors_do_not_exit_the_client():
     with (
         serving(
             Recorder(), process_request=lambda peer, _: peer.respond(HTTPStatus.UNAUTHORIZED, "no token\n")
@@ -226,7 +226,7 @@ def test_no_error_of_a_connection_ends_it():
         assert not [line for line in shown.lines() if "Traceback" in line]
 
 
-def test_a_lost_connection_is_made_again():
+def test_a_lost_connection_is_reestablished():
     recorder = Recorder()
 
     def script(peer):
@@ -246,7 +246,7 @@ def test_a_lost_connection_is_made_again():
         shown.wait_for("[1] subscribed to news")
 
 
-def test_ctrl_c_clears_the_line_and_gives_up_waiting_and_ctrl_d_ends():
+def test_ctrl_c_clears_the_line_or_interrupts_and_ctrl_d_quits():
     received = []
 
     def mute(peer):
@@ -276,12 +276,12 @@ def test_headers_and_token_are_sent_and_not_shown(tmp_path):
             shown.enter(line)
         shown.enter("quit")
         shown.wait_for_last("ended with 0")
-        # The command line with the header is tmux's, and was not shown.
+        # tmux runs the command line with the header without showing it.
         assert not [line for line in shown.lines() if "s3cret" in line]
     assert "s3cret" not in (tmp_path / "juggler" / "history").read_text()
 
 
-def test_what_was_typed_is_there_the_next_time(tmp_path):
+def test_the_history_survives_a_restart(tmp_path):
     for _ in range(2):
         with serving(Recorder()) as url, terminal(url, XDG_STATE_HOME=str(tmp_path)) as shown:
             prompt = shown.wait_for_prompt()
@@ -295,7 +295,7 @@ def test_what_was_typed_is_there_the_next_time(tmp_path):
                 shown.wait_for_last("ended with 0")
 
 
-def test_a_history_that_cannot_be_kept_is_complained_about_once(tmp_path):
+def test_an_unusable_history_is_reported_once(tmp_path):
     (tmp_path / "juggler").write_text("a file where a directory should be")
     with serving(Recorder()) as url, terminal(url, XDG_STATE_HOME=str(tmp_path)) as shown:
         for channel in ("a", "b"):
@@ -305,7 +305,7 @@ def test_a_history_that_cannot_be_kept_is_complained_about_once(tmp_path):
 
 
 @pytest.mark.parametrize(("variables", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colours_unless_they_are_not_wanted(variables, is_coloured):
+def test_no_color_turns_colours_off(variables, is_coloured):
     with serving(Recorder()) as url, terminal(url, **variables) as shown:
         shown.enter("nonsense")
         shown.wait_for("error: unknown command")

@@ -53,7 +53,7 @@ def url_of(process) -> str:
     return re.search(r"ws://\S+", line).group()
 
 
-def test_settings_are_shown_with_where_they_come_from_and_no_secrets(tmp_path):
+def test_show_prints_settings_with_sources_and_masks_secrets(tmp_path):
     file = tmp_path / "j.toml"
     file.write_text('[redis]\nurl = "redis://ann:s3cret@h:1/0?password=s3cret"\n[server]\nmax_calls = 5\n')
     done = run("config", "show", "--config", str(file), JUGGLER_LOG_LEVEL="debug")
@@ -67,7 +67,7 @@ def test_settings_are_shown_with_where_they_come_from_and_no_secrets(tmp_path):
     assert shown["server.max_calls"] == {"value": 5, "source": f"{file} line 4"}
 
 
-def test_each_error_is_a_line_and_exit_code_2(tmp_path):
+def test_check_prints_every_error_and_exits_with_2(tmp_path):
     file = tmp_path / "j.toml"
     file.write_text("[server]\nmax_calls = 'x'\nmax_cals = 1\n")
     done = run("config", "check", "--config", str(file))
@@ -88,7 +88,7 @@ def test_each_error_is_a_line_and_exit_code_2(tmp_path):
     )
 
 
-def test_a_server_takes_its_settings_from_all_three(tmp_path, redis_url):
+def test_a_server_uses_file_environment_and_flags(tmp_path, redis_url):
     file = tmp_path / "j.toml"
     file.write_text('[server]\nmax_uri_length = 3\n[listen]\npath = ["/a", "/b"]\n[debug]\nclose_uri = "bye"\n')
     args = ("server", "--config", str(file), "--bind", "127.0.0.1:0", "--max-channel-length", "4")
@@ -106,7 +106,7 @@ def test_a_server_takes_its_settings_from_all_three(tmp_path, redis_url):
             assert wire.closed() == (1000, "as the client has asked for")
 
 
-def test_a_clients_mistake_is_one_line_of_the_log_with_its_connection(redis_url):
+def test_a_client_error_is_one_log_line_with_its_connection(redis_url):
     args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--log-format", "json")
     with running(*args) as process:
         with Wire(url_of(process)) as wire:
@@ -119,7 +119,7 @@ def test_a_clients_mistake_is_one_line_of_the_log_with_its_connection(redis_url)
         assert process.communicate(timeout=TIMEOUT)[1] == ""
 
 
-def test_what_is_no_request_is_one_line_of_the_log_too(redis_url):
+def test_an_invalid_http_request_is_one_log_line(redis_url):
     with running("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--log-format", "json") as process:
         url = urlsplit(url_of(process))
         with socket.create_connection((url.hostname, url.port)) as sock:
@@ -127,14 +127,15 @@ def test_what_is_no_request_is_one_line_of_the_log_too(redis_url):
             assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
         entry = json.loads(process.stderr.readline())
         assert (entry["level"], entry["logger"]) == ("info", "juggler.websocket")
-        assert entry["event"].endswith(r"Invalid HTTP method: '\x00%s\r\n'")
+        assert entry["event"] == "http: invalid request"
+        assert entry["error"] == r"Invalid HTTP method: '\x00%s\r\n'"
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""
 
 
 @pytest.mark.leaves_keys("juggler:calls:*")
 @pytest.mark.parametrize(("name", "path"), [("myapp:server", "/ws"), ("myapp:application", "/mine")])
-def test_a_server_of_ones_own(in_tmp, redis_url, name, path):
+def test_your_own_server(in_tmp, redis_url, name, path):
     with running("server", name, "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
         url = url_of(process).replace("/ws", path)
         with Client(url) as client:
@@ -143,7 +144,7 @@ def test_a_server_of_ones_own(in_tmp, redis_url, name, path):
                 client.publish("secret")
             process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed, match="1001"):
-                client.call("nobody.serves.this", timeout=10)
+                client.call("unregistered", timeout=10)
         assert process.wait(TIMEOUT) == 0
 
 
@@ -158,16 +159,16 @@ def test_a_server_of_ones_own(in_tmp, redis_url, name, path):
         (["myapp:application", "--path", "/x"], "--path: myapp:application is a WSGI application; set this in Python"),
         (
             ["myapp:application", "--no-metrics"],
-            "--metrics: myapp:application is a WSGI application; set this in Pyth",
+            "--metrics: myapp:application is a WSGI application; set this in Python",
         ),
     ],
 )
-def test_what_cannot_be_served_is_one_line(in_tmp, redis_url, args, reason):
+def test_an_invalid_application_is_a_one_line_error(in_tmp, redis_url, args, reason):
     done = run("server", *args, "--bind", "127.0.0.1:0", REDIS_URL=redis_url)
     assert (done.returncode, done.stderr) == (2, f"juggler server: {reason}\n")
 
 
-def test_the_garbage_collector_looks_less_often(in_tmp, redis_url):
+def test_the_garbage_collector_runs_less_often(in_tmp, redis_url):
     (in_tmp / "told.py").write_text(
         "import gc\n"
         "def application(environ, start_response):\n"
@@ -180,7 +181,7 @@ def test_the_garbage_collector_looks_less_often(in_tmp, redis_url):
 
 
 @pytest.mark.leaves_keys("juggler:calls:*")
-def test_several_workers_serve_and_end_in_order(redis_url):
+def test_several_workers_serve_and_shut_down_gracefully(redis_url):
     args = ("server", "--workers", "2", "--bind", "127.0.0.1:0", "--redis", redis_url, "--grace", "5")
     with running(*args) as process:
         url = url_of(process)
@@ -190,11 +191,11 @@ def test_several_workers_serve_and_end_in_order(redis_url):
                 assert b"juggler_connections" in answer.read()
             process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed, match="1001"):
-                client.call("nobody.serves.this", timeout=10)
+                client.call("unregistered", timeout=10)
         assert process.wait(TIMEOUT) == 0
 
 
-def test_several_workers_that_cannot_be_made_are_not_started(in_tmp):
+def test_invalid_workers_are_not_started(in_tmp):
     done = run("server", "--workers", "2", "--bind", "127.0.0.1:0", "--redis", "http://h")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("juggler server: Redis URL 'http://h': expected a scheme of")
@@ -205,7 +206,7 @@ def test_several_workers_that_cannot_be_made_are_not_started(in_tmp):
 
 
 @pytest.mark.parametrize("named", [["--fail-fast", "--redis"], ["--fail-fast", "--pubsub-redis"]])
-def test_several_workers_that_need_redis_at_the_start_say_that_it_is_not_there(redis_url, named):
+def test_several_workers_report_unreachable_redis(redis_url, named):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
@@ -215,7 +216,7 @@ def test_several_workers_that_need_redis_at_the_start_say_that_it_is_not_there(r
     assert done.stderr.count("\n") == 1
 
 
-def test_a_server_of_ones_own_says_where_it_is(in_tmp, redis_url):
+def test_your_own_server_prints_its_address(in_tmp, redis_url):
     with running("server", "myapp:application", "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
         assert re.fullmatch(r"juggler server: ws://127\.0\.0\.1:\d+/mine\n", process.stdout.readline())
     args = ("server", "myapp:application", "--workers", "2", "--bind", "127.0.0.1:0")
@@ -227,7 +228,7 @@ def test_a_server_of_ones_own_says_where_it_is(in_tmp, redis_url):
 
 
 @pytest.mark.parametrize("url", ["redis://[::1", "redis://:s3cret@h/0#s3cret", "redis://:a/s3cret@h", "s3cret"])
-def test_a_url_that_cannot_be_read_is_shown_without_its_secrets(url):
+def test_an_invalid_url_is_shown_without_its_secrets(url):
     done = run("config", "show", JUGGLER_REDIS_URL=url)
     assert (done.returncode, done.stderr) == (0, "")
     assert "***" in done.stdout

@@ -57,7 +57,7 @@ def state(pid: int) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_serves_and_ends_in_order(redis_url, number):
+def test_a_server_serves_and_shuts_down_gracefully(redis_url, number):
     with running("server", "--bind", "127.0.0.1:0", "--path", "/rpc", REDIS_URL=redis_url) as process:
         url = url_in(process.stdout.readline())
         assert url.endswith("/rpc")
@@ -76,7 +76,7 @@ def test_a_second_ctrl_c_does_not_wait_for_calls(redis_url):
     with running("server", "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
         url = url_in(process.stdout.readline())
         with Client(url) as client:
-            client.start_call("nobody.serves.this", timeout=30)
+            client.start_call("unregistered", timeout=30)
             client.publish("sync")
             process.send_signal(signal.SIGINT)
             eventually(lambda: is_refused(url))
@@ -85,7 +85,7 @@ def test_a_second_ctrl_c_does_not_wait_for_calls(redis_url):
 
 
 def is_refused(url: str) -> bool:
-    """Whether the server takes no new connections any more."""
+    """Return whether the server refuses new connections."""
     try:
         Client(url).close()
     except (ConnectionClosed, HandshakeRefused):
@@ -93,7 +93,7 @@ def is_refused(url: str) -> bool:
     return False
 
 
-def test_the_redis_option_wins_over_the_environment(redis_url):
+def test_the_redis_option_overrides_the_environment(redis_url):
     args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url)
     with (
         running(*args, REDIS_URL="redis://127.0.0.1:1") as process,
@@ -119,7 +119,7 @@ def test_a_port_in_use_names_the_option(redis_url):
     assert done.stderr == f"juggler server: {reason}\n"
 
 
-def test_no_redis_names_the_ways_out():
+def test_unreachable_redis_names_the_remedies():
     with free_port() as port:
         done = run("server", "--redis", f"redis://:secret@127.0.0.1:{port}", "--fail-fast")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -138,7 +138,7 @@ def test_no_redis_names_the_ways_out():
         (["--path", "ws"], "each starting with /, got"),
     ],
 )
-def test_wrong_options_are_named(redis_url, args, expected):
+def test_invalid_options_are_named(redis_url, args, expected):
     done = run("server", "--redis", redis_url, *args)
     assert done.returncode == 2
     assert expected in done.stderr
@@ -197,17 +197,17 @@ def test_signals_in_the_middle_of_signals_stop_the_demo():
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
-def test_the_demos_parts_do_not_outlive_it():
+def test_processes_of_a_killed_demo_do_not_survive():
     with running("demo", "--bind", "127.0.0.1:0") as process:
         lines_until_ready(process)
         children = descendants(process.pid)
         process.kill()
         process.wait()
-        eventually(lambda: not alive(children), message="a part is still alive")
+        eventually(lambda: not alive(children), message="a process is still alive")
 
 
 @pytest.mark.parametrize("part", ["callee.cli", "juggler.cli.main", "-server 127.0.0.1:"])
-def test_the_demo_ends_when_a_part_does(part):
+def test_the_demo_exits_when_a_process_does(part):
     with running("demo", "--bind", "127.0.0.1:0") as process:
         lines_until_ready(process)
         children = descendants(process.pid)
@@ -223,12 +223,12 @@ def is_running(pid: int, part: str) -> bool:
     return part in Path(f"/proc/{pid}/cmdline").read_text()
 
 
-def test_the_demo_uses_a_redis_that_it_is_given(redis_url):
+def test_the_demo_uses_a_given_redis(redis_url):
     with running("demo", "--bind", "127.0.0.1:0", REDIS_URL=redis_url) as process:
         assert lines_until_ready(process)[0].split() == ["redis", redis_url.partition("//")[2]]
 
 
-def test_the_demo_says_what_to_do_about_a_port_in_use():
+def test_the_demo_names_the_remedy_for_a_port_in_use():
     with taken_port() as bind:
         done = run("demo", "--bind", bind)
     assert done.returncode == 2

@@ -8,7 +8,7 @@ from juggler.cli.jsontext import checked, read_json
 
 
 @pytest.mark.parametrize("text", ["1e400", '{"a":1,"a":2}', '"\\ud800"', "0.10", '"é"', 5000 * "9", "-0"])
-def test_what_is_json_stays_as_it_is(text):
+def test_json_is_unchanged(text):
     assert checked(f" \r\n\t{text}\n".encode()) == text.encode()
 
 
@@ -26,18 +26,18 @@ def test_what_is_json_stays_as_it_is(text):
         (100_000 * b"[", "nested too deep|Expecting value"),
     ],
 )
-def test_what_is_not_json_is_said_with_its_place(text, why):
+def test_an_error_has_line_and_column(text, why):
     with pytest.raises(ValueError, match=why):
         checked(text)
 
 
-def test_a_file_in_place_of_the_text(tmp_path):
+def test_json_from_a_file(tmp_path):
     (tmp_path / "args.json").write_text(" [1] \n")
     assert read_json(f"@{tmp_path}/args.json") == b"[1]"
     with pytest.raises(ValueError, match=r"cannot read .*: Is a directory"):
         read_json(f"@{tmp_path}")
 
 
-def test_standard_input_only_where_it_is_asked_for():
+def test_standard_input_is_optional():
     with pytest.raises(ValueError, match="not JSON at line 1, column 1"):
         read_json("-", from_stdin=False)

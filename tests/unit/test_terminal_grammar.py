@@ -35,7 +35,7 @@ from juggler.cli.terminal.grammar import COMMANDS, InputError, ParsedLine, parse
         ("help call", ParsedLine("help", (COMMANDS["call"],))),
     ],
 )
-def test_a_line_is_read(text, expected):
+def test_a_line_is_parsed(text, expected):
     assert parse(text) == expected
 
 
@@ -72,7 +72,7 @@ def test_an_error_names_what_was_expected(text, why):
 
 
 @pytest.mark.parametrize("name", ["plain", "two words", 'with "quotes"', '"', "tab\t", "é", ""])
-def test_a_name_is_quoted_so_that_it_is_read_again(name):
+def test_a_quoted_name_is_parsed_back(name):
     assert split_word(f"{quoted(name)} rest") == (name, "rest")
     assert quoted("plain") == "plain"
 

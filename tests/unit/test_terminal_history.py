@@ -11,7 +11,7 @@ from juggler.cli.terminal.client_connection import Recent
 from juggler.cli.terminal.history import History, default_path
 
 
-def test_lines_come_back_the_oldest_first(tmp_path):
+def test_lines_are_loaded_oldest_first(tmp_path):
     file = tmp_path / "state" / "juggler" / "history"
     assert History(file).load() == []
     for line in ("call x", "send two\nlines \ud800"):
@@ -21,7 +21,7 @@ def test_lines_come_back_the_oldest_first(tmp_path):
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
-def test_it_is_bounded_when_it_is_loaded_and_while_it_grows(tmp_path):
+def test_the_file_is_bounded_when_loaded_and_while_it_grows(tmp_path):
     file = tmp_path / "history"
     history = History(file, max_lines=3)
     for number in range(7):
@@ -33,7 +33,7 @@ def test_it_is_bounded_when_it_is_loaded_and_while_it_grows(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_is_no_line_of_ours_is_left_out(tmp_path):
+def test_invalid_lines_are_ignored(tmp_path):
     file = tmp_path / "history"
     file.write_bytes(b'"a"\n{}\nb\n\xff\xfe\n\n"c"\n"d')
     assert History(file).load() == ["a", "c"]
@@ -48,12 +48,12 @@ def test_what_is_no_line_of_ours_is_left_out(tmp_path):
         ({}, Path.home() / ".local/state/juggler/history"),
     ],
 )
-def test_where_it_is(environment, expected):
+def test_the_default_path(environment, expected):
     assert default_path(environment) == expected
 
 
-def test_names_that_were_used_of_late_are_kept():
-    names = Recent("ab", most=2)
+def test_recently_used_names_are_kept():
+    names = Recent("ab", max_names=2)
     for name in ("a", "c"):
         names.add(name)
     assert names.all() == ["a", "c"]

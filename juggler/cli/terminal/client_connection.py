@@ -26,23 +26,22 @@ CATALOGUE_TIMEOUT = 5.0
 CATALOGUE_PERIOD = 2.0
 """Seconds after which the catalogue is requested again."""
 
-
-MOST = 1000
+MAX_NAMES = 1000
 
 
 class Recent:
     """A bounded set of names that drops the least recently used. Threads may share it."""
 
-    def __init__(self, names: Iterable[str] = (), most: int = MOST) -> None:
+    def __init__(self, names: Iterable[str] = (), max_names: int = MAX_NAMES) -> None:
         self._names = dict.fromkeys(names)
-        self._most = most
+        self._max_names = max_names
         self._lock = threading.Lock()
 
     def add(self, name: str) -> None:
         with self._lock:
             self._names.pop(name, None)
             self._names[name] = None
-            if len(self._names) > self._most:
+            if len(self._names) > self._max_names:
                 del self._names[next(iter(self._names))]
 
     def __contains__(self, name: str) -> bool:
