@@ -1,12 +1,12 @@
-"""Ready-made connect hooks: who comes with a token that is good, comes in.
+"""Ready-made connect hooks that authenticate clients by a token.
 
 ::
 
     server = Server(..., connect=bearer(lambda token: users_by_token.get(token)))
 
-A token is looked for where clients can put one: in the header ``Authorization: Bearer …``, in the query
-(``/ws?token=…``), or among the subprotocols (``juggler.bearer.…``), the ways that browsers have. In a query it may end
-up in access logs of proxies; as a subprotocol it does not.
+Clients send the token in the header ``Authorization: Bearer …``, in the query (``/ws?token=…``), or as a subprotocol
+(``juggler.bearer.…``). Browsers cannot set the header. A token in the query may end up in access logs of proxies; one
+in a subprotocol does not.
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from juggler.errors import ConfigError, HandshakeRefused
+from juggler.process.logline import Line
 from juggler.server.connect_hook import Connect, ConnectRequest
 
 log = logging.getLogger("juggler.auth")
 
 SUBPROTOCOL_PREFIX = "juggler.bearer."
-"""Before a token among the subprotocols. The rest is the token, in base64url without padding unless it is a JWT."""
+"""Prefix of the subprotocol with the token, which is in base64url without padding unless it is a JWT."""
 
 WAYS = ("header", "query", "subprotocol")
 
 
 class Unauthorized(HandshakeRefused):
-    """401, with the header that RFC 6750 §3 wants."""
+    """401 with the header that RFC 6750 §3 requires."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("401 Unauthorized", reason, [("WWW-Authenticate", "Bearer")])
 
 
 def find_token(request: ConnectRequest, ways: Collection[str] = WAYS, query: str = "token") -> str | None:
-    """Return the token that a client shows, None when it shows none. The header counts before the query, that before
-    the subprotocol.
+    """Return the token of a request, or None. The header precedes the query, which precedes the subprotocol.
 
     Args:
-        request: of the client.
-        ways: where to look, some of `WAYS`.
-        query: name of the field in the query.
+        request: the client's request.
+        ways: where to look for the token, some of `WAYS`. Default: all.
+        query: name of the query parameter. Default: ``token``.
+
+    Raises:
+        Unauthorized: the token in the subprotocol is malformed.
     """
     if "header" in ways:
         scheme, _, token = (request.header("Authorization") or "").partition(" ")
@@ -58,7 +61,7 @@ def find_token(request: ConnectRequest, ways: Collection[str] = WAYS, query: str
 
 
 def _decoded(entry: str) -> str:
-    """A JWT consists of characters that a subprotocol may have; of others we cannot know, so they come in base64url."""
+    # A JWT has only characters that are allowed in a subprotocol. Other tokens may not, so they are in base64url.
     if entry.count(".") == 2:
         return entry
     try:
@@ -70,14 +73,14 @@ def _decoded(entry: str) -> str:
 def bearer(
     verify: Callable[[str], Any], *, ways: Collection[str] = WAYS, query: str = "token", optional: bool = False
 ) -> Connect:
-    """Return a connect hook that lets in who shows a good token.
+    """Return a connect hook that admits clients with a valid token.
 
     Args:
-        verify: is given the token; returns the identity, or None (or raises `HandshakeRefused`) when it is not good. It
-            may block. Should it raise anything else, the client gets 503 and the log the traceback.
-        ways: where tokens are looked for, some of `WAYS`.
-        query: name of the field in the query.
-        optional: whether clients without a token come in, too, with the identity None.
+        verify: returns the identity for a token. For an invalid token it returns None or raises `HandshakeRefused`. It
+            may block. If it raises anything else, the client receives 503 and the traceback is logged.
+        ways: where to look for the token, some of `WAYS`. Default: all.
+        query: name of the query parameter. Default: ``token``.
+        optional: whether to admit clients without a token, with the identity None. Default: False.
 
     Raises:
         ConfigError: a way is unknown.
@@ -113,27 +116,27 @@ def jwt(
     query: str = "token",
     optional: bool = False,
 ) -> Connect:
-    """Return a connect hook that lets in who shows a JWT with a good signature; its claims are the identity.
+    """Return a connect hook that admits clients with a valid JWT; its claims are the identity.
 
-    ``exp`` is required and looked at when the client connects, not later. Needs the extra ``juggler[jwt]``.
+    ``exp`` is required. It is checked when the client connects, not later. Requires the extra ``juggler[jwt]``.
 
     Args:
-        key: the secret or public key, or a function that is given the token and returns it (for key sets).
-        algorithms: those that are accepted, for example ``["RS256"]``; never those that the token names.
-        audience: what ``aud`` must contain; None: a token with an ``aud`` is refused.
-        issuer: what ``iss`` must be; None: anything.
-        leeway: seconds by which clocks may differ.
-        ways: as `bearer`.
-        query: as `bearer`.
-        optional: as `bearer`.
+        key: secret or public key, or a function that returns the key for a token (for key sets).
+        algorithms: accepted algorithms, for example ``["RS256"]``, whatever the token names.
+        audience: value that ``aud`` must contain; None refuses tokens with an ``aud``. Default: None.
+        issuer: value of ``iss``; None accepts any. Default: None.
+        leeway: tolerated clock skew in seconds. Default: 10.
+        ways: see `bearer`.
+        query: see `bearer`.
+        optional: see `bearer`.
 
     Raises:
-        ConfigError: PyJWT is not installed, or no algorithm is named.
+        ConfigError: PyJWT is not installed, or ``algorithms`` is invalid.
     """
     try:
         import jwt as pyjwt
     except ImportError:
-        raise ConfigError("JSON web tokens need PyJWT: pip install 'juggler[jwt]'") from None
+        raise ConfigError("JSON web tokens require PyJWT: pip install 'juggler[jwt]'") from None
     if isinstance(algorithms, str) or not algorithms or "none" in map(str.lower, algorithms):
         raise ConfigError(f"algorithms: expected a list such as ['RS256'], without 'none', got {algorithms!r}")
 
@@ -149,7 +152,7 @@ def jwt(
                 options={"require": ["exp"]},
             )
         except pyjwt.InvalidTokenError as error:
-            log.info("a token was refused: %s", error)
+            log.info(Line("auth: token refused", error=error))
             raise Unauthorized(f"the token is not valid: {error}") from None
 
     return bearer(verify, ways=ways, query=query, optional=optional)

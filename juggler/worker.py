@@ -59,7 +59,7 @@ class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
         PyWSGIHandler.log_request(self)
 
     def log_error(self, msg: str, *args: object) -> None:
-        # pywsgi reports invalid requests here, which are the client's fault.
+        # pywsgi reports invalid requests here, which any client can cause.
         self.server.log.info(Line("http: invalid request", error=msg % args if args else msg))
 
     def _peer(self) -> str:

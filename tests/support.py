@@ -1,10 +1,10 @@
-"""Wait for conditions, never for durations."""
+"""Wait for conditions, never for durations; read what has arrived."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gevent
 
@@ -31,3 +31,17 @@ def eventually(condition: Callable[[], T], timeout: float = 20.0, message: str =
         if time.monotonic() > deadline:
             raise failure
         gevent.sleep(0.002)
+
+
+def available(sock: Any) -> bytes:
+    """Return the bytes that have arrived on a socket, without waiting for more."""
+    data = bytearray()
+    sock.setblocking(False)
+    try:
+        while piece := sock.recv(1 << 20):
+            data += piece
+    except BlockingIOError:
+        pass
+    finally:
+        sock.setblocking(True)
+    return bytes(data)

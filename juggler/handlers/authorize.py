@@ -1,4 +1,4 @@
-"""Decides by the URI of a CALL, and the channel of a PUB or SUB, whether a connection may do this."""
+"""Allow or refuse each CALL by its URI, and each PUB and SUB by its channel."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from juggler.server.connection import Connection
 
 Check: TypeAlias = "Callable[[Connection, str], bool]"
-"""``check(connection, name)``: whether it may, for the URI or channel ``name``. It may block."""
+"""``check(connection, name)``: return whether the connection may use the URI or channel ``name``. It may block."""
 
 KINDS = ("call", "pub", "sub")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What may be done with the URIs or channels that match a pattern.
+    """A rule for the URIs or channels that match a pattern.
 
     Attributes:
         kind: ``"call"``, ``"pub"`` or ``"sub"``.
-        pattern: a Redis glob, of URIs for ``"call"``, else of channels.
-        allow: True, False, or a function that decides.
+        pattern: Redis glob, of URIs for ``"call"``, otherwise of channels.
+        allow: True, False, or a function that decides. Default: True.
 
     Raises:
         ConfigError: the kind is unknown.
@@ -43,17 +43,20 @@ class Rule:
 
 
 def authorize(rules: Iterable[Rule], default: bool | Iterable[str] = False) -> Middleware:
-    """Return a middleware that refuses with NACK 403 what the rules do not allow.
+    """Return a middleware that refuses requests with NACK 403 unless the rules allow them.
 
-    The first rule of its kind whose pattern matches decides. UNSB always passes.
+    The first rule of the request's kind whose pattern matches decides. UNSB is always allowed.
 
-    A SUB with a pattern covers channels that nobody can list beforehand. Its pattern is judged as if it were a
-    channel, and each event that it then brings is judged again by its channel: one that this connection could not
-    subscribe to is not delivered.
+    A SUB with a pattern may match any channel. Its pattern is checked as if it were a channel. Each event of the
+    subscription is then checked by its channel, and dropped if the connection may not subscribe to that channel.
 
     Args:
-        rules: in the order in which they are tried.
-        default: what holds where no rule matches: for all kinds, or the kinds that are allowed then.
+        rules: rules in the order in which they are tried.
+        default: whether requests without a matching rule are allowed: True, False, or the kinds that are allowed.
+            Default: False.
+
+    Raises:
+        ConfigError: the default names an unknown kind.
     """
     rules = list(rules)
     by_kind = {kind: [rule for rule in rules if rule.kind == kind] for kind in KINDS}

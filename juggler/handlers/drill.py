@@ -1,4 +1,4 @@
-"""Lets a client of a test cause what else only happens by accident: the end of its connection, a handler that fails."""
+"""Let clients under test cause failures: a closed connection, or a handler that raises."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ if TYPE_CHECKING:
 
 
 class Drill(Exception):
-    """The failure that a client has asked for."""
+    """A failure requested by a client."""
 
 
 def drill(*, close_uri: str | None = None, panic_uri: str | None = None) -> Middleware:
-    """Return a middleware for tests of clients; never for strangers (the Go server's ``close_uri`` and ``panic_uri``).
+    """Return a middleware for testing clients (the Go server's ``close_uri`` and ``panic_uri``).
+
+    Do not use it with untrusted clients.
 
     Args:
-        close_uri: a CALL to it makes the server close the connection with 1000. None: none does.
-        panic_uri: a CALL to it makes the handler fail with `Drill`. None: none does.
+        close_uri: URI for which the server closes the connection with 1000. None: no such URI.
+        panic_uri: URI for which the handler raises `Drill`. None: no such URI.
     """
 
     def middleware(next_handler: Handler) -> Handler:
         def handler(ctx: Context, connection: Connection, message: Message) -> None:
             if isinstance(message, Call):
                 if message.uri == close_uri:
-                    connection.close(reason="as the client has asked for")
+                    connection.close(reason="requested by the client")
                     return
                 if message.uri == panic_uri:
                     raise Drill(f"a call to {message.uri!r}")

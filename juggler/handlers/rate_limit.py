@@ -1,4 +1,4 @@
-"""Limits how often requests come, by token buckets."""
+"""Limit the rate of requests, with token buckets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Key: TypeAlias = "Callable[[Connection, Message], Hashable]"
 
 
 def by_connection(connection: Connection, message: Message) -> Hashable:
-    """One bucket for each connection."""
+    """Use one bucket per connection."""
     return connection.uuid
 
 
 def by_identity(connection: Connection, message: Message) -> Hashable:
-    """One bucket for all connections of an identity; for each connection where there is none, or it is not hashable.
+    """Use one bucket per identity, for all its connections.
 
-    A mapping, the claims of a JWT for example, is told apart by its ``iss`` and ``sub``.
+    The identity of a mapping, for example the claims of a JWT, is its ``iss`` and ``sub``. Connections without an
+    identity, or with one that is not hashable, have one bucket each.
     """
     identity = connection.identity
     if isinstance(identity, Mapping):
@@ -39,7 +40,7 @@ def by_identity(connection: Connection, message: Message) -> Hashable:
 
 
 def by_name(connection: Connection, message: Message) -> Hashable:
-    """One bucket for each URI or channel of each connection."""
+    """Use one bucket per connection and URI or channel."""
     name = getattr(message, "uri", None) or getattr(message, "channel", "")
     return connection.uuid, message.type, name
 
@@ -48,15 +49,16 @@ KEYS: dict[str, Key] = {"connection": by_connection, "identity": by_identity, "u
 
 
 class Buckets:
-    """Token buckets by key.
-
-    A bucket holds up to ``burst`` tokens and gains ``rate`` of them a second. One that is not there is full.
+    """Token buckets by key. A missing bucket counts as full.
 
     Args:
-        rate: tokens a second.
-        burst: the most tokens in a bucket, and how many a new one has.
-        most: buckets that are kept; beyond it, the one that has been used least recently is dropped.
+        rate: tokens added to each bucket per second.
+        burst: maximum tokens in a bucket.
+        most: maximum buckets; beyond it, the least recently used one is dropped.
         clock: returns the time in seconds.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class Buckets:
     ) -> None:
         if not rate > 0 or not burst >= 1 or most < 1:
             raise ConfigError(
-                f"expected a rate over 0, a burst and a number of buckets from 1, got {rate}, {burst}, {most}"
+                "rate limit: expected rate > 0, burst >= 1 and most_buckets >= 1, "
+                f"got rate {rate}, burst {burst}, most_buckets {most}"
             )
         self._rate = rate
         self._burst = burst
@@ -76,7 +79,7 @@ class Buckets:
         return len(self._buckets)
 
     def take(self, key: Hashable) -> float:
-        """Take a token. Return 0, or the seconds until there is one, when none was taken."""
+        """Take a token and return 0, or return the seconds until one is available."""
         now = self._clock()
         tokens, since = self._buckets.get(key, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._rate)
@@ -97,28 +100,28 @@ def rate_limit(
     most_buckets: int = 10_000,
     clock: Callable[[], float] = time.monotonic,
 ) -> Middleware:
-    """Return a middleware that refuses with NACK 429, and the time to wait, what comes too often.
+    """Return a middleware that refuses requests over a rate with NACK 429 and the time to wait.
 
-    Each server process counts for itself. Several of these may be chained, by different keys.
+    Each server process counts for itself. Several rate limits with different keys may be chained.
 
     Args:
-        rate: requests a second, over time.
-        burst: requests at once, at least 1; None means one second's worth.
-        key: what has a bucket of its own: ``"connection"``, ``"identity"`` (over all its connections), ``"uri"`` (each
-            URI or channel of each connection), or a function of the connection and the message.
-        types: the types of requests that are limited, and that share a bucket.
-        most_buckets: how many are kept, about 200 bytes each; the one used least recently is dropped, and counts as
-            full when it is needed again. Who can use more keys than that gets round the limit: put one by connection
-            outside of one by URI.
+        rate: requests per second, on average.
+        burst: maximum requests at once, at least 1. Default: the requests of one second.
+        key: unit that the limit applies to: ``"connection"``, ``"identity"`` (all its connections together), ``"uri"``
+            (each URI or channel of a connection), or a function of the connection and the message that returns a
+            hashable key. Default: ``"connection"``.
+        types: types of requests that are limited, together. Default: all.
+        most_buckets: maximum keys to remember, at about 200 bytes each. The least recently used one is forgotten, so a
+            client with more keys evades the limit: put a limit by connection outside of one by URI. Default: 10,000.
         clock: returns the time in seconds.
 
     Raises:
-        ConfigError: a value is out of its range, the key is unknown, or a type is no request's.
+        ConfigError: a value is out of range, the key is unknown, or a type is not a request's.
     """
     if isinstance(key, str) and key not in KEYS:
         raise ConfigError(f"key: expected one of {', '.join(KEYS)}, or a function, got {key!r}")
     if not set(types) <= REQUEST_TYPES:
-        raise ConfigError(f"types: expected types of requests, got {types!r}")
+        raise ConfigError(f"types: expected types of requests such as MessageType.CALL, got {types!r}")
     key_of = KEYS[key] if isinstance(key, str) else key
     buckets = Buckets(rate, max(1.0, rate) if burst is None else burst, most_buckets, clock)
     limited = frozenset(types)
@@ -126,7 +129,7 @@ def rate_limit(
     def middleware(next_handler: Handler) -> Handler:
         def handler(ctx: Context, connection: Connection, message: Message) -> None:
             if message.type in limited and (wait := buckets.take(key_of(connection, message))):
-                # Rounded up: who comes back then must not be early.
+                # Rounded up, so that a client that waits this long is not early.
                 shown = math.ceil(wait * 100) / 100
                 raise Refused(NackCode.TOO_MANY_REQUESTS, f"too many requests: try again in {shown:.2f} s")
             next_handler(ctx, connection, message)

@@ -1,4 +1,4 @@
-"""Turns an exception of a handler further in into a NACK, with an id that is in the log beside the traceback."""
+"""Turn an exception of an inner handler into a NACK, with an id that is logged with the traceback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from juggler.errors import CloseCode, NackCode, Refused
+from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Evnt, Message, Nack, nack
 from juggler.server.processing import Context, Handler, Middleware
@@ -19,14 +20,14 @@ log = logging.getLogger("juggler.recover")
 
 
 def recover(close: bool = False) -> Middleware:
-    """Return a middleware that answers NACK 500 where a handler further in fails; put it outermost.
+    """Return a middleware that responds with NACK 500 when an inner handler raises. Put it outermost.
 
-    Without it, the connection is closed with 1011. A result or ACK that fails is replaced by a NACK that refers to its
-    request; a NACK that fails is sent past the other handlers; an event is dropped. `Refused` passes. Each failure is
-    counted as a recovered panic.
+    Without it, the connection is closed with 1011. If a handler raises on a RES or ACK, the client receives a NACK for
+    its request instead. A NACK is sent without the other handlers, and an EVNT is dropped. `Refused` is not caught.
+    Each failure is counted in ``juggler_handler_errors``.
 
     Args:
-        close: whether the connection is closed with 1011, too, after the NACK.
+        close: whether to close the connection with 1011 after the NACK. Default: False.
     """
 
     def middleware(next_handler: Handler) -> Handler:
@@ -37,12 +38,14 @@ def recover(close: bool = False) -> Middleware:
                 raise
             except (Exception, gevent.Timeout):
                 failure = new_uuid()
-                extra = {"connection": connection.uuid}
-                log.exception("%s: a handler failed on %s %s", failure, message.type.name, message.uuid, extra=extra)
+                log.exception(
+                    Line("handler: failed", id=failure, type=message.type.name, message=message.uuid),
+                    extra={"connection": connection.uuid},
+                )
                 connection.metrics.panics += 1
                 if isinstance(message, Nack):
                     connection.write(message)
-                elif not isinstance(message, Evnt):  # the subscriber has asked for nothing
+                elif not isinstance(message, Evnt):  # an event has no request to respond to
                     connection.send(nack(message, NackCode.INTERNAL, f"internal error, id {failure}"))
                 if close:
                     connection.close(CloseCode.INTERNAL_ERROR, "internal error")

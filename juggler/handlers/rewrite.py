@@ -1,4 +1,4 @@
-"""Spreads the calls of a hot URI over several, each a list of its own in Redis, which clients do not see."""
+"""Spread the calls to a hot URI over several URIs, each with a queue of its own, invisible to clients."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ Choose: TypeAlias = "Callable[[Connection, Call], int]"
 
 
 def rewrite(hot: Mapping[str, int], choose: Choose | None = None) -> Middleware:
-    """Return a middleware that calls ``uri.0`` to ``uri.n-1`` where a client calls ``uri``.
+    """Return a middleware that spreads calls to ``uri`` over ``uri.0`` to ``uri.n-1``.
 
-    In a Redis Cluster these are served by different nodes; elsewhere by different callees. Answers name the URI that
-    the client has called. Calls that name one of the others are refused with NACK 404. Put it last: handlers further in
-    see the others.
+    In a Redis Cluster, different nodes have their queues. Responses have the URI that the client called. Calls to
+    ``uri.0`` and so on are refused with NACK 404. Put it last, because inner handlers see the rewritten URIs.
 
     Args:
-        hot: over how many each URI is spread.
-        choose: returns a number for a call, of which the remainder counts: calls with the same number go the same way.
-            None: in turn.
+        hot: number of URIs to spread over, by URI.
+        choose: returns an integer for a call; calls with the same integer use the same URI. None: in turn.
 
     Raises:
         ConfigError: a number is below 1.
     """
     if any(number < 1 for number in hot.values()):
-        raise ConfigError(f"expected numbers from 1, got {dict(hot)!r}")
+        raise ConfigError(f"rewrite: expected numbers of at least 1, got {dict(hot)!r}")
     names = {uri: [f"{uri}.{number}" for number in range(many)] for uri, many in hot.items()}
     original = {name: uri for uri, spread in names.items() for name in spread}
     turns = {uri: count() for uri in names}

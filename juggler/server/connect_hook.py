@@ -1,6 +1,6 @@
-"""What a client shows when it connects, before the upgrade: for whoever decides whether it may come, and who it is.
+"""The client's request, for the connect hook, which admits the client and returns its identity.
 
-No I/O: made from a WSGI environ, which the upgrade empties. What must outlast it is taken here.
+It is read from the WSGI environ, which the upgrade empties. No I/O.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _MAX_QUERY_FIELDS = 100
 
 
 class ConnectRequest:
-    """The HTTP request of a client that wants to connect.
+    """The HTTP request of a client that connects.
 
     Attributes:
-        path: the request's path, without the query.
-        peer: address of whoever made the TCP connection; empty for a UNIX socket.
-        address: the client's address: `peer`, or what trusted proxies say of it.
-        subprotocol: what is going to be negotiated, None where clients may come without.
-        allowed: the types of requests that the client is going to send.
+        path: path without the query.
+        peer: address of the TCP connection's peer, which may be a proxy; empty for a UNIX socket.
+        address: address of the client: `peer`, or the address that trusted proxies report.
+        subprotocol: negotiated subprotocol; None if the client offers none and that is allowed.
+        allowed: types of requests that the client may send on this connection.
     """
 
     __slots__ = ("_environ", "address", "allowed", "path", "peer", "subprotocol")
@@ -38,7 +38,7 @@ class ConnectRequest:
         allowed: frozenset[MessageType],
         trusted_proxies: int = 0,
     ) -> None:
-        """Look at a request; see `client_address` for ``trusted_proxies``."""
+        """Read a request. For ``trusted_proxies``, see `client_address`."""
         self._environ = environ
         self.path: str = environ.get("PATH_INFO", "")
         self.peer: str = environ.get("REMOTE_ADDR") or ""
@@ -47,18 +47,18 @@ class ConnectRequest:
         self.allowed = allowed
 
     def header(self, name: str) -> str | None:
-        """Return a header by its name in any case, None when it is absent; several of one name are joined by commas."""
+        """Return a header by its name, in any case; None if absent. Several of one name are joined with commas."""
         value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
         return None if value is None else str(value)
 
     @property
     def offered(self) -> list[str]:
-        """All entries of ``Sec-WebSocket-Protocol``, in order; browsers can put a token there."""
+        """All entries of ``Sec-WebSocket-Protocol`` in order. Browsers can send a token there."""
         return tokens(self.header("Sec-WebSocket-Protocol"))
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies, by name; none where the header cannot be read."""
+        """Cookies by name; empty if the header is malformed."""
         try:
             return {name: morsel.value for name, morsel in SimpleCookie(self.header("Cookie") or "").items()}
         except CookieError:
@@ -66,16 +66,16 @@ class ConnectRequest:
 
     @property
     def query(self) -> dict[str, str]:
-        """The fields of the query by name; of several with one name the last."""
+        """Query parameters by name. The last of several with one name wins."""
         return parse_query(self._environ.get("QUERY_STRING", ""))
 
 
 Connect: TypeAlias = Callable[[ConnectRequest], Any]
-"""A connect hook: returns who the client is, for `Connection.identity`, or raises `HandshakeRefused`. It may block."""
+"""A connect hook: returns the client's identity (`Connection.identity`), or raises `HandshakeRefused`. It may block."""
 
 
 def parse_query(text: str) -> dict[str, str]:
-    """Return the fields of a query by name; of several with one name the last. One with over 100 fields has none."""
+    """Parse a query as `ConnectRequest.query`. Beyond 100 parameters, return none."""
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS))
     except ValueError:
@@ -85,16 +85,16 @@ def parse_query(text: str) -> dict[str, str]:
 def client_address(peer: str, forwarded: str | None, trusted_proxies: int) -> str:
     """Return the address of a client that may be behind proxies.
 
-    Each proxy adds the address of whoever spoke to it at the end of ``X-Forwarded-For``. What stands before the entries
-    of our own proxies was written by anybody.
+    Each proxy appends the address of its peer to ``X-Forwarded-For``. Clients can forge all entries before those of
+    trusted proxies.
 
     Args:
-        peer: who made the connection.
+        peer: address of the TCP connection's peer.
         forwarded: header ``X-Forwarded-For``.
-        trusted_proxies: number of proxies of our own that each request passes; 0: the header is not believed.
+        trusted_proxies: number of trusted proxies that each request passes; 0 means that the header is ignored.
 
     Returns:
-        ``peer`` where the header has too few entries, or no address at that place.
+        The client's address; ``peer`` if the header has too few entries or a malformed one.
     """
     if trusted_proxies <= 0 or not forwarded:
         return peer

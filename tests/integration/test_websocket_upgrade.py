@@ -288,7 +288,7 @@ def test_an_open_websocket_keeps_little_of_its_request(serve):
         environ["mine"] = "not kept"
         websocket = environ["juggler.upgrade"](options=OPTIONS)
         assert environ["wsgi.websocket"] is websocket
-        seen.update(environ, handler=websocket._sock)
+        seen.update(environ)
         with contextlib.suppress(ConnectionClosed):
             websocket.receive()
         return []
@@ -305,8 +305,9 @@ def test_small_frames_are_not_delayed(serve):
     nodelay = []
 
     def application(environ, start_response):
-        websocket = environ["juggler.upgrade"](options=OPTIONS)
-        nodelay.append(websocket._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        upgrade = environ["juggler.upgrade"]
+        websocket = upgrade(options=OPTIONS)
+        nodelay.append(upgrade.__self__.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         websocket.close()
         return []
 

@@ -92,7 +92,7 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         return environ
 
     def log_error(self, msg: str, *args: object) -> None:
-        # pywsgi reports invalid requests here, which are the client's fault.
+        # pywsgi reports invalid requests here, which any client can cause.
         log.info(Line("http: invalid request", error=msg % args if args else msg))
 
     def _handle_client_error(self, ex: Exception) -> tuple[str, bytes] | None:
