@@ -1,7 +1,7 @@
 """Clients of a juggler server: `Client` blocks, for threads and greenlets; `AsyncClient` is for asyncio.
 
 Both have the same names and the same behaviour, since a pure core makes all decisions: `juggler.client.state` with its
-`juggler.client.ledgers` of requests and subscriptions, and `juggler.client.reconnect`.
+`juggler.client.bookkeeping` of requests and subscriptions, and `juggler.client.reconnect`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
 from juggler.client.base import BaseClient, run_callback
+from juggler.client.bookkeeping import Callback, Outcome, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
-from juggler.client.ledgers import Callback, Outcome, PendingRequest
 from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
 from juggler.client.reconnect import end_of
 from juggler.client.state import RENEWAL_PAUSE, result_value
@@ -304,10 +304,6 @@ class AsyncClient(BaseClient):
             self._expiry.cancel()
         self._run_callbacks()
 
-    def _run_callbacks(self) -> None:
-        if self._state.callbacks:
-            asyncio.get_running_loop().call_soon(super()._run_callbacks)
-
     def _watch(self) -> None:
         """Start the timer for the call that expires next."""
         deadline = self._state.next_deadline()
@@ -326,7 +322,8 @@ class AsyncClient(BaseClient):
 
     def _cancel(self, pending: AsyncPending) -> None:
         self._state.cancel(pending)
-        self._run_callbacks()
+        # Not at once: the user's code is not prepared for callbacks here.
+        asyncio.get_running_loop().call_soon(self._run_callbacks)
 
 
 class _Waiter(PendingRequest):

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from juggler.client.base import BaseClient, run_callback
+from juggler.client.bookkeeping import Callback, Outcome, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
-from juggler.client.ledgers import Callback, Outcome, PendingRequest
 from juggler.client.state import RENEWAL_PAUSE, result_value
 from juggler.client.transport import Transport
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, JugglerError

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
 
+from juggler.client.bookkeeping import Callback, PendingRequest, Requests, Subscriptions
 from juggler.client.events import EventQueue
-from juggler.client.ledgers import Callback, PendingRequest, Requests, Subscriptions
 from juggler.client.reconnect import Reconnect
 from juggler.errors import CallFailed, ConnectionClosed, Nacked
 from juggler.protocol.codec import MAX_TIMEOUT, decode_args, decode_response, encode

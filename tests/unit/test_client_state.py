@@ -7,8 +7,8 @@ from itertools import count, repeat
 
 import pytest
 
+from juggler.client.bookkeeping import PendingRequest, Requests
 from juggler.client.events import EventQueue
-from juggler.client.ledgers import PendingRequest, Requests
 from juggler.client.reconnect import Reconnect
 from juggler.client.state import ClientState, State, result_value
 from juggler.errors import (
