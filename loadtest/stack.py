@@ -69,17 +69,18 @@ class Stack:
         self.url = shown if shown.startswith("ws:") else f"ws://{urlsplit(shown).netloc}/ws"
         return child
 
-    def start_callee(self, *options: str, delays: int = 0) -> Child:
-        """Start ``juggler-callee callee.demo:rpc``.
+    def start_callee(self, *options: str, target: str = "callee.demo:rpc", delays: int = 0) -> Child:
+        """Start ``juggler-callee``.
 
         Args:
             options: further options of the command.
-            delays: number of additional functions ``test.delay.<n>``.
+            target: ``MODULE:OBJECT`` with the functions.
+            delays: number of additional functions ``test.delay.<n>`` of the demo.
 
         Raises:
             LoadTestError: it did not start.
         """
-        child = self._start("callee", "callee.cli", "callee.demo:rpc", *options, JUGGLER_DEMO_DELAYS=str(delays))
+        child = self._start("callee", "callee.cli", target, *options, JUGGLER_DEMO_DELAYS=str(delays))
         self.wait_serving(child)
         return child
 

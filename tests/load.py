@@ -1,4 +1,4 @@
-"""Clients that call, publish and listen without pause, and keep a book of everything that comes of it."""
+"""Clients that call, publish and subscribe continuously, and record every response."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CHANNEL = "load"
 PAUSE = 0.005
 ANSWER_TIMEOUT = 15.0
 SLACK = 1.5
-"""Seconds after its timeout within which a result would be late, and not expired."""
+"""Seconds after its timeout until which a call may still have a result."""
 
 
 class Request:
-    """What became of one request."""
+    """A request, its responses and its results."""
 
     def __init__(self, expected: Any = None) -> None:
         self.expected = expected
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass
 class Counts:
-    """The sums over all clients."""
+    """Counts of all clients."""
 
     calls: int
     acknowledged: int
@@ -54,7 +54,7 @@ class Counts:
 
 
 class LoadClient:
-    """A websocket with several calls under way at any time, that listens to the channel too."""
+    """A websocket with several calls in flight and a subscription."""
 
     def __init__(self, number: int, url: str, slots: int, timeout: float) -> None:
         self.calls: list[Request] = []
@@ -71,7 +71,7 @@ class LoadClient:
         self.loops = [gevent.spawn(self._call, slot) for slot in range(slots)]
 
     def publish(self, number: int) -> Request:
-        """Publish a number, and wait until that is acknowledged or refused."""
+        """Publish a number, and wait for ACK or NACK."""
         request = Request()
         self.publications.append(request)
         self._send(PUB, request, channel=CHANNEL, args=number)
@@ -86,7 +86,7 @@ class LoadClient:
         for count in itertools.count():
             if self.stopping:
                 return
-            # Every second one takes its time, so that some are always inside the callee.
+            # Every second call takes some time, so that some are always in flight at the callee.
             echo = [self._number, slot, count]
             delay = 20 + self._number
             uri, args, expected = ("test.delay", str(delay), delay) if slot % 2 else ("test.echo", echo, echo)
@@ -123,7 +123,7 @@ class LoadClient:
             return
         request = self._requests.get(payload["for"])
         if request is None:
-            self.faults.append(f"a message for somebody else: {payload}")
+            self.faults.append(f"a response to an unknown request: {payload}")
         elif type == RES:
             request.results.append(payload["args"])
             request.ended.set()
@@ -133,16 +133,16 @@ class LoadClient:
 
 
 class Load:
-    """Several clients; one of them publishes. Used with ``with``, it ends when all is answered or expired."""
+    """Several clients, one of which publishes; a context manager that waits for everything in flight."""
 
     def __init__(self, url: str, *, clients: int = 4, slots: int = 4, timeout: float = 3.0) -> None:
-        """Begin at once.
+        """Start the clients.
 
         Args:
-            url: of the server.
-            clients: websockets.
-            slots: calls under way on each at any time.
-            timeout: of the calls, in seconds.
+            url: URL of the server.
+            clients: number of websockets.
+            slots: calls in flight on each.
+            timeout: timeout of the calls in seconds.
         """
         self.most_under_way = clients * slots
         self.clients = [LoadClient(number, url, slots, timeout) for number in range(clients)]
@@ -156,18 +156,18 @@ class Load:
         self.stop()
 
     def flows(self, count: int = 200, timeout: float = 15.0) -> None:
-        """Wait until so many more calls are answered, and an event that is published from now on is at every client."""
+        """Wait for ``count`` more results, and until every client has received an event published from now on."""
         answered = self._answered()
         started = len(self.clients[0].publications)
-        eventually(lambda: self._answered() >= answered + count, timeout, f"{count} more answers")
+        eventually(lambda: self._answered() >= answered + count, timeout, f"{count} more results")
         eventually(
             lambda: all(client.events and client.events[-1] > started for client in self.clients),
             timeout,
-            "events arrive again",
+            "events at all clients",
         )
 
     def stop(self) -> None:
-        """Send no more, and wait until everything has its answer or has expired. Idempotent."""
+        """Stop sending, and wait until no request is in flight. Idempotent."""
         if self._stopped:
             return
         self._stopped = True
@@ -178,10 +178,10 @@ class Load:
             client.close()
 
     def counts(self) -> Counts:
-        """Stop, check what has to be so whatever happened, and return the sums.
+        """Stop, check the invariants, and return the counts.
 
-        Nobody lost his websocket or got what was another's; every request has exactly one ACK or NACK; a call has at
-        most one result, its own, and none when it was refused; events come once, in their order.
+        No websocket was lost, and none received a response for another one. Every request has exactly one ACK or NACK.
+        A call has at most one result, the right one, and none if it was refused. Events arrive once and in order.
         """
         self.stop()
         for client in self.clients:

@@ -10,10 +10,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import subprocess  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from statistics import median  # noqa: E402
 from typing import Any  # noqa: E402
@@ -25,9 +22,9 @@ from callee import Call, Callee  # noqa: E402
 from juggler.broker import PendingCall  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.errors import BrokerError  # noqa: E402
-from juggler.process.embedded import EmbeddedRedis  # noqa: E402
 from loadtest.bench.harness.programs import emit  # noqa: E402
 from loadtest.procfs import cpu_seconds  # noqa: E402
+from loadtest.stack import Stack  # noqa: E402
 
 SECONDS = 1.0
 IN_FLIGHT = 100
@@ -119,18 +116,6 @@ class _Load:
             self._broker.call(self._uri, self._args, 60.0, caller)
 
 
-@contextmanager
-def _callee(url: str) -> Iterator[int]:
-    command = [sys.executable, "-m", "callee.cli", "loadtest.bench.callee:rpc", "--redis", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline()
-            yield process.pid
-        finally:
-            process.terminate()
-
-
 def measure(url: str, pids: tuple[int, int], kind: str, in_flight: int, seconds: float) -> tuple[float, list[float]]:
     """Return calls a second, and the CPU time of one in µs for each process."""
     broker = RedisBroker(url)
@@ -151,11 +136,12 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     in_flight = int(sys.argv[2]) if len(sys.argv) > 2 else IN_FLIGHT
     found: dict[str, list[tuple[float, list[float]]]] = {kind: [] for kind in KINDS}
-    with EmbeddedRedis() as server, _callee(server.url) as callee_pid:
+    with Stack() as stack:
+        pids = (stack.start_callee(target="loadtest.bench.callee:rpc").pid, stack.redis.pid)
         for number in range(ROUNDS):
             for kind in KINDS:
                 print(f"\rround {number + 1} of {ROUNDS}: {kind:<50}", end="", file=sys.stderr, flush=True)
-                found[kind].append(measure(server.url, (callee_pid, server.pid), kind, in_flight, seconds))
+                found[kind].append(measure(stack.redis.url, pids, kind, in_flight, seconds))
     print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
     print(
         f"{in_flight} in flight, medians of {ROUNDS}{'':<19}{'calls/s':>12}{'callee':>10}{'Redis':>10}  CPU µs a call"

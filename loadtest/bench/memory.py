@@ -44,7 +44,7 @@ def _measure(stack: MeasuredStack, label: str, channels: int, connections: int, 
             used, load_cpu = stack.cpu(), load.cpu_seconds()
             grown = settled(stack)
     values = {f"{role} KB": (grown[role] - before) / connections / 1024 for role, before in memory.items()}
-    values["made/s"] = connections / elapsed
+    values["opened/s"] = connections / elapsed
     values.update({role + COST: (used[role] - before) / connections * 1e6 for role, before in cpu.items()})
     values["load" + COST] = load_cpu / connections * 1e6
     return Row(label, values)

@@ -49,7 +49,7 @@ def main() -> None:
     """Measure and print a table."""
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
     loop = microseconds(nothing, repetitions)
-    print(f"{'':20}{'us':>8}{'us/message':>12}")
+    print(f"{'':20}{'µs':>8}{'µs/message':>12}")
     for title, function, messages in (("call, ACK, result", round_trip, 3), ("event", event, 1)):
         cost = microseconds(function, repetitions) - loop
         print(f"{title:20}{cost:8.3f}{cost / messages:12.3f}")

@@ -12,7 +12,6 @@ monkey.patch_all()
 
 import itertools  # noqa: E402
 import shutil  # noqa: E402
-import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
@@ -32,7 +31,9 @@ from juggler.errors import BrokerError, ConfigError  # noqa: E402
 from juggler.process.embedded import EmbeddedRedis, free_port  # noqa: E402
 from juggler.process.uuids import new_uuid  # noqa: E402
 from loadtest.bench.harness.programs import emit  # noqa: E402
+from loadtest.children import Children  # noqa: E402
 from loadtest.procfs import cpu_seconds  # noqa: E402
+from loadtest.stack import START_TIMEOUT  # noqa: E402
 
 SECONDS = 2.0
 ARGS = b'"' + b"x" * 100 + b'"'
@@ -284,16 +285,12 @@ def redis_py_callee(url: str) -> None:
 
 @contextmanager
 def callee_process(bench: Bench, kind: str, url: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "loadtest.bench.redis_link", "--serve", kind, url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline()
-            bench.callee_pid = process.pid
-            yield
-        finally:
-            bench.callee_pid = 0
-            process.kill()
+    with Children() as children:
+        callee = children.start("callee", ["-m", "loadtest.bench.redis_link", "--serve", kind, url])
+        callee.hear_match("ready", START_TIMEOUT)
+        bench.callee_pid = callee.pid
+        yield
+        bench.callee_pid = 0
 
 
 def tls(seconds: float) -> None:

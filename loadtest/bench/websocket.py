@@ -12,7 +12,6 @@ monkey.patch_all()
 
 import contextlib  # noqa: E402
 import statistics  # noqa: E402
-import subprocess  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -29,8 +28,8 @@ from websockets.frames import Frame, Opcode  # noqa: E402
 
 from juggler.errors import ConnectionClosed  # noqa: E402
 from juggler.server.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
+from loadtest.bench.harness.idle_memory import added_kilobytes  # noqa: E402
 from loadtest.bench.harness.programs import emit  # noqa: E402
-from loadtest.procfs import resident  # noqa: E402
 
 SMALL = b"x" * 150
 LARGE = b"x" * 65536
@@ -187,37 +186,8 @@ def delivering(kind: Kind, pair: Callable[[], tuple[Any, Any]], rounds: int) -> 
 
 def idle_kilobytes(kind: Kind, count: int = IDLE) -> float:
     """Return the memory in KB that each of ``count`` idle connections over TCP adds to a server process."""
-    command = [sys.executable, "-m", "loadtest.bench.websocket", "--serve", kind.name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        clients: list[Any] = []
-        try:
-            assert server.stdout is not None
-            port = int(server.stdout.readline())
-            # One-time allocations do not count.
-            clients.extend(_handshake(port) for _ in range(100))
-            before = resident(server.pid)
-            clients.extend(_handshake(port) for _ in range(count))
-            return (resident(server.pid) - before) / count / 1024
-        finally:
-            server.terminate()
-            for client in clients:
-                client.close()
-
-
-def _handshake(port: int) -> Any:
-    client = socket.create_connection(("127.0.0.1", port))
-    client.sendall(
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0\r\n"
-        b"Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nOrigin: http://localhost\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += client.recv(4096)
-    client.sendall(client_frame(SMALL))
-    assert client.recv(4096).endswith(SMALL)
-    return client
+    command = ["-m", "loadtest.bench.websocket", "--serve", kind.name]
+    return added_kilobytes(command, count, [client_frame(SMALL)], response=SMALL)
 
 
 def serve(name: str) -> None:

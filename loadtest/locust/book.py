@@ -50,7 +50,7 @@ class Book:
             return
         self.events.gone(connection, since, now)
         for _ in range(self._requests.pending(connection)):
-            self.faults.add("a request without an end when its connection was closed")
+            self.faults.add("a request in flight when its connection was closed")
         self._requests.lost(connection)
 
     def lost(self, connection: int, now: float, reason: str) -> None:
@@ -127,7 +127,7 @@ class Book:
         """Return whether a failure was injected at some time between these."""
         return any(begin <= until and since <= end for begin, end in self._disturbed)
 
-    # The end
+    # Verdicts
 
     def unanswered(self, connection: int | None = None) -> int:
         """Return the number of requests in flight, of one connection or of all."""

@@ -93,7 +93,7 @@ class EventChecks:
             each.confirmed = now
 
     def refused(self, connection: int, channel: str, pattern: bool, now: float) -> None:
-        """Record the NACK of a SUB: the subscription ends without having begun."""
+        """Record the NACK of a SUB: there is no subscription."""
         for each in self._last(connection, channel, pattern):
             each.leaving = each.left = now
 
@@ -161,7 +161,7 @@ class EventChecks:
             elif count:
                 self._faults.add("an event without a subscription", f"{publication.channel} {uuid}")
             if count > 1:
-                self._faults.add("an event came twice", f"{publication.channel} {uuid}, connection {key[0]}")
+                self._faults.add("an event was received twice", f"{publication.channel} {uuid}, connection {key[0]}")
         if receipts:
             self._faults.add("an event without a subscription", f"{publication.channel} {uuid}")
 

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 from juggler.client import Client
 from juggler.errors import JugglerError
 from juggler.protocol.messages import MessageType
-from loadtest.locust.raw_connection import RawConnection, request
+from loadtest.raw_connection import RawConnection, request
 
 LONGEST = 4.0
 """Timeout of a client in seconds."""

@@ -53,6 +53,6 @@ def test_a_chart_that_cannot_be_written_is_an_error(tmp_path):
         draw(next(charts(RESULTS["flat"])), "note", tmp_path / "missing" / "chart.svg")
 
 
-def test_nothing_to_draw_is_said(tmp_path):
+def test_a_directory_without_results_is_an_error(tmp_path):
     with pytest.raises(LoadTestError, match="no results in"):
         plot_directory(tmp_path)

@@ -1,4 +1,4 @@
-"""The benchmarks run, say what they should, and leave nothing behind: what they measure is not judged here."""
+"""The benchmarks run, report their rows, and leave no process behind. Their numbers are not judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 BENCH = (sys.executable, "-m", "loadtest.bench")
 LOAD = {"p50 ms", "p99 ms", "server µs", "Redis µs", "load µs"}
 
-# For each: what makes it short, the rows that it has at least, and the values that each has at least.
+# Options for a short run, least number of rows, and values of each row.
 RUNS = {
     "rpc": ("--seconds 0.1 --connections 5 --in-flight 3 --payload 70000", 1, {"calls/s", "callee µs", *LOAD}),
     "fan": ("--seconds 0.1 --subscribers 9 --publishers 2 --in-flight 2", 1, {"delivered/s", "published/s", *LOAD}),
@@ -46,14 +46,14 @@ def bench(*arguments, **options):
     )
 
 
-def test_all_of_them_are_here():
+def test_all_benchmarks_are_listed():
     assert list(RUNS) == list(BENCHMARKS)
     done = bench("list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(RUNS)
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_each_prints_its_rows_and_writes_them(name, tmp_path):
+def test_each_prints_and_saves_its_rows(name, tmp_path):
     arguments, count, names = RUNS[name]
     done = bench("run", name, *arguments.split(), "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_each_prints_its_rows_and_writes_them(name, tmp_path):
         assert ["<svg" in Path(line).read_text() for line in drawn.stdout.splitlines()] == [True] * 3
 
 
-def test_all_means_all_that_are_not_left_out(tmp_path):
+def test_all_runs_everything_except_without(tmp_path):
     without = [f"--without={name}" for name in RUNS if name not in ("latency", "metrics")]
     done = bench("all", "--seconds", "0.05", "--json", tmp_path / "all.json", *without)
     assert done.returncode == 0, done.stderr
@@ -138,7 +138,7 @@ def _allow_files(count):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_what_was_started_ends_with_it(number):
+def test_child_processes_exit_with_the_command(number):
     with subprocess.Popen(
         [*BENCH, "run", "rpc", "--seconds", "30"], stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
@@ -149,7 +149,7 @@ def test_what_was_started_ends_with_it(number):
             started = eventually(lambda: _generators_too(process.pid), message="generators")
             process.send_signal(number)
             assert process.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-            eventually(lambda: not any(map(is_running, started)), message="all have ended")
+            eventually(lambda: not any(map(is_running, started)), message="all processes have exited")
         finally:
             process.kill()
 

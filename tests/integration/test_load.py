@@ -1,4 +1,4 @@
-"""Load tests run, and fail when they should: ``make load``'s command, locust's own with workers, and a short soak."""
+"""Load tests pass, and fail on wrong counts: the command of ``make load``, locust with workers, and a short soak."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def test_wrong_counts_fail(tmp_path):
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.endswith("FAILED\n")
-    for fault in ("an event was missed", "an event came twice", "a second response to a request"):
+    for fault in ("an event was missed", "an event was received twice", "a second response to a request"):
         assert f" x {fault}" in done.stdout
-    # It has counted more ACKs than its clients.
+    # The server has counted more ACKs than its clients.
     assert re.search(r"^WRONG   ACK: the server counted \d+, its clients \d+$", done.stdout, re.MULTILINE)
 
 
-def test_what_cannot_run_says_so_in_a_line():
+def test_an_error_is_one_line():
     done = run("loadtest.locust.run", "--app", "tests.integration.nothing:server")
     assert (done.returncode, done.stdout.count("\n")) == (2, 1)
     assert re.fullmatch(r"load: the server exited with status 2: .*nothing.*\n", done.stderr)
 
 
-def test_a_scenario_of_ones_own_with_workers(tmp_path):
+def test_your_own_scenario_with_workers(tmp_path):
     (text,) = python_blocks("load-testing.md")
     assert len([line for line in text.splitlines() if line]) <= 10
     scenario, tally = tmp_path / "shop.py", tmp_path / "tally.json"

@@ -1,4 +1,4 @@
-"""Ratios of what was measured in turn, and how work is divided."""
+"""Ratios of measurements taken in turn, division of work, limits and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.errors import LoadTestError, one_line
 
 
 def test_rounds_are_compared_with_themselves():
-    # The machine has become twice as slow meanwhile, for both.
+    # The machine becomes slower during the rounds, for both.
     found = ratio([100, 50, 25], [110, 54, 28])
     assert (found.a, found.b) == (50, 54)
     assert found.middle == pytest.approx(1.10)
@@ -37,7 +37,7 @@ def test_a_verdict_needs_that_enough_rounds_agree(b, more_is_better, verdict):
 
 
 @pytest.mark.parametrize(("a", "b"), [([0, 1], [1, 1]), ([], [1]), ([1], [])])
-def test_no_ratio_to_nothing(a, b):
+def test_there_is_no_ratio_to_zero(a, b):
     assert ratio(a, b) is None
 
 
@@ -53,14 +53,14 @@ def test_a_comparison_has_the_values_that_both_have():
 @pytest.mark.parametrize(
     ("total", "processes", "expected"), [(10, 3, [4, 3, 3]), (2, 4, [1, 1]), (0, 2, []), (5, 1, [5])]
 )
-def test_work_is_divided_evenly_and_nobody_has_none(total, processes, expected):
+def test_work_is_divided_evenly_and_no_share_is_empty(total, processes, expected):
     assert shares(total, processes) == expected
 
 
 def test_too_many_connections_are_refused_with_advice():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
-        pytest.skip("as many as one likes")
+        pytest.skip("no limit here")
     with pytest.raises(LoadTestError, match=f"and {hard:,} are allowed: ask for {hard - SPARE_FILES:,} connections"):
         allow_connections(hard)
 

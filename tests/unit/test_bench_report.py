@@ -26,13 +26,13 @@ def sample():
 RESULTS = {
     "flat": Result("rpc", {"seconds": 1.0}, [row_of("100 connections & more", "calls", sample())]),
     "curve": Result("scale", {}, [row_of(f"{x} URIs", "calls", sample(), x=x, curve="URIs") for x in (1, 10)]),
-    "memory": Result("memory", {}, [Row("idle", {"server KB": 12.3, "Redis KB": -0.01, "made/s": 5.0})]),
+    "memory": Result("memory", {}, [Row("idle", {"server KB": 12.3, "Redis KB": -0.01, "opened/s": 5.0})]),
     "ratios": Result("compare rpc", {}, [Row("calls/s", {"ratio": 1.1, "lowest": 0.9, "highest": 1.3})]),
     "layer": Result("websocket", {}, [Row("send", {"juggler µs": 1.0, "gevent-websocket µs": 2.0})]),
 }
 
 
-def test_a_row_tells_rate_latency_and_the_cost_of_one():
+def test_a_row_has_rate_latency_and_cpu_time():
     values = row_of("row", "calls", sample()).values
     assert values["calls/s"] == 1.5
     assert values["p50 ms"] == pytest.approx(2, rel=0.03)
@@ -40,13 +40,13 @@ def test_a_row_tells_rate_latency_and_the_cost_of_one():
     assert (values["server µs"], values["load µs"]) == (pytest.approx(1), pytest.approx(2))
 
 
-def test_only_rates_are_better_when_they_are_more():
+def test_higher_is_better_for_rates_only():
     assert more_is_better("calls/s")
     assert not more_is_better("server µs")
     assert not more_is_better("p50 ms")
 
 
-def test_cpu_times_stand_last_in_the_order_of_a_request():
+def test_cpu_times_are_last_in_the_order_of_a_call():
     assert in_order(["load µs", "server µs", "a/s", "Redis µs"]) == ["a/s", "server µs", "Redis µs", "load µs"]
 
 
@@ -57,7 +57,7 @@ def test_numbers_have_three_digits(value, expected):
     assert shown(value) == expected
 
 
-def test_a_table_leaves_out_what_a_row_has_not():
+def test_a_missing_value_is_an_empty_cell():
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(Result("x", {}, [Row("one", {"a ms": 1.0}), Row("two", {"b ms": 2.0})])))
     lines = [line.split() for line in console.export_text().splitlines()]
@@ -65,7 +65,7 @@ def test_a_table_leaves_out_what_a_row_has_not():
     assert ["two", "2.00"] in lines
 
 
-def test_what_is_saved_is_read_again(tmp_path):
+def test_saved_results_can_be_read(tmp_path):
     path = tmp_path / "new" / "result.json"
     save(path, MACHINE, RESULTS.values())
     machine, results = read(path)
@@ -82,7 +82,7 @@ def test_other_files_are_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_each_benchmark_has_defaults_for_all_it_takes(name):
+def test_each_benchmark_has_defaults_for_all_options(name):
     benchmark = BENCHMARKS[name]
     assert set(benchmark.defaults()) == set(benchmark.names())
     assert benchmark.run.__doc__

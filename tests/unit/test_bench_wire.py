@@ -1,4 +1,4 @@
-"""The generator's frames are those of others, and it finds in juggler's messages what it looks for."""
+"""Other libraries read the generator's frames, and the generator finds members in juggler's messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loadtest.bench.generator import wire
 
 
 def received(data):
-    """Return what websockets makes of bytes that a client has sent."""
+    """Return the frames that websockets reads from a client's bytes."""
     protocol = ServerProtocol(max_size=None)
     protocol.state = protocol.state.OPEN
     protocol.parser = protocol.parse()
@@ -28,12 +28,12 @@ def received(data):
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 125, 126, 65535, 65536, 100_000])
-def test_frames_are_what_others_read(size):
+def test_websockets_reads_the_frames(size):
     text = b"x" * size
     assert received(wire.client_frame(text)) == [Frame(Opcode.TEXT, text)]
 
 
-def test_a_request_is_one_of_the_protocol():
+def test_the_codec_reads_a_request():
     (frame,) = received(wire.request(wire.CALL, 7, uri="test.echo", timeout=5, args="hi"))
     call = codec.decode_request(frame.data.decode())
     assert (call.type, call.uuid, call.uri, call.args) == (
@@ -45,7 +45,7 @@ def test_a_request_is_one_of_the_protocol():
 
 
 @given(st.lists(st.integers(0, 70_000), max_size=5), st.integers(0, 1000))
-def test_what_comes_in_pieces_is_put_together(sizes, cut):
+def test_split_frames_are_joined(sizes, cut):
     texts = [b"y" * size for size in sizes]
     data = b"".join(map(text_frame, texts)) + PING_FRAME
     first = wire.split(data[:cut])
@@ -66,19 +66,19 @@ def test_what_comes_in_pieces_is_put_together(sizes, cut):
         (Res(uuid=new_uuid(), for_=wire.uuid_of(99), uri='"for":"', args=b'{"for":"x"}'), wire.RES),
     ],
 )
-def test_answers_tell_what_they_answer(message, kind):
+def test_responses_contain_the_number_of_their_request(message, kind):
     text = codec.encode(message)
     assert wire.kind(text) == kind
     assert wire.number_of(text) == 99
 
 
-def test_events_tell_who_published_and_when():
+def test_events_contain_publisher_and_time():
     args = json.dumps(wire.stamped(3, 1_234_567_890) + "xxx").encode()
     text = codec.encode(Evnt(uuid=new_uuid(), for_=new_uuid(), channel="c", args=args))
     assert wire.kind(text) == wire.EVNT
     assert wire.stamp_of(text) == (3, 1_234_567_890)
 
 
-def test_what_is_not_a_message_of_juggler_is_not_counted():
+def test_other_messages_are_errors():
     with pytest.raises(wire.UnknownMessage, match="the server sent"):
         wire.kind(b'{"payload":{}}')

@@ -1,4 +1,4 @@
-"""loadtest.locust.curves and user_selection: how many users, and which."""
+"""loadtest.locust.curves and user_selection: number and selection of users."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from loadtest.locust.curves import spike, steps
 from loadtest.locust.user_selection import select_users
 
 
-def test_steps_are_equal_and_end_at_the_top():
+def test_steps_are_equal_and_reach_all_users():
     assert [steps(second, 10, 50.0) for second in (0, 9.9, 10, 20, 30, 40, 49.9)] == [2, 2, 4, 6, 8, 10, 10]
     assert steps(50.0, 10, 50.0) is None
     assert [steps(second, 3, 5.0) for second in range(5)] == [1, 2, 2, 3, 3]
@@ -42,7 +42,7 @@ class Own:
 ALL = [MixedUser, Rate, Own]
 
 
-def test_without_a_word_it_is_the_mixed_one():
+def test_the_mixed_scenario_is_the_default():
     assert select_users(ALL, [], []) == [MixedUser]
 
 

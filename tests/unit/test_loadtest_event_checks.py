@@ -49,7 +49,7 @@ def judged(book):
     return dict(book.faults.counts), (book.tally.events, book.tally.due, book.tally.uncertain)
 
 
-def test_it_comes(book):
+def test_a_received_event(book):
     subscribe(book)
     publication = publish(book)
     assert book.missing() == 1
@@ -58,7 +58,7 @@ def test_it_comes(book):
     assert judged(book) == ({}, (1, 1, 0))
 
 
-def test_it_does_not_come(book):
+def test_a_missed_event(book):
     subscribe(book)
     publish(book)
     faults, counts = judged(book)
@@ -66,20 +66,20 @@ def test_it_does_not_come(book):
     assert counts == (0, 0, 0)
 
 
-def test_it_comes_twice(book):
+def test_an_event_received_twice(book):
     subscribe(book)
     publication = publish(book)
     deliver(book, publication)
     deliver(book, publication)
-    assert judged(book)[0]["an event came twice"] == 1
+    assert judged(book)[0]["an event was received twice"] == 1
 
 
-def test_it_comes_although_nobody_is_subscribed(book):
+def test_an_event_without_a_subscription(book):
     deliver(book, publish(book))
     assert judged(book)[0]["an event without a subscription"] == 1
 
 
-def test_it_comes_to_another_connection(book):
+def test_an_event_at_another_connection(book):
     subscribe(book)
     publication = publish(book)
     deliver(book, publication)
@@ -87,7 +87,7 @@ def test_it_comes_to_another_connection(book):
     assert judged(book)[0]["an event without a subscription"] == 1
 
 
-def test_it_comes_on_another_channel(book):
+def test_an_event_on_another_channel(book):
     subscribe(book)
     deliver(book, publish(book), channel="olds")
     assert "an event on another channel than its publication's" in judged(book)[0]
@@ -133,7 +133,7 @@ def test_published_while_subscribing_is_uncertain(book, asked, answered, comes):
 
 
 @pytest.mark.parametrize("comes", [True, False])
-def test_published_shortly_before_the_end_is_uncertain(book, comes):
+def test_published_shortly_before_unsubscribing_is_uncertain(book, comes):
     subscribe(book)
     publication = publish(book, 2.0, 2.1)
     unsubscribe(book, 2.05 + SLACK, 2.1 + SLACK)
@@ -142,14 +142,14 @@ def test_published_shortly_before_the_end_is_uncertain(book, comes):
     assert judged(book) == ({}, (int(comes), 0, 1))
 
 
-def test_published_long_before_the_end_has_to_come(book):
+def test_published_long_before_unsubscribing_must_arrive(book):
     subscribe(book)
     publish(book, 2.0, 2.1)
     unsubscribe(book, 2.1 + SLACK, 2.2 + SLACK)
     assert judged(book)[0] == {"an event was missed": 1}
 
 
-def test_published_after_the_end_must_not_come(book):
+def test_published_after_unsubscribing_must_not_arrive(book):
     subscribe(book)
     unsubscribe(book, 1.5, 1.6)
     deliver(book, publish(book, 2.0, 2.1))
@@ -171,7 +171,7 @@ def test_published_while_the_connection_is_closed(book):
     assert judged(book) == ({}, (1, 0, 1))
 
 
-def test_subscribed_anew(book):
+def test_subscribed_again(book):
     subscribe(book)
     unsubscribe(book, 1.5, 1.6)
     subscribe(book, 1.7, 1.8)
@@ -180,7 +180,7 @@ def test_subscribed_anew(book):
     assert judged(book) == ({}, (1, 1, 0))
 
 
-def test_a_refused_publication_may_come(book):
+def test_the_event_of_a_refused_publication_is_uncertain(book):
     subscribe(book)
     deliver(book, publish(book, answer=lambda message: nack(message, 503, "away")))
     assert judged(book) == ({}, (1, 0, 1))
@@ -193,7 +193,7 @@ def test_a_refused_subscription_gets_nothing(book):
     assert "an event without a subscription" in judged(book)[0]
 
 
-def test_missed_while_something_was_broken(book):
+def test_an_event_missed_during_a_failure_is_excused(book):
     subscribe(book)
     book.disturbed(2.05, 2.5)
     publish(book)
@@ -205,14 +205,14 @@ def test_missed_while_something_was_broken(book):
     assert book.tally.excused == 1
 
 
-def test_events_of_others_are_counted_apart(book):
+def test_foreign_events_are_counted_separately(book):
     subscribe(book)
     deliver(book, Pub(uuid=new_uuid(), channel="news"))
     assert judged(book) == ({}, (1, 0, 0))
     assert book.tally.foreign == 1
 
 
-def test_it_is_judged_in_time_and_forgotten(book):
+def test_old_publications_and_subscriptions_are_dropped(book):
     subscribe(book)
     publish(book, 2.0, 2.1)
     book.judge(1.9 + HORIZON)

@@ -1,4 +1,4 @@
-"""loadtest.locust.mixer and client: what a mixed client does, and what it expects. No connection is made."""
+"""loadtest.locust.mixer and client: steps of a mixed client, and expected results. No connection is made."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Subscription:
 
 
 class Client:
-    """Takes notes of what it is told."""
+    """Records its calls, publications and subscriptions."""
 
     def __init__(self):
         self.calls, self.published, self.subscribed, self.waited = [], [], set(), 0
@@ -65,7 +65,7 @@ def mixed():
     return client
 
 
-def test_it_does_all_there_is(mixed):
+def test_it_performs_every_kind_of_step(mixed):
     uris = Counter(uri for uri, _, _ in mixed.calls)
     assert set(uris) == {"test.echo", "test.reverse", "test.delay"}
     assert {channel for channel, _ in mixed.published} == {"load.0", "load.1", "load.2"}
@@ -78,7 +78,7 @@ def test_one_call_in_ten_is_made_to_expire(mixed):
     assert 0.07 < len(doomed) / len(mixed.calls) < 0.13
 
 
-def test_it_waits_when_too_many_are_under_way(mixed):
+def test_it_waits_when_too_many_calls_are_in_flight(mixed):
     assert mixed.waited == len(mixed.calls) - MAX_IN_FLIGHT
 
 

@@ -39,7 +39,7 @@ def faults(book, now=100.0):
     return dict(book.faults.counts)
 
 
-def test_all_is_well(book):
+def test_no_faults(book):
     book.received(1, result(call(book)), 1.5)
     book.received(1, expiry(call(book)), 6.0)
     refused = call(book, acked=False)
@@ -56,7 +56,7 @@ def test_all_is_well(book):
     assert (tally.answered, tally.expired, tally.overdue) == (1, 1, 1)
 
 
-def test_a_result_may_overtake_nothing_but_time(book):
+def test_a_result_before_its_ack(book):
     message = call(book, acked=False)
     book.received(1, result(message), 1.5)
     assert book.unanswered() == 1
@@ -65,17 +65,17 @@ def test_a_result_may_overtake_nothing_but_time(book):
     assert faults(book) == {"a result before its ACK": 1}
 
 
-def test_a_request_without_an_answer(book):
+def test_a_request_without_ack_or_nack(book):
     call(book, acked=False)
     assert "a request without ACK or NACK" in faults(book)
 
 
-def test_an_acknowledged_call_without_an_end(book):
+def test_a_call_without_result_or_expiry(book):
     call(book)
     assert "a call without result or expiry" in faults(book)
 
 
-def test_what_unanswered_too_long_is_found_before_the_end(book):
+def test_a_late_response_is_reported_during_the_test(book):
     call(book, now=1.0, timeout=5.0)
     book.judge(1.0 + 5.0 + PATIENCE)
     assert not book.faults
@@ -84,7 +84,7 @@ def test_what_unanswered_too_long_is_found_before_the_end(book):
 
 
 @pytest.mark.parametrize("second", [ack, lambda message: nack(message, 500, "no")])
-def test_a_second_answer(book, second):
+def test_a_second_response(book, second):
     message = Pub(uuid=new_uuid(), channel="c")
     book.sent(1, message, 1.0)
     book.received(1, ack(message), 1.0)
@@ -111,7 +111,7 @@ def test_an_ack_of_another_type(book):
     assert faults(book) == {"an ACK that names another type than its request": 1}
 
 
-def test_a_result_too_large_is_told_by_a_nack(book):
+def test_a_nack_replaces_a_result_that_is_too_large(book):
     message = call(book)
     book.received(1, Nack(for_=message.uuid, for_type=1, code=413, message="large", uri="f"), 1.1)
     assert faults(book) == {}
@@ -125,7 +125,7 @@ def test_a_second_result(book):
     assert faults(book) == {"a second result, or one of an unknown call": 1}
 
 
-def test_a_late_result_is_counted_and_forgiven_shortly(book):
+def test_a_late_result_is_counted_and_tolerated_for_a_while(book):
     shortly, too_late = call(book), call(book)
     for message in (shortly, too_late):
         book.received(1, expiry(message), 6.0)
@@ -158,7 +158,7 @@ def test_a_wrong_result(book):
     assert faults(book) == {"a wrong result": 1}
 
 
-def test_a_lost_connection_takes_its_requests_with_it(book):
+def test_requests_of_a_lost_connection_are_lost(book):
     other = book.connected(0.0)
     kept = Pub(uuid=new_uuid(), channel="c")
     book.sent(other, kept, 1.0)
@@ -172,7 +172,7 @@ def test_a_lost_connection_takes_its_requests_with_it(book):
     assert (book.tally.lost["CALL"], book.tally.lost_calls, book.tally.lost_connections) == (1, 1, 1)
 
 
-def test_a_lost_connection_is_excused_while_something_is_broken(book):
+def test_a_connection_lost_during_a_failure_is_excused(book):
     book.disturbed(1.0, 2.0)
     message = call(book, now=1.5, timeout=5.0)
     book.received(1, expiry(message), 6.5)
@@ -184,8 +184,8 @@ def test_a_lost_connection_is_excused_while_something_is_broken(book):
     assert book.tally.overdue == 0
 
 
-def test_we_close_only_when_all_has_ended(book):
+def test_closing_with_requests_in_flight_is_a_fault(book):
     call(book)
     book.closed(1, 2.0, 2.1)
     book.closed(1, 2.0, 2.1)
-    assert faults(book) == {"a request without an end when its connection was closed": 1}
+    assert faults(book) == {"a request in flight when its connection was closed": 1}

@@ -1,4 +1,4 @@
-"""loadtest.soak.snapshot: what has grown is found, and no more."""
+"""loadtest.soak.snapshot: growth is found, within the documented limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wrong(begin, end):
     return [row.what for row in compare(begin, end) if not row.ok]
 
 
-def test_all_is_as_it_was(begin):
+def test_equal_snapshots(begin):
     assert wrong(begin, deepcopy(begin)) == []
 
 
@@ -51,7 +51,7 @@ def test_files(begin, files, ok):
     assert wrong(begin, end) == ([] if ok else ["files, worker"])
 
 
-def test_a_role_is_gone(begin):
+def test_a_role_without_processes(begin):
     end = deepcopy(begin)
     del end.memory["callee"], end.files["callee"]
     assert wrong(begin, end) == ["memory, callee", "files, callee"]

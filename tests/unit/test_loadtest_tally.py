@@ -1,4 +1,4 @@
-"""loadtest.locust.tally: sums that cannot be are found."""
+"""loadtest.locust.tally: violated equations are found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadtest.locust.tally import Faults, Tally, server_disagreements
 
 
 def tally(**changes):
-    """One of which all is true."""
+    """Return a tally without disagreements."""
     found = Tally(
         sent=Counter(CALL=10, PUB=4, SUB=2, UNSB=1),
         acked=Counter(CALL=8, PUB=3, SUB=2, UNSB=1),
@@ -33,14 +33,14 @@ def tally(**changes):
     return found
 
 
-def test_it_agrees():
+def test_a_tally_that_agrees():
     assert tally().disagreements() == []
     assert Tally().disagreements() == []
 
 
 @pytest.mark.parametrize("name", ["answered", "expired", "replaced", "lost_calls"])
 @pytest.mark.parametrize("step", [1, -1])
-def test_an_end_too_many_or_too_few(name, step):
+def test_one_result_too_many_or_too_few(name, step):
     wrong = tally()
     setattr(wrong, name, getattr(wrong, name) + step)
     (line,) = wrong.disagreements()
@@ -49,7 +49,7 @@ def test_an_end_too_many_or_too_few(name, step):
 
 @pytest.mark.parametrize("name", ["acked", "nacked", "lost"])
 @pytest.mark.parametrize("type", ["PUB", "SUB", "UNSB"])
-def test_an_answer_too_many(name, type):
+def test_one_response_too_many(name, type):
     wrong = tally()
     getattr(wrong, name)[type] += 1
     (line,) = wrong.disagreements()
@@ -58,7 +58,7 @@ def test_an_answer_too_many(name, type):
 
 @pytest.mark.parametrize("type", ["CALL", "PUB", "SUB", "UNSB"])
 @pytest.mark.parametrize("step", [1, -1])
-def test_a_request_too_many_or_too_few(type, step):
+def test_one_request_too_many_or_too_few(type, step):
     wrong = tally()
     wrong.sent[type] += step
     (line,) = wrong.disagreements()
@@ -92,12 +92,12 @@ def test_the_server_agrees():
 
 
 @pytest.mark.parametrize("type", ["CALL", "PUB", "SUB", "UNSB", "ACK", "NACK", "RES", "EVNT"])
-def test_the_server_has_counted_something_else(type):
+def test_the_server_disagrees(type):
     (line,) = server_disagreements(tally(), counted(**{type: -1}))
     assert line.startswith(f"{type}: the server counted ")
 
 
-def test_it_travels_and_adds_up():
+def test_json_and_sums():
     sum_ = Tally()
     for _ in range(2):
         sum_.add(Tally.from_json(json.loads(json.dumps(tally().to_json()))))
@@ -105,13 +105,13 @@ def test_it_travels_and_adds_up():
     assert sum_.disagreements() == []
 
 
-def test_people_see_all_of_it():
+def test_the_table_has_every_count():
     text = "\n".join(tally().lines())
     for figure in ("10", "5 answered", "1 expired", "1 late", "9 received", "5 due", "3 uncertain", "2 foreign"):
         assert figure in text
 
 
-def test_faults_have_examples_but_not_too_many():
+def test_faults_have_a_limited_number_of_examples():
     faults = Faults()
     assert not faults
     for number in range(Faults.EXAMPLES + 2):

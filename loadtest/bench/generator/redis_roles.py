@@ -78,8 +78,8 @@ class Link:
                 self._on_replies(self, replies)
 
 
-class End:
-    """One end, with a link for each call in flight."""
+class RedisRole:
+    """Owns a link for each call in flight."""
 
     def __init__(self, loop: Loop, spec: dict[str, Any], on_ready: Callable[[], None]) -> None:
         self.latency = Histogram()
@@ -127,7 +127,7 @@ class End:
         return int(decode(payload).conn_uuid)
 
 
-class RedisCaller(End):
+class RedisCaller(RedisRole):
     """Stores a call, waits for its result, and stores the next one."""
 
     def go(self) -> None:
@@ -155,7 +155,7 @@ class RedisCaller(End):
         self._call(link)
 
 
-class RedisCallee(End):
+class RedisCallee(RedisRole):
     """Takes calls, and stores their arguments as results."""
 
     def prepare(self) -> None:
@@ -187,4 +187,4 @@ class RedisCallee(End):
         link.send(*ttl, push, packed(b"BRPOP", CALLS, b"0"))
 
 
-REDIS_ROLES: dict[str, type[End]] = {"redis-call": RedisCaller, "redis-callee": RedisCallee}
+REDIS_ROLES: dict[str, type[RedisRole]] = {"redis-call": RedisCaller, "redis-callee": RedisCallee}

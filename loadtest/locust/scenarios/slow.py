@@ -11,9 +11,9 @@ from locust import constant_throughput, tag, task
 from juggler.protocol.codec import decode_response
 from juggler.protocol.messages import Evnt, MessageType
 from loadtest.locust.client import age, stamped
-from loadtest.locust.raw_connection import RawConnection, request
 from loadtest.locust.scenarios.fanout import Listener
 from loadtest.locust.user import JugglerUser
+from loadtest.raw_connection import RawConnection, request
 
 SIZE = 100_000
 PAUSE = 5.0

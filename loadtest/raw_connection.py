@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -57,13 +58,15 @@ class RawConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.socket.close()
 
-    def upgrade(self) -> None:
-        """Perform the websocket handshake.
+    def upgrade(self, headers: Mapping[str, str] | None = None) -> None:
+        """Perform the websocket handshake, with additional headers.
 
         Raises:
             OSError: the server refused it.
         """
-        self._protocol.send_request(self._protocol.connect())
+        opening = self._protocol.connect()
+        opening.headers.update(headers or {})
+        self._protocol.send_request(opening)
         self._flush()
         while self._protocol.state is State.CONNECTING:
             self._receive()
