@@ -40,6 +40,7 @@ class Application:
 
     Attributes:
         server: server of the connections.
+        paths: paths of the websockets.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Application:
             raise ConfigError(f"trusted_proxies: expected a number of at least 0, got {trusted_proxies!r}")
         handshake.check_allowed_origins(allowed_origins)
         self.server = server
-        self._paths = paths
+        self.paths = paths
         self._trusted_proxies = trusted_proxies
         self._allowed_origins = tuple(allowed_origins)
         self._allow_empty_subprotocol = allow_empty_subprotocol
@@ -124,7 +125,7 @@ class Application:
         return snapshot if slot is None else slot.with_others(snapshot)
 
     def _not_found(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
-        where = " and ".join(self._paths)
+        where = " and ".join(self.paths)
         refusal = HandshakeRefused("404 Not Found", f"not found; websockets are served at {where}")
         return self._refuse(environ, start_response, refusal)
 
