@@ -43,7 +43,6 @@ def faults(tree: ast.Module) -> list[str]:
 PENDING = {
     "juggler/broker/redis/cluster/slot_map.py",
     "juggler/broker/redis/receiver.py",
-    "juggler/callee/pools/processes.py",
     "juggler/server/connection.py",
 }
 

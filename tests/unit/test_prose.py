@@ -18,8 +18,6 @@ PLACES += ["juggler", "callee", "loadtest", "examples"]
 PENDING = {
     "docs/benchmarks.md",
     "docs/load-testing.md",
-    "examples/chat/callees.py",
-    "examples/chat/index.html",
     "juggler/broker/ledgers.py",
     "juggler/broker/redis/broker.py",
     "juggler/broker/redis/call_source.py",
@@ -29,12 +27,7 @@ PENDING = {
     "juggler/broker/redis/patience.py",
     "juggler/broker/redis/receiver.py",
     "juggler/broker/redis/url.py",
-    "juggler/callee/testing/inline_caller.py",
-    "juggler/callee/testing/plugin.py",
-    "juggler/callee/testing/stacks.py",
     "juggler/errors.py",
-    "juggler/process/embedded.py",
-    "juggler/process/guard.py",
     "juggler/protocol/codec.py",
     "juggler/protocol/glob.py",
     "juggler/protocol/messages.py",
@@ -79,8 +72,6 @@ def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
 
 
 HELP = [*help_texts(juggler_command, "juggler"), *help_texts(callee_command, "juggler-callee")]
-LATER = {"juggler-callee", *(f"juggler-callee {name}" for name in ("concurrency", "threads", "reload"))}
-HELP = [(name, text) for name, text in HELP if name not in LATER]
 
 
 def test_help_texts() -> None:

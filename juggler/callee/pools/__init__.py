@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from juggler.broker import IncomingCall
 from juggler.callee.answer import Answer
+from juggler.callee.failures import DeadlineExceeded, TimeIsUp, TimeLimitExceeded
 from juggler.callee.thunk import Thunk
 
 
@@ -23,3 +24,19 @@ class Runner(ABC):
 
     def close(self) -> None:  # noqa: B027  # not every kind holds resources
         """Release threads or processes. Idempotent."""
+
+
+def limit_of(thunk: Thunk, call: IncomingCall, time_limit: float | None) -> tuple[float, TimeIsUp] | None:
+    """Return the seconds after which to stop a call, and the exception to raise; ``None`` if it has no limit.
+
+    Args:
+        thunk: the function.
+        call: its call.
+        time_limit: maximum run time of any function, in seconds; ``None`` means no limit.
+    """
+    left = call.time_left() if thunk.deadline == "enforce" else None
+    if left is not None and (time_limit is None or left <= time_limit):
+        return left, DeadlineExceeded("the call was abandoned: its deadline has passed")
+    if time_limit is not None:
+        return time_limit, TimeLimitExceeded(f"the function exceeded its time limit of {time_limit:g} s")
+    return None

@@ -7,8 +7,7 @@ import gevent
 from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.answer import Answer
-from juggler.callee.pools import Runner
-from juggler.callee.pools.limits import limit_of
+from juggler.callee.pools import Runner, limit_of
 from juggler.callee.thunk import Thunk
 
 

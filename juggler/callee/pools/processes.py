@@ -15,8 +15,7 @@ from gevent import subprocess as cooperative
 from juggler.broker import IncomingCall, PublishArgs
 from juggler.callee.answer import Answer
 from juggler.callee.failures import ProcessDied
-from juggler.callee.pools import Runner, wire
-from juggler.callee.pools.limits import limit_of
+from juggler.callee.pools import Runner, limit_of, wire
 from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError
 from juggler.process.backoff import pauses
@@ -176,11 +175,11 @@ class ProcessRunner(Runner):
         return wire.Published()
 
     def _failed(self, call: IncomingCall, raised: wire.Raised) -> Answer:
-        line = Line("call: failed", uri=call.uri, call=call.msg_uuid, error=raised.message)
-        if raised.for_caller:
-            log.info(line)
-        else:
-            log.error(line, exc_info=_RemoteTraceback(raised.traceback))
+        log.log(
+            logging.INFO if raised.for_caller else logging.ERROR,
+            Line("call: failed", uri=call.uri, call=call.msg_uuid, error=raised.message),
+            exc_info=None if raised.for_caller else _RemoteTraceback(raised.traceback),
+        )
         hidden = self._mask and not raised.for_caller
         return Answer(raised.masked if hidden else raised.args, True)
 
