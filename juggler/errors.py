@@ -1,22 +1,22 @@
-"""Every error, NACK code and close code of juggler lives here and only here.
+"""Every error, NACK code and close code of juggler.
 
 ::
 
     JugglerError
-    ├── InvalidMessage        text that is not a juggler message, or not one this peer may send
-    │   └── MessageNotAllowed a well-formed message of a type that is not allowed here
-    ├── InvalidValue          a Python value that cannot travel as JSON, or JSON that is no value
+    ├── InvalidMessage        malformed, or not allowed
+    │   └── MessageNotAllowed of a type that the peer may not send
+    ├── InvalidValue          a Python value that JSON cannot carry, or invalid JSON
     ├── HandshakeRefused      the upgrade to a websocket is refused with an HTTP status
-    ├── Refused               a request is refused: it becomes a NACK
-    │   └── BrokerError       the broker did not take the request
-    │       ├── BrokerUnavailable   no connection to the broker now
-    │       └── CapacityExceeded    the list for this URI or consumer is full
-    ├── ConfigError           a setting that cannot be used: exit code 2 from a command
-    ├── ConnectionClosed      the websocket has ended, with a close code and a reason
+    ├── Refused               a request is refused with a NACK
+    │   └── BrokerError       the broker refused or failed the request
+    │       ├── BrokerUnavailable   no connection to the broker
+    │       └── CapacityExceeded    the queue of this URI or consumer is full
+    ├── ConfigError           an invalid setting; commands exit with code 2
+    ├── ConnectionClosed      the websocket is closed, with a code and a reason
     ├── CallFailed            the function answered with an error
     ├── Nacked                the server refused the request
-    ├── Expired               no answer came in time
-    └── Cancelled             this client waits for the result no more
+    ├── Expired               no answer within the timeout
+    └── Cancelled             this client has cancelled the wait for a result
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from typing import Any
 
 
 class NackCode(IntEnum):
-    """Codes of a NACK. They are those of HTTP where HTTP has one of the same meaning."""
+    """Codes of a NACK: HTTP status codes of the same meaning."""
 
     BAD_REQUEST = 400
-    """The request is well-formed but cannot be meant: an empty URI, say."""
+    """The request is well-formed but invalid, for example an empty URI."""
     FORBIDDEN = 403
-    """A handler does not let this connection do this."""
+    """A handler does not allow this connection to do this."""
     NOT_FOUND = 404
-    """There is no such URI here."""
+    """No callee serves the URI."""
     TOO_LARGE = 413
-    """The message to be sent is over the write limit."""
+    """The response exceeds the write limit."""
     TOO_MANY_REQUESTS = 429
     """A limit of this connection is reached: calls in flight, subscriptions, rate."""
     INTERNAL = 500
-    """A fault on the server's side."""
+    """An internal error of the server."""
     UNAVAILABLE = 503
-    """The broker is away, or its list is full; the same request may succeed later."""
+    """The broker is unreachable or its queue is full; the same request may succeed later."""
 
 
 class CloseCode(IntEnum):
-    """Close codes that a juggler server sends (RFC 6455 §7.4, and its own from 4000)."""
+    """Close codes of a juggler server (RFC 6455 §7.4; application codes from 4000)."""
 
     NORMAL = 1000
-    """The purpose is fulfilled, or the peer closed with this code."""
+    """Normal closure, or the peer closed with this code."""
     GOING_AWAY = 1001
-    """The server is shutting down; connect again, somewhere else."""
+    """The server is shutting down; reconnect, to another server."""
     PROTOCOL_ERROR = 1002
-    """The peer broke RFC 6455."""
+    """The peer violated RFC 6455."""
     UNSUPPORTED_DATA = 1003
     """A binary message; juggler.0 is text only."""
     NO_STATUS = 1005
@@ -61,47 +61,47 @@ class CloseCode(IntEnum):
     ABNORMAL = 1006
     """Never sent: the connection was lost without a close frame."""
     INVALID_UTF8 = 1007
-    """A text message that is not UTF-8."""
+    """A text message is not UTF-8."""
     TOO_BIG = 1009
-    """A message over the read limit, or in too many fragments."""
+    """A message exceeds the read limit or has too many fragments."""
     INTERNAL_ERROR = 1011
-    """A fault on the server's side."""
+    """An internal error of the server."""
     INVALID_MESSAGE = 4400
-    """Not a juggler message: invalid JSON, an unknown type, a field missing or of a wrong type."""
+    """A malformed message: invalid JSON, an unknown type, or a missing or invalid field."""
     MESSAGE_NOT_ALLOWED = 4403
-    """A message of a type that only a server sends, or that this connection may not send."""
+    """A message of a type that only servers send, or that this connection may not send."""
     PEER_SILENT = 4408
-    """No answer to a ping, or no message, in time."""
+    """No answer to a ping, or no message, within the timeout."""
     PEER_TOO_SLOW = 4429
-    """The peer does not read: its outgoing queue is full, or a write did not end in time."""
+    """The peer does not read: its outgoing queue is full, or a write timed out."""
 
 
 class JugglerError(Exception):
-    """The base of every error that juggler raises on purpose."""
+    """Base class of all errors of juggler."""
 
 
 class InvalidMessage(JugglerError, ValueError):
-    """Text that is not a message. Its text says what was expected, and where (``$.payload.uri``)."""
+    """Malformed message. The text has the path of the value (``$.payload.uri``) and what was expected."""
 
     close_code = CloseCode.INVALID_MESSAGE
 
 
 class MessageNotAllowed(InvalidMessage):
-    """A message of a type that this peer, or this connection, may not send."""
+    """A message of a type that this peer or connection may not send."""
 
     close_code = CloseCode.MESSAGE_NOT_ALLOWED
 
 
 class InvalidValue(JugglerError, ValueError):
-    """A value that JSON cannot carry (NaN, bytes, a set), or a JSON text that is no value."""
+    """A value that JSON cannot carry (NaN, bytes, a set), or invalid JSON."""
 
 
 class HandshakeRefused(JugglerError):
-    """The HTTP request is not upgraded.
+    """The HTTP request is not upgraded to a websocket.
 
     Attributes:
         status: HTTP status with its phrase, for example ``"403 Forbidden"``.
-        reason: one readable line, sent as the body.
+        reason: one line, sent as the body.
         headers: additional response headers.
     """
 
@@ -113,7 +113,7 @@ class HandshakeRefused(JugglerError):
 
 
 class Refused(JugglerError):
-    """A request is not processed. Raised in a handler, it becomes the NACK.
+    """A request is not processed. Raised in a handler, it becomes a NACK.
 
     Attributes:
         code: code of the NACK, see `NackCode`.
@@ -129,20 +129,20 @@ class Refused(JugglerError):
 
 
 class BrokerError(Refused):
-    """The broker did not take a request."""
+    """The broker refused or failed a request."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:
         super().__init__(self.code if code is None else code, reason)
 
 
 class BrokerUnavailable(BrokerError):
-    """There is no connection to the broker now, or it was lost before the request was confirmed."""
+    """There is no connection to the broker, or it was lost before the request was confirmed."""
 
     code = NackCode.UNAVAILABLE
 
 
 class CapacityExceeded(BrokerError):
-    """The list of calls of this URI, or of results of this consumer, is full."""
+    """The queue of calls of this URI, or of results of this consumer, is full."""
 
     code = NackCode.UNAVAILABLE
 
@@ -151,14 +151,14 @@ class CapacityExceeded(BrokerError):
 
 
 class ConfigError(JugglerError):
-    """A setting that cannot be used. Its text names the setting, the value and what was expected."""
+    """An invalid setting. The text names the setting, the value and what was expected."""
 
 
 class ConnectionClosed(JugglerError):
-    """The websocket has ended.
+    """The websocket is closed.
 
     Attributes:
-        code: close code, see `CloseCode`; 1006 when the connection was lost.
+        code: close code, see `CloseCode`; 1006 if the connection was lost.
         reason: the close frame's reason, or what happened.
     """
 
@@ -172,10 +172,10 @@ class CallFailed(JugglerError):
     """The function answered with an error.
 
     Attributes:
-        message: what the callee said.
-        type: name of the error's type, empty where the callee did not say.
-        code: of the application's own, ``None`` where it gave none.
-        data: whatever the callee wanted to say more, a JSON value; ``None`` where it said no more.
+        message: message of the error.
+        type: name of the error's type; empty if the callee did not state it.
+        code: code of the application; ``None`` if there is none.
+        data: further details as a JSON value; ``None`` if there are none.
     """
 
     def __init__(self, message: str, type: str = "", code: int | str | None = None, data: Any = None) -> None:
@@ -190,8 +190,8 @@ class Nacked(JugglerError):
     """The server refused the request.
 
     Attributes:
-        code: the NACK's code, see `NackCode`.
-        message: the NACK's message.
+        code: code of the NACK, see `NackCode`.
+        message: message of the NACK.
     """
 
     def __init__(self, code: int, message: str) -> None:
@@ -201,8 +201,8 @@ class Nacked(JugglerError):
 
 
 class Expired(JugglerError, TimeoutError):
-    """No answer came within the timeout."""
+    """No answer arrived within the timeout."""
 
 
 class Cancelled(JugglerError):
-    """This client has cancelled its waiting for a result. The function may run all the same."""
+    """This client has cancelled the wait for a result. The function may run nevertheless."""

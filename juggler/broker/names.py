@@ -1,4 +1,4 @@
-"""Which URIs and channels can be used, whatever the broker. PURE."""
+"""Validation of URIs and channels, for all brokers. PURE."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterable
 from juggler.errors import BrokerError, NackCode
 
 MAX_LENGTH = 8192
-"""Characters of a URI or channel: each call writes its URI several times."""
+"""Maximum length of a URI or channel in characters: each call stores its URI several times."""
 
 
 def check_uri(uri: str) -> None:
     """Check the URI of a function.
 
-    A URI stands in braces in the names of its Redis keys, as their hash tag. A tag that is empty, or ends at once with
-    ``}``, is none: the keys would fall into different slots of a cluster.
+    A URI is the hash tag of its Redis keys, in braces. A tag that is empty or starts with ``}`` is ignored by Redis:
+    the keys would have different slots in a cluster.
 
     Raises:
         BrokerError: it is empty, starts with ``}``, is too long, or not valid Unicode; code 400.
     """
     if uri.isascii() and 0 < len(uri) <= MAX_LENGTH and uri[0] != "}":
-        return  # nearly all of them, without another function
+        return  # nearly all URIs
     if not uri or uri[0] == "}":
         raise BrokerError(f"invalid URI {uri!r}: must not be empty or start with '}}'", NackCode.BAD_REQUEST)
     _check_text("URI", uri)
 
 
 def check_uris(uris: Iterable[str]) -> tuple[str, ...]:
-    """Return the URIs that a callee is to serve, each once, in their order.
+    """Return the URIs of a callee, without duplicates.
 
     Raises:
-        ValueError: there is none, or one cannot be used.
+        ValueError: there is none, or one is invalid.
     """
     distinct = tuple(dict.fromkeys(uris))
     if not distinct:
@@ -44,7 +44,7 @@ def check_uris(uris: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_channel(channel: str) -> None:
-    """Check the name of a channel, or a pattern of such names.
+    """Check the name of a channel, or a pattern.
 
     Raises:
         BrokerError: it is empty, too long, or not valid Unicode; code 400.

@@ -54,7 +54,7 @@ def _why(text: bytes) -> str:
         where = f"before {shown}" if rest else "at the end of the line" if error.doc[error.pos :] else "at the end"
         return f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}, {where}"
     except RecursionError:
-        return "not usable as JSON: nested too deep"
+        return "not usable as JSON: nested too deeply"
     except ValueError as error:
         return str(error)
     return ""

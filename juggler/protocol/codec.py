@@ -1,7 +1,7 @@
-"""Text to message and back: everything that knows how juggler.0 looks as JSON lives here and only here.
+"""The JSON of juggler.0: decode and encode messages and payloads. All knowledge of their JSON lives here.
 
-PURE. ``args`` are never decoded on the way: the same JSON text comes out that went in, checked but not changed.
-Whatever text comes in, `InvalidMessage` is the only error that comes out.
+PURE. ``args`` are not decoded: they are validated and keep their text. Decoding raises `InvalidMessage` and no other
+error, whatever the text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from juggler.protocol.messages import (
 )
 
 MAX_TIMEOUT = 24 * 3600.0
-"""The longest timeout of a CALL, in seconds."""
+"""Maximum timeout of a CALL, in seconds."""
 
 _NS = 1_000_000_000
 _MAX_TIMEOUT_NS = int(MAX_TIMEOUT) * _NS
@@ -51,7 +51,7 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
 
 
-# How messages look. The one Raw field of each, if any, is what a lone surrogate may be in.
+# JSON of messages. Only the Raw field of each may contain a lone surrogate.
 
 _NULL = Raw(NULL)
 _Id = Annotated[str, Meta(min_length=1)]
@@ -180,7 +180,7 @@ _DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
 def _with_surrogates(type: type[T], decode: Callable[[str], T], text: str) -> T:
-    """Decode an object in whose Raw field, or in whose unknown fields, lone surrogates may be."""
+    """Decode an object that may contain lone surrogates in its Raw field or in unknown fields."""
     found = rawjson.members(text)
     known = {name: found[name] for name in type.__struct_encode_fields__ if name in found}
     raw = {name: known[name] for name in ("payload", "args") if name in known}
@@ -193,7 +193,7 @@ def _with_surrogates(type: type[T], decode: Callable[[str], T], text: str) -> T:
 
 def _invalid(error: Exception, where: str) -> InvalidMessage:
     if isinstance(error, RecursionError):
-        return InvalidMessage(f"{where}: nested too deep")
+        return InvalidMessage(f"{where}: nested too deeply")
     what = str(error).replace("`", "").replace(" | null", "")
     if not isinstance(error, msgspec.ValidationError):
         return InvalidMessage(f"{where}: invalid JSON: {what.removeprefix('JSON is malformed: ')}"[:_MAX_ERROR])
@@ -325,15 +325,15 @@ def _type_name(number: int) -> str:
 
 
 def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -> Request:
-    """Return the request that a client has sent.
+    """Decode a request.
 
     Args:
         text: a websocket text message.
-        allowed: the types that this client may send.
+        allowed: types that this client may send.
 
     Raises:
         MessageNotAllowed: a message of another type.
-        InvalidMessage: not a message.
+        InvalidMessage: malformed.
     """
     try:
         envelope = _read_envelope.decode(text)
@@ -348,14 +348,14 @@ def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -
 
 
 def decode_response(text: str) -> Response:
-    """Return the response that a server has sent.
+    """Decode a response.
 
     Args:
         text: a websocket text message.
 
     Raises:
         MessageNotAllowed: a request, which only clients send.
-        InvalidMessage: not a message.
+        InvalidMessage: malformed.
     """
     try:
         envelope = _read_envelope.decode(text)
@@ -412,7 +412,7 @@ def _target(m: Ack | Nack) -> bytes:
 
 
 def _encode_nack(m: Nack, uuid: str) -> bytes:
-    # The reason may quote anything; nobody is helped when it cannot be sent for that.
+    # The reason may quote anything: replace what UTF-8 cannot encode, so that the NACK is sent.
     reason = m.message.encode("utf-8", "replace").decode()
     return _NACK % (_quote(uuid), _quote(m.for_), m.for_type, _target(m), m.code, _quote(reason))
 
@@ -466,7 +466,7 @@ def encode(message: Message, uuid: str = "") -> bytes:
         raise InvalidValue(f"{type(message).__name__} cannot be written: {error}") from None
 
 
-# What brokers store.
+# Payloads of brokers.
 
 
 def _utf8(data: bytes) -> str:
@@ -530,32 +530,32 @@ def encode_event(msg_uuid: str, args: bytes) -> bytes:
 _check_json = msgspec.json.Decoder(Raw).decode
 
 
-# Bytes have no look in JSON that all agree on; numbers of any kind are written alike, wherever they stand.
+# JSON has no standard form for bytes; numbers are written alike at any depth.
 _BYTES = (bytes, bytearray, memoryview)
 _KEPT = (*_BYTES, Decimal)
 
 
 def _plain(value: object) -> Any:
-    """Return what stands for a value that ujson does not know; it may have parts that ujson asks about, too."""
+    """Convert a value that ujson does not know; its parts may need conversion in turn."""
     if not isinstance(value, _BYTES):
         try:
             return msgspec.to_builtins(value, builtin_types=_KEPT)
         except (TypeError, ValueError) as error:
             what = str(error)
             if type(value).__name__ not in what:
-                raise InvalidValue(f"{type(value).__name__} cannot travel as JSON: {what}"[:_MAX_ERROR]) from None
-    raise InvalidValue(f"{type(value).__name__} cannot travel as JSON: {_repr.repr(value)}"[:_MAX_ERROR])
+                raise InvalidValue(f"{type(value).__name__} cannot be sent as JSON: {what}"[:_MAX_ERROR]) from None
+    raise InvalidValue(f"{type(value).__name__} cannot be sent as JSON: {_repr.repr(value)}"[:_MAX_ERROR])
 
 
 def encode_args(value: Any) -> bytes:
     """Return a Python value as JSON text.
 
-    As ujson has it: keys that are no strings become strings, a ``Decimal`` the nearest float, and objects may say with
-    ``__json__`` or ``toDict`` how they look. As msgspec has it: dataclasses and structs become objects, sets arrays,
-    enums their values, dates, times and UUIDs strings.
+    From ujson: keys that are not strings become strings, a ``Decimal`` becomes the nearest float, and objects may define
+    their JSON with ``__json__`` or ``toDict``. From msgspec: dataclasses and structs become objects, sets arrays, enums
+    their values, dates, times and UUIDs strings.
 
     Raises:
-        InvalidValue: JSON has no such value (NaN, bytes, a set of objects), or it is circular or nested too deep.
+        InvalidValue: JSON cannot carry the value (NaN, bytes, a set of objects), or it is circular or nested too deeply.
     """
     try:
         text = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_plain)
@@ -563,17 +563,17 @@ def encode_args(value: Any) -> bytes:
     except InvalidValue:
         raise
     except RecursionError:
-        raise InvalidValue("nested too deep, or circular") from None
+        raise InvalidValue("nested too deeply, or circular") from None
     except OverflowError as error:
         circular = "recursion" in str(error)
-        raise InvalidValue("nested too deep, or circular" if circular else "NaN and Infinity are not JSON") from None
+        raise InvalidValue("nested too deeply, or circular" if circular else "NaN and Infinity are not JSON") from None
     except Exception as error:
-        raise InvalidValue(f"cannot travel as JSON: {error}"[:_MAX_ERROR]) from error
+        raise InvalidValue(f"cannot be sent as JSON: {error}"[:_MAX_ERROR]) from error
     return bytes(text, "utf-8")
 
 
 def _check(text: str) -> None:
-    # A __json__ method may write anything.
+    # A __json__ method may return anything.
     try:
         _check_json(text)
     except msgspec.DecodeError:
@@ -593,13 +593,12 @@ def check_args(text: bytes) -> None:
 
 
 def decode_args(text: bytes | str) -> Any:
-    """Return the value of a JSON text that has been checked: the ``args`` of a decoded message or payload.
+    """Return the value of validated JSON text: the ``args`` of a decoded message or payload.
 
-    As ujson has it: of keys that occur twice the last one counts, ``1e400`` is infinite, and some texts pass that are
-    not quite JSON.
+    As ujson decodes it: the last of several equal keys counts, ``1e400`` is infinite, and some invalid texts pass.
 
     Raises:
-        InvalidValue: it is not JSON, nested too deep, or has an integer of more digits than Python converts.
+        InvalidValue: it is not JSON, is nested too deeply, or has an integer of more digits than Python converts.
     """
     try:
         return ujson.loads(text if isinstance(text, str) else text.decode())

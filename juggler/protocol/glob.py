@@ -1,4 +1,4 @@
-"""Redis's glob patterns, byte for byte as its ``PSUBSCRIBE`` matches them. PURE."""
+"""Glob patterns, matched byte for byte as Redis's ``PSUBSCRIBE`` does. PURE."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Part: TypeAlias = Callable[[int], bool] | None
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether ``name`` matches ``pattern`` (``*``, ``?``, ``[a-z]``, ``[^x]``, ``\\`` takes the next literally).
+    """Return whether ``name`` matches ``pattern`` (``*``, ``?``, ``[a-z]``, ``[^x]``; ``\\`` escapes a character).
 
-    As in Redis they are compared as UTF-8: ``?`` stands for one byte, not one character. The time is at most in
-    proportion to the product of their lengths, as only the last ``*`` is ever tried again.
+    As in Redis, they are compared as UTF-8: ``?`` stands for one byte, not one character. The time is at most
+    proportional to the product of their lengths, since only the last ``*`` is retried.
     """
     parts, text = _compiled(pattern), name.encode()
     part = at = 0
@@ -55,7 +55,7 @@ def _compiled(pattern: str) -> tuple[Part, ...]:
 
 
 def _translate(glob: bytes, at: int) -> tuple[Part, int]:
-    """Return what starts at ``at``, and where the next thing starts."""
+    """Return the part that starts at ``at``, and where the next one starts."""
     char = glob[at : at + 1]
     if char == b"*":
         return None, at + 1
@@ -69,7 +69,7 @@ def _translate(glob: bytes, at: int) -> tuple[Part, int]:
 
 
 def _translate_set(glob: bytes, at: int) -> tuple[Part, int]:
-    """Translate ``[…]`` from behind its bracket. One that is never closed ends with the pattern, as in Redis."""
+    """Translate a set, from behind its opening bracket. An unclosed one ends with the pattern, as in Redis."""
     negated = glob[at : at + 1] == b"^"
     at += negated
     members: set[int] = set()

@@ -1,10 +1,11 @@
-"""The eight messages of juggler.0, and the payloads that brokers store, as plain values.
+"""The eight messages of juggler.0, and the payload of a call in Redis, as plain values.
 
-PURE: no I/O, no clock. How they look as text is `juggler.protocol.codec`'s business alone.
+PURE. Their JSON is defined in `juggler.protocol.codec` alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,7 +15,7 @@ NULL = b"null"
 
 
 class MessageType(IntEnum):
-    """Numbers of ``meta.type``. Those from `CUSTOM` up are local to a program and never travel."""
+    """Numbers of ``meta.type``. Those from `CUSTOM` up are local to a program and are never sent."""
 
     CALL = 1
     PUB = 2
@@ -28,12 +29,12 @@ class MessageType(IntEnum):
 
     @property
     def is_request(self) -> bool:
-        """Whether clients send it (the Go package's ``IsRead``)."""
+        """Whether clients send this type (the Go package's ``IsRead``)."""
         return 1 <= self <= 4
 
     @property
     def is_response(self) -> bool:
-        """Whether servers send it (the Go package's ``IsWrite``)."""
+        """Whether servers send this type (the Go package's ``IsWrite``)."""
         return 7 <= self <= 10
 
 
@@ -50,12 +51,12 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Call(Message, frozen=True, gc=False):
-    """Asks that the function at a URI is run.
+    """Calls the function at a URI.
 
     Attributes:
-        uri: the function's URI.
-        args: its arguments as JSON text, UTF-8.
-        timeout: how long the result is wanted, in seconds; 0 means the server's default.
+        uri: URI of the function.
+        args: arguments as JSON text, UTF-8.
+        timeout: seconds until the call expires; 0 means the server's default.
     """
 
     type: ClassVar[MessageType] = MessageType.CALL
@@ -75,7 +76,7 @@ class Pub(Message, frozen=True, gc=False):
 
 
 class Sub(Message, frozen=True, gc=False):
-    """Subscribes to a channel, or to all that match when ``pattern`` (a Redis glob) is true."""
+    """Subscribes to a channel, or to all channels that match if ``pattern`` is true (a Redis glob)."""
 
     type: ClassVar[MessageType] = MessageType.SUB
 
@@ -84,7 +85,7 @@ class Sub(Message, frozen=True, gc=False):
 
 
 class Unsb(Message, frozen=True, gc=False):
-    """Ends a subscription that was made with the same ``channel`` and ``pattern``."""
+    """Ends the subscription with the same ``channel`` and ``pattern``."""
 
     type: ClassVar[MessageType] = MessageType.UNSB
 
@@ -93,15 +94,15 @@ class Unsb(Message, frozen=True, gc=False):
 
 
 class Nack(Message, frozen=True, gc=False):
-    """Tells that a request was not processed.
+    """Refuses a request: it was not processed.
 
     Attributes:
         for_: UUID of the request.
         for_type: type of the request.
         code: see `juggler.errors.NackCode`.
-        message: the reason, for people.
-        uri: of a CALL, else empty.
-        channel: of a PUB, SUB or UNSB, else empty.
+        message: reason, for people.
+        uri: URI of a CALL, otherwise empty.
+        channel: channel of a PUB, SUB or UNSB, otherwise empty.
     """
 
     type: ClassVar[MessageType] = MessageType.NACK
@@ -115,7 +116,7 @@ class Nack(Message, frozen=True, gc=False):
 
 
 class Ack(Message, frozen=True, gc=False):
-    """Tells that a request was processed; of a CALL: that it is registered. Fields as in `Nack`."""
+    """Acknowledges a request: it was processed; a CALL was registered. Attributes as in `Nack`."""
 
     type: ClassVar[MessageType] = MessageType.ACK
 
@@ -129,7 +130,7 @@ class Res(Message, frozen=True, gc=False):
     """The result of the CALL ``for_``, as JSON text in ``args``.
 
     Attributes:
-        failed: whether it is an error; ``None`` where the callee did not say, and it has to be judged by its look.
+        failed: whether the result is an error; ``None`` if the callee did not state it: then its shape decides.
     """
 
     type: ClassVar[MessageType] = MessageType.RES
@@ -141,10 +142,10 @@ class Res(Message, frozen=True, gc=False):
 
 
 class Evnt(Message, frozen=True, gc=False):
-    """An event that the PUB ``for_`` caused.
+    """An event, published by the PUB ``for_``.
 
     Attributes:
-        pattern: the pattern that matched, empty for a subscription to the channel itself.
+        pattern: pattern that matched; empty for a subscription to the channel itself.
         args: JSON text.
     """
 
@@ -162,52 +163,53 @@ Response: TypeAlias = Nack | Ack | Res | Evnt
 REQUEST_TYPES: frozenset[MessageType] = frozenset(t for t in MessageType if t.is_request)
 
 
+_Reference: TypeAlias = tuple[str, int, str, str]
+"""What an ACK or NACK refers to: ``for_``, ``for_type``, ``uri``, ``channel``."""
+
+_REFERENCES: dict[type[Message], Callable[[Any], _Reference]] = {
+    Call: lambda m: (m.uuid, MessageType.CALL, m.uri, ""),
+    Pub: lambda m: (m.uuid, MessageType.PUB, "", m.channel),
+    Sub: lambda m: (m.uuid, MessageType.SUB, "", m.channel),
+    Unsb: lambda m: (m.uuid, MessageType.UNSB, "", m.channel),
+    Ack: lambda m: (m.for_, m.for_type, m.uri, m.channel),
+    Nack: lambda m: (m.for_, m.for_type, m.uri, m.channel),
+    Res: lambda m: (m.for_, MessageType.CALL, m.uri, ""),
+    Evnt: lambda m: (m.for_, MessageType.PUB, "", m.channel),
+}
+
+
 def ack(request: Request) -> Ack:
     """Return the ACK of a request."""
-    if isinstance(request, Call):
-        return Ack(for_=request.uuid, for_type=request.type, uri=request.uri)
-    return Ack(for_=request.uuid, for_type=request.type, channel=request.channel)
+    for_, for_type, uri, channel = _REFERENCES[type(request)](request)
+    return Ack(for_=for_, for_type=for_type, uri=uri, channel=channel)
 
 
 def nack(message: Message, code: int, reason: str) -> Nack:
-    """Return the NACK that refers to the request at the origin of ``message``.
+    """Return the NACK that refers to the request at the origin of a message.
 
     Args:
         message: any of the eight: the request itself, or a response that could not be sent.
         code: see `juggler.errors.NackCode`.
-        reason: the reason, for people.
+        reason: text for people.
 
     Raises:
-        TypeError: for a message that is none of the eight.
+        TypeError: the message is none of the eight.
     """
-    if isinstance(message, Call):
-        origin: dict[str, Any] = {"for_": message.uuid, "uri": message.uri}
-        for_type: int = message.type
-    elif isinstance(message, (Pub, Sub, Unsb)):
-        origin = {"for_": message.uuid, "channel": message.channel}
-        for_type = message.type
-    elif isinstance(message, (Ack, Nack)):
-        origin = {"for_": message.for_, "uri": message.uri, "channel": message.channel}
-        for_type = message.for_type
-    elif isinstance(message, Res):
-        origin = {"for_": message.for_, "uri": message.uri}
-        for_type = MessageType.CALL
-    elif isinstance(message, Evnt):
-        origin = {"for_": message.for_, "channel": message.channel}
-        for_type = MessageType.PUB
-    else:
+    reference = _REFERENCES.get(type(message))
+    if reference is None:
         raise TypeError(f"expected one of the eight messages, got {type(message).__name__}")
-    return Nack(for_type=for_type, code=code, message=reason, **origin)
+    for_, for_type, uri, channel = reference(message)
+    return Nack(for_=for_, for_type=for_type, uri=uri, channel=channel, code=code, message=reason)
 
 
 class CallPayload(Struct, frozen=True, gc=False):
     """A call as brokers store it, for callees.
 
     Attributes:
-        conn_uuid: the consumer of the result; a callee only echoes it.
-        msg_uuid: the call's identifier; a callee only echoes it.
-        uri: the function's URI.
-        args: its arguments as JSON text.
+        conn_uuid: consumer of the result; a callee only echoes it.
+        msg_uuid: identifier of the call; a callee only echoes it.
+        uri: URI of the function.
+        args: arguments as JSON text.
     """
 
     conn_uuid: str

@@ -1,7 +1,7 @@
-"""Reads JSON without converting anything: the strict, slow way for what msgspec does not take.
+"""Validate and split JSON without converting it: the strict, slow path for texts that msgspec refuses.
 
 PURE. msgspec is twenty times faster, but refuses the escape of a lone surrogate (``"\\ud800"``), which is legal JSON
-and which browsers send. Here it passes. The stdlib's scanner finds where a value ends; its text stays what it was.
+and which browsers send. The standard library's scanner finds where a value ends; its text is not changed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check(text: str) -> None:
 
     Raises:
         ValueError: it is not.
-        RecursionError: it is nested too deep to tell.
+        RecursionError: it is nested too deeply.
     """
     _, end = _after_value(text, _after_space(text, 0))
     if _after_space(text, end) != len(text):
@@ -59,11 +59,11 @@ def check(text: str) -> None:
 
 
 def members(text: str) -> dict[str, str]:
-    """Return the texts of an object's members by name; of members with the same name the last.
+    """Return the texts of an object's members by name; the last one of members with the same name.
 
     Raises:
         ValueError: the text is not a JSON object.
-        RecursionError: it is nested too deep to tell.
+        RecursionError: it is nested too deeply.
     """
     found: dict[str, str] = {}
     at = _after("{", text, 0)

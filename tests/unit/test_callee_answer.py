@@ -138,7 +138,7 @@ def test_what_is_masked_names_only_the_call():
 def test_data_that_cannot_be_sent_does_not_hide_the_error():
     error = told(CallError("no", code=1, data=b"x"))
     assert (error["message"], error["code"]) == ("no", 1)
-    assert "bytes cannot travel as JSON" in error["data"]
+    assert "bytes cannot be sent as JSON" in error["data"]
 
 
 def test_an_error_of_ones_own_need_not_say_all():

@@ -23,7 +23,7 @@ def test_json_is_unchanged(text):
         (b'"two\nlines"', "Invalid control character at, at the end of the line"),
         (b"[NaN]", "NaN and Infinity are not JSON"),
         (b'"\xff"', "not UTF-8"),
-        (100_000 * b"[", "nested too deep|Expecting value"),
+        (100_000 * b"[", "nested too deeply|Expecting value"),
     ],
 )
 def test_an_error_has_line_and_column(text, why):

@@ -352,8 +352,8 @@ INVALID_REQUESTS = [
     (envelope('{"uri":"u","timeout":%s}' % ("9" * 1_000_000)), "$.payload.timeout: integer value out of range"),
     (envelope('{"channel":"c","pattern":1}', type=3), "$.payload.pattern: expected bool, got int"),
     (envelope('{"uri":"u"}') + "x", "$: invalid JSON: trailing characters (byte 94)"),
-    (envelope('{"uri":"u","args":%s' % ("[" * 200_000)), "$: nested too deep"),
-    (envelope(r'{"uri":"\ud800","args":%s' % ("[" * 200_000)), "$: nested too deep"),
+    (envelope('{"uri":"u","args":%s' % ("[" * 200_000)), "$: nested too deeply"),
+    (envelope(r'{"uri":"\ud800","args":%s' % ("[" * 200_000)), "$: nested too deeply"),
     (envelope('{"uri":"\ud800"}'), "$: not UTF-8"),
 ]
 
@@ -563,18 +563,18 @@ def nested(depth: int) -> list[Any]:
 NO_VALUES = [
     (math.nan, "NaN and Infinity are not JSON"),
     ([{"a": -math.inf}], "NaN and Infinity are not JSON"),
-    (b"x", "bytes cannot travel as JSON: b'x'"),
-    ([{1j}], "set cannot travel as JSON: Encoding objects of type complex is unsupported"),
-    ({"a": 1j}, "complex cannot travel as JSON: 1j"),
-    ("x".join, "builtin_function_or_method cannot travel as JSON: <built-in"),
-    (bytearray(1_000_000), "bytearray cannot travel as JSON: bytearray(b'"),
-    ({b"\xff": 1}, "cannot travel as JSON: 'utf-8' codec can't decode byte 0xff"),
-    (circle(), "nested too deep, or circular"),
-    (nested(100_000), "nested too deep, or circular"),
-    (Writes("NaN"), "cannot travel as JSON: NaN is not JSON"),
-    (Writes("1,2"), "cannot travel as JSON: trailing characters (character 1)"),
-    (Writes('"\ud800"'), "cannot travel as JSON: "),
-    ([Fails()], "cannot travel as JSON: not today"),
+    (b"x", "bytes cannot be sent as JSON: b'x'"),
+    ([{1j}], "set cannot be sent as JSON: Encoding objects of type complex is unsupported"),
+    ({"a": 1j}, "complex cannot be sent as JSON: 1j"),
+    ("x".join, "builtin_function_or_method cannot be sent as JSON: <built-in"),
+    (bytearray(1_000_000), "bytearray cannot be sent as JSON: bytearray(b'"),
+    ({b"\xff": 1}, "cannot be sent as JSON: 'utf-8' codec can't decode byte 0xff"),
+    (circle(), "nested too deeply, or circular"),
+    (nested(100_000), "nested too deeply, or circular"),
+    (Writes("NaN"), "cannot be sent as JSON: NaN is not JSON"),
+    (Writes("1,2"), "cannot be sent as JSON: trailing characters (character 1)"),
+    (Writes('"\ud800"'), "cannot be sent as JSON: "),
+    ([Fails()], "cannot be sent as JSON: not today"),
 ]
 
 
