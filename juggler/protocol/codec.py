@@ -550,12 +550,12 @@ def _plain(value: object) -> Any:
 def encode_args(value: Any) -> bytes:
     """Return a Python value as JSON text.
 
-    From ujson: keys that are not strings become strings, a ``Decimal`` becomes the nearest float, and objects may define
-    their JSON with ``__json__`` or ``toDict``. From msgspec: dataclasses and structs become objects, sets arrays, enums
+    From ujson: keys that are not strings become strings, a ``Decimal`` the nearest float, and objects may define their
+    JSON with ``__json__`` or ``toDict``. From msgspec: dataclasses and structs become objects, sets arrays, enums
     their values, dates, times and UUIDs strings.
 
     Raises:
-        InvalidValue: JSON cannot carry the value (NaN, bytes, a set of objects), or it is circular or nested too deeply.
+        InvalidValue: JSON cannot carry the value (NaN, bytes, a set of objects), it is circular, or nested too deeply.
     """
     try:
         text = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_plain)
