@@ -6,7 +6,6 @@ further out, with another module in between.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,16 +18,15 @@ import pytest
 
 import juggler
 from juggler.broker.redis import RedisBroker
-from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, pop_all
 from tests.stack import Wire, running_server
 
 ROOT = Path(juggler.__file__).parent
 
-# Functions and modules passed: from the bytes of the CALL to the write to Redis, from Redis's reply to the ACK on the
-# socket, and from the popped result to the RES on the socket.
-MOST = {"CALL": (27, 14), "ACK": (15, 10), "RES": (31, 17)}
+# Functions and modules passed: by a CALL from its bytes to the output queue of the link, by its ACK from Redis's reply,
+# and by its RES from the popped result, both to the socket.
+MOST = {"CALL": (22, 15), "ACK": (13, 9), "RES": (20, 12)}
 
 
 class Step(NamedTuple):
@@ -98,10 +96,8 @@ def walk(redis_url: str) -> Callable[[], tuple[list[Step], list[Step]]]:
             with running_server(broker) as running, Wire(running.url) as wire:
                 consumer = callee.calls(["u"])
                 for is_last in (False, True):
-                    text = {"type": MessageType.CALL, "uuid": new_uuid()}, {"uri": "u", "args": [1], "timeout": 10**10}
-                    message = json.dumps(dict(zip(("meta", "payload"), text, strict=True)))
                     with traced() as down:
-                        wire.send_text(message)
+                        wire.send(MessageType.CALL, uri="u", args=[1], timeout=10**10)
                         assert wire.receive()["meta"]["type"] == MessageType.ACK
                     (call,) = pop_all(consumer, 1)
                     done = Outcome()
@@ -122,7 +118,7 @@ def walk(redis_url: str) -> Callable[[], tuple[list[Step], list[Step]]]:
 def test_a_call_enters_no_module_twice_and_passes_few_functions(walk: Callable[[], Any]) -> None:
     down, up = walk()
     walks = {
-        "CALL": between(down, "feed", "_flush"),
+        "CALL": between(down, "feed", "put"),
         "ACK": between(down, "_on_pushed", "_write"),
         "RES": between(up, "_on_results", "_write"),
     }
