@@ -15,8 +15,8 @@ import pytest
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from juggler.server.websocket.limits import WebSocketOptions
 from juggler.server.websocket.parser import Parser
+from juggler.server.websocket.websocket_options import WebSocketOptions
 from tests.rawframes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client, parse
 
 STREAMS = 100_000

@@ -10,8 +10,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from juggler.server.websocket.deflate import MessageDeflater, MessageInflater, SharedText, negotiate
-from juggler.server.websocket.limits import DeflateOptions, WebSocketOptions
 from juggler.server.websocket.parser import Parser
+from juggler.server.websocket.websocket_options import DeflateOptions, WebSocketOptions
 from tests.rawframes import CONTINUATION, PING, PONG, TEXT, client, parse
 
 WISHES = DeflateOptions()

@@ -11,8 +11,8 @@ import websockets.utils
 from websockets.frames import Frame, Opcode
 
 from juggler.server.websocket.frames import PING_FRAME, close_frame, text_frame
-from juggler.server.websocket.limits import DEFAULT, DeflateOptions, WebSocketOptions
 from juggler.server.websocket.parser import Parser
+from juggler.server.websocket.websocket_options import DEFAULT, DeflateOptions, WebSocketOptions
 from tests.rawframes import (
     BINARY,
     CLOSE,

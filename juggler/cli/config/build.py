@@ -17,7 +17,7 @@ from juggler.process.loading import load_object
 from juggler.server import Server
 from juggler.server.processing import Handler, chain, process_message
 from juggler.server.websocket import WebSocketOptions
-from juggler.server.websocket.limits import DeflateOptions
+from juggler.server.websocket.websocket_options import DeflateOptions
 from juggler.wsgi import Application
 
 _REMEDIES = "start Redis, set its URL with --redis or REDIS_URL, or run juggler demo"

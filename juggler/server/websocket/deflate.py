@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from juggler.errors import CloseCode
 from juggler.server.websocket.frames import FIN, RSV1, TEXT, Violation, frame, text_frame
-from juggler.server.websocket.limits import DeflateOptions
+from juggler.server.websocket.websocket_options import DeflateOptions
 
 _TAIL = b"\x00\x00\xff\xff"  # §7.2.1: the end of each message, which is not sent
 _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}

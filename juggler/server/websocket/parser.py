@@ -25,7 +25,7 @@ from juggler.server.websocket.frames import (
     frame,
     parse_close,
 )
-from juggler.server.websocket.limits import WebSocketOptions
+from juggler.server.websocket.websocket_options import WebSocketOptions
 
 try:
     from websockets.speedups import apply_mask

@@ -16,8 +16,8 @@ from juggler.errors import CloseCode, ConnectionClosed
 from juggler.process.output import Output, readable
 from juggler.server.websocket.deflate import Agreement, MessageDeflater, MessageInflater, SharedText
 from juggler.server.websocket.frames import PING_FRAME, close_frame, text_frame
-from juggler.server.websocket.limits import DEFAULT, WebSocketOptions
 from juggler.server.websocket.parser import Parser
+from juggler.server.websocket.websocket_options import DEFAULT, WebSocketOptions
 
 FRAMES_PER_TURN = 64
 _DISCARD_BYTES = 65536

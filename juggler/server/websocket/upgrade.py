@@ -23,9 +23,9 @@ from geventwebsocket.handler import WebSocketHandler as StockHandler
 from juggler.errors import CloseCode
 from juggler.server.websocket.deflate import negotiate
 from juggler.server.websocket.handshake import accept_token, websocket_key
-from juggler.server.websocket.limits import DEFAULT, WebSocketOptions
 from juggler.server.websocket.requests import BoundedRequestHandler
 from juggler.server.websocket.stream import WebSocket
+from juggler.server.websocket.websocket_options import DEFAULT, WebSocketOptions
 
 UPGRADE = "juggler.upgrade"
 
