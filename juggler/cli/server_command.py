@@ -85,15 +85,17 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
 
     from juggler.process.garbage import raise_gc_threshold
     from juggler.server import live_servers
+    from juggler.wsgi import Application
 
     raise_gc_threshold()
     try:
         http = _listen(application, parse_address(settings.listen.bind))
         connect()
         stop = _stop_at_signal()
-        paths = getattr(application, "paths", None)
         where = format_address(http.address)
-        click.echo(f"juggler server: ws://{where}{paths[0]}" if paths else f"juggler server: http://{where}")
+        # Another WSGI application does not report where it accepts websockets.
+        url = f"ws://{where}{application.paths[0]}" if isinstance(application, Application) else f"http://{where}"
+        click.echo(f"juggler server: {url}")
         stop.wait()
         http.close()
         gevent.joinall([gevent.spawn(server.shut_down, settings.listen.grace) for server in live_servers()])
