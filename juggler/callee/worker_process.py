@@ -21,7 +21,7 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
 from juggler.broker import redis  # noqa: E402
-from juggler.broker.redis import RedisBroker, wait_for  # noqa: E402
+from juggler.broker.redis import RedisBroker, connect_or_wait  # noqa: E402
 from juggler.callee.command_options import Options, chosen, shortened  # noqa: E402
 from juggler.callee.health import HealthServer, Status, check_file, touch  # noqa: E402
 from juggler.callee.metric_names import summary  # noqa: E402
@@ -117,8 +117,8 @@ class _Service:
 
     def wait_for_redis(self) -> None:
         """Wait for Redis if the user chose one; otherwise raise if it is unreachable."""
-        patient = bool(self.options.redis_url) and not self.options.fail_fast
-        wait_for(self._broker, self._complain, patient=patient, ways_out=ADVICE)
+        wait = bool(self.options.redis_url) and not self.options.fail_fast
+        connect_or_wait(self._broker, self._complain, wait=wait, remedies=ADVICE)
 
     @property
     def serving(self) -> Serving:

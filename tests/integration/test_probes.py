@@ -68,7 +68,7 @@ def test_a_server_is_ready_again_when_all_its_subscriptions_are_confirmed():
 def test_the_command_answers_probes_while_it_waits_for_redis():
     redis_url = f"redis://127.0.0.1:{free_port()}"
     with running("server", "--bind", "127.0.0.1:0", "--redis", redis_url) as server:
-        assert "next attempt in" in server.stderr.readline()
+        assert "retrying in" in server.stderr.readline()
         port = listening_port(server.pid)
         assert probe(f"ws://127.0.0.1:{port}/ws", "/healthz") == (200, "alive\n")
         assert probe(f"ws://127.0.0.1:{port}/ws", "/readyz")[0] == 503

@@ -68,7 +68,7 @@ def test_a_wrong_password_ends_the_commands(mortal):
     url = mortal.url.replace("//", "//:wrong@")
     done = run("server", "--redis", url)
     assert done.returncode == 2
-    assert re.fullmatch(r"juggler server: Redis at redis://:\*\*\*@\S+ refuses us: .*password.*\n", done.stderr)
+    assert re.fullmatch(r"juggler server: Redis at redis://:\*\*\*@\S+ refuses access: .*password.*\n", done.stderr)
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_a_right_that_is_missing_is_named(acl_server):
                 juggler.subscribe("olds")
         done = run("server", "--redis", with_user(client, acl_server, "juggler-server -pexpire"))
     assert done.returncode == 2
-    assert re.fullmatch(r"juggler server: Redis at \S+ refuses us: .*'pexpire' command\n", done.stderr)
+    assert re.fullmatch(r"juggler server: Redis at \S+ refuses access: .*'pexpire' command\n", done.stderr)
 
 
 # TLS
@@ -399,7 +399,7 @@ def test_commands_wait_for_a_redis_that_they_were_told_of(mortal):
         for process, name in ((server, "juggler server"), (callee, "juggler-callee")):
             for _ in range(2):
                 line = process.stderr.readline()
-                assert re.fullmatch(rf"{name}: no Redis at {mortal.url} \(.*\); next attempt in \d+\.\d s\n", line)
+                assert re.fullmatch(rf"{name}: no Redis at {mortal.url} \(.*\), retrying in \d+\.\d s\n", line)
         mortal.start()
         with Client(re.search(r"ws://\S+", server.stdout.readline()).group()) as client:
             assert callee.stdout.readline().startswith("serving ")

@@ -1,7 +1,6 @@
-"""The Redis broker: all three roles, over at most three connections for a server, two for a callee."""
+"""The Redis broker: all three roles, with at most three connections in a server and two in a callee."""
 
-from juggler.broker.redis.broker import RedisBroker
-from juggler.broker.redis.patience import DEFAULT_URL, wait_for
+from juggler.broker.redis.broker import DEFAULT_URL, RedisBroker, connect_or_wait
 from juggler.broker.redis.url import masked
 
-__all__ = ["DEFAULT_URL", "RedisBroker", "masked", "wait_for"]
+__all__ = ["DEFAULT_URL", "RedisBroker", "connect_or_wait", "masked"]

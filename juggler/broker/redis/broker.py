@@ -1,10 +1,11 @@
-"""`RedisBroker`: puts the roles and their links together."""
+"""`RedisBroker`: all three roles on one Redis."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import gevent
 import redis
 
 from juggler.broker import (
@@ -36,23 +37,32 @@ from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
+from juggler.process.backoff import pauses
+
+DEFAULT_URL = "redis://127.0.0.1:6379"
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+"""Seconds between attempts of `connect_or_wait`: exponential backoff, with jitter."""
 
 
 class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
-    """A broker on one Redis server. Greenlets may share it; use one a process.
+    """All three roles on one Redis. Greenlets may share it; use one in each process.
 
-    It connects when it is first used, or with `connect`, and survives that Redis goes away: meanwhile requests fail
-    with `BrokerUnavailable`, and subscriptions are made again with the new connection. A silent peer is noticed within
-    5 seconds. It needs gevent's monkey-patching.
+    It connects when it is first used, or with `connect`. While Redis is unreachable, requests fail with
+    `BrokerUnavailable`. Once the connection is re-established, subscriptions are recreated. A dead peer is detected
+    within 5 seconds. The process must be monkey-patched by gevent.
 
     Attributes:
         shown_url: the URL without its secrets.
         topology: the links for commands.
+        caller: the caller's role.
+        callee: the callee's role.
+        pubsub: the pub-sub role.
     """
 
     def __init__(
         self,
-        url: str = "redis://127.0.0.1:6379",
+        url: str = DEFAULT_URL,
         *,
         call_capacity: int = 0,
         result_capacity: int = 0,
@@ -61,22 +71,22 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         sharded_pubsub: bool = False,
         legacy: bool = False,
     ) -> None:
-        """Make a broker that is not connected yet.
+        """Create an unconnected broker.
 
         Args:
-            url: where Redis is, see `juggler.broker.redis.url`.
-            call_capacity: the most calls that may wait for one URI; 0 means no limit but their timeouts.
-            result_capacity: the most results that may wait for one consumer; 0 means no limit but their timeouts.
-            blocking_timeout: seconds for which Redis holds a pop when there is nothing to pop, at least 0.01.
-            key_prefix: what the names of all keys and channels begin with. Servers and callees have to agree on it, and
-                only without it they work with those of the Go package.
-            sharded_pubsub: on a cluster of Redis 7 or later, publish to the nodes of a channel's slot only, as with the
-                URL's option ``sharded``. Servers have to agree on it, and patterns are refused.
-            legacy: use only what Redis 6.2 understands; newer servers are recognised without it.
+            url: where Redis is; see `juggler.broker.redis.url`.
+            call_capacity: maximum calls queued per URI; 0 means unlimited. Default: 0.
+            result_capacity: maximum results queued per consumer; 0 means unlimited. Default: 0.
+            blocking_timeout: seconds for which Redis blocks a pop while the lists are empty, at least 0.01. Default: 1.
+            key_prefix: prefix of the names of all keys and channels. Servers and callees must use the same prefix, and
+                those of the Go package work only without one. Default: none.
+            sharded_pubsub: publish only to the nodes of a channel's slot, on a cluster of Redis 7 or later; the same as
+                the URL option ``sharded``. Servers must agree on it, and patterns are refused. Default: false.
+            legacy: use only commands of Redis 6.2. Older servers are recognised without it. Default: false.
 
         Raises:
-            ConfigError: the URL cannot be used.
-            ValueError: a capacity is negative, the blocking timeout too short, or braces are in the prefix.
+            ConfigError: the URL is invalid.
+            ValueError: a capacity is negative, the blocking timeout is too short, or the prefix contains braces.
         """
         if call_capacity < 0 or result_capacity < 0:
             raise ValueError(f"expected capacities of at least 0, got {call_capacity} and {result_capacity}")
@@ -92,10 +102,6 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.caller = RedisCaller(names, Store(topology, call_capacity), self._watchdog, topology)
         self.callee = RedisCallee(names, Store(topology, result_capacity), self._watchdog, topology)
         self.pubsub = RedisPubSub(names, topology, self._watchdog)
-        # Each call, result and publication would pass a method that only delegates.
-        self.call = self.caller.call  # type: ignore[method-assign]
-        self.result = self.callee.result  # type: ignore[method-assign]
-        self.publish = self.pubsub.publish  # type: ignore[method-assign]
         self._announcements = Announcements(names, topology)
 
     def _make_topology(
@@ -112,16 +118,16 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return ClusterTopology(nodes, sharded=sharded)
 
     def connect(self) -> None:
-        """See that Redis answers, and that it lets us in, with one attempt.
+        """Connect and authenticate, with one attempt.
 
         Raises:
-            BrokerUnavailable: it does not answer.
-            ConfigError: it refuses the user name or password, or misses a right.
+            BrokerUnavailable: Redis is unreachable.
+            ConfigError: Redis refuses the credentials, or the user lacks a permission.
         """
         try:
             self.topology.connect()
         except REFUSALS as error:
-            raise ConfigError(f"Redis at {self.shown_url} refuses us: {error}") from error
+            raise ConfigError(f"Redis at {self.shown_url} refuses access: {error}") from error
         except (redis.RedisError, OSError) as error:
             raise BrokerUnavailable(str(error)) from error
         except BrokerUnavailable:
@@ -212,9 +218,32 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.pubsub.unsubscribe_all(subscriber)
 
     def close(self) -> None:
-        # First the commands: it fails those who wait for a reply.
+        # The links for commands first, so that what is in flight fails.
         self.topology.close()
         self.caller.close()
         self.callee.close()
         self.pubsub.close()
         self._watchdog.close()
+
+
+def connect_or_wait(broker: RedisBroker, report: Callable[[str], object], *, wait: bool, remedies: str) -> None:
+    """Connect a broker when a command starts.
+
+    Args:
+        broker: the broker.
+        report: called with a line before each further attempt.
+        wait: wait until Redis is reachable, with exponential backoff and jitter, instead of raising.
+        remedies: what the user can do, for the error.
+
+    Raises:
+        ConfigError: Redis is unreachable and ``wait`` is false, or it refuses access.
+    """
+    for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE):
+        try:
+            broker.connect()
+            return
+        except BrokerUnavailable as error:
+            if not wait:
+                raise ConfigError(f"no Redis at {broker.shown_url}: {remedies} ({error})") from error
+            report(f"no Redis at {broker.shown_url} ({error}), retrying in {pause:.1f} s")
+        gevent.sleep(pause)

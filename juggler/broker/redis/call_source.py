@@ -69,7 +69,7 @@ class BlockingSource(CallSource):
 
 
 class PollingSource(BlockingSource):
-    """Polls while calls arrive: for so many lists that naming all of them for each call costs more than the call.
+    """Polls while calls arrive. Once there are many lists, naming all of them for each call costs more than the call.
 
     A blocking pop returns the calls of one list only. If it has not blocked, the next pops poll all lists without
     blocking: they pop a few calls from each of many parts of the lists, and more from the busy ones. Once nothing is

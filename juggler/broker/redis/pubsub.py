@@ -7,8 +7,8 @@ import gevent
 from juggler.broker import Done, Event, PubSubBroker, Subscriber
 from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.names import check_channel
+from juggler.broker.redis.event_receiver import TopicKey, Topics
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.receiver import TopicKey, Topics
 from juggler.broker.redis.replies import Reply, as_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog

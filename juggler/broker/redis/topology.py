@@ -12,11 +12,11 @@ from juggler.broker.redis import many_uris
 from juggler.broker.redis.call_source import BlockingSource, CallSource, PollingSource
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.connector import Connector
+from juggler.broker.redis.event_receiver import EventReceiver, OnEvent, PubSubLink, Topics
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Link
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.popper import Popper
-from juggler.broker.redis.receiver import OnEvent, PubSubLink, Receiver, Topics
 from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import OnResults, ResultsReader, SingleListReader
 from juggler.broker.redis.watchdog import Watchdog
@@ -57,7 +57,7 @@ class Topology(ABC):
         """Start reading the results of this process."""
 
     @abstractmethod
-    def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
+    def make_receiver(self, topics: Topics, on_event: OnEvent) -> EventReceiver:
         """Return a receiver of the events of ``topics``."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ class SingleServer(Topology):
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return SingleListReader(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)
 
-    def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
+    def make_receiver(self, topics: Topics, on_event: OnEvent) -> EventReceiver:
         return PubSubLink("pubsub", self._connector, self._watchdog, topics, on_event)
 
     def connect(self) -> None:

@@ -1,4 +1,4 @@
-"""What a Redis URL says, and how to show it to people. One URL says it all; what it does not know is refused.
+"""Parse Redis URLs, and mask their secrets. Unknown options are refused.
 
 ::
 
@@ -8,7 +8,7 @@
     redis+sentinel://[[user]:password@]host[:port],…/service[/db]  rediss+sentinel: with TLS
     redis+cluster://[[user]:password@]host[:port],…                rediss+cluster: with TLS
 
-Options are named as in redis-py. A cluster has one more: ``sharded=1``, see `RedisBroker`.
+Options have the names of redis-py. A cluster has one more: ``sharded=1``, see `RedisBroker`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Host: TypeAlias = tuple[str, int]
 
 
 class RedisUrl(NamedTuple):
-    """A URL that was understood.
+    """A parsed URL.
 
     Attributes:
         kind: ``redis``, ``unix``, ``sentinel`` or ``cluster``.
         tls: whether connections are encrypted.
-        hosts: names or addresses with ports: of Redis, of the sentinels, or of some of the cluster's nodes.
-        path: of the UNIX socket.
-        service: the name of the master that the sentinels watch.
+        hosts: names or addresses with ports of Redis, of the sentinels, or of some nodes of the cluster.
+        path: path of the UNIX socket.
+        service: name of the master that the sentinels monitor.
         options: keyword arguments of redis-py's connections.
         sentinel_options: user name and password for the sentinels.
         shown: the URL without its secrets.
-        sharded: whether pub-sub is to go by the slots of the cluster.
+        sharded: whether the cluster's pub-sub is sharded.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class _Scheme(NamedTuple):
     kind: str
     tls: bool
     options: tuple[str, ...]
-    """What may follow the question mark."""
+    """Names after the question mark."""
 
 
 def _number(text: str) -> int:
@@ -126,7 +126,7 @@ _SECRETS = ("password", "sentinel_password", "ssl_password")
 _SHOWABLE = {name for scheme in _SCHEMES.values() for name in scheme.options} - set(_SECRETS)
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([\w.-]+))(?::([0-9]+))?")
-# What may be shown of a URL; all else could be a part of a password.
+# Parts of a URL that may be shown. Anything else could be a part of a password.
 _HOSTS = rf"{_HOST.pattern}(?:,{_HOST.pattern})*"
 _SHOWABLE_PLACES = {
     "unix": re.compile("/.*", re.DOTALL),
@@ -139,10 +139,10 @@ _OPTION_NAME = re.compile(r"[a-z_]{1,40}")
 
 
 def parse(url: str) -> RedisUrl:
-    """Return what a URL says.
+    """Parse a URL.
 
     Raises:
-        ConfigError: it cannot be used; the text names the part and what was expected, and shows no password.
+        ConfigError: the URL is invalid. The error names the part and what was expected, and contains no password.
     """
     shown = masked(url)
     try:
@@ -152,7 +152,7 @@ def parse(url: str) -> RedisUrl:
 
 
 def masked(url: str) -> str:
-    """Return the URL without passwords. What is not clearly a place or a harmless option is hidden with them."""
+    """Return the URL without passwords. Anything that is not clearly a host, path or harmless option is masked, too."""
     name, colon, rest = url.partition("://")
     if not colon or not re.fullmatch("[a-z+]+", name):
         return "***"
@@ -177,8 +177,8 @@ def _masked_query(query: str) -> str:
 
 
 def _split_credentials(scheme: str, head: str) -> tuple[str | None, str]:
-    """Return what stands before the place, ``None`` where nothing does, and the place."""
-    # A path may have an @ of its own.
+    """Return the credentials, ``None`` if there are none, and the rest."""
+    # A path may contain an @.
     if scheme == "unix" and head.startswith("/"):
         return None, head
     credentials, at, place = head.rpartition("@")
@@ -192,7 +192,7 @@ def _parse(url: str, shown: str) -> RedisUrl:
         raise ValueError(f"expected a scheme of {', '.join(_SCHEMES)}, as in redis://127.0.0.1:6379")
     head, _, query = rest.partition("?")
     credentials, place = _split_credentials(name, head)
-    # The place first: when it is wrong, what follows the question mark may be the rest of a password.
+    # Hosts first: if they are invalid, what follows the question mark may be the rest of a password.
     hosts, path, service, db = _place(scheme.kind, place)
     options = _options(scheme, name, query)
     user, password = _credentials(credentials)
@@ -238,7 +238,7 @@ def _credentials(text: str | None) -> tuple[str | None, str | None]:
 
 
 def _place(kind: str, place: str) -> tuple[tuple[Host, ...], str, str, int | None]:
-    """Return hosts, path, service and database."""
+    """Return the hosts, path, service and database."""
     if kind == "unix":
         if not place.startswith("/"):
             raise ValueError("expected an absolute path, as in unix:///run/redis.sock")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from msgspec.structs import asdict
 
-from juggler.broker.redis import DEFAULT_URL, RedisBroker, wait_for
+from juggler.broker.redis import DEFAULT_URL, RedisBroker, connect_or_wait
 from juggler.cli.config.load import given
 from juggler.cli.config.schema import Settings
 from juggler.errors import ConfigError
@@ -112,6 +112,6 @@ def connect(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> Non
     def report(line: str) -> None:
         click.echo(f"juggler server: {line}", err=True)
 
-    wait_for(caller, report, patient=waits_for_redis(settings), ways_out=_REMEDIES)
+    connect_or_wait(caller, report, wait=waits_for_redis(settings), remedies=_REMEDIES)
     if pubsub is not caller:
-        wait_for(pubsub, report, patient=not settings.redis.fail_fast, ways_out=_REMEDIES)
+        connect_or_wait(pubsub, report, wait=not settings.redis.fail_fast, remedies=_REMEDIES)

@@ -1,4 +1,4 @@
-"""Pub-sub by slots: only the nodes of a channel's slot hear of its events, so that the nodes share the work."""
+"""Pub-sub on a Redis Cluster: broadcast to all nodes, or sharded by the slots of channels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.redis.cluster.nodes import ClusterNodes, NodeLink
 from juggler.broker.redis.cluster.slot_map import Address, key_slot, redirection
 from juggler.broker.redis.commands import pack
+from juggler.broker.redis.event_receiver import OnEvent, PubSubLink, TopicKey, Topics
 from juggler.broker.redis.persistent_connection import PersistentConnection
-from juggler.broker.redis.receiver import OnEvent, PubSubLink, TopicKey, Topics
 from juggler.broker.redis.replies import OnReply, Reply
 from juggler.errors import BrokerError, BrokerUnavailable, NackCode
 
@@ -21,9 +21,12 @@ log = logging.getLogger("juggler.redis")
 
 
 class BroadcastPubSub:
-    """Chooses nodes for pub-sub: at random, and another one when a node is lost.
+    """Publishes on one node and subscribes on another, both random. A node that is lost is replaced.
 
-    All publications of a process leave on one link, so that they arrive in their order whatever their channels.
+    All publications of a process are sent on one link, so that they arrive in order whatever their channels.
+
+    Attributes:
+        subscribed_node: the node of the subscriptions; ``None`` before the first connection.
     """
 
     def __init__(self, nodes: ClusterNodes) -> None:
@@ -42,7 +45,7 @@ class BroadcastPubSub:
         self._publisher.send(pack(b"PUBLISH", channel, payload), (on_reply,))
 
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> PubSubLink:
-        """Return a link that connects to another node each time."""
+        """Return a receiver that connects to a different node each time."""
         self._receiver = PubSubLink("pubsub", self._connect, self._nodes.watchdog, topics, on_event)
         return self._receiver
 
@@ -55,16 +58,16 @@ class BroadcastPubSub:
         return self._nodes.connector_to(self.subscribed_node)()
 
     def _on_change(self) -> None:
-        """Leave a node that was removed from the cluster: it hears of nothing any more."""
+        """Leave a node that was removed from the cluster: it no longer receives events."""
         if self._receiver is not None and self.subscribed_node not in self._nodes.slots.nodes:
-            self._receiver.connection.drop("the node is not part of the cluster any more")
+            self._receiver.connection.drop("the node has left the cluster")
 
 
 class ShardedPubSub:
-    """Publishes to the master of a channel's slot, and has a link for subscriptions to each master that needs one.
+    """Publishes to the master of a channel's slot, and subscribes there: only its nodes receive the events.
 
-    A subscription moves with its slot: the node that gives the slot away says so. What is published until the
-    subscription is made on the other node is lost, as when a connection is.
+    A subscription moves with its slot, as soon as the former node reports the move. Events published before it is
+    recreated on the new node are lost, as when a connection is lost.
     """
 
     def __init__(self, nodes: ClusterNodes) -> None:
@@ -86,7 +89,7 @@ class ShardedPubSub:
         self._on_event = on_event
         return self
 
-    # What a receiver does
+    # As a receiver
 
     @property
     def gaps(self) -> int:
@@ -94,14 +97,14 @@ class ShardedPubSub:
 
     def subscribe(self, key: TopicKey) -> None:
         if key[0]:
-            raise BrokerError("patterns cannot be subscribed to with sharded pub-sub", NackCode.BAD_REQUEST)
+            raise BrokerError("sharded pub-sub does not support patterns", NackCode.BAD_REQUEST)
         link = self._link_to(self._nodes.slots.master_of(key_slot(key[1])))
         link.subscribe(key)
         self._link_of[key] = link
 
     def expect(self, key: TopicKey) -> None:
         link = self._link_of.get(key)
-        # Without one it is about to be subscribed to on another node.
+        # Without a link, it will be subscribed to on another node soon.
         if link is not None:
             link.connection.ensure()
 
@@ -119,19 +122,19 @@ class ShardedPubSub:
         self._links.clear()
         self._link_of.clear()
 
-    # What its links tell
+    # For its links
 
     def topics_of(self, link: _ShardLink) -> list[TopicKey]:
-        """Return the topics that a link is for."""
+        """Return the topics of a link."""
         return [key for key in self._topics if self._link_of.get(key) is link]
 
     def on_event(self, link: _ShardLink, channel: bytes, payload: bytes) -> None:
-        """An event has come; a node that a topic has left may still send some, too."""
+        """Pass on an event, unless it comes from a node that its topic has left."""
         if self._link_of.get((False, channel)) is link:
             self._on_event(False, channel, channel, payload)
 
     def leave(self, key: TopicKey) -> None:
-        """The topic's node does not have it any more: subscribe to it wherever the next slot map says."""
+        """Move a topic that its node no longer has, once the slot map is refreshed."""
         if key in self._topics:
             self._gaps += self._topics.unconfirm([key])
         self._link_of.pop(key, None)
@@ -152,7 +155,7 @@ class ShardedPubSub:
         try:
             link.subscribe(key)
         except BrokerUnavailable:
-            # It is subscribed to as soon as the link is up.
+            # The link subscribes to it as soon as it is up.
             return
 
     def _link_to(self, address: Address) -> _ShardLink:
@@ -174,7 +177,7 @@ class _ShardLink(PubSubLink):
 
     @staticmethod
     def _ignore(pattern: bool, name: bytes, channel: bytes, payload: bytes) -> None:
-        """There are no events but those of shards."""
+        """Ignore other events: none is subscribed to."""
 
     def _own_topics(self) -> list[TopicKey]:
         return self._pubsub.topics_of(self)
@@ -189,7 +192,7 @@ class _ShardLink(PubSubLink):
 
     def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
         for name in names:
-            self._ask(pack(b"SSUBSCRIBE", name), [(pattern, name)])
+            self._send(pack(b"SSUBSCRIBE", name), [(pattern, name)])
 
     def on_reply(self, reply: Reply) -> None:
         if isinstance(reply, hiredis.ReplyError):
@@ -204,7 +207,7 @@ class _ShardLink(PubSubLink):
             self._on_unsubscribed((False, reply[1]))
 
     def _on_unsubscribed(self, key: TopicKey) -> None:
-        """We have left a topic, or the node has given its slot away."""
+        """Move a topic if the node no longer has its slot. Otherwise this process has unsubscribed."""
         topic = self._topics.get(key)
         if topic is not None and topic.confirmed and key in self._own_topics():
             self._pubsub.leave(key)

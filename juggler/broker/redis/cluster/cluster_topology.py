@@ -9,9 +9,9 @@ from juggler.broker.redis.cluster.cluster_pubsub import BroadcastPubSub, Sharded
 from juggler.broker.redis.cluster.nodes import ClusterNodes
 from juggler.broker.redis.cluster.slot_results import ListPerMaster
 from juggler.broker.redis.cluster.slots_source import SlotsSource
+from juggler.broker.redis.event_receiver import EventReceiver, OnEvent, Topics
 from juggler.broker.redis.link import Link
 from juggler.broker.redis.persistent_connection import PersistentConnection
-from juggler.broker.redis.receiver import OnEvent, Receiver, Topics
 from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import OnResults, ResultsReader
 from juggler.broker.redis.topology import Topology
@@ -47,7 +47,7 @@ class ClusterTopology(Topology):
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return ListPerMaster(self.nodes, on_results)
 
-    def make_receiver(self, topics: Topics, on_event: OnEvent) -> Receiver:
+    def make_receiver(self, topics: Topics, on_event: OnEvent) -> EventReceiver:
         return self.pubsub.make_receiver(topics, on_event)
 
     def connect(self) -> None:

@@ -1,4 +1,4 @@
-"""Which master of a Redis Cluster has which slot: asked of the nodes, again whenever an answer was found wrong."""
+"""Which master of a Redis Cluster has which slot. The map is refreshed whenever it turns out to be wrong."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import Closed
 from juggler.broker.redis.replies import REFUSALS, Reply
 from juggler.errors import BrokerUnavailable
+from juggler.process.logline import Line
 
 __all__ = ["Address", "Redirection", "SlotMap", "key_slot", "redirection"]
 
 log = logging.getLogger("juggler.redis")
 
 Address: TypeAlias = tuple[str, int]
-"""Host and port of a node, as the cluster itself names it."""
+"""Host and port of a node, as in the replies of the cluster."""
 
 REFRESH_INTERVAL = 0.1
-"""The least number of seconds between two refreshes."""
+"""Minimum number of seconds between two refreshes."""
 
 ASK_TIMEOUT = 1.0
-"""Seconds that one node has to answer in before the next one is asked."""
+"""Seconds for each node to reply before the next one is asked."""
 
 
 class Redirection(NamedTuple):
-    """Where a node says that a command has to go; it has not executed it.
+    """The node to send a command to, from the error of a node that has not executed it.
 
     Attributes:
-        slot: the slot of the command's keys.
-        address: the node to ask.
-        asking: it is for this command only, which ``ASKING`` must precede: the slot is on its way.
+        slot: slot of the command's keys.
+        address: the node.
+        asking: whether the slot is being migrated. Then the redirection is for this command only, after ``ASKING``.
     """
 
     slot: int
@@ -48,7 +49,7 @@ class Redirection(NamedTuple):
 
 
 def redirection(reply: Reply, asked: Address) -> Redirection | None:
-    """Return what an error reply of the node ``asked`` says about the right node, ``None`` if nothing."""
+    """Return the redirection in an error reply of the node ``asked``, or ``None``."""
     kind, _, rest = str(reply).partition(" ")
     if kind not in ("MOVED", "ASK"):
         return None
@@ -58,7 +59,7 @@ def redirection(reply: Reply, asked: Address) -> Redirection | None:
 
 
 class _Range(NamedTuple):
-    """Slots from ``start`` to ``end``, both included, and who has them."""
+    """Slots from ``start`` to ``end``, both included, and their nodes."""
 
     start: int
     end: int
@@ -72,23 +73,23 @@ def _parse(reply: Reply, asked_host: str) -> list[_Range]:
 
 
 class SlotMap:
-    """The map, and a greenlet that renews it when asked to. Greenlets may share it.
+    """The map, and a greenlet that refreshes it on demand. Greenlets may share it.
 
-    Until it is known, everything is looked for on the first seed, which redirects.
+    Until the map is loaded, all slots lead to the first seed, which redirects.
 
     Attributes:
         seeds: some nodes of the cluster.
         masters: the nodes that have slots.
-        nodes: these and their replicas.
-        on_change: called, in the greenlet, after each refresh.
+        nodes: the masters and their replicas.
+        on_change: called after each refresh, in its greenlet.
     """
 
     def __init__(self, seeds: Sequence[Address], connector_to: Callable[[Address], Connector]) -> None:
-        """Make an empty map.
+        """Create an empty map.
 
         Args:
             seeds: some nodes of the cluster.
-            connector_to: makes connectors to nodes.
+            connector_to: returns the connector of a node.
         """
         self.masters: tuple[Address, ...] = ()
         self.nodes: frozenset[Address] = frozenset()
@@ -102,32 +103,32 @@ class SlotMap:
         self._closed = False
 
     def master_of(self, slot: int) -> Address:
-        """Return the node to ask for keys of a slot."""
+        """Return the master of a slot."""
         return self._slots[slot]
 
     def learn(self, redirection: Redirection) -> None:
-        """Take in that a slot has moved, and ask for what else has."""
+        """Update a slot that has moved, and refresh the map."""
         self._slots[redirection.slot] = redirection.address
         self.refresh()
 
     def refresh(self) -> None:
-        """Renew the map soon, once for all who ask meanwhile."""
+        """Refresh the map soon; requests made in the meantime are joined."""
         self._wanted = True
         if self._greenlet is None and not self._closed:
             self._greenlet = gevent.spawn(self._refresh)
             self._greenlet.name = "juggler-redis-slots"
 
     def load(self) -> None:
-        """Renew the map now.
+        """Load the map now.
 
         Raises:
-            BrokerUnavailable: no node answered with one.
+            BrokerUnavailable: no node has returned one.
             redis.RedisError: one of `REFUSALS`.
         """
         self._refreshed = time.monotonic()
         ranges = self._ask_any()
         if not ranges:
-            raise BrokerUnavailable("the redis cluster has no slots assigned")
+            raise BrokerUnavailable("the Redis Cluster has no slots assigned")
         self.masters = tuple(sorted({each.master for each in ranges}))
         self.nodes = frozenset(self.masters).union(*(each.replicas for each in ranges))
         for start, end, master, _ in ranges:
@@ -136,7 +137,7 @@ class SlotMap:
             on_change()
 
     def close(self) -> None:
-        """Renew it no more. Idempotent."""
+        """Stop refreshing. Idempotent."""
         self._closed = True
         self.on_change.clear()
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
@@ -158,7 +159,7 @@ class SlotMap:
         except (BrokerUnavailable, redis.RedisError) as error:
             if self._closed:
                 return
-            log.warning("the slots of the redis cluster are not known: %s", error)
+            log.warning(Line("redis: refreshing the slot map failed", error=error))
 
     def _ask_any(self) -> list[_Range]:
         failure: Exception | None = None
@@ -171,17 +172,17 @@ class SlotMap:
                 failure = error
             if self._closed:
                 break
-        raise BrokerUnavailable(f"no node of the redis cluster answers: {failure}")
+        raise BrokerUnavailable(f"no node of the Redis Cluster is reachable: {failure}")
 
     def _candidates(self) -> Iterator[Address]:
-        """Each known node once, the seeds last: of them we do not know that they are still part of it."""
+        """Yield each known node once. The seeds come last, since they may have left the cluster."""
         known = list(self.nodes)
         random.shuffle(known)
         yield from dict.fromkeys((*known, *self.seeds))
 
     def _ask(self, address: Address) -> list[_Range]:
         # An OSError, so that redis-py closes a socket that is being connected.
-        with gevent.Timeout(ASK_TIMEOUT, TimeoutError(f"{address[0]}:{address[1]} does not answer")):
+        with gevent.Timeout(ASK_TIMEOUT, TimeoutError(f"{address[0]}:{address[1]} does not reply")):
             connection, _ = self._connector_to(address)()
             try:
                 connection.send_command("CLUSTER", "SLOTS")

@@ -1,4 +1,4 @@
-"""At the start of a command: wait for Redis, or give up at once."""
+"""At the start of a command: wait for Redis, or fail at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import gevent
 import pytest
 
-from juggler.broker.redis import RedisBroker, wait_for
+from juggler.broker.redis import RedisBroker, connect_or_wait
 from juggler.errors import ConfigError
 from juggler.process.backoff import pauses
 from juggler.process.embedded import free_port
@@ -20,25 +20,25 @@ def test_pauses_grow_and_are_jittered():
     assert len({next(pauses(1.0, 8.0)) for _ in range(10)}) > 1
 
 
-def test_the_impatient_give_up_after_one_attempt():
+def test_without_waiting_there_is_one_attempt():
     broker = RedisBroker(f"redis://:secret@127.0.0.1:{free_port()}")
-    said: list[str] = []
+    reported: list[str] = []
     with pytest.raises(
         ConfigError, match=r"^no Redis at redis://:\*\*\*@127.0.0.1:\d+: start one \(.*refused"
     ) as error:
-        wait_for(broker, said.append, patient=False, ways_out="start one")
-    assert said == []
+        connect_or_wait(broker, reported.append, wait=False, remedies="start one")
+    assert reported == []
     assert "secret" not in str(error.value)
     broker.close()
 
 
-def test_the_patient_say_each_step():
+def test_each_attempt_is_reported():
     broker = RedisBroker(f"redis://127.0.0.1:{free_port()}")
-    said: list[str] = []
+    reported: list[str] = []
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.8):
-        wait_for(broker, said.append, patient=True, ways_out="")
-    assert len(said) >= 2
+        connect_or_wait(broker, reported.append, wait=True, remedies="")
+    assert len(reported) >= 2
     assert all(
-        re.fullmatch(r"no Redis at redis://127.0.0.1:\d+ \(.*\); next attempt in \d\.\d s", line) for line in said
+        re.fullmatch(r"no Redis at redis://127.0.0.1:\d+ \(.*\), retrying in \d\.\d s", line) for line in reported
     )
     broker.close()

@@ -1,4 +1,4 @@
-"""The connection that receives events, and keeps Redis's subscriptions in step with what is wanted here."""
+"""Receive events: the connection for pub-sub, and its subscriptions in Redis."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from juggler.broker.redis.persistent_connection import PersistentConnection, Rep
 from juggler.broker.redis.replies import Reply, as_error
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
+from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.redis")
 
 RESUBSCRIBE_STEP = 1000
-"""Channels named in one command when a connection is new."""
+"""Channels named in one command on a new connection."""
 
 TopicKey: TypeAlias = tuple[bool, bytes]
-"""Whether it is a pattern, and its name in Redis."""
+"""Whether the topic is a pattern, and its name in Redis."""
 
 OnEvent: TypeAlias = Callable[[bool, bytes, bytes, bytes], None]
-"""Told whether a pattern matched, the pattern or channel, the channel, and the payload."""
-
+"""Called with whether a pattern matched, the pattern or channel, the channel, and the payload."""
 
 Topics: TypeAlias = SubscriptionLedger[TopicKey]
 
 
-class Receiver(Protocol):
-    """What subscribes and receives events: one link, or one for each node."""
+class EventReceiver(Protocol):
+    """Subscribes and receives events, on one connection or on one for each node."""
 
     @property
     def gaps(self) -> int:
-        """How often a connection was lost that had subscriptions."""
+        """How often a connection with subscriptions was lost."""
 
     def subscribe(self, key: TopicKey) -> None:
-        """Ask for a topic; its waiting subscribers are told.
+        """Subscribe to a topic, which is confirmed or fails in the ledger.
 
         Raises:
             BrokerUnavailable: there is no connection.
-            BrokerError: this topic cannot be had.
+            BrokerError: the topic is not supported.
         """
 
     def unsubscribe(self, key: TopicKey) -> None:
-        """Leave a topic; when there is no connection, there is nothing to leave."""
+        """Unsubscribe from a topic, if there is a connection."""
 
     def expect(self, key: TopicKey) -> None:
-        """See that a topic which was asked for will be confirmed, or fail.
+        """Ensure that an unconfirmed topic will be confirmed or fail.
 
         Raises:
             BrokerUnavailable: there is no connection.
@@ -62,21 +62,26 @@ class Receiver(Protocol):
         """Return the connections that are started."""
 
     def close(self) -> None:
-        """End at once. Idempotent."""
+        """Close the connections. Idempotent."""
 
 
 class PubSubLink(ReplyHandler):
-    """One connection, for all topics unless a subclass knows better."""
+    """The subscriptions on one connection: all of them, unless a subclass selects some.
+
+    Attributes:
+        connection: the connection.
+        gaps: how often it was lost with subscriptions.
+    """
 
     def __init__(self, name: str, connector: Connector, watchdog: Watchdog, topics: Topics, on_event: OnEvent) -> None:
         self.connection = PersistentConnection(name, connector, watchdog, self)
         self._topics = topics
         self._on_event = on_event
         self._pinged = False
-        # What was asked for and is not answered yet, a command each: answers come in order, errors say nothing else.
-        self._asked: deque[list[TopicKey]] = deque()
-        # How often each topic is in there: only the last answer counts for one that was left and entered again.
-        self._unanswered: Counter[TopicKey] = Counter()
+        # The topics of each command in flight. Replies arrive in order, and errors do not name the topic.
+        self._in_flight: deque[list[TopicKey]] = deque()
+        # How often each topic is in flight: only the last reply counts after an unsubscription.
+        self._unconfirmed: Counter[TopicKey] = Counter()
         self.gaps = 0
         self._gap_began: float | None = None
 
@@ -96,13 +101,13 @@ class PubSubLink(ReplyHandler):
 
     def subscribe(self, key: TopicKey) -> None:
         self.connection.ensure()
-        # On a connection that is not there yet, `on_up` asks.
+        # Otherwise `on_up` will subscribe.
         if self.connection.up:
             self._subscribe(key[0], [key[1]])
 
     def expect(self, key: TopicKey) -> None:
-        # It may have been refused, and kept for those who had it on an earlier connection.
-        if not self._unanswered[key]:
+        # It may have been refused, and kept for subscribers from an earlier connection.
+        if not self._unconfirmed[key]:
             self.subscribe(key)
 
     def unsubscribe(self, key: TopicKey) -> None:
@@ -114,7 +119,7 @@ class PubSubLink(ReplyHandler):
         if self._gap_began is not None:
             gap = time.monotonic() - self._gap_began
             self._gap_began = None
-            log.warning("events of the last %.1f s are lost; the subscriptions are made again", gap)
+            log.warning(Line("redis: events lost, resubscribing", link=self.connection.name, seconds=gap))
         keys = self._own_topics()
         for pattern in (False, True):
             names = [name for is_pattern, name in keys if is_pattern is pattern]
@@ -123,12 +128,12 @@ class PubSubLink(ReplyHandler):
 
     def _subscribe(self, pattern: bool, names: list[bytes]) -> None:
         command = pack(b"PSUBSCRIBE" if pattern else b"SUBSCRIBE", *names)
-        self._ask(command, [(pattern, name) for name in names])
+        self._send(command, [(pattern, name) for name in names])
 
-    def _ask(self, command: bytes, keys: list[TopicKey]) -> None:
+    def _send(self, command: bytes, keys: list[TopicKey]) -> None:
         self.connection.write(command)
-        self._asked.append(keys)
-        self._unanswered.update(keys)
+        self._in_flight.append(keys)
+        self._unconfirmed.update(keys)
 
     def on_reply(self, reply: Reply) -> None:
         if isinstance(reply, hiredis.ReplyError):
@@ -148,42 +153,42 @@ class PubSubLink(ReplyHandler):
             self._pinged = False
 
     def _on_confirmed(self) -> None:
-        keys = self._asked[0]
+        keys = self._in_flight[0]
         key = keys.pop(0)
         if not keys:
-            self._asked.popleft()
-        if self._is_last_answer(key):
+            self._in_flight.popleft()
+        if self._is_last_reply(key):
             self._topics.confirm(key)
 
-    def _is_last_answer(self, key: TopicKey) -> bool:
-        self._unanswered[key] -= 1
-        if self._unanswered[key]:
+    def _is_last_reply(self, key: TopicKey) -> bool:
+        self._unconfirmed[key] -= 1
+        if self._unconfirmed[key]:
             return False
-        del self._unanswered[key]
+        del self._unconfirmed[key]
         return True
 
     def _on_error(self, error: hiredis.ReplyError) -> None:
-        if not self._asked:
-            log.warning("redis answered with an error: %s", error)
+        if not self._in_flight:
+            log.warning(Line("redis: command failed", error=error))
             return
-        keys = self._asked.popleft()
-        answered = [key for key in keys if self._is_last_answer(key)]
+        keys = self._in_flight.popleft()
+        settled = [key for key in keys if self._is_last_reply(key)]
         if len(keys) == 1:
-            for key in answered:
+            for key in settled:
                 self._on_refused(key, error)
         else:
-            # One that is forbidden, by an ACL say, must not cost the others: ask for each by itself.
-            for pattern, name in answered:
+            # One that is not permitted must not affect the others: subscribe to each with a command of its own.
+            for pattern, name in settled:
                 self._subscribe(pattern, [name])
 
     def _on_refused(self, key: TopicKey, error: hiredis.ReplyError) -> None:
         if key in self._topics:
-            log.warning("redis refuses a subscription: %s", error)
+            log.warning(Line("redis: subscription refused", error=error))
             self._topics.fail(key, as_error(error))
 
     def on_lost(self, error: BrokerUnavailable) -> None:
-        self._asked.clear()
-        self._unanswered.clear()
+        self._in_flight.clear()
+        self._unconfirmed.clear()
         keys = self._own_topics()
         if self._topics.unconfirm(keys):
             self.gaps += 1
@@ -192,5 +197,5 @@ class PubSubLink(ReplyHandler):
             self._topics.fail(key, error)
 
     def _own_topics(self) -> list[TopicKey]:
-        """Return the topics that this connection is for."""
+        """Return the topics of this connection."""
         return list(self._topics)
