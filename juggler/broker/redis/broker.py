@@ -26,7 +26,6 @@ from juggler.broker.redis.announcements import Announcements
 from juggler.broker.redis.callee import RedisCallee
 from juggler.broker.redis.caller import RedisCaller
 from juggler.broker.redis.cluster.cluster_topology import ClusterTopology
-from juggler.broker.redis.cluster.nodes import ClusterNodes
 from juggler.broker.redis.connector import connector
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.persistent_connection import PersistentConnection
@@ -112,10 +111,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             if sharded:
                 raise ConfigError(f"Redis URL {url.shown!r}: sharded pub-sub needs a cluster")
             return SingleServer(connector_to(url), names, self._watchdog, blocking_timeout)
-        nodes = ClusterNodes(
-            url.hosts, lambda host: connector_to(url.at(host)), names, self._watchdog, blocking_timeout
+        return ClusterTopology(
+            url.hosts, lambda host: connector_to(url.at(host)), names, self._watchdog, blocking_timeout, sharded=sharded
         )
-        return ClusterTopology(nodes, sharded=sharded)
 
     def connect(self) -> None:
         """Connect and authenticate, with one attempt.

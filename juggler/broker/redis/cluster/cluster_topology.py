@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.cluster.cluster_pubsub import BroadcastPubSub, ShardedPubSub
 from juggler.broker.redis.cluster.nodes import ClusterNodes
+from juggler.broker.redis.cluster.slot_map import Address
 from juggler.broker.redis.cluster.slot_results import ListPerMaster
 from juggler.broker.redis.cluster.slots_source import SlotsSource
+from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.event_receiver import EventReceiver, OnEvent, Topics
+from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Link
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import OnResults, ResultsReader
 from juggler.broker.redis.topology import Topology
+from juggler.broker.redis.watchdog import Watchdog
 
 
 class ClusterTopology(Topology):
@@ -22,12 +26,31 @@ class ClusterTopology(Topology):
 
     Attributes:
         nodes: the nodes of the cluster.
-        pubsub: chooses the nodes for events.
+        pubsub: selects the nodes for events.
     """
 
-    def __init__(self, nodes: ClusterNodes, *, sharded: bool = False) -> None:
-        self.nodes = nodes
-        self.pubsub = ShardedPubSub(nodes) if sharded else BroadcastPubSub(nodes)
+    def __init__(
+        self,
+        seeds: Sequence[Address],
+        connector_to: Callable[[Address], Connector],
+        names: Names,
+        watchdog: Watchdog,
+        blocking_timeout: float,
+        *,
+        sharded: bool = False,
+    ) -> None:
+        """Create an unconnected topology.
+
+        Args:
+            seeds: some nodes of the cluster.
+            connector_to: returns the connector of a node.
+            names: names of the keys.
+            watchdog: the broker's watchdog.
+            blocking_timeout: seconds for which Redis blocks a pop while the lists are empty.
+            sharded: whether pub-sub is sharded by the slots of channels.
+        """
+        self.nodes = ClusterNodes(seeds, connector_to, names, watchdog, blocking_timeout)
+        self.pubsub = ShardedPubSub(self.nodes) if sharded else BroadcastPubSub(self.nodes)
 
     def link_for(self, key: bytes) -> Link:
         return self.nodes.link_for(key)
