@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
 from juggler.client.base import BaseClient, run_callback
-from juggler.client.bookkeeping import Callback, Outcome, PendingRequest
+from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
 from juggler.client.reconnect import end_of
@@ -330,12 +330,8 @@ class _Waiter(PendingRequest):
     """A request for whose outcome a task waits."""
 
     def __init__(self, callbacks: deque[Callback]) -> None:
-        super().__init__(callbacks)
         self._settled = asyncio.Event()
-
-    def settle(self, outcome: Outcome) -> None:
-        super().settle(outcome)
-        self._settled.set()
+        super().__init__(callbacks, self._settled.set)
 
     async def settled(self) -> None:
         """Wait until there is an outcome."""

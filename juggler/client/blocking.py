@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from juggler.client.base import BaseClient, run_callback
-from juggler.client.bookkeeping import Callback, Outcome, PendingRequest
+from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.state import RENEWAL_PAUSE, result_value
 from juggler.client.transport import Transport
@@ -406,12 +406,8 @@ class _Waiter(PendingRequest):
     """A request for whose outcome a thread or greenlet waits."""
 
     def __init__(self, callbacks: deque[Callback]) -> None:
-        super().__init__(callbacks)
         self._settled = threading.Event()
-
-    def settle(self, outcome: Outcome) -> None:
-        super().settle(outcome)
-        self._settled.set()
+        super().__init__(callbacks, self._settled.set)
 
     def wait(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds. Return whether the request is settled."""

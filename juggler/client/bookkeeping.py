@@ -60,14 +60,20 @@ class PendingRequest:
         on_settled: functions to be called with this object when it is settled.
     """
 
-    def __init__(self, callbacks: deque[Callback]) -> None:
-        """Create a request that is not in flight yet; ``callbacks`` receives those that become due."""
+    def __init__(self, callbacks: deque[Callback], wake: Callable[[], object]) -> None:
+        """Create a request that is not in flight yet.
+
+        Args:
+            callbacks: receives those that become due.
+            wake: called when the request is settled, for those who wait.
+        """
         self.uuid = ""
         self.uri = ""
         self.deadline = NEVER
         self.is_settled = False
         self.on_settled: list[Callable[[Any], None]] = []
         self._callbacks = callbacks
+        self._wake = wake
         self._type = ""
         self._outcome: Outcome = None
 
@@ -79,12 +85,13 @@ class PendingRequest:
         self._type = message.type.name
 
     def settle(self, outcome: Outcome) -> None:
-        """Store the outcome."""
+        """Store the outcome, and wake those who wait for it."""
         self._outcome = outcome
         self.is_settled = True
         for function in self.on_settled:
             self._callbacks.append(Callback("on_done", self.uri, partial(function, self)))
         self.on_settled.clear()
+        self._wake()
 
     def outcome(self) -> Res | None:
         """Return the RES, or ``None`` for an ACK. If the request failed, raise the reason."""

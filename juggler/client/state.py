@@ -1,8 +1,8 @@
-"""The state of a client: checks arguments, encodes requests, and decides what each message and each loss means.
+"""The state of a client: checks arguments, encodes requests, and decides what messages and lost connections mean.
 
 PURE: no I/O, clock, locks or randomness. `juggler.client.blocking` and `juggler.client.aio` add sockets and waiting.
-A client with threads lets one of them in, and sends the texts of `subscribe`, `unsubscribe`, `drop_overfull`, `renew`
-and `on_connected` in the order in which they were returned.
+Clients with threads hold a lock around each method. Texts that a method returns as a list change subscriptions: they
+are sent in the order in which they were returned.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from itertools import count, repeat
 
 import pytest
@@ -38,6 +39,10 @@ def new_state(*, reconnect=True, reconnect_timeout=None):
     return ClientState(call_timeout=60.0, reconnect=policy, new_uuid=new_uuid)
 
 
+def new_pending(callbacks=None):
+    return PendingRequest(deque() if callbacks is None else callbacks, lambda: None)
+
+
 @pytest.fixture
 def state():
     state = new_state()
@@ -53,9 +58,9 @@ def text(type, **payload):
 class Request:
     """A request as its sender sees it: ``sent`` is the message, ``None`` if there was none to send."""
 
-    def __init__(self, state, texts):
-        self.pending = PendingRequest(state.callbacks)
-        sent = texts(self.pending)
+    def __init__(self, state, begin):
+        self.pending = new_pending(state.callbacks)
+        sent = begin(self.pending)
         sent = sent if isinstance(sent, list) else [sent]
         assert len(sent) <= 1
         self.sent = json.loads(sent[0]) if sent else None
@@ -155,12 +160,12 @@ def test_requests_are_encoded():
     policy = Reconnect(True, None, lambda first, longest: repeat(first))
     state = ClientState(call_timeout=1.5, reconnect=policy, new_uuid=lambda: next(ids))
     state.on_connected(0.0)
-    pending = PendingRequest(state.callbacks)
+    pending = new_pending(state.callbacks)
     sent = [state.call(pending, "f", b"[1]", None, 10.0)]
     assert (pending.uuid, pending.uri, pending.deadline) == ("u1", "f", 11.5)
-    sent.append(state.publish(PendingRequest(state.callbacks), "news", b'"x"'))
-    sent += state.subscribe(PendingRequest(state.callbacks), Queue("news.*", True))
-    sent += state.unsubscribe(PendingRequest(state.callbacks), "news.*", True, None)
+    sent.append(state.publish(new_pending(state.callbacks), "news", b'"x"'))
+    sent += state.subscribe(new_pending(state.callbacks), Queue("news.*", True))
+    sent += state.unsubscribe(new_pending(state.callbacks), "news.*", True, None)
     assert [json.loads(each) for each in sent] == [
         {"meta": {"type": CALL, "uuid": "u1"}, "payload": {"uri": "f", "timeout": 1_500_000_000, "args": [1]}},
         {"meta": {"type": PUB, "uuid": "u2"}, "payload": {"channel": "news", "args": "x"}},
@@ -177,7 +182,7 @@ def test_a_timeout_out_of_range_is_refused(state, timeout):
 
 
 def test_names_that_utf8_cannot_represent_are_refused(state):
-    pending = PendingRequest(state.callbacks)
+    pending = new_pending(state.callbacks)
     for request in (
         lambda: state.call(pending, "\ud800", b"null", None, 0.0),
         lambda: state.publish(pending, "\ud800", b"null"),
@@ -258,11 +263,11 @@ def test_an_answered_call_does_not_expire(state):
 
 def test_answered_calls_are_not_remembered_until_their_deadline():
     requests = Requests()
-    unanswered, waiter = Call(uuid=new_uuid(), uri="f", timeout=1.0), PendingRequest([])
+    unanswered, waiter = Call(uuid=new_uuid(), uri="f", timeout=1.0), new_pending()
     requests.add_call(unanswered, waiter, 1.0)
     for _ in range(10_000):
         answered = Call(uuid=new_uuid(), uri="f", timeout=60.0)
-        requests.add_call(answered, PendingRequest([]), 60.0)
+        requests.add_call(answered, new_pending(), 60.0)
         requests.on_res(Res(for_=answered.uuid, uri="f"))
     assert len(requests.deadlines) < 100
     assert requests.expire(1.0) == [unanswered]
@@ -278,6 +283,13 @@ def test_a_cancelled_call_is_settled_and_its_result_dropped(state):
     assert str(request.outcome) == "the call of test.echo was cancelled; its function may still run"
     assert state.next_deadline() is None
     state.cancel(request.pending)
+
+
+def test_a_settled_call_wakes_those_who_wait(state):
+    woken = []
+    pending = PendingRequest(state.callbacks, lambda: woken.append(pending.outcome().args))
+    state.receive(Request(state, lambda _: state.call(pending, "f", b"null", None, 0.0)).res(1))
+    assert woken == [b"1"]
 
 
 def test_callbacks_of_a_settled_call_are_due(state):
