@@ -232,7 +232,7 @@ class Subscriptions:
 
     def add(self, sub: Sub, queue: EventQueue, waiter: Waiter) -> bool:
         """Add a subscription. Return whether the SUB has to be sent: the server knows each channel once."""
-        key = (sub.channel, sub.pattern)
+        key = (sub.channel, sub.is_pattern)
         channel = self._channels.get(key)
         is_first = channel is None
         if channel is None:
@@ -299,7 +299,7 @@ class Subscriptions:
                 queue.on_end(ConnectionClosed(error.code, error.reason))
 
     def _renew(self, channel: _Channel) -> Sub:
-        message = Sub(uuid=self._new_uuid(), channel=channel.key[0], pattern=channel.key[1])
+        message = Sub(uuid=self._new_uuid(), channel=channel.key[0], is_pattern=channel.key[1])
         self._requests.add(message, channel)
         return message
 

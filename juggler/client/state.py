@@ -125,7 +125,7 @@ class ClientState:
 
     def subscribe(self, pending: PendingRequest, queue: EventQueue) -> list[bytes]:
         """Register a subscription, to be settled by its ACK or NACK. Return what to send: nothing if one exists."""
-        message = Sub(uuid=self._new_uuid(), channel=queue.channel, pattern=queue.pattern)
+        message = Sub(uuid=self._new_uuid(), channel=queue.channel, is_pattern=queue.pattern)
         text = encode(message)
         self._check_connected()
         pending.begin(message)
@@ -139,7 +139,7 @@ class ClientState:
         The server is only asked when the last subscription of the channel ends. A subscription that does not exist is
         no error.
         """
-        message = Unsb(uuid=self._new_uuid(), channel=channel, pattern=pattern)
+        message = Unsb(uuid=self._new_uuid(), channel=channel, is_pattern=pattern)
         text = encode(message)
         self.check_open()
         pending.begin(message)
@@ -162,7 +162,7 @@ class ClientState:
             queue = self._subscriptions.overfull.pop()
             is_last = self._subscriptions.remove((queue.channel, queue.pattern), queue)
             if is_last and self.is_connected:
-                texts.append(encode(Unsb(uuid=self._new_uuid(), channel=queue.channel, pattern=queue.pattern)))
+                texts.append(encode(Unsb(uuid=self._new_uuid(), channel=queue.channel, is_pattern=queue.pattern)))
         return texts
 
     def forget(self, pending: PendingRequest) -> None:

@@ -239,12 +239,12 @@ def _decode_pub(uuid: str, text: Raw) -> Pub:
 
 def _decode_sub(uuid: str, text: Raw) -> Sub:
     payload = _read_sub(text)
-    return Sub(uuid=uuid, channel=payload.channel, pattern=payload.pattern or False)
+    return Sub(uuid=uuid, channel=payload.channel, is_pattern=payload.pattern or False)
 
 
 def _decode_unsb(uuid: str, text: Raw) -> Unsb:
     payload = _read_sub(text)
-    return Unsb(uuid=uuid, channel=payload.channel, pattern=payload.pattern or False)
+    return Unsb(uuid=uuid, channel=payload.channel, is_pattern=payload.pattern or False)
 
 
 def _for(payload: _Ack | _Nack | _Res | _Evnt) -> str:
@@ -399,11 +399,11 @@ def _encode_pub(m: Pub, uuid: str) -> bytes:
 
 
 def _encode_sub(m: Sub, uuid: str) -> bytes:
-    return _SUB % (_quote(uuid), _quote(m.channel), _quote(m.pattern))
+    return _SUB % (_quote(uuid), _quote(m.channel), _quote(m.is_pattern))
 
 
 def _encode_unsb(m: Unsb, uuid: str) -> bytes:
-    return _UNSB % (_quote(uuid), _quote(m.channel), _quote(m.pattern))
+    return _UNSB % (_quote(uuid), _quote(m.channel), _quote(m.is_pattern))
 
 
 def _target(m: Ack | Nack) -> bytes:

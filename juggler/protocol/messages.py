@@ -76,21 +76,21 @@ class Pub(Message, frozen=True, gc=False):
 
 
 class Sub(Message, frozen=True, gc=False):
-    """Subscribes to a channel, or to all channels that match if ``pattern`` is true (a Redis glob)."""
+    """Subscribes to a channel, or if ``is_pattern`` to all channels that match this Redis glob."""
 
     type: ClassVar[MessageType] = MessageType.SUB
 
     channel: str
-    pattern: bool = False
+    is_pattern: bool = False
 
 
 class Unsb(Message, frozen=True, gc=False):
-    """Ends the subscription with the same ``channel`` and ``pattern``."""
+    """Ends the subscription with the same ``channel`` and ``is_pattern``."""
 
     type: ClassVar[MessageType] = MessageType.UNSB
 
     channel: str
-    pattern: bool = False
+    is_pattern: bool = False
 
 
 class Nack(Message, frozen=True, gc=False):

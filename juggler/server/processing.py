@@ -138,15 +138,15 @@ def _process_sub(connection: Connection, message: Sub) -> None:
     broker = connection.pubsub_broker
     count = broker.subscription_count(connection)
     if count >= connection.options.max_subscriptions and not broker.is_subscribed(
-        message.channel, message.pattern, connection
+        message.channel, message.is_pattern, connection
     ):
         raise Refused(NackCode.TOO_MANY_REQUESTS, f"{count} subscriptions exist already")
-    broker.subscribe(message.channel, message.pattern, connection, _answering(connection, message))
+    broker.subscribe(message.channel, message.is_pattern, connection, _answering(connection, message))
 
 
 def _process_unsb(connection: Connection, message: Unsb) -> None:
     broker = connection.pubsub_broker
-    broker.unsubscribe(message.channel, message.pattern, connection, _answering(connection, message))
+    broker.unsubscribe(message.channel, message.is_pattern, connection, _answering(connection, message))
 
 
 def _answering(connection: Connection, request: Request) -> Done:

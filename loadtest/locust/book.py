@@ -79,9 +79,9 @@ class Book:
         if isinstance(message, Pub):
             self.events.publishing(message.uuid, message.channel, now)
         elif isinstance(message, Sub):
-            self.events.subscribing(connection, message.channel, message.pattern, now)
+            self.events.subscribing(connection, message.channel, message.is_pattern, now)
         elif isinstance(message, Unsb):
-            self.events.unsubscribing(connection, message.channel, message.pattern, now)
+            self.events.unsubscribing(connection, message.channel, message.is_pattern, now)
 
     def received(self, connection: int, message: Response | Exp, now: float) -> Entry | None:
         """Record a response or an expiry, and return the entry of its request; None for an event."""
@@ -102,15 +102,15 @@ class Book:
         if isinstance(request, Pub):
             self.events.published(request.uuid, now)
         elif entry and isinstance(request, Sub):
-            self.events.subscribed(entry.connection, request.channel, request.pattern, now)
+            self.events.subscribed(entry.connection, request.channel, request.is_pattern, now)
         elif entry and isinstance(request, Unsb):
-            self.events.unsubscribed(entry.connection, request.channel, request.pattern, now)
+            self.events.unsubscribed(entry.connection, request.channel, request.is_pattern, now)
         return entry
 
     def _on_nack(self, nack: Nack, now: float) -> Entry | None:
         entry = self._requests.nacked(nack)
         if entry and isinstance(entry.message, Sub):
-            self.events.refused(entry.connection, entry.message.channel, entry.message.pattern, now)
+            self.events.refused(entry.connection, entry.message.channel, entry.message.is_pattern, now)
         return entry
 
     # Disturbances

@@ -218,8 +218,8 @@ TIMEOUTS = st.integers(0, int(MAX_TIMEOUT) * 10**9).map(lambda ns: ns / 10**9)
 A_REQUEST = st.one_of(
     st.builds(Call, uuid=UUIDS, uri=TEXTS, args=ARGS, timeout=TIMEOUTS),
     st.builds(Pub, uuid=UUIDS, channel=TEXTS, args=ARGS),
-    st.builds(Sub, uuid=UUIDS, channel=TEXTS, pattern=st.booleans()),
-    st.builds(Unsb, uuid=UUIDS, channel=TEXTS, pattern=st.booleans()),
+    st.builds(Sub, uuid=UUIDS, channel=TEXTS, is_pattern=st.booleans()),
+    st.builds(Unsb, uuid=UUIDS, channel=TEXTS, is_pattern=st.booleans()),
 )
 A_RESPONSE = st.one_of(
     st.builds(Ack, uuid=UUIDS, for_=UUIDS, for_type=FOR_TYPES, uri=TEXTS, channel=TEXTS),
@@ -438,7 +438,7 @@ def test_defaults_of_a_call(payload: str) -> None:
 
 @pytest.mark.parametrize("payload", ['{"channel":"c"}', '{"channel":"c","pattern":null}'])
 def test_defaults_of_a_subscription(payload: str) -> None:
-    assert decode_request(envelope(payload, type=3)) == Sub(uuid=ID, channel="c", pattern=False)
+    assert decode_request(envelope(payload, type=3)) == Sub(uuid=ID, channel="c", is_pattern=False)
 
 
 @pytest.mark.parametrize("unknown", ["1", '{"uri":[]}', r'"\ud800"', r'{"\ud800":1}'])

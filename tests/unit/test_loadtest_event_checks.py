@@ -27,11 +27,11 @@ def do(book, connection, message, asked, answered, answer=ack):
 
 
 def subscribe(book, asked=1.0, answered=1.1, channel="news", pattern=False, answer=ack):
-    return do(book, LISTENER, Sub(uuid=new_uuid(), channel=channel, pattern=pattern), asked, answered, answer)
+    return do(book, LISTENER, Sub(uuid=new_uuid(), channel=channel, is_pattern=pattern), asked, answered, answer)
 
 
 def unsubscribe(book, asked, answered, channel="news", pattern=False):
-    return do(book, LISTENER, Unsb(uuid=new_uuid(), channel=channel, pattern=pattern), asked, answered)
+    return do(book, LISTENER, Unsb(uuid=new_uuid(), channel=channel, is_pattern=pattern), asked, answered)
 
 
 def publish(book, asked=2.0, answered=2.1, answer=ack, channel="news"):
