@@ -46,7 +46,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 )
 @_option("-p", "--processes", type=_POSITIVE, default=1, show_default=True, help="Number of worker processes.")
 @_option("--threads", type=_POSITIVE, default=10, show_default=True, help="Thread pool size.")
-@_option("--pool-processes", type=_POSITIVE, help="Process pool size.  [default: number of CPUs]")
+@_option("--pool-processes", type=_POSITIVE, show_default="number of CPUs", help="Process pool size.")
 @_option("--only", multiple=True, metavar="PATTERN", help="Serve only URIs that match, e.g. 'math.*'. Repeatable.")
 @_option("--without", multiple=True, metavar="PATTERN", help="Do not serve URIs that match. Repeatable.")
 @_option(
@@ -55,7 +55,8 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     metavar="URL",
     envvar="REDIS_URL",
     show_envvar=True,
-    help="URL of Redis. Default: 127.0.0.1, port 6379.",
+    show_default="redis://127.0.0.1:6379",
+    help="URL of Redis.",
 )
 @_option(
     "--pubsub-redis",
@@ -63,7 +64,8 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     metavar="URL",
     envvar="PUBSUB_REDIS_URL",
     show_envvar=True,
-    help="Redis that functions publish to. Default: the one of --redis.",
+    show_default="the Redis of --redis",
+    help="URL of the Redis that functions publish to.",
 )
 @_option("--key-prefix", default="", metavar="TEXT", help="Prefix of all keys and channels in Redis.")
 @_option("--fail-fast", is_flag=True, help="Exit if Redis is unreachable at start, instead of waiting for it.")
@@ -88,7 +90,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 def main(check: bool, verbose: bool, **parameters: Any) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
 
-    If Redis is unreachable at start, the command waits for it, unless the URL is the default or --fail-fast is set.
+    If the Redis of --redis or REDIS_URL is unreachable at start, the command waits for it. With --fail-fast it exits.
     Every option can also be set by an environment variable, for example --time-limit by JUGGLER_CALLEE_TIME_LIMIT.
 
     SIGTERM and SIGINT (Ctrl-C) drain calls in flight and exit. A second one exits at once. SIGHUP restarts with the

@@ -1,4 +1,4 @@
-"""Who serves what: callees announce it, servers refuse what nobody serves, people and clients can list it."""
+"""The catalogue: callees announce functions, servers refuse unknown URIs, clients and commands list functions."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_killed_callee_is_forgotten_and_a_new_one_is_found_at_once(redis_url):
     with server_process(redis_url, "--unknown-uris", "refuse") as url, Wire(url) as wire:
         assert call(wire, "test.echo")[1]["code"] == 404
         with callee_process(redis_url) as callee:
-            # It says that it serves just before it announces it.
+            # It prints its line just before it announces its functions.
             eventually(lambda: call(wire, "test.echo")[0] == ACK)
             assert wire.receive()["meta"]["type"] == RES
             callee.kill()

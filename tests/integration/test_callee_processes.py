@@ -119,7 +119,7 @@ def shop(tmp_path):
     """The folder of a callee's module, which can be written again as another version."""
 
     def write(version):
-        # Python tells a compiled form from a newer source by time and size.
+        # Python compares time and size of a source with those of its compiled form.
         text = SHOP.replace("{version}", repr(version)) + "#" * version + "\n"
         (tmp_path / "shop.py").write_text(text)
 

@@ -1,4 +1,4 @@
-"""The stacks of the test kit, in a program and a pytest of somebody else: nothing is patched there."""
+"""The stacks of the test kit, in a program and a pytest without monkey-patching."""
 
 from __future__ import annotations
 

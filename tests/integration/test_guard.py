@@ -13,7 +13,7 @@ from juggler.process.guard import ProcessGuard
 from loadtest.procfs import family
 from tests.support import eventually
 
-# Starts three sessions, each a shell and its child; says which they are; and waits.
+# Starts three sessions, each a shell and its child, prints their numbers, and waits.
 STARTER = """
 import subprocess, sys, time
 from juggler.process.guard import ProcessGuard

@@ -1,4 +1,4 @@
-"""Every call has an answer, and it is JSON; whether it failed is said wherever its look could mislead."""
+"""Every call has an answer in JSON, which is marked where its shape could mislead."""
 
 from __future__ import annotations
 

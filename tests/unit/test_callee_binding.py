@@ -1,4 +1,4 @@
-"""Arguments find their parameters, checked and converted, or the caller is told what was expected."""
+"""Arguments are validated and converted, or the caller receives what was expected."""
 
 from __future__ import annotations
 

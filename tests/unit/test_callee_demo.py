@@ -1,4 +1,4 @@
-"""The demo functions do what the protocol's documentation says of them."""
+"""The demo functions behave as documented in docs/protocol.md."""
 
 from __future__ import annotations
 

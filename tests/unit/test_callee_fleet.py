@@ -19,7 +19,7 @@ def report(reason=None, requests=0):
 
 
 class Driver:
-    """A fleet whose processes do as the test says. Process N has the pid 100 + N."""
+    """A fleet whose processes are played by the test. Process N has the pid 100 + N."""
 
     def __init__(self, processes=2):
         self.now = 1000.0

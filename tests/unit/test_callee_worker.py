@@ -296,7 +296,7 @@ class LateBroker(MemoryBroker):
 
 
 class FailingBroker(MemoryBroker):
-    """Its pops and results fail as told."""
+    """Its pops and results fail with the given errors."""
 
     def __init__(self, *errors):
         super().__init__(blocking_timeout=0.02)

@@ -1,4 +1,4 @@
-"""What a command line may name, and what is said of what cannot be imported."""
+"""Objects are imported by name, and errors name what is wrong."""
 
 from __future__ import annotations
 
