@@ -1,4 +1,4 @@
-"""Frames as a client writes and reads them, byte by byte and without any of the code under test."""
+"""Build and parse a client's frames, without any of the code under test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def mask(payload: bytes, key: bytes = MASK) -> bytes:
 def head(
     opcode: int, length: int, *, fin: bool = True, rsv: int = 0, width: int | None = None, masked: int = 1
 ) -> bytes:
-    """Return a frame's bytes up to the mask. ``width``: 7, 16 or 64 bits for the length, else its shortest form."""
+    """Return a frame's bytes up to the mask. ``width``: bits of the length, 7, 16 or 64. Default: the shortest form."""
     if width is None:
         width = 7 if length < 126 else 16 if length < 65536 else 64
     first = fin << 7 | rsv << 4 | opcode
@@ -44,7 +44,7 @@ class Frame(NamedTuple):
 
 
 def parse(data: bytes) -> list[Frame]:
-    """Return the unmasked frames that ``data`` consists of, every byte of it."""
+    """Parse ``data``, which must consist of complete, unmasked frames."""
     frames = []
     position = 0
     while position < len(data):
@@ -65,7 +65,7 @@ def texts(frames: list[Frame]) -> list[str]:
 
 
 def close_of(frames: list[Frame]) -> tuple[int, str]:
-    """Return code and reason of the close frame that must be the last frame, and the only one of its kind."""
+    """Return code and reason of the only close frame, which must be the last frame."""
     assert [i for i, frame in enumerate(frames) if frame.opcode == CLOSE] == [len(frames) - 1]
     payload = frames[-1].payload
     return (int.from_bytes(payload[:2], "big") if payload else 1005), payload[2:].decode()

@@ -1,4 +1,4 @@
-"""Who may connect, what is known of him, and what is told of his connection."""
+"""Admission of clients, their identity, and the states of connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def only_connection(running):
     return connection
 
 
-def test_the_connect_hook_says_who_it_is():
+def test_the_connect_hook_returns_the_identity():
     seen = []
 
     def who(request):
@@ -55,7 +55,7 @@ def test_the_connect_hook_refuses_with_a_status_and_a_reason():
         assert not running.server.connections
 
 
-def test_a_connect_hook_that_fails_lets_nobody_in_and_is_in_the_log(caplog):
+def test_a_failed_connect_hook_refuses_the_client_and_is_logged(caplog):
     with running_server(connect=lambda request: 1 // 0) as running:
         status, body, headers = refused(running.url)
         assert (status, headers["Retry-After"]) == (503, "5")
@@ -153,7 +153,7 @@ def test_several_paths_serve():
         (lambda wire: wire.websocket.send("{"), (4400, None)),
     ],
 )
-def test_each_state_is_told_once_and_the_last_with_its_reason(end, expected):
+def test_each_state_is_reported_once_and_the_last_with_its_reason(end, expected):
     told = []
 
     def on_state(connection, state):
@@ -172,7 +172,7 @@ def test_each_state_is_told_once_and_the_last_with_its_reason(end, expected):
         assert reason in (None, told[2][2][1])
 
 
-def test_the_reason_of_a_shutdown_is_told():
+def test_the_reason_of_a_shutdown_is_reported():
     ends = []
     with (
         running_server(on_state=lambda connection, state: ends.append(connection.closed)) as running,

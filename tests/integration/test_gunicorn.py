@@ -1,4 +1,4 @@
-"""The gunicorn worker as people run it: a master, its workers, and Redis, each a process of its own."""
+"""The gunicorn worker in a real gunicorn: a master, its workers, and Redis, each a process of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CALL, PUB, SUB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 7, 8, 
 UUID = "00000000-0000-4000-8000-000000000001"
 LONG = 60 * 10**9
 
-# Tells with each upgrade, and at /state, which worker it is. The answer at /slow waits for a file.
+# Each upgrade and /state return the worker's process id. The response of /slow waits for a file.
 APP = """
 import gc, json, os, time
 from socket import IPPROTO_TCP, TCP_NODELAY
@@ -83,7 +83,7 @@ def post_worker_init(worker):
 
 
 class Gunicorn:
-    """A gunicorn that runs in a directory of its own."""
+    """A gunicorn in a directory of its own."""
 
     def __init__(self, directory: Path, redis_url: str, *args: str, bind: str = "", worker: str = "") -> None:
         self.directory = directory
@@ -92,7 +92,7 @@ class Gunicorn:
         (directory / "gunicorn.conf.py").write_text(CONF)
         command = [sys.executable, "-m", "gunicorn", "-k", worker or "juggler.worker.GeventWorker"]
         command += ["-b", bind or f"127.0.0.1:{self.port}", "--access-logfile", "access.log", *args, "app:application"]
-        warnings = "error,ignore::ResourceWarning"  # gunicorn leaves sockets and files to be closed by the end
+        warnings = "error,ignore::ResourceWarning"  # gunicorn leaves sockets and files open at exit
         environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": warnings}
         with self._path("stderr").open("w") as err, self._path("stdout").open("w") as out:
             self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=out, stderr=err)
@@ -106,21 +106,21 @@ class Gunicorn:
 
     @property
     def said(self) -> list[str]:
-        """What it has written to stderr, and to stdout."""
+        """Lines on stderr and stdout."""
         return (self._path("stderr").read_text() + self._path("stdout").read_text()).splitlines()
 
     @property
     def workers(self) -> list[int]:
-        """The processes of the workers that have begun to serve, oldest first."""
+        """Process ids of the workers that have started, oldest first."""
         return [int(line.rpartition(" ")[2]) for line in self.said if "Ready:" in line]
 
     def accesses(self) -> Counter[tuple[str, int]]:
-        """The access log: how many lines for each request line and status."""
+        """Return the number of lines in the access log by request line and status."""
         found = re.findall(r'"([^"]*)" (\d+) ', self._path("access.log").read_text())
         return Counter((line, int(status)) for line, status in found)
 
     def get(self, path: str) -> bytes:
-        """Request a path on a connection of its own."""
+        """Request a path on a new connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path)
@@ -145,11 +145,11 @@ class Gunicorn:
 
     @property
     def complaints(self) -> list[str]:
-        """What it has said that is more than gunicorn's own account of what it does."""
+        """Lines that are not gunicorn's usual ones."""
         return [line for line in self.said if "[INFO]" not in line]
 
     def check_end(self) -> None:
-        """It has ended in order, without complaints, and has left nothing behind."""
+        """Check that it has exited with status 0, logged no complaints, and left nothing behind."""
         assert self.process.returncode == 0
         assert not self.complaints
         for pid in self.workers:
@@ -164,7 +164,7 @@ Start = Callable[..., Gunicorn]
 
 @pytest.fixture
 def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
-    """Start a gunicorn, with more arguments. It is killed if the test does not end it."""
+    """Return a function that starts a gunicorn with additional arguments. It is killed unless the test stops it."""
     started: list[Gunicorn] = []
 
     def start(*args: str, workers: int = 1, **options: Any) -> Gunicorn:
@@ -183,7 +183,7 @@ def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
 
 @pytest.fixture
 def gunicorn(start: Start) -> Iterator[Gunicorn]:
-    """Two workers. They have to end in order when the test has ended, if they have not before."""
+    """A gunicorn with two workers, which must exit gracefully after the test."""
     gunicorn = start("--graceful-timeout", "5", workers=2)
     yield gunicorn
     if gunicorn.process.poll() is None:
@@ -194,7 +194,7 @@ def gunicorn(start: Start) -> Iterator[Gunicorn]:
 
 @pytest.fixture
 def echo(redis_url: str) -> Iterator[None]:
-    """Answers the calls to ``echo``."""
+    """Serve calls to ``echo``."""
     broker = RedisBroker(redis_url)
     with serving(broker, ["echo"], lambda call: call.args):
         yield
@@ -209,7 +209,7 @@ def pid_of(wire: Wire) -> int:
 
 @contextmanager
 def one_on_each(url: str, workers: int = 2, **options: Any) -> Iterator[list[Wire]]:
-    """Connect until every worker has a client, and give one of each."""
+    """Connect until every worker has a client, and yield one client of each."""
     with ExitStack() as stack:
         clients: dict[int, Wire] = {}
 
@@ -223,7 +223,7 @@ def one_on_each(url: str, workers: int = 2, **options: Any) -> Iterator[list[Wir
 
 
 def call(wire: Wire, uri: str, args: Any = None) -> None:
-    """Call with the same uuid as all others, and see the ACK."""
+    """Call with the same UUID as all other clients, and receive the ACK."""
     payload = {"uri": uri, "timeout": LONG, "args": args}
     wire.websocket.send(json.dumps({"meta": {"type": 1, "uuid": UUID}, "payload": payload}))
     assert wire.receive()["meta"]["type"] == ACK
@@ -270,7 +270,7 @@ def test_workers_share_neither_results_nor_identifiers(start, redis_url, options
             call(wire, "nobody")
         waiting = [json.loads(each) for each in client.lrange("juggler:calls:{nobody}", 0, -1)]
         assert len({each["conn_uuid"] for each in waiting}) == 2
-        # The server's own identifiers begin with what is random and a process's own.
+        # The server's own identifiers begin with a random prefix of the process.
         assert len({each["msg_uuid"][:24] for each in waiting}) == 2
         acks = [wire.request(SUB, channel="c")["meta"]["uuid"] for wire in clients]
         assert len(set(acks)) == 2
@@ -297,12 +297,12 @@ def test_each_request_has_one_line_in_the_access_log(gunicorn):
         expected = {("GET /state HTTP/1.1", 200): 1, ("GET /ws HTTP/1.1", 400): 1}
         eventually(lambda: gunicorn.accesses() == expected)
     expected["GET /ws HTTP/1.1", 101] = 1
-    eventually(lambda: gunicorn.accesses() == expected, message="the upgrade's line, when it has ended")
+    eventually(lambda: gunicorn.accesses() == expected, message="the log line of the closed websocket")
 
 
 HEAD = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: juggler.0\r\n\r\n"
-RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: the connection ends with a reset
+RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset
 GARBAGE = {
     b"xx\r\n\r\n": b"400",
     b"\r\n": b"400",
@@ -318,7 +318,7 @@ GARBAGE = {
 }
 
 
-def test_whatever_comes_to_the_port_is_no_reason_for_a_traceback(gunicorn):
+def test_garbage_on_the_port_logs_no_traceback(gunicorn):
     for garbage, status in GARBAGE.items():
         with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
             sock.settimeout(5)
@@ -329,24 +329,24 @@ def test_whatever_comes_to_the_port_is_no_reason_for_a_traceback(gunicorn):
         with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
             sock.sendall(garbage)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    # Of the second request on a connection, which is none, the log does not say what the first one was.
+    # The log line of the second, invalid request of a connection does not show the first one.
     eventually(lambda: gunicorn.accesses()["- - -", 400] >= 8)
     assert not gunicorn.accesses()["GET /state HTTP/1.1", 400]
 
 
-def test_nor_is_a_client_that_goes_away_amid_its_request(start):
+def test_a_client_that_leaves_during_its_request_logs_no_traceback(start):
     gunicorn = start()
     with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost")
-        gunicorn.state()  # The only worker has read that much.
+        gunicorn.state()  # The only worker has read the request.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     gunicorn.stop()
 
 
-# Ends
+# Shutdown
 
 
-def test_sigterm_lets_calls_get_their_results_and_says_goodbye(gunicorn, redis_url):
+def test_sigterm_drains_calls_and_closes_websockets(gunicorn, redis_url):
     broker = RedisBroker(redis_url)
     with one_on_each(gunicorn.url) as clients, one_on_each(gunicorn.url) as idle:
         for number, wire in enumerate(clients):
@@ -446,7 +446,7 @@ def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(gunicorn, redis_
         for wire in idle:
             assert wire.closed()[0] == 1001
         with one_on_each(gunicorn.url) as new:
-            # Both are new ones: the old ones let nobody in, while their calls wait.
+            # Both are new: the old ones accept no clients while their calls are in flight.
             assert not gone & {pid_of(wire) for wire in new}
             with serving(broker, ["late"], lambda call: call.args):
                 for wire in old:
@@ -480,7 +480,7 @@ def test_a_unix_socket(start, tmp_path, echo):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for localhost, signed with itself."""
+    """A key and a self-signed certificate for localhost."""
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     command += " -addext subjectAltName=DNS:localhost"
@@ -527,7 +527,7 @@ def test_workers_that_cannot_upgrade_say_which_one_can(start, worker):
     gunicorn.stop()
 
 
-def test_a_worker_that_upgrades_on_its_own_says_which_one_to_use(start):
+def test_another_worker_that_upgrades_names_the_one_to_use(start):
     gunicorn = start(worker="geventwebsocket.gunicorn.workers.GeventWebSocketWorker")
     with Wire(gunicorn.url) as wire:
         code, reason = wire.closed()

@@ -1,4 +1,4 @@
-"""Figures of a real server, as its clients cause them."""
+"""Metrics of a real server under real clients."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def test_the_command_shows_what_a_server_does():
         assert "f /s" in done.stdout
 
 
-def test_the_command_says_in_one_line_that_there_is_no_server():
+def test_the_command_reports_a_missing_server_in_one_line():
     done = stats(f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 5
     assert done.stderr.count("\n") == 1
 
 
-def test_the_length_of_a_queue_is_told():
+def test_the_length_of_a_queue():
     with EmbeddedRedis(bundled_server()) as redis:
         broker = RedisBroker(redis.url)
         with running_server(broker) as running, Wire(running.url) as wire:
@@ -146,10 +146,10 @@ def test_the_documents_name_what_there_is():
             assert used <= samples
 
 
-def test_each_link_to_redis_is_told_and_a_lost_one_is_counted(redis_url):
+def test_each_link_to_redis_is_reported_and_losses_counted(redis_url):
     broker = RedisBroker(redis_url)
     with running_server(broker) as running, Wire(running.url) as wire:
-        assert broker.stats().links == {}  # nobody has needed Redis: that is no fault
+        assert broker.stats().links == {}  # a link that was never used is not down
         wire.request(MessageType.SUB, channel="c")
         wire.request(MessageType.CALL, uri="nobody", timeout=10**8)
         eventually(lambda: broker.stats().links == {"commands": True, "results": True, "pubsub": True})

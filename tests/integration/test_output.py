@@ -109,7 +109,7 @@ def test_what_the_socket_does_not_take_follows_in_order(end):
 
 
 def test_it_may_be_called_from_the_hub(end):
-    """In a callback of the loop, gevent forbids to wait for anything."""
+    """gevent forbids waiting in a callback of the loop."""
     done = []
 
     def run() -> None:
@@ -124,7 +124,7 @@ def test_it_may_be_called_from_the_hub(end):
     assert done
 
 
-def test_it_tells_whether_there_is_room(end):
+def test_room(end):
     assert end.output.has_room(1_000_000, 10)  # any size, while nothing is queued
     end.fill()
     size = 100_000 - end.output.queued

@@ -1,4 +1,4 @@
-"""What a server gives to browsers besides websockets."""
+"""Static files: the client module and the playground."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stack import running_server
 
 
 def get(running, path, method="GET", **headers):
-    """Return status, headers and body of an answer."""
+    """Return status, headers and body of a response."""
     url = running.url.replace("ws://", "http://").removesuffix("/ws") + path
     request = urllib.request.Request(url, method=method, headers=headers)
     try:
@@ -23,7 +23,7 @@ def get(running, path, method="GET", **headers):
             return error.code, error.headers, error.read()
 
 
-def test_the_module_is_there_always_and_sent_once():
+def test_the_client_module_is_always_served_and_cached():
     with running_server() as running:
         status, headers, body = get(running, "/juggler.js")
         assert (status, headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
@@ -35,7 +35,7 @@ def test_the_module_is_there_always_and_sent_once():
         assert get(running, "/juggler.d.ts")[0] == 200
 
 
-def test_the_playground_is_off_unless_it_is_wanted():
+def test_the_playground_is_off_by_default():
     with running_server() as running:
         assert get(running, "/")[0] == get(running, "/playground.js")[0] == 404
     with running_server(application={"playground": True}, list_uri="who") as running:
@@ -55,7 +55,7 @@ def test_nothing_can_be_written(method):
     assert body == b"method not allowed: expected GET or HEAD\n"
 
 
-def test_an_application_of_ones_own_keeps_its_pages():
+def test_another_application_keeps_its_pages():
     def own(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [environ["PATH_INFO"].encode()]

@@ -1,4 +1,4 @@
-"""What a load balancer or a supervisor is told: alive, ready, or why not."""
+"""Health check and readiness probe, and the reasons that they return."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_server_is_alive_and_ready():
         assert probe(running.url, "/readyz") == (200, "ready\n")
 
 
-def test_a_server_that_shuts_down_is_not_ready_and_says_so():
+def test_a_server_that_shuts_down_is_not_ready():
     with running_server() as running, Wire(running.url) as wire:
         wire.request(MessageType.CALL, uri="nobody", timeout=10**9)
         ending = gevent.spawn(running.server.shut_down, 5.0, 0.1)
@@ -75,7 +75,7 @@ def test_the_command_answers_probes_while_it_waits_for_redis():
 
 
 def listening_port(pid: int) -> int:
-    """Return the TCP port that a process listens on; it does not tell before it has found Redis."""
+    """Return the TCP port that a process listens on, which is not printed before it has connected to Redis."""
     inodes = {os.stat(file).st_ino for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_socket()}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *_, inode = line.split()[:10]

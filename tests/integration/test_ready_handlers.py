@@ -1,4 +1,4 @@
-"""Each ready-made middleware, in a real server."""
+"""Ready-made middleware in a real server."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_failure_is_a_nack_with_an_id_that_is_in_the_log(caplog, error):
     assert "on purpose" not in nack["message"]
 
 
-def test_a_response_that_fails_is_a_nack_of_its_request_and_a_nack_comes_all_the_same(caplog):
+def test_a_failed_response_becomes_a_nack_and_a_failed_nack_is_sent(caplog):
     handler = chain(recover(), failing_on(RES, ValueError("no")))
     with (
         running_server(handler=handler) as running,
@@ -131,7 +131,7 @@ def test_an_event_that_fails_is_dropped_without_a_word_to_its_subscriber(caplog)
         assert codes(one, [(SUB, {"channel": "d"})]) == [0]
 
 
-def test_what_recover_says_passes_the_other_handlers(caplog):
+def test_the_nack_of_recover_passes_the_other_handlers(caplog):
     caplog.set_level(logging.INFO, "juggler.messages")
     fail = failing_on(RES, ValueError("no"))
     with (
@@ -199,7 +199,7 @@ def test_only_what_is_listed_is_allowed():
         Wire(running.url) as wire,
     ):
         requests = [(CALL, {"uri": "math.add"}), (PUB, {"channel": "news"}), (SUB, {"channel": "news"})]
-        assert codes(wire, requests) == [0, 0, 0]  # its EVNT would come first, had it been subscribed before
+        assert codes(wire, requests) == [0, 0, 0]  # a subscription would have brought the EVNT first
         requests = [(CALL, {"uri": "os.system"}), (PUB, {"channel": "new"}), (SUB, {"channel": "*", "pattern": True})]
         assert codes(wire, requests) == [403] * 3
     with running_server(handler=chain(allow(uris=[]))) as running, Wire(running.url) as wire:
@@ -246,7 +246,7 @@ def test_an_identity_of_any_kind_has_its_bucket(identity, shared):
         (lambda connection, message: message.uri, [[0, 0, 0], [429, 0, 429]]),
     ],
 )
-def test_who_asks_too_often_is_told_when_to_come_back(key, expected):
+def test_a_refusal_has_the_time_to_wait(key, expected):
     limit = rate_limit(0.5, 2, key=key, types=[CALL], clock=lambda: 100.0)
     calls = [(CALL, {"uri": "u"}), (CALL, {"uri": "v"}), (CALL, {"uri": "u"})]
     with running_server(handler=chain(limit), connect=lambda request: "ann") as running:

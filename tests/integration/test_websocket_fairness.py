@@ -1,4 +1,4 @@
-"""Nobody suffers for another: what a client notices while others behave badly, from a process of their own."""
+"""Fairness: the latency of one client while others, in a process of their own, misbehave."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def opened(port: int) -> Iterator[Any]:
 
 
 def p99_of_round_trips(sock: Any) -> float:
-    """Return what 99 of 100 echoes take at most, in seconds."""
+    """Return the 99th percentile of echo latencies in seconds."""
     times = []
     for _ in range(ROUND_TRIPS):
         started = time.perf_counter()
@@ -79,7 +79,7 @@ def p99_of_round_trips(sock: Any) -> float:
 def test_a_flood_delays_others_little(port, kind, manner):
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with flood(port, kind, 3, manner), opened(port) as sock:
-        # A machine that is busy with something else only ever adds to the times.
+        # A machine that is busy with something else only adds to the times.
         assert any(p99_of_round_trips(sock) < 0.020 for _ in range(3))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 * 1024
 

@@ -1,8 +1,8 @@
-"""Random streams: what our parser makes of them, in any segmentation, is what others make of them.
+"""Random streams, in any segmentation, are parsed as by other parsers.
 
-Each stream is judged three times: by our parser, fed in random pieces; by the one of ``websockets``; and by
-`Reference`, the plainest reading of RFC 6455, which takes the stream as a whole. Ours must agree with the reference
-always, and with ``websockets`` except where that is known to judge differently.
+Each stream is parsed by `Parser` in random pieces, by ``websockets``, and by `Reference`, a plain implementation of
+RFC 6455 that has the whole stream. `Parser` must always agree with the reference, and with ``websockets`` except where
+that is known to differ.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Outcome(NamedTuple):
     messages: list[str]
     pongs: list[bytes]
     code: int | None
-    """The close code with which the stream ends, if it does."""
+    """The close code at the end of the stream; None if it has no end."""
 
 
-# Three judges
+# Three parsers
 
 
 def ours(stream: bytes, rng: random.Random) -> Outcome:
@@ -60,7 +60,7 @@ def theirs(stream: bytes) -> Outcome:
         if frame.opcode is Opcode.PING:
             pongs.append(bytes(frame.data))
         elif frame.opcode is Opcode.BINARY:
-            return Outcome(messages, pongs, 1003)  # it would take them
+            return Outcome(messages, pongs, 1003)  # it accepts binary messages
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
             try:
                 messages += message.add(frame.opcode, bytes(frame.data), frame.fin)
@@ -71,14 +71,14 @@ def theirs(stream: bytes) -> Outcome:
 
 
 class Message:
-    """Puts fragments together. What is here is decoded again with each: slow and plain."""
+    """Assembles fragments, and decodes all of them again with each."""
 
     def __init__(self) -> None:
         self.opcode = 0
         self.data = b""
 
     def add(self, opcode: int, data: bytes, fin: bool) -> list[str]:
-        """Return the message in a list, or an empty list when more is to come."""
+        """Return the complete message in a list, or an empty list."""
         if opcode != CONTINUATION:
             self.opcode, self.data = opcode, b""
         self.data += data
@@ -107,16 +107,16 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-# Some of these end whatever character can still be ended.
+# One of these completes each character that can be completed.
 CHARACTER_ENDS = [bytes((byte,)) + b"\x80" * n for byte in (0x80, 0x90, 0xA0, 0xBF) for n in range(3)]
 
 
 class Reference:
-    """The plainest reading of RFC 6455: one frame after the other, each taken out of the whole stream.
+    """A plain implementation of RFC 6455: takes one frame after another from the whole stream.
 
     Attributes:
-        agreed: whether ``websockets`` is known to judge the same way. It looks at a frame only when all of it is here,
-            and at its size before all else; it takes a length in any form, and counts control frames in their message.
+        agreed: whether ``websockets`` is known to agree. It checks complete frames only, their size first, accepts
+            any form of length, and counts control frames as part of their message.
     """
 
     def __init__(self, stream: bytes) -> None:
@@ -133,7 +133,7 @@ class Reference:
         return Outcome(self.messages, self.pongs, self.code)
 
     def _frame(self, data: bytes) -> bytes:
-        """Judge the first frame, and return what comes after it; nothing if it is not complete."""
+        """Check the first frame. Return the bytes after it; none if it is incomplete."""
         if len(data) < 2:
             return b""
         opcode, length = data[0] & 15, data[1] & 127
@@ -187,7 +187,7 @@ class Reference:
             return 1005
         code = int.from_bytes(payload[:2], "big")
         if len(payload) == 1 or not (code in REGISTERED or 3000 <= code < 5000):
-            # Which of two faults it tells is a matter of taste.
+            # Either of two violations may be reported.
             self.agreed = self.agreed and is_utf8(payload[2:])
             return 1002
         return code if is_utf8(payload[2:]) else 1007
@@ -205,7 +205,7 @@ REGISTERED = {*range(1000, 1004), *range(1007, 1015)}
 
 
 def valid(rng: random.Random) -> list[bytes]:
-    """Return the frames of some messages that break no rule."""
+    """Return the frames of some valid messages."""
     frames = []
     for _ in range(rng.randint(1, 4)):
         frames += valid_message(rng)
@@ -234,13 +234,13 @@ ALPHABET = "abc é☃𝄞\x00"
 
 
 def payload(rng: random.Random, size: int) -> bytes:
-    """Return UTF-8 of about ``size`` bytes, and not more."""
+    """Return UTF-8 of at most ``size`` bytes."""
     data = "".join(rng.choices(ALPHABET, k=size // 2)).encode()
     return data[:size].decode(errors="ignore").encode()
 
 
 def anything(rng: random.Random) -> bytes:
-    """Return a frame with anything in its header."""
+    """Return a frame with a random header."""
     opcode = rng.choice((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG, rng.randint(0, 15)))
     data = rng.choice((rng.randbytes(rng.randint(0, 140)), payload(rng, 20)))
     return client(opcode, data, fin=rng.random() < 0.7, rsv=rng.choice((0,) * 9 + (1, 2, 4)))

@@ -36,7 +36,7 @@ QUICK = WebSocketOptions(close_timeout=0.2)
 
 
 class Client:
-    """The peer of a websocket, made of bytes."""
+    """The peer of a websocket; it sends and receives raw frames."""
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
@@ -45,7 +45,7 @@ class Client:
         self.sock.sendall(b"".join(frames))
 
     def read(self, count: int) -> list[Frame]:
-        """Read until there are so many frames."""
+        """Read until ``count`` frames have arrived."""
         data = b""
         with gevent.Timeout(30):
             while True:
@@ -56,7 +56,7 @@ class Client:
                         return frames
 
     def read_all(self) -> list[Frame]:
-        """Read to the end of the connection, which must be an orderly one."""
+        """Read until the connection closes. A reset raises."""
         data = bytearray()
         with gevent.Timeout(30):
             while piece := self.sock.recv(1 << 20):
@@ -97,7 +97,7 @@ def connect() -> Iterator[Connect]:
 
 
 def receive_all(websocket: WebSocket) -> tuple[list[str], ConnectionClosed]:
-    """Receive to the end, as an application does, and let the connection linger."""
+    """Receive until the websocket closes, then finish it, as an application does."""
     messages: list[str] = []
     with pytest.raises(ConnectionClosed) as caught:
         messages.extend(iter(websocket.receive, None))
@@ -162,12 +162,12 @@ def test_pings_are_answered_in_order_and_pongs_ignored(connect):
     ],
 )
 @pytest.mark.parametrize("pair", [unix_pair, tcp_pair])
-def test_who_breaks_a_rule_is_told_with_a_close_frame(connect, sent, code, pair):
+def test_a_violation_is_answered_with_a_close_frame(connect, sent, code, pair):
     websocket, peer = connect(pair=pair)
     peer.send(client(TEXT, b"fine"), sent, client(TEXT, b"never seen"), b"x" * 100_000)
     messages, ended = receive_all(websocket)
     assert messages == ["fine"]
-    frames = peer.read_all()  # to its end: a reset would raise
+    frames = peer.read_all()  # a reset would raise
     peer.sock.close()
     assert close_of(frames) == (code, ended.reason)
     assert len(frames) == 1
@@ -208,7 +208,7 @@ def test_the_peer_closes_without_a_code(connect):
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4400])
-def test_we_close(connect, code):
+def test_the_server_closes(connect, code):
     websocket, peer = connect()
     receiver = gevent.spawn(receive_all, websocket)
     websocket.send(b"last")
@@ -226,7 +226,7 @@ def test_we_close(connect, code):
     assert websocket.wait_closed(5)
 
 
-def test_messages_that_are_here_already_are_dropped_when_we_close(connect):
+def test_messages_that_have_arrived_are_dropped_on_close(connect):
     websocket, peer = connect()
     peer.send(client(TEXT, b"one") + client(TEXT, b"two"))
     assert websocket.receive() == "one"
@@ -283,7 +283,7 @@ def test_a_reset_connection(connect):
     assert ended.reason
 
 
-def test_what_is_queued_goes_out_before_the_close_frame(connect):
+def test_the_queue_is_sent_before_the_close_frame(connect):
     websocket, peer = connect(WebSocketOptions(queue_limit=None))
     sent = [f"{n} " * 10_000 for n in range(40)]
     for text in sent:
@@ -301,14 +301,14 @@ def test_what_is_queued_goes_out_before_the_close_frame(connect):
     assert websocket.queued_bytes == 0
 
 
-def test_a_peer_that_does_not_answer_our_close_frame_is_not_waited_for_long(connect):
+def test_a_peer_that_does_not_answer_the_close_frame_times_out(connect):
     websocket, peer = connect(WebSocketOptions(close_timeout=0.05))
     websocket.finish()
     assert websocket.closed
     assert close_of(peer.read_all()) == (1000, "")
 
 
-def test_a_peer_that_does_not_read_our_last_words_is_not_waited_for_long(connect):
+def test_a_peer_that_does_not_read_the_close_frame_times_out(connect):
     websocket, _ = connect(WebSocketOptions(close_timeout=0.05, queue_limit=None))
     websocket.send(b"x" * 5_000_000)
     websocket.finish()
@@ -316,7 +316,7 @@ def test_a_peer_that_does_not_read_our_last_words_is_not_waited_for_long(connect
     assert websocket.queued_bytes == 0
 
 
-def test_a_peer_that_never_stops_talking_is_not_listened_to_for_ever(connect):
+def test_a_peer_that_never_stops_sending_is_cut_off(connect):
     websocket, peer = connect(WebSocketOptions(close_timeout=None))
     websocket.close()
     ender = gevent.spawn(websocket.finish)
@@ -326,7 +326,7 @@ def test_a_peer_that_never_stops_talking_is_not_listened_to_for_ever(connect):
     assert websocket.closed
 
 
-def test_who_still_receives_is_told_before_the_end(connect):
+def test_a_receiver_is_notified_before_the_socket_closes(connect):
     websocket, peer = connect()
     receiver = gevent.spawn(receive_all, websocket)
     gevent.sleep(0.001)
@@ -376,7 +376,7 @@ def test_aborting_what_lingers(connect, answered):
 # Sending
 
 
-def test_the_first_frame_goes_out_at_once(connect):
+def test_the_first_frame_is_sent_at_once(connect):
     websocket, peer = connect()
     gevent.sleep(0.001)
     websocket.send("naïve".encode())
@@ -402,7 +402,7 @@ def test_a_frame_for_many(connect):
 
 
 def test_sending_from_the_hub_never_switches(connect):
-    """In a callback of the loop, gevent forbids to wait for anything."""
+    """gevent forbids waiting in a callback of the loop."""
     websocket, peer = connect(WebSocketOptions(queue_limit=300_000, close_timeout=0.1))
     results = []
 
@@ -487,7 +487,7 @@ def test_nothing_follows_half_a_frame(connect):
 
 
 def fill(websocket: WebSocket) -> None:
-    """Send until the peer's buffers are full and something waits."""
+    """Send until the peer's buffers are full and bytes are queued."""
     while not websocket.queued_bytes:
         websocket.send(b"x" * 10_000)
         gevent.sleep(0.001)
@@ -499,7 +499,7 @@ def test_the_queue_is_bounded(connect):
     while websocket.send(b"y" * 5000):
         assert websocket.queued_bytes <= 100_000
     assert websocket.close_code == CloseCode.PEER_TOO_SLOW
-    assert websocket.queued_bytes < 15_000  # what waited is let go of, but for the frame that was begun
+    assert websocket.queued_bytes < 15_000  # only the frame that was sent in part is kept
     _, ended = receive_all(websocket)
     assert ended.code == CloseCode.PEER_TOO_SLOW
     frames = peer.read_all()

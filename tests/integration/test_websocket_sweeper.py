@@ -1,4 +1,4 @@
-"""The sweeper, driven by hand: the tests tell it the time."""
+"""Timekeeping of websockets: the tests call the sweeper with the time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def connect(sweeper: Sweeper) -> Iterator[Any]:
 
 
 def read(peer: Any) -> list[int]:
-    """Return the opcodes of the frames that are there."""
+    """Return the opcodes of the frames that have arrived."""
     gevent.sleep(0.001)
     return [frame.opcode for frame in parse(available(peer))]
 
@@ -64,7 +64,7 @@ def test_an_idle_peer_is_pinged_once(sweeper, connect):
 
 
 @pytest.mark.parametrize("answer", [client(PONG), client(TEXT, b"x"), head(TEXT, 100)])
-def test_a_peer_that_says_anything_is_alive(sweeper, connect, answer):
+def test_a_peer_that_sends_anything_is_alive(sweeper, connect, answer):
     websocket, peer = connect()
     for now in (100, 125):
         sweeper.sweep(now)
@@ -103,7 +103,7 @@ def test_half_a_frame_and_then_silence(sweeper, connect):
     assert websocket.close_code == CloseCode.PEER_SILENT
 
 
-def test_a_waiting_reader_is_told(sweeper, connect):
+def test_a_waiting_reader_is_notified(sweeper, connect):
     websocket, _ = connect()
     receiver = gevent.spawn(websocket.receive)
     receiver.catching = True
@@ -147,7 +147,7 @@ def test_a_peer_that_does_not_read_is_closed(sweeper, connect):
     data = b""
     while piece := peer.recv(1 << 20):
         data += piece
-    assert not data.endswith(b"x" * 100_000)  # it was not waited for, and let go of
+    assert not data.endswith(b"x" * 100_000)  # it was dropped
 
 
 def test_a_peer_that_reads_slowly_is_let_live(sweeper, connect):
@@ -176,7 +176,7 @@ def test_a_closing_that_stalls_is_cut_off(sweeper, connect):
     assert websocket.close_code == 1001
 
 
-def test_who_has_ended_is_looked_after_no_more(sweeper, connect):
+def test_closed_websockets_are_discarded(sweeper, connect):
     websocket, _ = connect()
     other, _ = connect()
     assert len(sweeper) == 2
@@ -235,7 +235,7 @@ def test_a_period_that_is_none():
         Sweeper(period=0)
 
 
-def test_the_close_frame_tells_why(sweeper, connect):
+def test_the_close_frame_has_the_reason(sweeper, connect):
     websocket, peer = connect()
     for now in (100, 125, 135):
         sweeper.sweep(now)
@@ -246,7 +246,7 @@ def test_the_close_frame_tells_why(sweeper, connect):
     assert close_of(parse(data)) == (CloseCode.PEER_SILENT, "no answer to a ping within 10 s")
 
 
-def test_a_peer_has_to_send_messages_where_a_read_timeout_says_so(sweeper, connect):
+def test_a_read_timeout_closes_peers_that_send_no_messages(sweeper, connect):
     websocket, peer = connect(WebSocketOptions(read_timeout=30, ping_interval=25, close_timeout=0.05))
     sweeper.sweep(100)
     say(websocket, peer, client(TEXT, b"x"))

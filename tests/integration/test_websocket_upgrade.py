@@ -1,4 +1,4 @@
-"""Requests that become websockets, under pywsgi and under gunicorn's handler, over TCP, TLS and unix sockets."""
+"""Upgrades under pywsgi and gunicorn's handler, over TCP, TLS and UNIX sockets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 class Running:
-    """A server, and what it logged."""
+    """A server and its log."""
 
     def __init__(self, listener: Any, application: Application, **options: Any) -> None:
         self.log = io.StringIO()
@@ -61,7 +61,7 @@ class Running:
         return socket.create_connection(("127.0.0.1", self.server.server_port), timeout=30)
 
     def open(self) -> Any:
-        """Return a connected client that has read the 101."""
+        """Return a connected client that has received the 101."""
         sock = self.connect()
         sock.sendall(REQUEST)
         assert read_head(sock).startswith(b"HTTP/1.1 101 ")
@@ -85,7 +85,7 @@ def serve() -> Iterator[Serve]:
 
 
 def read_head(sock: Any) -> bytes:
-    """Read an answer up to its body, and not a byte further."""
+    """Read a response up to its body."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
@@ -101,7 +101,7 @@ def read_all(sock: Any) -> bytes:
     return data
 
 
-# The answer
+# The response
 
 
 def test_the_request_is_answered_with_101(serve):
@@ -197,7 +197,7 @@ def test_headers_cannot_be_injected(serve):
         assert close_of(parse(read_all(sock))) == (1000, "")
 
 
-# What is no request
+# Invalid requests
 
 
 class Impatient(WebSocketHandler):
@@ -226,9 +226,9 @@ def test_what_is_no_request_gets_a_readable_answer_and_is_closed(serve, sent, st
 
 
 @pytest.mark.parametrize("sent", [b"", b"GE", b"GET / HTTP/1.1\r\n\r\n"])
-def test_who_sends_no_request_is_not_waited_for(serve, sent):
+def test_a_client_that_sends_no_request_times_out(serve, sent):
     def application(environ, start_response):
-        # Longer than the time for a request: that is over once it is here.
+        # Longer than the request timeout, which ends when the request has arrived.
         gevent.sleep(0.1)
         start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
@@ -247,7 +247,7 @@ def test_the_time_for_the_request_is_not_the_websockets(serve):
         assert texts(parse(read_all(sock))) == ["still here"]
 
 
-# What came with the request
+# Bytes after the request
 
 
 @pytest.mark.parametrize("size", [1, 100, 8000, 20_000, 100_000])
@@ -278,7 +278,7 @@ def test_the_upgrade_does_not_wait_for_frames(serve):
     assert upgraded[0].wait_closed(5)
 
 
-# What is kept
+# Memory
 
 
 def test_an_open_websocket_keeps_little_of_its_request(serve):
@@ -347,7 +347,7 @@ def test_nothing_is_left_to_the_garbage_collector(serve, ending):
         gc.enable()
 
 
-# The end
+# Closing
 
 
 def test_a_request_is_logged_once_when_its_websocket_has_ended(serve, capsys):
@@ -404,7 +404,7 @@ def test_a_lost_client(serve):
     assert " 101 " in running.logged()[0]
 
 
-def test_a_server_that_is_stopped_says_that_it_goes_away(serve):
+def test_a_stopped_server_closes_with_going_away(serve):
     running = serve(spawn=Pool())
     with running.open() as sock:
         running.server.stop(timeout=0.01)
@@ -442,7 +442,7 @@ def test_compression_is_not_offered_by_default(serve):
         assert "Sec-WebSocket-Extensions" not in websocket.response.headers
 
 
-# Elsewhere
+# Other sockets and servers
 
 
 def test_a_unix_socket(serve, tmp_path):
@@ -476,7 +476,7 @@ def test_under_gunicorn_s_handler(serve, tmp_path):
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for localhost, signed with itself."""
+    """A key and a self-signed certificate for localhost."""
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     command += f" -addext subjectAltName=DNS:localhost -keyout {path} -out {path}.crt"
@@ -510,7 +510,7 @@ def test_tls(secure, client_context):
 @pytest.mark.parametrize("size", [10, 9000, 15_000, 40_000])
 def test_frames_right_behind_the_request_are_not_lost_over_tls(secure, client_context, size):
     tcp = secure.connect()
-    # Not suppressed: an end of the connection that TLS did not announce.
+    # A connection that closes without close_notify must raise.
     with client_context.wrap_socket(tcp, server_hostname="localhost", suppress_ragged_eofs=False) as sock:
         sock.sendall(REQUEST + client(TEXT, b"x" * size) + close(1000))
         read_head(sock)

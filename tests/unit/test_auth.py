@@ -1,4 +1,4 @@
-"""Tokens: where they are found, and which are good."""
+"""Tokens: where clients send them, and which are valid."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def token(key=KEY, algorithm="HS256", **claims):
 
 
 def shown(text):
-    """As a browser shows it: a JWT is a legal subprotocol as it stands."""
+    """A browser sends a JWT unencoded: it is a legal subprotocol."""
     return request(HTTP_SEC_WEBSOCKET_PROTOCOL=f"juggler.0, juggler.bearer.{text}")
 
 
 def test_the_claims_of_a_good_jwt_are_the_identity():
     assert jwt(KEY, ["HS256"])(shown(token()))["sub"] == "ann"
     assert jwt(lambda text: KEY, ["HS256"], audience="chat", issuer="us")(shown(token(aud="chat", iss="us")))
-    assert jwt(KEY, ["HS256"])(shown(token(exp=time.time() - 5)))  # clocks differ
+    assert jwt(KEY, ["HS256"])(shown(token(exp=time.time() - 5)))  # within the leeway
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_claims_of_a_good_jwt_are_the_identity():
     ],
     ids=["expired", "no-expiry", "other-key", "other-algorithm", "unsigned", "other-audience", "no-jwt", "altered"],
 )
-def test_a_jwt_that_is_not_good_is_401_and_says_why(bad, why):
+def test_an_invalid_jwt_is_401_with_the_reason(bad, why):
     with pytest.raises(HandshakeRefused, match=f"the token is not valid: .*{why}") as refusal:
         jwt(KEY, ["HS256"])(shown(bad))
     assert refusal.value.status == "401 Unauthorized"

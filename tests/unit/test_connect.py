@@ -1,4 +1,4 @@
-"""What a request shows of its client."""
+"""`ConnectRequest`: headers, cookies, query, and the client's address."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request(trusted_proxies=0, **environ):
         ("2001:DB8::1", 1, "2001:db8::1"),
     ],
 )
-def test_only_what_our_own_proxies_say_is_believed(forwarded, proxies, address):
+def test_only_trusted_proxies_are_believed(forwarded, proxies, address):
     assert client_address("10.0.0.1", forwarded, proxies) == address
 
 
@@ -49,7 +49,7 @@ def test_a_request_shows_headers_cookies_query_and_subprotocols():
     assert shown.offered == ["juggler.0", "other"]
 
 
-def test_a_unix_socket_has_no_address_but_its_proxy_tells_one():
+def test_a_unix_socket_has_the_address_that_its_proxy_reports():
     assert request(REMOTE_ADDR="").address == ""
     assert request(1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="192.0.2.7").address == "192.0.2.7"
 

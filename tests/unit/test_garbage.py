@@ -1,4 +1,4 @@
-"""How often Python looks for garbage is raised, and never lowered."""
+"""The threshold of the garbage collector is raised, and never lowered."""
 
 from __future__ import annotations
 

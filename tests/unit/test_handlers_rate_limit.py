@@ -1,4 +1,4 @@
-"""Token buckets, on a clock of the test's."""
+"""Token buckets, with the test's own clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate():
     assert [buckets.take("a") for _ in range(3)] == [0, 0, 0]
     assert buckets.take("a") == 0.5
     clock.now += 0.25
-    assert buckets.take("a") == 0.25  # asking took nothing
+    assert buckets.take("a") == 0.25  # the refusal took no token
     clock.now += 0.25
     assert buckets.take("a") == 0
     assert buckets.take("b") == 0
@@ -29,7 +29,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate():
     assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
 
 
-def test_the_number_of_buckets_is_bounded_and_the_oldest_goes():
+def test_the_number_of_buckets_is_bounded_and_the_oldest_dropped():
     buckets = Buckets(1, 1, most=2, clock=Clock())
     for key in "abac":
         buckets.take(key)

@@ -1,4 +1,4 @@
-"""Which HTTP requests become a connection, and what the others are told."""
+"""The opening handshake: valid requests, and the refusals of the others."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_subprotocol_among_others(offered: str) -> None:
 
 
 @pytest.mark.parametrize("offered", [None, "", "chat", "Juggler.0", "juggler.00", "juggler"])
-def test_subprotocol_that_is_none_of_ours(offered: str | None) -> None:
+def test_unsupported_subprotocol(offered: str | None) -> None:
     with pytest.raises(HandshakeRefused, match=r"^400 .*Sec-WebSocket-Protocol: expected juggler\.0, got"):
         choose_subprotocol(offered)
 

@@ -1,4 +1,4 @@
-"""Counting, adding up, and what two answers say."""
+"""Counters, merging of snapshots, and rates between two scrapes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_quantiles_are_those_of_the_time_between():
     assert uris(after) == ["f"]
 
 
-def test_a_counter_that_began_anew_grew_from_zero():
+def test_a_counter_that_was_reset_grew_from_zero():
     name = "juggler_call_duration_seconds_count"
     assert rate(samples(1, 1), samples(1, 1, 1, 1), 2.0, name) == pytest.approx(1.0)
     assert rate(samples(1, 1, 1), samples(1), 2.0, name) == pytest.approx(0.5)

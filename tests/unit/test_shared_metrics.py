@@ -58,7 +58,7 @@ def test_the_counters_of_the_dead_are_kept_and_their_gauges_are_not():
     assert shared.read(1) is None
 
 
-def test_a_snapshot_half_written_is_not_believed():
+def test_a_snapshot_half_written_is_ignored():
     shared = SharedMetrics(2)
     shared.write(1, counted(1))
     shared.memory[SLOT_BYTES + 12] ^= 255

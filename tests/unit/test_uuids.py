@@ -1,4 +1,4 @@
-"""Random UUIDs: unique, also between threads and after a fork."""
+"""Random UUIDs: unique across threads and forks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_uuids_are_unique() -> None:
     assert len({new_uuid() for _ in range(10_000)}) == 10_000
 
 
-def test_a_forked_process_goes_its_own_way() -> None:
+def test_a_forked_process_repeats_no_uuids() -> None:
     printed = run("""
         import os
         from juggler.process.uuids import new_uuid
@@ -49,6 +49,6 @@ def test_threads_share_the_source() -> None:
 
 
 def run(program: str) -> list[str]:
-    """Run a program in a process that has no gevent in it; return the words that it prints."""
+    """Run a program in a process without gevent. Return the words that it prints."""
     code = "\n".join(line[8:] for line in program.splitlines())
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

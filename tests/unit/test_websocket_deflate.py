@@ -1,4 +1,4 @@
-"""permessage-deflate: what is agreed on, compressed and decompressed, against zlib and ``websockets``."""
+"""permessage-deflate: negotiation, compression and decompression, against zlib and ``websockets``."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_what_another_library_compresses(keep):
 
 
 def decoded(theirs: PerMessageDeflate, data: bytes) -> tuple[bytes, bool]:
-    """Return what another library makes of one frame, and whether it was compressed."""
+    """Decode one frame with another library. Return the text, and whether it was compressed."""
     (frame,) = parse(data)
     whole = theirs.decode(Frame(Opcode(frame.opcode), frame.payload, frame.fin, rsv1=frame.rsv == 4))
     return bytes(whole.data), frame.rsv == 4

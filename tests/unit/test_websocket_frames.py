@@ -1,4 +1,4 @@
-"""The parser and the frames, as bytes."""
+"""Parse and build frames."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.rawframes import (
 
 
 def run(*pieces: bytes, options: WebSocketOptions = DEFAULT, frames: int = 64) -> tuple[Parser, list[str]]:
-    """Feed a parser piece by piece, and return it with all messages."""
+    """Feed a parser piece by piece. Return it and all messages."""
     parser = Parser(options)
     messages = []
     for piece in pieces:
@@ -47,7 +47,7 @@ def kept(parser: Parser) -> int:
 
 
 def assert_fails(code: int, *pieces: bytes, options: WebSocketOptions = DEFAULT) -> Parser:
-    """The last piece, and none before it, breaks a rule; the answer is a close frame with the code."""
+    """Check that the last piece, and none before it, is a violation, answered with a close frame."""
     before, _ = run(*pieces[:-1], options=options)
     assert before.end is None
     parser, _ = run(*pieces, options=options)
@@ -113,7 +113,7 @@ def test_cut_in_small_pieces(size):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_parses_no_more_frames_than_it_is_told(frames):
+def test_max_frames(frames):
     assert_is_the_stream(*run(STREAM, frames=frames))
     parser = Parser(DEFAULT)
     parser.feed(client(TEXT, b"a") * 10)
@@ -157,7 +157,7 @@ def test_nothing_counts_after_a_close_frame():
     assert parser.parse(64) == []
 
 
-# What it costs
+# Cost
 
 
 def test_what_is_kept_of_an_unfinished_message_is_in_proportion_to_it():
@@ -178,7 +178,7 @@ def test_what_is_kept_of_an_unfinished_message_is_in_proportion_to_it():
 
 
 def test_what_was_read_is_not_read_again():
-    """Else a large frame that comes in small pieces would cost the square of its size."""
+    """Otherwise a large frame in small pieces would cost the square of its size."""
     parser = Parser(DEFAULT)
     parser.feed(head(TEXT, 1_000_000) + MASK)
     for _ in range(100):
@@ -187,7 +187,7 @@ def test_what_was_read_is_not_read_again():
         assert kept(parser) < 14
 
 
-def test_a_consumed_buffer_is_let_go():
+def test_a_consumed_buffer_is_freed():
     parser, _ = run(client(TEXT, b"x" * 10_000) + client(TEXT, b"y")[:3])
     assert kept(parser) == 3
 
@@ -390,7 +390,7 @@ def test_a_close_reason_that_is_not_utf8():
     assert_fails(1007, close(1000, b"\xe2\x98"))
 
 
-# What is sent
+# Building frames
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100_000])
