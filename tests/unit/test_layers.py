@@ -283,11 +283,14 @@ def test_no_module_is_too_small_for_its_one_importer() -> None:
     assert not {name: by for name, by in small.items() if name not in ALONE}
 
 
-# Small modules with one importer that stay: each is one of several of its kind, or a command or package of its own.
+# Small modules with one importer that stay: each is one of several of its kind, a command or package of its own, or a
+# policy that its importer should not contain.
 ALONE: set[str] = {
     "juggler.broker.redis.many_uris",
     "juggler.callee.demo",
     "juggler.callee.pools.threads",
     "juggler.handlers.drill",
     "juggler.protocol.subprotocols",
+    "juggler.server.draining",
+    "juggler.server.figures",
 }
