@@ -99,5 +99,5 @@ def test_a_callee_that_cannot_be_served_is_an_error_at_once(juggler_memory, jugg
     rpc.register("compute", lambda: 1, pool="process")
     with pytest.raises(ValueError, match="source: expected MODULE:OBJECT of the callee, because compute"):
         juggler_memory(rpc)
-    with pytest.raises(ConfigError, match="ended with exit code 2"):
+    with pytest.raises(ConfigError, match="exited with exit code 2"):
         juggler_redis("no_such_module:rpc")

@@ -103,7 +103,7 @@ def test_a_server_uses_file_environment_and_flags(tmp_path, redis_url):
                 assert wire.closed()[0] == 1009
         with Wire(url) as wire:
             wire.send(1, uri="bye")
-            assert wire.closed() == (1000, "as the client has asked for")
+            assert wire.closed() == (1000, "requested by the client")
 
 
 def test_a_client_error_is_one_log_line_with_its_connection(redis_url):

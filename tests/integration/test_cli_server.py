@@ -121,7 +121,7 @@ def test_a_port_in_use_names_the_option(redis_url):
 
 def test_unreachable_redis_names_the_remedies():
     with free_port() as port:
-        done = run("server", "--redis", f"redis://:secret@127.0.0.1:{port}", "--fail-fast")
+        done = run("server", "--bind", "127.0.0.1:0", "--redis", f"redis://:secret@127.0.0.1:{port}", "--fail-fast")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     for word in ("no Redis at redis://", f"127.0.0.1:{port}", "start Redis", "--redis", "REDIS_URL", "juggler demo"):
         assert word in done.stderr

@@ -66,7 +66,7 @@ def test_a_password(mortal):
 def test_a_wrong_password_ends_the_commands(mortal):
     mortal.start("--requirepass", "secret")
     url = mortal.url.replace("//", "//:wrong@")
-    done = run("server", "--redis", url)
+    done = run("server", "--bind", "127.0.0.1:0", "--redis", url)
     assert done.returncode == 2
     assert re.fullmatch(r"juggler server: Redis at redis://:\*\*\*@\S+ refuses access: .*password.*\n", done.stderr)
 
@@ -213,7 +213,8 @@ def test_a_right_that_is_missing_is_named(acl_server):
                 juggler.publish("news")
             with pytest.raises(Nacked, match=r"NOPERM .*channel"):
                 juggler.subscribe("olds")
-        done = run("server", "--redis", with_user(client, acl_server, "juggler-server -pexpire"))
+        url = with_user(client, acl_server, "juggler-server -pexpire")
+        done = run("server", "--bind", "127.0.0.1:0", "--redis", url)
     assert done.returncode == 2
     assert re.fullmatch(r"juggler server: Redis at \S+ refuses access: .*'pexpire' command\n", done.stderr)
 
@@ -383,7 +384,7 @@ def test_two_deployments_share_a_server_by_their_prefixes(mortal):
 
 
 def test_a_wrong_prefix_is_refused():
-    done = run("server", "--key-prefix", "{a}")
+    done = run("server", "--bind", "127.0.0.1:0", "--key-prefix", "{a}")
     error = "config: [redis] key_prefix: expected a string without braces, got '{a}' (--key-prefix)\n"
     assert (done.returncode, done.stderr) == (2, error)
 
