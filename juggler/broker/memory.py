@@ -33,7 +33,7 @@ from juggler.broker import (
     served_function,
 )
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
-from juggler.broker.names import check_channel, check_uri, check_uris
+from juggler.broker.names import check_channel, check_uri, check_uris, is_reserved
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
 from juggler.process.uuids import new_uuid
 from juggler.protocol import glob
@@ -215,7 +215,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             return
         for key in sorted(self._subscriptions, key=_patterns_last):
             name, pattern = key
-            if glob.matches(name, channel) if pattern else name == channel:
+            if glob.matches(name, channel) and not is_reserved(channel) if pattern else name == channel:
                 event = Event(channel, name if pattern else "", uuid, args)
                 subscribers = list(self._subscriptions.subscribers(key))
                 self._loop.run_callback(self._deliver_event, key, subscribers, event)

@@ -10,6 +10,18 @@ MAX_LENGTH = 8192
 """Maximum length of a URI or channel in characters: each call stores its URI several times."""
 
 
+GAP_CHANNEL = "juggler.gap"
+"""Subscribers of this channel receive an event when events may have been lost. It does not travel through Redis."""
+
+RESERVED = ("juggler", "__")
+"""Beginnings of the names of channels that clients may not use: they are those of juggler and of Redis."""
+
+
+def is_reserved(channel: str) -> bool:
+    """Return whether a channel is reserved. Its events are delivered to no pattern."""
+    return channel.startswith(RESERVED)
+
+
 def check_uri(uri: str) -> None:
     """Check the URI of a function.
 

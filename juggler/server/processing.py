@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from juggler.broker import Done, PendingCall
+from juggler.broker.names import GAP_CHANNEL, is_reserved
 from juggler.errors import BrokerError, NackCode, Refused
 from juggler.protocol.messages import (
     Ack,
@@ -96,8 +97,8 @@ def _process_call(connection: Connection, message: Call) -> None:
     options = connection.options
     if options.max_uri_length is not None and len(message.uri) > options.max_uri_length:
         raise _too_long("URI", len(message.uri), options.max_uri_length)
-    if message.timeout > options.max_call_timeout:
-        expected = f"expected at most {options.max_call_timeout:g} s"
+    if not 0 <= message.timeout <= options.max_call_timeout:
+        expected = f"expected 0 to {options.max_call_timeout:g} s"
         raise Refused(NackCode.BAD_REQUEST, f"timeout: {expected}, got {message.timeout:.12g} s")
     if message.uri == options.list_uri:
         _list_functions(connection, message)
@@ -119,6 +120,8 @@ def _list_functions(connection: Connection, message: Call) -> None:
 
 def _process_pub(connection: Connection, message: Pub) -> None:
     _check_channel(connection, message.channel)
+    if is_reserved(message.channel):
+        raise _reserved(message.channel)
     broker = connection.pubsub_broker
     broker.publish(message.channel, message.uuid, message.args, _answering(connection, message))
 
@@ -129,12 +132,18 @@ def _check_channel(connection: Connection, channel: str) -> None:
         raise _too_long("channel", len(channel), limit)
 
 
+def _reserved(channel: str) -> Refused:
+    return Refused(NackCode.FORBIDDEN, f"channel {channel!r}: names that begin with 'juggler' or '__' are reserved")
+
+
 def _too_long(what: str, length: int, limit: int) -> Refused:
     return Refused(NackCode.BAD_REQUEST, f"{what}: expected at most {limit} characters, got {length}")
 
 
 def _process_sub(connection: Connection, message: Sub) -> None:
     _check_channel(connection, message.channel)
+    if is_reserved(message.channel) and (message.is_pattern or message.channel != GAP_CHANNEL):
+        raise _reserved(message.channel)
     broker = connection.pubsub_broker
     count = broker.subscription_count(connection)
     if count >= connection.options.max_subscriptions and not broker.is_subscribed(

@@ -55,6 +55,15 @@ def test_events_come_in_order_and_from_oneself_too(pubsub, peer, subscribe, publ
     assert [args for _, _, args in subscriber.wait(50)] == [b"%d" % number for number in range(50)]
 
 
+@pytest.mark.parametrize("channel", ["juggler.gap", "juggler:control", "__redis__:invalidate"])
+def test_no_pattern_matches_a_reserved_channel(pubsub, peer, subscribe, publish, channel):
+    by_name, by_pattern = subscribe(pubsub, channel), subscribe(pubsub, "*", pattern=True)
+    publish(peer, channel, b"1")
+    publish(peer, "news", b"2")
+    assert by_pattern.wait(1) == [("news", "*", b"2")]
+    assert by_name.wait(1) == [(channel, "", b"1")]
+
+
 def test_publishing_to_nobody_succeeds(pubsub, publish):
     publish(pubsub, "news")
 

@@ -261,6 +261,48 @@ def test_an_event_over_the_write_limit_becomes_a_nack_of_its_publication():
         assert (nack["payload"]["for"], nack["payload"]["for_type"], nack["payload"]["code"]) == (uuid, PUB, 413)
 
 
+@pytest.mark.parametrize("timeout", [-1, -(10**30), 86_400 * 10**9 + 1, 10**15, 10**400])
+def test_a_timeout_out_of_range_costs_no_other_call(timeout):
+    with (
+        running_server() as running,
+        Wire(running.url) as wire,
+    ):
+        uuid = wire.send(CALL, uri="u", timeout=10**10)
+        assert wire.receive()["meta"]["type"] == ACK
+        nack = wire.request(CALL, uri="u", timeout=timeout)["payload"]
+        assert (nack["code"], nack["message"].startswith("timeout: expected 0 to 86400 s, got ")) == (400, True)
+        with serving(running.broker, ["u"], lambda call: b"1"):
+            assert wire.receive()["payload"] == {"for": uuid, "uri": "u", "args": 1}
+
+
+@pytest.mark.parametrize("channel", ["juggler", "juggler.gap", "juggler:control:{x}", "jugglers", "__keyspace@0__:k"])
+def test_clients_cannot_publish_on_reserved_channels(channel):
+    with running_server() as running, Wire(running.url) as wire:
+        nack = wire.request(PUB, channel=channel)["payload"]
+        assert (nack["code"], nack["channel"]) == (403, channel)
+        assert repr(channel) in nack["message"]
+        assert wire.request(PUB, channel=f"my.{channel}")["meta"]["type"] == ACK
+
+
+@pytest.mark.parametrize(
+    ("channel", "pattern", "code"),
+    [
+        ("juggler.gap", False, None),
+        ("juggler.gap", True, 403),
+        ("juggler.g*", True, 403),
+        ("juggler.other", False, 403),
+        ("__redis__:invalidate", False, 403),
+        ("__key*", True, 403),
+        ("*", True, None),
+    ],
+)
+def test_clients_can_subscribe_to_gaps_and_no_other_reserved_channel(channel, pattern, code):
+    with running_server() as running, Wire(running.url) as wire:
+        answer = wire.request(SUB, channel=channel, pattern=pattern)
+        assert answer["payload"].get("code") == code
+        assert wire.request(UNSB, channel=channel, pattern=pattern)["meta"]["type"] == ACK
+
+
 def test_many_large_results_at_once_pass():
     with (
         running_server() as running,

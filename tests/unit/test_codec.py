@@ -84,6 +84,14 @@ def test_payloads_look_as_those_of_go(name: str, text: str) -> None:
     assert json.loads(rewritten(name, text)) == {"args": None, **json.loads(text)}
 
 
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [("-1", -1e-9), ("86400000000001", 86400.000000001), ("1" * 400, 2**63 / 1e9), ("-" + "1" * 400, -(2**63) / 1e9)],
+)
+def test_a_timeout_out_of_range_is_no_malformed_message(timeout: str, seconds: float) -> None:
+    assert decode_request(envelope(f'{{"uri":"u","timeout":{timeout}}}')).timeout == seconds
+
+
 def test_no_kind_of_message_is_missing() -> None:
     wire_types = {json.loads(text)["meta"]["type"] for text in (REQUESTS | RESPONSES).values()}
 
@@ -341,11 +349,6 @@ INVALID_REQUESTS = [
     (
         envelope(r'{"uri":"u","args":["\ud800"}'),
         "$: invalid JSON: Expecting ',' delimiter: line 1 column 109 (char 108)",
-    ),
-    (envelope('{"uri":"u","timeout":-1}'), "$.payload.timeout: expected 0 to 86400000000000 ns, got -1"),
-    (
-        envelope('{"uri":"u","timeout":86400000000001}'),
-        "$.payload.timeout: expected 0 to 86400000000000 ns, got 86400000000001",
     ),
     (envelope('{"uri":"u","timeout":1.5}'), "$.payload.timeout: expected int, got float"),
     (envelope('{"uri":"u","timeout":"1s"}'), "$.payload.timeout: expected int, got str"),

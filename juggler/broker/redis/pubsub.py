@@ -6,7 +6,7 @@ import gevent
 
 from juggler.broker import Done, Event, PubSubBroker, Subscriber
 from juggler.broker.ledgers import SubscriptionLedger
-from juggler.broker.names import check_channel
+from juggler.broker.names import GAP_CHANNEL, check_channel, is_reserved
 from juggler.broker.redis.event_receiver import TopicKey, Topics
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.replies import Reply, as_error
@@ -15,9 +15,6 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
-
-GAP_CHANNEL = "juggler.gap"
-"""Subscribers of this channel receive an event when events may have been lost. It does not travel through Redis."""
 
 FAN_OUT_STEP = 256
 """Subscribers notified before other greenlets run."""
@@ -123,8 +120,11 @@ class RedisPubSub(PubSubBroker):
         if topic is None or not topic.confirmed:
             return
         try:
+            shown = self._names.channel_of(channel)
+            if pattern and is_reserved(shown):
+                return
             uuid, args = codec.decode_event(data)
-            event = Event(self._names.channel_of(channel), self._names.pattern_of(name) if pattern else "", uuid, args)
+            event = Event(shown, self._names.pattern_of(name) if pattern else "", uuid, args)
         except (InvalidMessage, UnicodeDecodeError):
             self.invalid += 1
             return
