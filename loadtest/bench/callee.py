@@ -23,6 +23,7 @@ from juggler.broker import PendingCall  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.errors import BrokerError  # noqa: E402
 from loadtest.bench.harness.programs import emit  # noqa: E402
+from loadtest.bench.harness.progress import Progress  # noqa: E402
 from loadtest.procfs import cpu_seconds  # noqa: E402
 from loadtest.stack import Stack  # noqa: E402
 
@@ -136,20 +137,16 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     in_flight = int(sys.argv[2]) if len(sys.argv) > 2 else IN_FLIGHT
     found: dict[str, list[tuple[float, list[float]]]] = {kind: [] for kind in KINDS}
-    with Stack() as stack:
+    progress = Progress()
+    with Stack() as stack, progress.running():
         pids = (stack.start_callee(target="loadtest.bench.callee:rpc").pid, stack.redis.pid)
         for number in range(ROUNDS):
             for kind in KINDS:
-                print(f"\rround {number + 1} of {ROUNDS}: {kind:<50}", end="", file=sys.stderr, flush=True)
+                progress.step(f"round {number + 1} of {ROUNDS}: {kind}")
                 found[kind].append(measure(stack.redis.url, pids, kind, in_flight, seconds))
-    print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
-    print(
-        f"{in_flight} in flight, medians of {ROUNDS}{'':<19}{'calls/s':>12}{'callee':>10}{'Redis':>10}  CPU µs a call"
-    )
     for kind, rounds in found.items():
         rate = median(rate for rate, _ in rounds)
         costs = [median(costs[number] for _, costs in rounds) for number in (0, 1)]
-        print(f"{kind:<45}{rate:>10,.0f}" + "".join(f"{cost:>10.1f}" for cost in costs))
         emit(kind, {"calls/s": rate, "callee µs": costs[0], "Redis µs": costs[1]})
 
 

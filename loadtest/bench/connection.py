@@ -55,7 +55,6 @@ def main() -> None:
     for state in REQUESTS:
         command = ["-m", "loadtest.bench.connection", "--serve", state]
         cost = added_kilobytes(command, count, REQUESTS[state], response=b'"type":8')
-        print(f"connection, {state} ({count:,} connections): {cost:.1f} KB", flush=True)
         emit(f"connection, {state}", {"server KB": cost})
 
 

@@ -46,13 +46,11 @@ def microseconds(function: Callable[[Metrics], None], repetitions: int) -> float
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure and print."""
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
     loop = microseconds(nothing, repetitions)
-    print(f"{'':20}{'µs':>8}{'µs/message':>12}")
     for title, function, messages in (("call, ACK, result", round_trip, 3), ("event", event, 1)):
         cost = microseconds(function, repetitions) - loop
-        print(f"{title:20}{cost:8.3f}{cost / messages:12.3f}")
         emit(title, {"counting µs": cost, "message µs": cost / messages})
 
 

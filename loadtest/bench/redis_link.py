@@ -72,7 +72,6 @@ class Bench:
 
     def show(self, label: str, count: int, elapsed: float, before: list[float]) -> None:
         costs = [(now - then) / max(count, 1) * 1e6 for now, then in zip(self._cpu(), before, strict=True)]
-        print(f"{label:<52}{count / elapsed:>10,.0f}" + "".join(f"{cost:>10.1f}" for cost in costs), flush=True)
         names = ("done/s", "caller µs", "callee µs", "Redis µs")
         emit(label, dict(zip(names, [count / elapsed, *costs], strict=True)))
 
@@ -330,7 +329,6 @@ def main() -> None:
         {"juggler": juggler_callee, "redis-py": redis_py_callee}[sys.argv[2]](sys.argv[3])
         return
     seconds = float(sys.argv[1]) if sys.argv[1:] else SECONDS
-    print(f"{'':<52}{'a second':>10}{'caller':>10}{'callee':>10}{'Redis':>10}  CPU µs each")
     with EmbeddedRedis() as server:
         bench = Bench(server.pid, seconds)
         measure_juggler(bench, server.url)

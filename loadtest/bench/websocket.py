@@ -235,10 +235,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2])
         return
-    print(f"{'':<50}{Juggler.name:>12}{Stock.name:>20}")
     divisor = int(sys.argv[1]) if sys.argv[1:] else 1
     for (label, juggler), (_, stock) in zip(measurements(Juggler, divisor), measurements(Stock, divisor), strict=True):
-        print(f"{label:<50}{juggler:>12.2f}{stock:>20.2f}", flush=True)
         name, _, unit = label.rpartition(": ")
         emit(name, {f"{Juggler.name} {unit}": juggler, f"{Stock.name} {unit}": stock})
 

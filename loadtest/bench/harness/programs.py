@@ -18,12 +18,12 @@ import click
 from loadtest.bench.harness import benchmark
 from loadtest.bench.harness.benchmark import Benchmark
 from loadtest.bench.harness.progress import Progress
-from loadtest.bench.harness.report import Row
+from loadtest.bench.harness.report import Row, shown
 from loadtest.children import Children
 from loadtest.errors import LoadTestError
 
 ROWS = "JUGGLER_BENCH_ROWS"
-"""Environment variable with the path of the file to which a program writes its rows; it only prints them without it."""
+"""Environment variable with the path of the file for a program's rows; without it, they are only printed."""
 
 SILENCE = 120.0
 """Seconds without output after which a program counts as hanging, beside those of its measurements."""
@@ -31,7 +31,8 @@ MEASUREMENTS_PER_LINE = 40
 
 
 def emit(label: str, values: dict[str, float]) -> None:
-    """Report a row from within a program; values are those of a `Row`."""
+    """Print a row of a program, and report it; values are those of a `Row`."""
+    print(f"{label}: " + ", ".join(f"{name} {shown(value)}" for name, value in values.items()), flush=True)
     if path := os.environ.get(ROWS):
         with open(path, "a") as file:
             file.write(json.dumps({"label": label, "values": values}) + "\n")
