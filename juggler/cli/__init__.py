@@ -1,1 +1,1 @@
-"""The command ``juggler``: one file per subcommand, imported when it is asked for."""
+"""The command ``juggler``: `main` imports the module ``NAME_command`` of a subcommand on demand."""

@@ -1,1 +1,1 @@
-"""Settings of a server: from a TOML file, the environment and flags, and what is built from them."""
+"""Settings of ``juggler server``: `schema` declares them, `load` reads them, `build` makes a server from them."""

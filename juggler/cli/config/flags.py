@@ -40,7 +40,10 @@ def _option(setting: Setting) -> Callable[[F], F]:
     help = f"{setting.help} [default: {show(setting.default) or 'none'}]"
     if setting.kind is bool:
         return click.option(f"{setting.flag}/--no-{setting.flag[2:]}", parameter, default=None, help=help)
-    metavar = f"[{'|'.join(setting.choices)}]" if setting.choices else _METAVARS[setting.kind]
+    if setting.choices:
+        metavar = f"[{'|'.join(setting.choices)}]"
+    else:
+        metavar = "URL" if setting.is_secret else _METAVARS[setting.kind]
     return click.option(setting.flag, parameter, metavar=metavar, multiple=setting.kind is tuple, help=help)
 
 
