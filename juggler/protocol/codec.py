@@ -101,14 +101,14 @@ class _Nack(Struct, gc=False):
 
 class _Res(Struct, gc=False):
     for_: str = field(name="for")
-    uri: str
+    uri: str = ""  # servers in Go leave it out if it is empty
     failed: bool | None = None
     args: Raw = _NULL
 
 
 class _Evnt(Struct, gc=False):
     for_: str = field(name="for")
-    channel: str
+    channel: str = ""  # servers in Go leave it out if it is empty
     pattern: str | None = None
     args: Raw = _NULL
 

@@ -73,6 +73,17 @@ test("the Go package's answers are understood", async () => {
   client.close();
 });
 
+test("servers in Go leave out an empty channel", async () => {
+  const { client, socket } = await connected();
+  const events = client.subscribe("");
+  await settle();
+  socket.receive(8, { for: socket.last.meta.uuid, for_type: 3 });
+  await events.ready;
+  socket.receive(10, { for: "1", args: 5 });
+  assert.deepEqual((await events.next()).value, { channel: "", pattern: "", args: 5, uuid: "1" });
+  client.close();
+});
+
 test("the callee's mark of a result counts more than its shape", async () => {
   const { client, socket } = await connected();
   const call = async (args, more) => {

@@ -444,6 +444,19 @@ def test_defaults_of_a_subscription(payload: str) -> None:
     assert decode_request(envelope(payload, type=3)) == Sub(uuid=ID, channel="c", is_pattern=False)
 
 
+@pytest.mark.parametrize(
+    ("type", "payload", "message"),
+    [
+        (7, '"for_type":1,"code":503,"message":"m"', Nack(uuid=ID, for_=ORIGIN, for_type=1, code=503, message="m")),
+        (8, '"for_type":2', Ack(uuid=ID, for_=ORIGIN, for_type=2)),
+        (9, '"args":1', Res(uuid=ID, for_=ORIGIN, uri="", args=b"1")),
+        (10, '"pattern":"*","args":1', Evnt(uuid=ID, for_=ORIGIN, channel="", pattern="*", args=b"1")),
+    ],
+)
+def test_servers_in_go_leave_out_empty_fields(type: int, payload: str, message: Message) -> None:
+    assert decode_response(envelope(f'{{"for":"{ORIGIN}",{payload}}}', type)) == message
+
+
 @pytest.mark.parametrize("unknown", ["1", '{"uri":[]}', r'"\ud800"', r'{"\ud800":1}'])
 def test_unknown_fields_are_ignored(unknown: str) -> None:
     text = '{{"x":{0},"payload":{{"x":{0},"uri":"u","args":[1],"y":{0}}},"meta":{{"uuid":"{1}","type":1}},"y":{0}}}'

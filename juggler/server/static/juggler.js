@@ -331,7 +331,7 @@ export class Client extends EventTarget {
     }
   }
 
-  #onEvent({ channel, pattern = "", args = null, for: id }) {
+  #onEvent({ channel = "", pattern = "", args = null, for: id }) {
     const entry = this.#channels.get(pattern ? `p${pattern}` : `c${channel}`);
     for (const each of entry?.subscriptions ?? []) each._event({ channel, pattern, args, uuid: id });
   }
