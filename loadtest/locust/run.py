@@ -21,6 +21,7 @@ from loadtest.errors import LoadTestError, one_line
 from loadtest.locust.tally import Tally, server_disagreements
 from loadtest.stack import ROOT, Stack
 
+DESCRIPTION = "Run locust against a Redis, a server and a callee of its own, and fail if counts disagree."
 CLASSES = ("MixedUser", "FanoutListener", "FanoutPublisher", "RpcRate", "RpcClosed")
 REPORTS = "loadtest/reports"
 EXTRA_TIME = 90.0
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.locust.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.locust.run", description=DESCRIPTION)
     parser.add_argument("classes", nargs="*", metavar="CLASS", help=f"user classes (default: {' '.join(CLASSES)})")
     parser.add_argument("--seconds", type=float, default=15.0, help="duration (default: 15)")
     parser.add_argument("--users", type=int, default=30, help="number of users (default: 30)")

@@ -28,6 +28,7 @@ from loadtest.soak.snapshot import Snapshot, compare, table  # noqa: E402
 from loadtest.soak.system import System, wait_for  # noqa: E402
 from loadtest.stack import Stack  # noqa: E402
 
+DESCRIPTION = "Inject failures into a loaded system, and check that it recovers and that no resource has grown."
 CLIENTS = 8
 WARM_UP = 3.0
 MAX_WARM_UPS = 5
@@ -162,7 +163,7 @@ def _stop(clients: MixedClients, abusers: AbusiveClients) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code: 0 passed, 1 failed, 2 could not run."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=DESCRIPTION)
     parser.add_argument("--minutes", type=float, default=10.0, help="duration (default: 10)")
     given = parser.parse_args(arguments)
     exit_on_sigterm()
