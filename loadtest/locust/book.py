@@ -1,4 +1,4 @@
-"""The book of a load test: everything that its clients send and receive, and its faults. PURE: no I/O, no clock.
+"""The book of a load test: everything that its clients send and receive, and its violations. PURE: no I/O, no clock.
 
 What is certain is judged, what is not is counted. Times are seconds of one clock, read by the caller.
 """
@@ -12,7 +12,7 @@ from juggler.client.state import Exp
 from juggler.protocol.messages import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
 from loadtest.locust.event_checks import EventChecks
 from loadtest.locust.request_checks import Entry, Fate, RequestChecks
-from loadtest.locust.tally import Faults, Tally
+from loadtest.locust.tally import Tally, Violations
 
 
 class Book:
@@ -22,16 +22,16 @@ class Book:
 
     Attributes:
         tally: counts.
-        faults: faults.
+        violations: what the server must not do, and did.
         events: publications, subscriptions and received events.
     """
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self.faults = Faults()
+        self.violations = Violations()
         self._disturbed: list[tuple[float, float]] = []
-        self._requests = RequestChecks(self.tally, self.faults, self.is_disturbed)
-        self.events = EventChecks(self.tally, self.faults, self.is_disturbed)
+        self._requests = RequestChecks(self.tally, self.violations, self.is_disturbed)
+        self.events = EventChecks(self.tally, self.violations, self.is_disturbed)
         self._open: dict[int, float] = {}
         self._last = 0
 
@@ -45,12 +45,12 @@ class Book:
         return self._last
 
     def closed(self, connection: int, since: float, now: float) -> None:
-        """Record that the client closed a connection from ``since`` on; requests in flight on it are faults."""
+        """Record that the client closed a connection from ``since`` on; requests in flight on it are violations."""
         if self._open.pop(connection, None) is None:
             return
         self.events.gone(connection, since, now)
         for _ in range(self._requests.pending(connection)):
-            self.faults.add("a request in flight when its connection was closed")
+            self.violations.add("a request in flight when its connection was closed")
         self._requests.lost(connection)
 
     def lost(self, connection: int, now: float, reason: str) -> None:
@@ -60,7 +60,7 @@ class Book:
             return
         self.tally.lost_connections += 1
         if not self.is_disturbed(heard, now):
-            self.faults.add("a connection was lost", reason)
+            self.violations.add("a connection was lost", reason)
         self.events.gone(connection, heard, now)
         self._requests.lost(connection)
 
@@ -146,5 +146,5 @@ class Book:
         """Judge everything. Call it once, while connections are open, when nothing is in flight."""
         self.events.judge(now, finally_=True)
         self._requests.judge(now, finally_=True)
-        self.faults.add_all(self.tally.disagreements())
+        self.violations.add_all(self.tally.disagreements())
         self._open.clear()

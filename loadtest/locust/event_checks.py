@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from juggler.protocol.glob import matches
 from juggler.protocol.messages import Evnt
-from loadtest.locust.tally import Faults, Tally
+from loadtest.locust.tally import Tally, Violations
 
 SLACK = 2.0
 """Seconds after the ACK of a publication in which its event may still be delivered or missed."""
@@ -65,9 +65,9 @@ class EventChecks:
         subscriptions: subscriptions by channel or pattern and by connection; old ones are dropped.
     """
 
-    def __init__(self, tally: Tally, faults: Faults, excused: Callable[[float, float], bool]) -> None:
+    def __init__(self, tally: Tally, violations: Violations, excused: Callable[[float, float], bool]) -> None:
         self._tally = tally
-        self._faults = faults
+        self._violations = violations
         self._excused = excused
         self._publications: dict[str, _Publication] = {}
         self.subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
@@ -119,7 +119,7 @@ class EventChecks:
             self._tally.foreign += 1
             return
         if event.channel != publication.channel:
-            self._faults.add("an event on another channel than its publication's", event.for_)
+            self._violations.add("an event on another channel than its publication's", event.for_)
         key = (connection, event.pattern, True) if event.pattern else (connection, event.channel, False)
         publication.receipts[key] += 1
 
@@ -146,7 +146,7 @@ class EventChecks:
         self._drop_subscriptions(now - 2 * HORIZON)
 
     def _judge(self, uuid: str, publication: _Publication) -> None:
-        receipts = publication.receipts
+        receipts, event = publication.receipts, f"{publication.channel} {uuid}"
         for key, subscriptions in self._concerned(publication):
             count = receipts.pop(key, 0)
             if any(each.has_to_receive(publication) for each in subscriptions):
@@ -155,15 +155,15 @@ class EventChecks:
                 elif self._excused(publication.sent, publication.over):
                     self._tally.excused += 1
                 else:
-                    self._faults.add("an event was missed", f"{publication.channel} {uuid}, connection {key[0]}")
+                    self._violations.add("an event was missed", f"{event}, connection {key[0]}")
             elif any(each.may_receive(publication) for each in subscriptions):
                 self._tally.uncertain += 1
             elif count:
-                self._faults.add("an event without a subscription", f"{publication.channel} {uuid}")
+                self._violations.add("an event without a subscription", event)
             if count > 1:
-                self._faults.add("an event was received twice", f"{publication.channel} {uuid}, connection {key[0]}")
+                self._violations.add("an event was received twice", f"{event}, connection {key[0]}")
         if receipts:
-            self._faults.add("an event without a subscription", f"{publication.channel} {uuid}")
+            self._violations.add("an event without a subscription", event)
 
     def _concerned(self, publication: _Publication) -> Iterator[tuple[Key, list[_Subscription]]]:
         keys = [(publication.channel, False)]

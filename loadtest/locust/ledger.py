@@ -27,7 +27,7 @@ class Ledger:
         book: book of all clients.
         run: makes names unique to this test and process, such as those of channels.
         stopping: whether the test is ending; clients then stay open until all events have arrived.
-        results: faults, one a line, after `finish`.
+        results: violations, one a line, after `finish`.
         clients: open clients.
     """
 
@@ -54,7 +54,7 @@ class Ledger:
         self.book.finish(time.monotonic())
         clients, self.clients = self.clients, set()
         gevent.joinall([gevent.spawn(client.close) for client in clients], timeout=RESPONSE_TIMEOUT)
-        self.results = self.book.faults.lines()
+        self.results = self.book.violations.lines()
 
     def _judge_repeatedly(self) -> None:
         while True:

@@ -24,7 +24,7 @@ TIMEOUT = 60.0
 
 
 class CountsDisagree(Exception):
-    """The counts are impossible; the text is one fault, and how often it occurred."""
+    """The counts are impossible; the text is one violation and its count."""
 
 
 def ledger_of(environment: Any) -> Ledger:
@@ -62,7 +62,7 @@ def _note_stopping(environment: Any, **_: Any) -> None:
 def _close_ledger(environment: Any, **_: Any) -> None:
     ledger = ledger_of(environment)
     ledger.finish()
-    # As failed requests, faults are in the report, reach a master, and make locust exit with 1.
+    # As failed requests, violations are in the report, reach a master, and make locust exit with 1.
     for line in ledger.results:
         _report_check(environment, "counts", CountsDisagree(line))
     if not ledger.results and ledger.book.tally.connections:
@@ -108,8 +108,8 @@ def _gather(environment: Any) -> Tally:
     while expected - environment.juggler_tallies.keys() and time.monotonic() < deadline:
         gevent.sleep(0.05)
     if silent := expected - environment.juggler_tallies.keys():
-        fault = CountsDisagree(f"{len(silent)} workers have not sent their counts within {TIMEOUT:g} s")
-        _report_check(environment, "workers", fault)
+        error = CountsDisagree(f"{len(silent)} workers have not sent their counts within {TIMEOUT:g} s")
+        _report_check(environment, "workers", error)
     tally = Tally()
     for each in environment.juggler_tallies.values():
         tally.add(each)

@@ -10,15 +10,16 @@ from typing import Any, TypeAlias
 from juggler.client.state import Exp
 from juggler.protocol.codec import decode_args
 from juggler.protocol.messages import Ack, Call, Nack, Request, Res
-from loadtest.locust.tally import Faults, Tally
+from loadtest.locust.tally import Tally, Violations
 
 LATE = 2.0
 """Seconds after a call's expiry at the client in which its result may arrive: the server's timeout began later."""
 
 PATIENCE = 30.0
-"""Seconds after which a request without ACK or NACK, or a call without result or expiry, is a fault."""
+"""Seconds after which a request without ACK or NACK, or a call without result or expiry, is a violation."""
 
 TOO_LARGE = 413
+SECOND_RESPONSE = "a second response to a request, or one to an unknown request"
 
 
 class Fate(Enum):
@@ -77,9 +78,9 @@ class Entry:
 class RequestChecks:
     """The requests of all connections of a process."""
 
-    def __init__(self, tally: Tally, faults: Faults, excused: Callable[[float, float], bool]) -> None:
+    def __init__(self, tally: Tally, violations: Violations, excused: Callable[[float, float], bool]) -> None:
         self._tally = tally
-        self._faults = faults
+        self._violations = violations
         self._excused = excused
         self._entries: dict[str, Entry] = {}
         self._over: dict[str, Entry] = {}  # expired and acknowledged: a late result may arrive
@@ -95,10 +96,10 @@ class RequestChecks:
     def acked(self, ack: Ack) -> Entry | None:
         entry = self._entries.get(ack.for_)
         if entry is None or entry.acked:
-            self._faults.add("a second response to a request, or one to an unknown request", f"ACK for {ack.for_}")
+            self._violations.add(SECOND_RESPONSE, f"ACK for {ack.for_}")
             return None
         if ack.for_type != entry.message.type:
-            self._faults.add("an ACK that names another type than its request", entry.shown)
+            self._violations.add("an ACK that names another type than its request", entry.shown)
         self._tally.acked[entry.type] += 1
         entry.acked = True
         if entry.expired:
@@ -110,7 +111,7 @@ class RequestChecks:
     def nacked(self, nack: Nack) -> Entry | None:
         entry = self._entries.pop(nack.for_, None)
         if entry is None:
-            self._faults.add("a second response to a request, or one to an unknown request", f"NACK for {nack.for_}")
+            self._violations.add(SECOND_RESPONSE, f"NACK for {nack.for_}")
             return None
         if not entry.acked:
             self._tally.nacked[entry.type] += 1
@@ -119,7 +120,7 @@ class RequestChecks:
         elif nack.code == TOO_LARGE and isinstance(entry.message, Call):
             self._tally.replaced += 1
         else:
-            self._faults.add("an ACK and a NACK for one request", entry.shown)
+            self._violations.add("an ACK and a NACK for one request", entry.shown)
         return entry
 
     def answered(self, res: Res, now: float) -> Entry | None:
@@ -131,9 +132,9 @@ class RequestChecks:
             self._tally.late += 1
             return None
         if not entry.acked:
-            self._faults.add("a result before its ACK", entry.shown)
+            self._violations.add("a result before its ACK", entry.shown)
         if entry.ended_at is not None:
-            self._faults.add("a second result", entry.shown)
+            self._violations.add("a second result", entry.shown)
             return None
         self._tally.answered += 1
         self._check_value(entry, res)
@@ -145,7 +146,7 @@ class RequestChecks:
     def expired(self, exp: Exp, now: float) -> Entry | None:
         entry = self._entries.get(exp.for_)
         if entry is None or not isinstance(entry.message, Call):
-            self._faults.add("an unknown call expired", exp.for_)
+            self._violations.add("an unknown call expired", exp.for_)
             return None
         self._tally.expired += 1
         entry.ended_at, entry.expired = now, True
@@ -174,7 +175,7 @@ class RequestChecks:
             if since > PATIENCE or finally_:
                 del self._entries[uuid]
                 what = "a call without result or expiry" if entry.acked else "a request without ACK or NACK"
-                self._faults.add(what, entry.shown)
+                self._violations.add(what, entry.shown)
         for uuid, entry in list(self._over.items()):
             if finally_ or now - (entry.ended_at or 0) > PATIENCE:
                 del self._over[uuid]
@@ -182,7 +183,7 @@ class RequestChecks:
     def _take_late(self, res: Res, now: float) -> None:
         entry = self._over.get(res.for_)
         if entry is None or now - (entry.ended_at or 0) > LATE:
-            self._faults.add("a second result, or one of an unknown call", f"RES for {res.for_}")
+            self._violations.add("a second result, or one of an unknown call", f"RES for {res.for_}")
         else:
             del self._over[res.for_]
             self._tally.late += 1
@@ -192,4 +193,4 @@ class RequestChecks:
             return
         value = decode_args(res.args)
         if value != entry.expected:
-            self._faults.add("a wrong result", f"{entry.shown}: expected {entry.expected!r:.60}, got {value!r:.60}")
+            self._violations.add("a wrong result", f"{entry.shown}: expected {entry.expected!r:.60}, got {value!r:.60}")

@@ -123,8 +123,8 @@ def server_disagreements(tally: Tally, counted: Mapping[tuple[str, str], float])
     ]
 
 
-class Faults:
-    """Faults: the number of each kind, and its first examples."""
+class Violations:
+    """Violations: the number of each kind, and its first examples."""
 
     EXAMPLES = 3
 

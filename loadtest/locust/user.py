@@ -37,7 +37,7 @@ class JugglerUser(locust.User):
 
     Types in the statistics, by URI or channel: CALL (to the result), ACK (of calls), EXPIRED, PUB, SUB and UNSB (to the
     ACK), EVNT (from the publication, if its args have ``sent_at``), CONNECT, and CHECK at the end. An error of the
-    client ends the task, and is reported once.
+    client aborts the task, and is reported once.
 
     Attributes:
         client_options: options of `juggler.client.Client`.

@@ -58,7 +58,7 @@ class Soak:
         )
 
     def run(self) -> list[str]:
-        """Run, report progress, and return the faults."""
+        """Run, report progress, and return the violations."""
         self._report("warm-up")
         begin = self._warm_up()
         self._report("start")
@@ -111,7 +111,7 @@ class Soak:
                 self._report(
                     f"{sum(tally.sent.values()):,} requests, {tally.answered:,} results, {tally.events:,} events, "
                     f"{len(clients.ledger.clients)} clients, {sum(abusers.done.values())} abusive clients, "
-                    f"{sum(clients.ledger.book.faults.counts.values())} faults"
+                    f"{sum(clients.ledger.book.violations.counts.values())} violations"
                 )
 
     def _wait_until_recovered(self) -> None:
@@ -139,7 +139,7 @@ class Soak:
         book = clients.ledger.book
         print("\n".join(["", *book.tally.lines(), "", *table(rows)]), flush=True)
         wrong = [f"{row.what}: {row.end}, before {row.begin}" for row in rows if not row.ok]
-        wrong += book.faults.lines()
+        wrong += book.violations.lines()
         if book.tally.overdue:
             wrong.append(f"{book.tally.overdue} calls without a failure nearby had no result in time")
         if not book.tally.answered or not book.tally.due:

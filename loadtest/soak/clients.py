@@ -37,7 +37,7 @@ class MixedClients:
         self.ledger.stopping = True
         gevent.joinall(self._greenlets, timeout=STOP_TIMEOUT)
         if late := [greenlet for greenlet in self._greenlets if not greenlet.dead]:
-            self.ledger.book.faults.add("a client hangs", f"{len(late)} of them")
+            self.ledger.book.violations.add("a client hangs", f"{len(late)} of them")
             gevent.killall(late)
         self.ledger.finish()
 
@@ -60,7 +60,7 @@ class MixedClients:
             client = RecordingClient(self._url, self.ledger.book, self._on_measure, expect, timeout=15.0)
         except JugglerError as error:
             if not self.ledger.book.is_disturbed(began, time.monotonic()):
-                self.ledger.book.faults.add("a client could not connect", str(error))
+                self.ledger.book.violations.add("a client could not connect", str(error))
             gevent.sleep(RETRY)
             return None
         self.ledger.clients.add(client)
@@ -69,4 +69,4 @@ class MixedClients:
     def _on_measure(self, measure: Measure) -> None:
         now = time.monotonic()
         if isinstance(measure.error, Nacked) and not self.ledger.book.is_disturbed(now - (measure.seconds or 0), now):
-            self.ledger.book.faults.add("a request was refused", f"{measure.kind} {measure.name}: {measure.error}")
+            self.ledger.book.violations.add("a request was refused", f"{measure.kind} {measure.name}: {measure.error}")

@@ -38,8 +38,8 @@ def test_wrong_counts_fail(tmp_path):
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.endswith("FAILED\n")
-    for fault in ("an event was missed", "an event was received twice", "a second response to a request"):
-        assert f" x {fault}" in done.stdout
+    for violation in ("an event was missed", "an event was received twice", "a second response to a request"):
+        assert f" x {violation}" in done.stdout
     # The server has counted more ACKs than its clients.
     assert re.search(r"^WRONG   ACK: the server counted \d+, its clients \d+$", done.stdout, re.MULTILINE)
 

@@ -44,9 +44,9 @@ def deliver(book, publication, pattern="", connection=LISTENER, now=3.0, channel
 
 
 def judged(book):
-    """Faults, and events received, due, uncertain."""
+    """Violations, and events received, due, uncertain."""
     book.finish(100.0)
-    return dict(book.faults.counts), (book.tally.events, book.tally.due, book.tally.uncertain)
+    return dict(book.violations.counts), (book.tally.events, book.tally.due, book.tally.uncertain)
 
 
 def test_a_received_event(book):
@@ -61,8 +61,8 @@ def test_a_received_event(book):
 def test_a_missed_event(book):
     subscribe(book)
     publish(book)
-    faults, counts = judged(book)
-    assert faults == {"an event was missed": 1}
+    violations, counts = judged(book)
+    assert violations == {"an event was missed": 1}
     assert counts == (0, 0, 0)
 
 
@@ -126,9 +126,9 @@ def test_published_while_subscribing_is_uncertain(book, asked, answered, comes):
     publication = publish(book, asked, answered)
     if comes:
         deliver(book, publication)
-    faults, counts = judged(book)
-    faults.pop("a request without ACK or NACK", None)
-    assert not [fault for fault in faults if "event" in fault]
+    violations, counts = judged(book)
+    violations.pop("a request without ACK or NACK", None)
+    assert not [violation for violation in violations if "event" in violation]
     assert counts == (int(comes), 0, 1)
 
 
@@ -200,8 +200,8 @@ def test_an_event_missed_during_a_failure_is_excused(book):
     assert book.missing() == 0
     publish(book, 4.0, 4.1)
     assert book.missing() == 1
-    faults, _ = judged(book)
-    assert faults == {"an event was missed": 1}
+    violations, _ = judged(book)
+    assert violations == {"an event was missed": 1}
     assert book.tally.excused == 1
 
 
@@ -216,9 +216,9 @@ def test_old_publications_and_subscriptions_are_dropped(book):
     subscribe(book)
     publish(book, 2.0, 2.1)
     book.judge(1.9 + HORIZON)
-    assert not book.faults
+    assert not book.violations
     book.judge(2.0 + HORIZON)
-    assert dict(book.faults.counts) == {"an event was missed": 1}
+    assert dict(book.violations.counts) == {"an event was missed": 1}
     assert book.missing() == 0
     unsubscribe(book, 40.0, 40.1)
     book.judge(200.0)

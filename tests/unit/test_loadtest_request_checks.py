@@ -34,9 +34,9 @@ def expiry(message):
     return Exp(for_=message.uuid, uri=message.uri)
 
 
-def faults(book, now=100.0):
+def violations(book, now=100.0):
     book.finish(now)
-    return dict(book.faults.counts)
+    return dict(book.violations.counts)
 
 
 def test_no_faults(book):
@@ -50,7 +50,7 @@ def test_no_faults(book):
     entry = book.received(1, ack(publication), 1.2)
     assert (entry.type, entry.name, entry.sent_at) == ("PUB", "c", 1.0)
     assert book.unanswered() == 0
-    assert faults(book) == {}
+    assert violations(book) == {}
     tally = book.tally
     assert (tally.sent, tally.acked, tally.nacked) == ({"CALL": 3, "PUB": 1}, {"CALL": 2, "PUB": 1}, {"CALL": 1})
     assert (tally.answered, tally.expired, tally.overdue) == (1, 1, 1)
@@ -62,25 +62,25 @@ def test_a_result_before_its_ack(book):
     assert book.unanswered() == 1
     book.received(1, ack(message), 1.6)
     assert book.unanswered() == 0
-    assert faults(book) == {"a result before its ACK": 1}
+    assert violations(book) == {"a result before its ACK": 1}
 
 
 def test_a_request_without_ack_or_nack(book):
     call(book, acked=False)
-    assert "a request without ACK or NACK" in faults(book)
+    assert "a request without ACK or NACK" in violations(book)
 
 
 def test_a_call_without_result_or_expiry(book):
     call(book)
-    assert "a call without result or expiry" in faults(book)
+    assert "a call without result or expiry" in violations(book)
 
 
 def test_a_late_response_is_reported_during_the_test(book):
     call(book, now=1.0, timeout=5.0)
     book.judge(1.0 + 5.0 + PATIENCE)
-    assert not book.faults
+    assert not book.violations
     book.judge(1.1 + 5.0 + PATIENCE)
-    assert dict(book.faults.counts) == {"a call without result or expiry": 1}
+    assert dict(book.violations.counts) == {"a call without result or expiry": 1}
 
 
 @pytest.mark.parametrize("second", [ack, lambda message: nack(message, 500, "no")])
@@ -89,32 +89,32 @@ def test_a_second_response(book, second):
     book.sent(1, message, 1.0)
     book.received(1, ack(message), 1.0)
     book.received(1, second(message), 1.0)
-    assert faults(book) == {"a second response to a request, or one to an unknown request": 1}
+    assert violations(book) == {"a second response to a request, or one to an unknown request": 1}
 
 
 def test_an_ack_and_a_nack_for_a_call(book):
     book.received(1, nack(call(book), 503, "away"), 1.1)
-    assert faults(book)["an ACK and a NACK for one request"] == 1
+    assert violations(book)["an ACK and a NACK for one request"] == 1
 
 
 def test_a_second_ack_for_a_call(book):
     message = call(book)
     book.received(1, ack(message), 1.0)
     book.received(1, result(message), 1.1)
-    assert faults(book) == {"a second response to a request, or one to an unknown request": 1}
+    assert violations(book) == {"a second response to a request, or one to an unknown request": 1}
 
 
 def test_an_ack_of_another_type(book):
     message = call(book, acked=False)
     book.received(1, Ack(for_=message.uuid, for_type=2, channel="f"), 1.0)
     book.received(1, result(message), 1.0)
-    assert faults(book) == {"an ACK that names another type than its request": 1}
+    assert violations(book) == {"an ACK that names another type than its request": 1}
 
 
 def test_a_nack_replaces_a_result_that_is_too_large(book):
     message = call(book)
     book.received(1, Nack(for_=message.uuid, for_type=1, code=413, message="large", uri="f"), 1.1)
-    assert faults(book) == {}
+    assert violations(book) == {}
     assert (book.tally.replaced, book.tally.nacked["CALL"]) == (1, 0)
 
 
@@ -122,7 +122,7 @@ def test_a_second_result(book):
     message = call(book)
     book.received(1, result(message), 1.1)
     book.received(1, result(message), 1.2)
-    assert faults(book) == {"a second result, or one of an unknown call": 1}
+    assert violations(book) == {"a second result, or one of an unknown call": 1}
 
 
 def test_a_late_result_is_counted_and_tolerated_for_a_while(book):
@@ -131,7 +131,7 @@ def test_a_late_result_is_counted_and_tolerated_for_a_while(book):
         book.received(1, expiry(message), 6.0)
     book.received(1, result(shortly), 6.0 + LATE)
     book.received(1, result(too_late), 6.1 + LATE)
-    assert faults(book) == {"a second result, or one of an unknown call": 1}
+    assert violations(book) == {"a second result, or one of an unknown call": 1}
     assert (book.tally.late, book.tally.answered, book.tally.expired) == (1, 0, 2)
 
 
@@ -142,7 +142,7 @@ def test_a_call_may_expire_before_its_ack(book):
     assert book.unanswered() == 2
     book.received(1, ack(acked), 7.0)
     book.received(1, nack(refused, 503, "away"), 7.0)
-    assert faults(book) == {}
+    assert violations(book) == {}
     assert (book.tally.expired, book.tally.nacked["CALL"]) == (1, 1)
 
 
@@ -153,9 +153,9 @@ def test_calls_that_are_made_to_expire_are_not_overdue(book):
 
 def test_a_wrong_result(book):
     book.received(1, result(call(book, expected=[1, "a"]), b'[1,"a"]'), 1.1)
-    assert not book.faults
+    assert not book.violations
     book.received(1, result(call(book, expected=[1, "a"]), b'{"error":{"message":"no"}}'), 1.1)
-    assert faults(book) == {"a wrong result": 1}
+    assert violations(book) == {"a wrong result": 1}
 
 
 def test_requests_of_a_lost_connection_are_lost(book):
@@ -168,7 +168,7 @@ def test_requests_of_a_lost_connection_are_lost(book):
     assert book.unanswered() == book.unanswered(other) == 1
     book.received(other, ack(kept), 3.0)
     book.lost(1, 3.0, "once is enough")
-    assert faults(book) == {"a connection was lost": 1}
+    assert violations(book) == {"a connection was lost": 1}
     assert (book.tally.lost["CALL"], book.tally.lost_calls, book.tally.lost_connections) == (1, 1, 1)
 
 
@@ -177,10 +177,10 @@ def test_a_connection_lost_during_a_failure_is_excused(book):
     message = call(book, now=1.5, timeout=5.0)
     book.received(1, expiry(message), 6.5)
     book.lost(1, 7.0, "1006")
-    assert book.faults  # it was well at 6.5
+    assert book.violations  # it was well at 6.5
     other = book.connected(1.9)
     book.lost(other, 3.0, "1006")
-    assert faults(book) == {"a connection was lost": 1}
+    assert violations(book) == {"a connection was lost": 1}
     assert book.tally.overdue == 0
 
 
@@ -188,4 +188,4 @@ def test_closing_with_requests_in_flight_is_a_fault(book):
     call(book)
     book.closed(1, 2.0, 2.1)
     book.closed(1, 2.0, 2.1)
-    assert faults(book) == {"a request in flight when its connection was closed": 1}
+    assert violations(book) == {"a request in flight when its connection was closed": 1}

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from loadtest.locust.tally import Faults, Tally, server_disagreements
+from loadtest.locust.tally import Tally, Violations, server_disagreements
 
 
 def tally(**changes):
@@ -112,10 +112,10 @@ def test_the_table_has_every_count():
 
 
 def test_faults_have_a_limited_number_of_examples():
-    faults = Faults()
-    assert not faults
-    for number in range(Faults.EXAMPLES + 2):
-        faults.add("odd", f"number {number}")
-    faults.add("even")
-    assert faults
-    assert faults.lines() == ["1 x even", "5 x odd (number 0; number 1; number 2)"]
+    violations = Violations()
+    assert not violations
+    for number in range(Violations.EXAMPLES + 2):
+        violations.add("odd", f"number {number}")
+    violations.add("even")
+    assert violations
+    assert violations.lines() == ["1 x even", "5 x odd (number 0; number 1; number 2)"]

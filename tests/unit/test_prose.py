@@ -16,8 +16,6 @@ PLACES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", ".ci", "do
 PLACES += ["juggler", "callee", "loadtest", "examples"]
 # Files that are not rewritten yet.
 PENDING = {
-    "docs/benchmarks.md",
-    "docs/load-testing.md",
     "juggler/broker/ledgers.py",
     "juggler/broker/redis/broker.py",
     "juggler/broker/redis/call_source.py",
@@ -32,14 +30,6 @@ PENDING = {
     "juggler/protocol/glob.py",
     "juggler/protocol/messages.py",
     "juggler/protocol/rawjson.py",
-    "loadtest/bench/harness/charts.py",
-    "loadtest/locust/book.py",
-    "loadtest/locust/ledger.py",
-    "loadtest/locust/listeners.py",
-    "loadtest/locust/request_checks.py",
-    "loadtest/locust/tally.py",
-    "loadtest/locust/user.py",
-    "loadtest/soak/__main__.py",
 }
 
 BAD = '''"""Tell whoever waits that nobody serves this."""

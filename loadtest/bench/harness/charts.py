@@ -20,7 +20,7 @@ from loadtest.errors import LoadTestError
 
 SHARES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 MAX_CURVES = 6
-"""Latency curves of one chart; with more, the colours are hard to tell apart."""
+"""Latency curves of one chart; more colours are hard to distinguish."""
 MAX_LABEL = 38
 """Characters of a row's label."""
 KILOBYTES, MILLISECONDS = " KB", " ms"

@@ -182,7 +182,7 @@ def checkout(name: str, directory: Path) -> Iterator[Path]:
         yield ROOT
         return
     commit = git(
-        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", fault=f"no revision {name!r}"
+        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", failure=f"no revision {name!r}"
     )
     git("worktree", "add", "--detach", "--quiet", str(directory), commit)
     try:
@@ -191,18 +191,18 @@ def checkout(name: str, directory: Path) -> Iterator[Path]:
         git("worktree", "remove", "--force", str(directory))
 
 
-def git(*arguments: str, fault: str = "") -> str:
+def git(*arguments: str, failure: str = "") -> str:
     """Run git in this repository, and return its output.
 
     Raises:
-        LoadTestError: git failed; ``fault`` replaces its own message.
+        LoadTestError: git failed; ``failure`` replaces its own message.
     """
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LoadTestError(f"git {arguments[0]}: {error}") from error
     if done.returncode:
-        raise LoadTestError(fault or f"git {arguments[0]}: {one_line(done.stderr)}")
+        raise LoadTestError(failure or f"git {arguments[0]}: {one_line(done.stderr)}")
     return done.stdout.strip()
 
 
