@@ -17,7 +17,7 @@ def read_json(value: str, *, from_stdin: bool = True) -> bytes:
     """Return the JSON text ``value``, the contents of ``@FILE`` or, with ``from_stdin``, of standard input for ``-``.
 
     Raises:
-        ValueError: it cannot be read, or is not JSON; the message has line and column.
+        ValueError: the text cannot be read or is not JSON; the message has line and column.
     """
     if value == "-" and from_stdin:
         return checked(_read_stdin())

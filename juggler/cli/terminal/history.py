@@ -1,4 +1,7 @@
-"""The history of typed lines: a bounded file with one JSON string per line, readable by its owner only."""
+"""The history of typed lines: a bounded file with one JSON string per line, readable by its owner only.
+
+By hand, because the prompt library's FileHistory grows without limit, and other users can read its file.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ class History:
         self._count = 0
 
     def load(self) -> list[str]:
-        """Return the newest lines, none when there is no file yet. Lines that are none are left out.
+        """Return the newest lines, without invalid ones. A missing file is empty.
 
         Raises:
-            OSError: it cannot be read, or be shortened.
+            OSError: the file cannot be read or shortened.
         """
         lines = self._read()
         self._count = len(lines)
@@ -45,7 +48,7 @@ class History:
         """Add a line.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
