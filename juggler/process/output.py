@@ -102,7 +102,7 @@ class Output:
         self.progressed = False
         self._on_lost: Callable[[OSError], object] | None = on_lost
         self._loop = gevent.get_hub().loop
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] | None = None  # idle outputs are many, and need no list
         self._rest: memoryview | None = None  # of a block that was sent in part
         self._busy = False  # something is queued, and a callback or the watcher will send it
         self._turn = -1
@@ -120,7 +120,10 @@ class Output:
                 self._await_writable()
             return
         # As `put`, without the cost of a call.
-        self._chunks.append(chunk)
+        if self._chunks is None:
+            self._chunks = [chunk]
+        else:
+            self._chunks.append(chunk)
         self.queued += len(chunk)
         if not self._busy:
             self._busy = True
@@ -128,7 +131,10 @@ class Output:
 
     def put(self, chunk: bytes) -> None:
         """Queue a chunk, to be sent with all others at the end of this turn of the loop."""
-        self._chunks.append(chunk)
+        if self._chunks is None:
+            self._chunks = [chunk]
+        else:
+            self._chunks.append(chunk)
         self.queued += len(chunk)
         if not self._busy:
             self._busy = True
@@ -163,13 +169,13 @@ class Output:
 
     def drop(self) -> None:
         """Drop what is queued, except for the rest of a block that was sent in part."""
-        self._chunks.clear()
+        self._chunks = None
         self.queued = 0 if self._rest is None else len(self._rest)
 
     def close(self) -> None:
         """Drop everything and send nothing more. Idempotent; to be called before the socket is closed."""
         self._on_lost = None
-        self._chunks.clear()
+        self._chunks = None
         self._rest = None
         self.queued = 0
         if self._writable is not None:
@@ -195,25 +201,24 @@ class Output:
     def _write_block(self) -> None:
         block: bytes | memoryview | None = self._rest
         if block is None:
-            if not self._chunks:
+            if self._chunks is None:
                 return
-            block = self._take_block()
+            block = self._take_block(self._chunks)
         self._rest = None
         self.queued -= len(block)
         self._write(block)
 
-    def _take_block(self) -> bytes:
+    def _take_block(self, chunks: list[bytes]) -> bytes:
         """Take chunks off the queue and join them: all of them, or enough to keep the socket busy."""
-        taken = self._chunks
         if self.queued <= _BLOCK_BYTES:
-            self._chunks = []
+            self._chunks = None
         else:
             size = count = 0
-            while size < _BLOCK_BYTES and count < len(taken):
-                size += len(taken[count])
+            while size < _BLOCK_BYTES and count < len(chunks):
+                size += len(chunks[count])
                 count += 1
-            taken, self._chunks = taken[:count], taken[count:]
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+            chunks, self._chunks = chunks[:count], chunks[count:] or None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _await_writable(self) -> None:
         if self._writable is None:

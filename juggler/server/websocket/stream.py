@@ -22,6 +22,7 @@ from juggler.server.websocket.websocket_options import DEFAULT, WebSocketOptions
 FRAMES_PER_TURN = 64
 _DISCARD_BYTES = 65536
 _LINGER_BYTES = 4 * 1024 * 1024  # read from the peer after the websocket has been closed
+_NOTHING: list[str] = []  # shared by all idle websockets; never filled
 _NEXT_TURN = 1e-9  # sleep(0) may let greenlets alternate for long before gevent looks at sockets again
 
 
@@ -83,7 +84,7 @@ class WebSocket:
         self._deflater = None if deflate is None else MessageDeflater(deflate.options)
         if initial:
             self._parser.feed(initial)
-        self._ready: list[str] = []  # newest first
+        self._ready = _NOTHING  # messages, newest first
         self.close_code: int | None = None
         self.close_reason = ""
         self.closed = False
@@ -111,12 +112,10 @@ class WebSocket:
             ConnectionClosed: the websocket is closing or closed; every time with the same code and reason. After
                 `close`, messages that have already arrived are dropped.
         """
-        ready = self._ready
-        while not ready:
-            ready = self._receive_more()
-        return ready.pop()
+        return (self._ready or self._receive_more()).pop()
 
     def _receive_more(self) -> list[str]:
+        self._ready = _NOTHING
         parser = self._parser
         while self.close_code is None:
             if parser.end is not None:
@@ -289,7 +288,7 @@ class WebSocket:
         self._stop_receiving()
 
     def _stop_receiving(self) -> None:
-        self._ready.clear()
+        self._ready = _NOTHING
         if not self.closed:
             self._hub.cancel_wait(self._readable, _Woken())
 
