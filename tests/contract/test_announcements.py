@@ -1,4 +1,4 @@
-"""Callees say what they serve; whoever asks is told, until they fall silent."""
+"""Announcements of callees are listed until they expire."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONG = 60.0
 
 
 def served(broker, *uris):
-    """Ask, and return what was told."""
+    """Return which URIs are announced."""
     told = []
     broker.ask_served(uris, told.append)
     eventually(lambda: told, message="on_served")
@@ -23,7 +23,7 @@ def served(broker, *uris):
 
 @pytest.fixture
 def withdrawing(caller, callee):
-    """Withdraw all that a test has announced."""
+    """Announce functions, and withdraw them after the test."""
     announced = []
 
     def announce(callee_id, functions, lifetime=LONG):
@@ -37,12 +37,12 @@ def withdrawing(caller, callee):
     eventually(lambda: not caller.functions())
 
 
-def test_what_nobody_announced_is_not_served(caller):
+def test_a_uri_without_an_announcement_is_not_served(caller):
     assert served(caller, "math.add", "math.sub") == {"math.add": False, "math.sub": False}
     assert caller.functions() == []
 
 
-def test_what_was_announced_is_served(caller, callee, withdrawing):
+def test_an_announced_uri_is_served(caller, callee, withdrawing):
     withdrawing("one", {"math.add": ADD})
     assert served(caller, "math.sub", "math.add") == {"math.add": True, "math.sub": False}
     (function,) = caller.functions()
@@ -59,7 +59,7 @@ def test_callees_are_counted_and_their_rates_added(caller, callee, withdrawing):
     assert [f.uri for f in caller.functions(limit=1)] == ["math.add"]
 
 
-def test_what_is_withdrawn_is_served_no_more(caller, callee, withdrawing):
+def test_a_withdrawn_uri_is_not_served(caller, callee, withdrawing):
     withdrawing("one", {"math.add": ADD})
     withdrawing("two", {"math.add": ADD})
     callee.withdraw("one", ["math.add"])
@@ -72,7 +72,7 @@ def test_what_is_withdrawn_is_served_no_more(caller, callee, withdrawing):
     assert caller.functions() == []
 
 
-def test_what_is_not_said_again_is_forgotten(caller, callee, withdrawing):
+def test_announcements_expire(caller, callee, withdrawing):
     withdrawing("one", {"math.add": ADD, "math.sub": ADD}, 0.05)
     withdrawing("two", {"math.add": ADD})
     eventually(lambda: not served(caller, "math.sub")["math.sub"])
@@ -80,7 +80,7 @@ def test_what_is_not_said_again_is_forgotten(caller, callee, withdrawing):
     assert [(f.uri, f.callees) for f in caller.functions()] == [("math.add", 1)]
 
 
-def test_calls_that_wait_are_told(caller, callee, withdrawing, call):
+def test_queued_calls_are_counted(caller, callee, withdrawing, call):
     withdrawing("one", {"math.add": ADD})
     call(caller, "math.add")
     assert caller.functions()[0].waiting == 1

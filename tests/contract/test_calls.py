@@ -39,7 +39,7 @@ def test_args_and_result_arrive_byte_for_byte(caller, callee, call, text):
 
 
 @pytest.mark.parametrize("failed", [None, False, True])
-def test_whether_it_failed_arrives_with_a_result(caller, callee, call, failed):
+def test_the_failed_flag_arrives_with_a_result(caller, callee, call, failed):
     pending = call(caller)
     (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
     callee.result(incoming, b"1", Outcome(), failed)
@@ -76,7 +76,7 @@ def test_odd_uris_work(round_trip, uri):
 
 
 @pytest.mark.parametrize("uri", REFUSED_URIS)
-def test_uris_that_cannot_be_used_are_refused(caller, callee, uri):
+def test_invalid_uris_are_refused(caller, callee, uri):
     pending = RecordedCall()
     caller.call(uri, b"null", 1.0, pending)
     ((_, error),) = pending.wait(1)
@@ -170,7 +170,7 @@ def test_results_reach_the_caller_that_asked(make_broker, call):
     assert [pending.wait(2)[1] for pending in calls] == [("result", b"0"), ("result", b"1")]
 
 
-def test_a_result_that_comes_at_once_is_told_after_stored(caller, callee):
+def test_an_early_result_is_delivered_after_the_confirmation(caller, callee):
     consumer = callee.calls(["test.uri"])
 
     def answer():
@@ -186,7 +186,7 @@ def test_a_result_that_comes_at_once_is_told_after_stored(caller, callee):
     answering.join()
 
 
-def test_a_forgotten_call_is_told_nothing_more(caller, callee, call, round_trip):
+def test_a_forgotten_call_is_notified_of_nothing(caller, callee, call, round_trip):
     pending = call(caller)
     (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
     caller.forget(pending)
@@ -207,14 +207,14 @@ def test_a_second_result_is_dropped(caller, callee, call, round_trip):
     assert pending.told == [("stored", None), ("result", b"1")]
 
 
-def test_nothing_is_kept_of_a_call_that_has_ended(round_trip, nothing_is_kept):
+def test_nothing_is_kept_of_a_completed_call(round_trip, nothing_is_kept):
     reference = weakref.ref(round_trip())
     gc.collect()
     assert reference() is None
     nothing_is_kept()
 
 
-def test_nothing_is_kept_of_a_call_that_was_forgotten(caller, callee, call, nothing_is_kept):
+def test_nothing_is_kept_of_a_forgotten_call(caller, callee, call, nothing_is_kept):
     pending = call(caller)
     pop_all(callee.calls(["test.uri"]), 1)
     caller.forget(pending)
@@ -263,7 +263,7 @@ def test_a_busy_uri_does_not_starve_the_others(caller, callee, call, count):
     with gevent.Timeout(30):
         while uris[13] not in {incoming.uri for incoming in consumer.pop(10)}:
             turns += 1
-    # Each pop may begin somewhere else in the lists.
+    # Each pop may start with another list.
     assert turns <= len(uris)
     while consumer.pop(100):
         pass

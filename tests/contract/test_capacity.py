@@ -1,4 +1,4 @@
-"""A full list refuses the newest, and keeps nothing of it."""
+"""A full list refuses further entries, and keeps nothing of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_calls_over_the_capacity_are_refused(limited, call, nothing_is_kept):
     nothing_is_kept()
 
 
-def test_the_capacity_is_each_uris_own(limited, call):
+def test_each_uri_has_its_own_capacity(limited, call):
     for uri in ("test.a", "test.a", "test.b"):
         assert call(limited, uri).told == [("stored", None)]
     pop_all(limited.calls(["test.a", "test.b"]), 3)

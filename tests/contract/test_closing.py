@@ -1,4 +1,4 @@
-"""A closed broker leaves nobody waiting."""
+"""A closed broker leaves no caller waiting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_close_is_idempotent(make_broker, round_trip):
     broker.close()
 
 
-def test_a_broker_that_did_nothing_can_be_closed(make_broker):
+def test_an_unused_broker_can_be_closed(make_broker):
     make_broker().close()
 
 
@@ -37,7 +37,7 @@ def test_requests_to_a_closed_broker_fail(make_broker):
     assert isinstance(error, BrokerUnavailable)
 
 
-def test_what_is_in_flight_is_told_once(make_broker):
+def test_requests_in_flight_complete_once(make_broker):
     broker = make_broker()
     calls = [RecordedCall() for _ in range(5)]
     outcomes = [Outcome() for _ in range(5)]

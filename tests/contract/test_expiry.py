@@ -1,4 +1,4 @@
-"""What is no longer wanted is dropped, wherever it is, and the caller is told once."""
+"""Expired calls and results are dropped wherever they are, and the caller is notified once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT = 0.05
 EXPIRED = [("stored", None), ("expired",)]
 
 
-def test_the_caller_is_told_once(caller, call, round_trip):
+def test_the_caller_is_notified_once(caller, call, round_trip):
     pending = call(caller, timeout=SHORT)
     assert pending.wait(2) == EXPIRED
     round_trip()
@@ -30,7 +30,7 @@ def test_an_expired_call_is_not_popped(caller, callee, call):
     assert consumer.pop(10) == []
 
 
-def test_calls_that_nobody_serves_are_gone_after_their_time(caller, call, nothing_is_kept):
+def test_calls_without_a_callee_expire_in_the_store(caller, call, nothing_is_kept):
     for _ in range(5):
         call(caller, "test.nobody", timeout=SHORT)
     nothing_is_kept()
@@ -48,7 +48,7 @@ def test_a_late_result_is_dropped(caller, callee, call, round_trip, nothing_is_k
     nothing_is_kept()
 
 
-def test_results_that_nobody_reads_are_gone_after_their_time(callee, nothing_is_kept):
+def test_unread_results_expire_in_the_store(callee, nothing_is_kept):
     stranger = IncomingCall(new_uuid(), new_uuid(), "test.uri", b"null", monotonic() + SHORT)
     done = Outcome()
     callee.result(stranger, b"1", done)
@@ -56,7 +56,7 @@ def test_results_that_nobody_reads_are_gone_after_their_time(callee, nothing_is_
     nothing_is_kept()
 
 
-def test_a_long_call_does_not_end_with_a_short_one(caller, callee, call, nothing_is_kept):
+def test_a_long_call_does_not_expire_with_a_short_one(caller, callee, call, nothing_is_kept):
     long_before, short, long_after = call(caller), call(caller, timeout=SHORT), call(caller)
     short.wait(2)
     popped = pop_all(callee.calls(["test.uri"]), 2)

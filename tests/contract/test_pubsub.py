@@ -1,4 +1,4 @@
-"""Events reach exactly those who are subscribed, unchanged and in order."""
+"""Events reach exactly the subscribers, unchanged and in order."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_args_arrive_byte_for_byte(pubsub, peer, subscribe, publish, text):
     assert subscriber.events[0].uuid == pub
 
 
-def test_events_come_in_order_and_from_oneself_too(pubsub, peer, subscribe, publish):
+def test_events_arrive_in_order_and_from_the_same_broker_too(pubsub, peer, subscribe, publish):
     subscriber = subscribe(pubsub, "news")
     for number in range(50):
         publish(pubsub, "news", b"%d" % number)
@@ -64,11 +64,11 @@ def test_no_pattern_matches_a_reserved_channel(pubsub, peer, subscribe, publish,
     assert by_name.wait(1) == [(channel, "", b"1")]
 
 
-def test_publishing_to_nobody_succeeds(pubsub, publish):
+def test_publishing_without_subscribers_succeeds(pubsub, publish):
     publish(pubsub, "news")
 
 
-def test_a_pattern_is_told_with_the_event(pubsub, peer, subscribe, publish):
+def test_an_event_names_its_pattern(pubsub, peer, subscribe, publish):
     subscriber = subscribe(pubsub, "news.*", pattern=True)
     publish(peer, "news.a", b"1")
     publish(peer, "new", b"2")
@@ -163,7 +163,7 @@ def test_no_event_comes_after_unsubscribe_was_called(pubsub, peer, subscribe, pu
     assert subscriber.seen == []
 
 
-def test_an_event_on_its_way_does_not_come_after_unsubscribe_was_called(pubsub, peer, subscribe, publish):
+def test_an_event_in_flight_does_not_come_after_unsubscribe_was_called(pubsub, peer, subscribe, publish):
     subscriber, last = subscribe(pubsub, "news"), subscribe(pubsub, "last")
     publish(peer, "news")
     pubsub.unsubscribe("news", False, subscriber, Outcome())
@@ -212,7 +212,7 @@ def test_a_forgotten_subscriber_gets_nothing_more(pubsub, peer, subscribe, publi
 
 
 @pytest.mark.parametrize("channel", ["", "\ud800", "c" * 8193])
-def test_channels_that_cannot_be_used_are_refused(pubsub, channel):
+def test_invalid_channels_are_refused(pubsub, channel):
     outcomes = [Outcome(), Outcome(), Outcome()]
     pubsub.publish(channel, new_uuid(), b"null", outcomes[0])
     pubsub.subscribe(channel, False, RecordedSubscriber(), outcomes[1])

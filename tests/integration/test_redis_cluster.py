@@ -1,4 +1,4 @@
-"""A Redis Cluster that changes under load: slots move, a master dies, and every call still ends once."""
+"""A Redis Cluster that changes under load: slots move, a master dies, and every call completes once."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ URIS = ["u1", "u2", "u3"]
 def make_broker(redis_cluster) -> Iterator:
     with brokers(redis_cluster) as make:
         yield make
-    # What could not be deleted while a slot moved ends by itself.
+    # Keys that could not be deleted while a slot moved expire.
     eventually(lambda: not redis_cluster.keys())
 
 
 @contextmanager
 def brokers(cluster: RedisCluster) -> Iterator:
-    """Make brokers, and close them in the end."""
+    """Yield a factory of brokers, and close them all."""
     made: list[RedisBroker] = []
 
     def make(url: str = cluster.url, **options) -> RedisBroker:
@@ -64,7 +64,7 @@ def has_completed(call: RecordedCall) -> bool:
 
 
 class Load:
-    """Calls from many greenlets, one after the other in each, until `stop`; each has its own argument.
+    """Calls from many greenlets, sequential in each, until `stop`. Each call has its own argument.
 
     ``results_keys`` are the lists that results go to.
     """
@@ -153,21 +153,21 @@ def test_one_node_is_enough_to_find_all(redis_cluster, make_broker):
         assert all_are_served(broker)
 
 
-def test_nodes_that_are_away_do_not_matter(redis_cluster, make_broker):
+def test_unreachable_nodes_do_not_matter(redis_cluster, make_broker):
     broker = make_broker(f"redis+cluster://127.0.0.1:1,127.0.0.1:{redis_cluster.masters[1].port}")
     broker.connect()
     with serving(broker, URIS, lambda call: call.args):
         assert all_are_served(broker)
 
 
-def test_a_cluster_that_is_none_is_refused(redis_url):
+def test_a_single_server_is_no_cluster(redis_url):
     broker = RedisBroker(redis_url.replace("redis:", "redis+cluster:"))
     with pytest.raises(BrokerUnavailable, match="cluster support disabled"):
         broker.connect()
     broker.close()
 
 
-def test_results_come_by_all_masters(redis_cluster, make_broker):
+def test_results_arrive_through_all_masters(redis_cluster, make_broker):
     broker = make_broker()
     broker.connect()
     calls = [RecordedCall() for _ in range(6)]
@@ -229,7 +229,7 @@ def test_a_silent_node_does_not_keep_the_others_calls(redis_cluster, make_broker
         try:
             for _ in range(5):
                 call = RecordedCall()
-                # Until the cluster finds that a node is missing, the others serve their slots.
+                # Until the cluster detects the failure, the other nodes serve their slots.
                 broker.caller.call(URIS[1], b"1", 1.0, call)
                 call.wait(1)
         finally:
@@ -237,7 +237,7 @@ def test_a_silent_node_does_not_keep_the_others_calls(redis_cluster, make_broker
         eventually(lambda: all_are_served(broker))
 
 
-def test_calls_end_once_while_slots_move(redis_cluster, make_broker):
+def test_calls_complete_once_while_slots_move(redis_cluster, make_broker):
     with load(make_broker) as running:
         for _ in range(2):
             for uri in URIS:
@@ -335,7 +335,7 @@ class TestSharded:
             assert publish(publisher, uri) is None
         assert sorted(subscriber.wait(3)) == sorted((uri, "", b"1") for uri in URIS)
 
-    def test_only_the_channels_node_hears_of_it(self, redis_cluster, broker):
+    def test_only_the_node_of_the_channel_has_the_subscription(self, redis_cluster, broker):
         subscriber, done = RecordedSubscriber(), Outcome()
         broker.subscribe(URIS[1], False, subscriber, done)
         assert done.wait() is None
@@ -357,7 +357,7 @@ class TestSharded:
         home = redis_cluster.master_of(URIS[2].encode())
         for target in (redis_cluster.masters[0], home):
             redis_cluster.move(URIS[2].encode(), target)
-            # It is the node that tells of it: nobody has published, and been redirected.
+            # The node reports the move: there was no publication that it could redirect.
             eventually(lambda target=target: target.run("PUBSUB", "SHARDCHANNELS"))
             seen = len(subscriber.events)
             eventually(lambda seen=seen: not publish(broker, URIS[2]) and len(subscriber.events) > seen)
@@ -375,7 +375,7 @@ class TestSharded:
 
 @pytest.fixture
 def documented_users(redis_cluster) -> Iterator[tuple[str, str]]:
-    """The URLs of a server and a callee, each with the rights that the documentation gives them on a cluster."""
+    """The URLs of a server and a callee, each with the permissions documented for a cluster."""
     rights = re.search(r"it is a cluster \| `(.*?)`, and for callees `(.*?)`", REDIS_DOC)
     both, callees = (text.replace("\\|", "|").split() for text in rights.groups())
     lines = [line.split() for line in re.findall(r"^ACL SETUSER (.*)$", REDIS_DOC, re.MULTILINE)]
@@ -389,7 +389,7 @@ def documented_users(redis_cluster) -> Iterator[tuple[str, str]]:
         node.run("ACL", "DELUSER", *(user[0] for user in users))
 
 
-def test_the_documented_rights_are_enough(redis_cluster, make_broker, documented_users):
+def test_the_documented_permissions_are_enough(redis_cluster, make_broker, documented_users):
     server, callee = (make_broker(url) for url in documented_users)
     server.connect()
     with serving(callee, URIS, lambda call: call.args):

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back: what a client sees meanwhile, and that everything works again."""
+"""Redis fails and comes back: what clients receive in the meantime, and that everything works again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 
 
 @contextmanager
 def stack(url: str) -> Iterator[tuple[RedisBroker, str]]:
-    """A server and a callee for the URI "u", each with a broker of its own."""
+    """Run a server and a callee of the URI "u", each with a broker of its own."""
     broker, callee = RedisBroker(url), RedisBroker(url, blocking_timeout=0.1)
     try:
         with running_server(broker) as running, serving(callee, ["u"], lambda call: call.args):
@@ -36,7 +36,7 @@ def stack(url: str) -> Iterator[tuple[RedisBroker, str]]:
 
 
 def answers(wire: Wire) -> bool:
-    """Whether a call is answered now; a NACK has to be 503. The server may be back before the callee is."""
+    """Return whether a call is answered now. A NACK must be 503. The server may reconnect before the callee."""
     answer = wire.request(CALL, uri="u", args=1, timeout=10**9)
     if answer["meta"]["type"] == NACK:
         assert answer["payload"]["code"] == 503
@@ -72,7 +72,7 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
         mortal.start()
         eventually(lambda: answers(wire), message="calls are answered again")
         eventually(lambda: broker.pubsub.receiver.connection.up)
-        # The subscription is made again without the client's doing; a new one of another client shows that it is done.
+        # The subscription is recreated without the client. That of another client shows when.
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
@@ -102,18 +102,18 @@ def test_a_server_may_come_before_its_redis(mortal):
         eventually(lambda: wire.request(SUB, channel="c")["meta"]["type"] == ACK)
 
 
-def test_a_silent_redis_is_noticed_and_forgiven(mortal):
+def test_a_silent_redis_is_detected_and_used_again(mortal):
     mortal.start()
     with stack(mortal.url) as (broker, url), Wire(url) as wire, Wire(url) as subscriber:
         subscriber.request(SUB, channel="c")
         assert answers(wire)
         mortal.signal(signal.SIGSTOP)
         started = time.monotonic()
-        # Not answered, and then failed exactly once: when the silence is noticed.
+        # It fails exactly once, when the dead peer is detected.
         nack = wire.request(CALL, uri="u", timeout=10**9)
         assert nack["payload"]["code"] == 503
         events = broker.pubsub.receiver.connection
-        eventually(lambda: not events.up, message="it is noticed on the connection for events too")
+        eventually(lambda: not events.up, message="it is detected on the connection for events too")
         assert time.monotonic() - started < 6
         mortal.signal(signal.SIGCONT)
         eventually(lambda: answers(wire))
@@ -123,7 +123,7 @@ def test_a_silent_redis_is_noticed_and_forgiven(mortal):
         events_arrive(subscriber, wire)
 
 
-def test_a_silent_redis_with_a_full_socket_is_forgiven_too(mortal):
+def test_a_silent_redis_with_a_full_socket_is_used_again(mortal):
     mortal.start()
     broker = RedisBroker(mortal.url)
     broker.connect()
@@ -143,7 +143,7 @@ def test_a_silent_redis_with_a_full_socket_is_forgiven_too(mortal):
     broker.close()
 
 
-def test_a_master_that_becomes_a_replica_is_left(mortal):
+def test_a_master_that_becomes_a_replica_is_abandoned(mortal):
     mortal.start()
     with stack(mortal.url) as (broker, url), Wire(url) as wire, mortal.client() as client:
         assert answers(wire)
@@ -180,7 +180,7 @@ def test_a_result_waits_for_redis(mortal):
     assert isinstance(left.wait(), BrokerUnavailable)
 
 
-def test_events_lost_while_away_are_counted_as_a_gap_and_told(mortal):
+def test_lost_events_are_counted_and_published_as_a_gap(mortal):
     mortal.start()
     with (
         stack(mortal.url) as (broker, url),
@@ -204,7 +204,7 @@ def test_events_lost_while_away_are_counted_as_a_gap_and_told(mortal):
         assert untold.receive()["payload"]["channel"] == "other"
 
 
-def test_what_is_in_flight_fails_exactly_once(mortal):
+def test_requests_in_flight_fail_exactly_once(mortal):
     mortal.start()
     broker = RedisBroker(mortal.url)
     broker.connect()
@@ -213,7 +213,7 @@ def test_what_is_in_flight_fails_exactly_once(mortal):
     for call, publication in zip(calls, publications, strict=True):
         broker.call("u", b"1", 60, call)
         broker.publish("c", "00000000-0000-4000-8000-000000000001", b"1", publication)
-    # Let them leave before Redis dies.
+    # Let them be sent before Redis dies.
     eventually(lambda: broker.topology.link.connection.queued == 0)
     mortal.kill()
     for call, publication in zip(calls, publications, strict=True):
@@ -237,7 +237,7 @@ def test_calls_that_were_popped_but_could_not_be_checked_run_later(mortal):
     assert pending.wait(1) == [("stored", None)]
     callee.connect()
     consumer = callee.calls(["u"])
-    # Calls are popped on another connection than the one on which their time is asked for; that one is refused.
+    # Calls are popped and checked on different connections; the one for checks is refused.
     commands = callee.topology.link.connection
     connector, commands.connector = commands.connector, refuse
     commands.drop("on purpose")
@@ -261,4 +261,4 @@ def test_a_closed_broker_stays_closed(mortal):
     ((_, error),) = pending.wait(1)
     assert isinstance(error, BrokerUnavailable)
     assert broker.calls(["u"]).pop(1) == []
-    # That no greenlet and no connection is left is checked after every test.
+    # After every test, a fixture checks that no greenlet and no connection is left.

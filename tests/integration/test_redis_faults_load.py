@@ -1,4 +1,4 @@
-"""Redis and callees fail under load, all in processes of their own: what is lost is counted, and nothing is doubled."""
+"""Redis and callees fail under load, each in its own process: losses are counted, and nothing is duplicated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import eventually
 
 @pytest.fixture
 def load(mortal) -> Iterator[Load]:
-    """Load on a server and a callee, and all is well."""
+    """Load on a healthy server and callee."""
     mortal.start()
     with ExitStack() as stack:
         stack.enter_context(callee_process(mortal.url))
@@ -39,11 +39,11 @@ def test_redis_is_killed_and_comes_back_empty(mortal, load):
     load.flows()
     counts = load.counts()
     assert counts.refused > 0
-    # Only what was under way at that moment.
+    # Only calls that were in flight at that moment.
     assert counts.expired <= load.most_under_way
 
 
-def test_redis_is_frozen_shortly(mortal, load):
+def test_redis_is_suspended_for_a_moment(mortal, load):
     mortal.signal(signal.SIGSTOP)
     gevent.sleep(1.0)
     mortal.signal(signal.SIGCONT)
@@ -53,7 +53,7 @@ def test_redis_is_frozen_shortly(mortal, load):
     assert counts.events == counts.published
 
 
-def test_redis_is_frozen_for_longer_than_is_waited_for(mortal, load):
+def test_redis_is_suspended_until_the_timeout(mortal, load):
     mortal.signal(signal.SIGSTOP)
     eventually(lambda: any(call.answers and not call.acknowledged for c in load.clients for call in c.calls), timeout=8)
     mortal.signal(signal.SIGCONT)
@@ -87,6 +87,6 @@ def test_a_callee_is_killed_in_the_middle_of_calls(mortal):
         load.flows()
         counts = load.counts()
     assert counts.refused == 0
-    # What it had popped is lost, what waited in Redis is not.
+    # Calls that it had popped are lost, queued calls are not.
     assert 0 < counts.expired <= load.most_under_way
     assert counts.events == counts.published

@@ -1,4 +1,4 @@
-"""Redis refuses some subscriptions, as an access list may say: what concerns others must go on."""
+"""Redis refuses some subscriptions because of ACL rules: the others must not be affected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import eventually
 
 
 class Limited:
-    """A broker whose user may only subscribe to some channels, and an administrator who says to which."""
+    """A broker whose user may subscribe to some channels only, and an administrator."""
 
     def __init__(self, server: EmbeddedRedis) -> None:
         self.admin = redis.Redis.from_url(server.url, protocol=2)
@@ -26,7 +26,7 @@ class Limited:
         self.subscriber = RecordedSubscriber()
 
     def allow(self, *channels: str) -> None:
-        """Set what is allowed; Redis ends the connections that have more."""
+        """Set the permitted channels. Redis closes connections with subscriptions to others."""
         self.admin.execute_command("ACL", "SETUSER", "limited", "resetchannels", *channels)
 
     def subscribe(self, channel: str, subscriber: RecordedSubscriber | None = None) -> Outcome:
@@ -61,7 +61,7 @@ def test_only_the_forbidden_subscription_fails(limited):
     assert limited.hears("ok2")
 
 
-def test_what_was_forbidden_can_be_had_once_it_is_allowed(limited):
+def test_a_forbidden_channel_works_once_it_is_permitted(limited):
     assert refused(limited.subscribe("bad"))
     limited.allow("&ok*", "&bad")
     assert not refused(limited.subscribe("bad"))
@@ -89,7 +89,7 @@ def test_a_topic_that_is_forbidden_later_costs_no_other_its_subscription(limited
     limited.allow("&ok*")
     eventually(lambda: limited.broker.pubsub.receiver.connection.losses > losses)
     eventually(lambda: limited.broker.pubsub.receiver.connection.up)
-    # Confirmed, each, to a new subscriber: so it is to the old one.
+    # Confirmed to a new subscriber, and so to the earlier one.
     assert not refused(limited.subscribe("ok1", RecordedSubscriber()))
     assert not refused(limited.subscribe("ok2", RecordedSubscriber()))
     assert limited.hears("ok1")

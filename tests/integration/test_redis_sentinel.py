@@ -1,4 +1,4 @@
-"""A master dies and its replica takes over: real servers, real sentinels, load all the time."""
+"""A master dies and its replica takes over, with real servers and sentinels, under load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_service_moves_to_the_new_master(tmp_path):
         deployment.master.kill()
         eventually(lambda: deployment.master_port() == deployment.replica.port, timeout=60)
         load.flows(timeout=60)
-        # The old master comes back, learns that it is a replica now, and is nobody's Redis.
+        # The old master comes back and becomes a replica, which is not used.
         deployment.master.start()
         eventually(deployment.master_is_demoted, timeout=60)
         load.flows()

@@ -1,4 +1,4 @@
-"""Redis behind TLS, a password, an ACL, a UNIX socket, sentinels, or as two servers: each is started for real."""
+"""Redis behind TLS, a password, ACL rules, a UNIX socket or sentinels, and as two servers: all of them real."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ACL_LINES = re.findall(r"^ACL SETUSER (.*)$", REDIS_DOC, re.MULTILINE)
 
 @contextmanager
 def served(redis_url: str, callee_url: str | None = None, *args: str) -> Iterator[Client]:
-    """A client of the two commands, each a process."""
+    """Run a server and a callee process, and yield a client."""
     with (
         callee_process(callee_url or redis_url, *args),
         server_process(redis_url, *args) as url,
@@ -40,7 +40,7 @@ def served(redis_url: str, callee_url: str | None = None, *args: str) -> Iterato
 
 
 def check(client: Client) -> None:
-    """See that calls are answered, and that events arrive, on a channel and on a pattern."""
+    """Check that calls are answered, and that events arrive on a channel and on a pattern."""
     with client.subscribe("news") as news, client.subscribe("n*", pattern=True) as matching:
         assert client.call("test.echo", [1]) == [1]
         client.publish("news", 2)
@@ -63,7 +63,7 @@ def test_a_password(mortal):
         check(client)
 
 
-def test_a_wrong_password_ends_the_commands(mortal):
+def test_commands_exit_with_a_wrong_password(mortal):
     mortal.start("--requirepass", "secret")
     url = mortal.url.replace("//", "//:wrong@")
     done = run("server", "--bind", "127.0.0.1:0", "--redis", url)
@@ -73,7 +73,7 @@ def test_a_wrong_password_ends_the_commands(mortal):
 
 @pytest.fixture
 def acl_server(mortal) -> MortalRedis:
-    """A server that lets nobody in but its ``admin``."""
+    """A server that accepts only the user ``admin``."""
     mortal.start()
     with mortal.client() as client:
         client.execute_command("ACL", "SETUSER", "admin", "on", ">password", "allkeys", "allchannels", "+@all")
@@ -88,12 +88,12 @@ def admin(server: MortalRedis) -> Iterator[redis.Redis]:
 
 
 def with_user(client: redis.Redis, server: MortalRedis, line: str) -> str:
-    """Make or change the user of an ``ACL SETUSER`` line, and return his URL."""
+    """Create or change the user of an ``ACL SETUSER`` line, and return a URL with it."""
     client.execute_command("ACL", "SETUSER", *line.split())
     return server.url.replace("//", f"//{line.split()[0]}:password@")
 
 
-def test_the_documented_rights_are_enough(acl_server):
+def test_the_documented_permissions_are_enough(acl_server):
     with admin(acl_server) as client:
         server_url, callee_url = (with_user(client, acl_server, line) for line in ACL_LINES)
         with served(server_url, callee_url) as juggler, closing(RedisBroker(server_url)) as broker:
@@ -103,7 +103,7 @@ def test_the_documented_rights_are_enough(acl_server):
         assert client.acl_log() == []
 
 
-def test_the_rights_documented_for_capacities_prefixes_and_old_servers_are_enough(acl_server):
+def test_the_permissions_documented_for_capacities_prefixes_and_old_servers_are_enough(acl_server):
     options = {"call_capacity": 5, "result_capacity": 5, "key_prefix": "shop:", "legacy": True}
     with admin(acl_server) as client, ExitStack() as stack:
         server, callee = (
@@ -122,7 +122,7 @@ def test_the_rights_documented_for_capacities_prefixes_and_old_servers_are_enoug
 
 
 @pytest.mark.parametrize("count", [10, 300])
-def test_many_uris_are_served_without_the_rights_to_do_it_faster(acl_server, caplog, count):
+def test_many_uris_are_served_without_the_permissions_for_faster_methods(acl_server, caplog, count):
     with admin(acl_server) as client, ExitStack() as stack:
         brokers = (RedisBroker(with_user(client, acl_server, line)) for line in ACL_LINES)
         server, callee = (stack.enter_context(closing(broker)) for broker in brokers)
@@ -135,12 +135,12 @@ def test_many_uris_are_served_without_the_rights_to_do_it_faster(acl_server, cap
         stack.enter_context(serving(callee, uris, lambda call: call.args))
         assert [call.wait(2)[1] for call in calls] == [("result", b"1")] * count
         logged = [record.getMessage().partition(" is not permitted ")[0] for record in caplog.records]
-        # Once for each way to do it faster, and connections that are of no use are closed.
+        # Once for each faster method, and useless connections are closed.
         assert logged == ["redis: tracking many URIs", "redis: polling many URIs"][-1 if count == 10 else 0 :]
         assert not any(set("tP") & set(each["flags"]) for each in client.client_list())
 
 
-def test_the_rights_documented_for_very_many_uris_are_enough(acl_server, caplog):
+def test_the_permissions_documented_for_very_many_uris_are_enough(acl_server, caplog):
     (more,) = re.findall(r"^\| a callee serves 200 URIs or more \| for callees `(.*)`", REDIS_DOC, re.MULTILINE)
     uris = [f"u{number}" for number in range(200)]
     with admin(acl_server) as client, ExitStack() as stack:
@@ -164,8 +164,8 @@ def documented_for_more(line: str) -> str:
 @pytest.mark.parametrize(
     ("line", "right"), [(line, right) for line in ACL_LINES for right in line.split() if right[0] in "+&~"]
 )
-def test_each_documented_right_is_needed(acl_server, line, right):
-    """Without it, something is refused, and that it was is what Redis says."""
+def test_each_documented_permission_is_needed(acl_server, line, right):
+    """Without it, Redis refuses something and logs the refusal."""
     with admin(acl_server) as client, ExitStack() as stack:
         lacking = stack.enter_context(
             closing(RedisBroker(with_user(client, acl_server, line.replace(f" {right}", ""))))
@@ -177,7 +177,7 @@ def test_each_documented_right_is_needed(acl_server, line, right):
         stack.enter_context(serving(callee, ["u"], lambda call: call.args))
         done = Outcome()
         server.call("u", b"1", 5.0, RecordedCall())
-        # One that expires, in a list that lives on: it is taken out.
+        # One that expires in a list that does not: it is removed.
         for timeout in (0.05, 5.0):
             server.call("nobody", b"1", timeout, RecordedCall())
         subscribers = [RecordedSubscriber(), RecordedSubscriber()]
@@ -190,7 +190,7 @@ def test_each_documented_right_is_needed(acl_server, line, right):
         refused = {"+": ("command", right[1:]), "~": ("key", "juggler:"), "&": ("channel", "c")}[right[0]]
 
         def is_refused() -> bool:
-            # What is served is said, taken back, and asked for, all on connections of their own.
+            # Functions are announced, withdrawn and listed, all on connections of their own.
             callee.announce("one", {"u": Announcement(), "gone": Announcement()}, 60)
             callee.withdraw("one", ["gone"])
             with suppress(BrokerError):
@@ -204,7 +204,7 @@ def is_about(entry: dict[str, str], kind: str, name: str) -> bool:
     return entry["reason"] == kind and entry["object"].lower().startswith(name)
 
 
-def test_a_right_that_is_missing_is_named(acl_server):
+def test_a_missing_permission_is_named(acl_server):
     with admin(acl_server) as client:
         url = with_user(client, acl_server, ACL_LINES[0].replace(" +publish", "").replace(" &*", " &news"))
         with server_process(url) as server, Client(server) as juggler:
@@ -253,7 +253,7 @@ def test_tls(mortal, authority, trusted):
         check(client)
 
 
-def test_tls_with_a_certificate_of_our_own(mortal, authority, trusted, tmp_path):
+def test_tls_with_a_client_certificate(mortal, authority, trusted, tmp_path):
     mortal.start()
     own = tmp_path / "own.pem"
     authority.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(own)
@@ -286,7 +286,7 @@ def test_tls_verifies(mortal, authority, trusted, name, query, reason):
                     broker.connect()
 
 
-def test_an_end_over_tls_is_no_fault(mortal, authority, trusted, caplog):
+def test_closing_over_tls_logs_nothing(mortal, authority, trusted, caplog):
     mortal.start()
     with tls_proxy(tls_context(authority, "localhost"), mortal.port) as port:
         for turns in range(20):
@@ -294,7 +294,7 @@ def test_an_end_over_tls_is_no_fault(mortal, authority, trusted, caplog):
                 broker.connect()
                 for _ in range(200):
                     broker.publish("c", new_uuid(), b"1", lambda error: None)
-                # Somewhere in the middle of sending and receiving.
+                # Close in the middle of sending and receiving.
                 for _ in range(turns):
                     gevent.sleep(0)
     assert caplog.records == []
@@ -392,7 +392,7 @@ def test_a_wrong_prefix_is_refused():
 # No Redis at the start
 
 
-def test_commands_wait_for_a_redis_that_they_were_told_of(mortal):
+def test_commands_wait_for_a_redis_with_a_given_url(mortal):
     with (
         running("server", "--bind", "127.0.0.1:0", "--redis", mortal.url) as server,
         running_callee("--redis", mortal.url) as callee,
@@ -407,7 +407,7 @@ def test_commands_wait_for_a_redis_that_they_were_told_of(mortal):
             check(client)
 
 
-# As nobody knows whether there is a Redis at the default address, it is moved.
+# There may be a Redis at the default address, so the default is changed.
 AT_ANOTHER_DEFAULT = """
 from gevent import monkey; monkey.patch_all()
 import sys, juggler.broker.redis
@@ -418,7 +418,7 @@ main()
 
 
 @pytest.mark.parametrize(("module", "argument"), [("juggler.cli.main", "server"), ("callee.cli", "callee.demo:rpc")])
-def test_commands_that_were_told_of_none_do_not_wait(module, argument):
+def test_commands_without_a_url_do_not_wait(module, argument):
     default = f"redis://127.0.0.1:{free_port()}"
     done = run_python("-c", AT_ANOTHER_DEFAULT.format(module=module), default, argument)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

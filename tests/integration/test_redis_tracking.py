@@ -36,7 +36,7 @@ def client(mortal) -> Iterator[redis.Redis]:
 
 @contextmanager
 def many(url) -> Iterator[tuple[RedisBroker, TrackedSource]]:
-    """A callee of all URIs that echoes, and what it pops from."""
+    """Run an echoing callee of all URIs; yield its broker and its source of calls."""
     with (
         closing(RedisBroker(url, blocking_timeout=0.1)) as broker,
         serving(broker, URIS, lambda call: call.args) as consumer,
@@ -46,7 +46,7 @@ def many(url) -> Iterator[tuple[RedisBroker, TrackedSource]]:
 
 @contextmanager
 def tracked_many(url) -> Iterator[tuple[RedisBroker, TrackedSource]]:
-    """The same, once Redis reports which URIs have calls."""
+    """As `many`, once Redis reports which URIs have calls."""
     with many(url) as (broker, source):
         eventually(lambda: source.tracking.is_on)
         yield broker, source
@@ -65,7 +65,7 @@ def tracked_consumer(broker) -> RedisConsumer:
 
 
 def lose_reports(tracked: Tracking) -> None:
-    """Discard what Redis reports, as something in between might."""
+    """Discard reports, as a proxy might."""
     tracked.changes.on_changed = lambda names: None
 
 
@@ -79,7 +79,7 @@ def answers(broker, uri):
 
 
 def pops(client):
-    """How often Redis was asked to pop from a single list."""
+    """Return how often Redis has popped from a single list."""
     return client.info("commandstats").get("cmdstat_rpop", {}).get("calls", 0)
 
 

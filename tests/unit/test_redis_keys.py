@@ -1,4 +1,4 @@
-"""Names in Redis: exactly those of the protocol, and all with the prefix when there is one."""
+"""Names in Redis: those of the protocol, all of them with the prefix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from juggler.broker.redis.keys import Names
 from juggler.protocol.glob import matches
 
 
-def test_names_are_the_protocols():
+def test_names_are_those_of_the_protocol():
     names = Names()
     assert names.calls("a.b") == b"juggler:calls:{a.b}"
     assert names.call_timeout("a.b", "m") == b"juggler:calls:timeout:{a.b}:m"

@@ -1,4 +1,4 @@
-"""What URLs mean, what is wrong with others, and that no password is ever shown."""
+"""Valid and invalid URLs, and that no password is ever shown."""
 
 from __future__ import annotations
 
@@ -94,18 +94,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("url", UNDERSTOOD)
-def test_what_is_understood(url):
+def test_valid_urls(url):
     assert parse(url)._replace(shown="") == UNDERSTOOD[url]
 
 
 @pytest.mark.parametrize("url", WRONG)
-def test_what_is_wrong_is_named(url):
+def test_errors_name_the_invalid_part(url):
     with pytest.raises(ConfigError) as error:
         parse(url)
     assert str(error.value).startswith(f"Redis URL {masked(url)!r}: {WRONG[url]}")
 
 
-def test_tls_verifies_unless_it_is_told_not_to():
+def test_tls_verifies_by_default():
     assert not {"ssl_cert_reqs", "ssl_check_hostname"} & set(parse("rediss://h").options)
 
 
@@ -142,7 +142,7 @@ def test_tls_verifies_unless_it_is_told_not_to():
         ("rediss+cluster://me:secret@a:1,b:2?ssl_password=secret", "rediss+cluster://me:***@a:1,b:2?***"),
     ],
 )
-def test_what_is_shown(url, shown):
+def test_masking(url, shown):
     assert masked(url) == shown
 
 
@@ -164,7 +164,7 @@ FORMS = [
 
 @given(form=st.sampled_from(FORMS), rest=st.text(alphabet="aZ9 /@?#&=;:%[],.\\\n\0ü", max_size=8))
 def test_no_password_is_ever_shown(form, rest):
-    # Of a password that is cut by what it contains, neither half.
+    # Neither half of a password that contains a separator.
     url = form.format(f"q7X!{rest}!k3Y")
     shown = masked(url)
     try:
