@@ -23,7 +23,6 @@ from juggler.protocol.messages import (
     REQUEST_TYPES,
     Ack,
     Call,
-    CallPayload,
     Evnt,
     Message,
     MessageType,
@@ -474,14 +473,14 @@ def _utf8(data: bytes) -> str:
         raise InvalidMessage(f"$: not UTF-8 (byte {error.start})") from None
 
 
-def decode_call(data: bytes) -> CallPayload:
-    """Return a stored call.
+def decode_call(data: bytes) -> tuple[str, str, str, bytes]:
+    """Return the ``conn_uuid``, ``msg_uuid``, ``uri`` and ``args`` of a stored call.
 
     Raises:
         InvalidMessage: malformed.
     """
     stored = _read_stored(_utf8(data))
-    return CallPayload(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args))
+    return stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args)
 
 
 def decode_result(data: bytes) -> tuple[str, bytes, bool | None]:

@@ -200,19 +200,3 @@ def nack(message: Message, code: int, reason: str) -> Nack:
         raise TypeError(f"expected one of the eight messages, got {type(message).__name__}")
     for_, for_type, uri, channel = reference(message)
     return Nack(for_=for_, for_type=for_type, uri=uri, channel=channel, code=code, message=reason)
-
-
-class CallPayload(Struct, frozen=True, gc=False):
-    """A call as brokers store it, for callees.
-
-    Attributes:
-        conn_uuid: consumer of the result; a callee only echoes it.
-        msg_uuid: identifier of the call; a callee only echoes it.
-        uri: URI of the function.
-        args: arguments as JSON text.
-    """
-
-    conn_uuid: str
-    msg_uuid: str
-    uri: str
-    args: bytes = NULL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TypeAlias
 
 from gevent.event import AsyncResult
 
@@ -20,7 +21,9 @@ from juggler.broker.redis.unsent_results import UnsentResults
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
-from juggler.protocol.messages import CallPayload
+
+Popped: TypeAlias = tuple[str, str, str, bytes]
+"""A call before the check: ``conn_uuid``, ``msg_uuid``, ``uri`` and ``args``."""
 
 
 class RedisCallee(CalleeBroker):
@@ -98,7 +101,7 @@ class RedisConsumer(CallConsumer):
         self._callee = callee
         self._topology = topology
         # Popped calls for which the check whether they are still wanted has failed.
-        self._unchecked: list[list[CallPayload]] = []
+        self._unchecked: list[list[Popped]] = []
         self._popping = False
         self._closed = False
 
@@ -134,39 +137,39 @@ class RedisConsumer(CallConsumer):
         self.source.close()
         self._callee.forget(self)
 
-    def _decode(self, batch: list[bytes]) -> list[CallPayload]:
-        payloads = []
+    def _decode(self, batch: list[bytes]) -> list[Popped]:
+        popped = []
         for data in batch:
             try:
-                payloads.append(codec.decode_call(data))
+                popped.append(codec.decode_call(data))
             except InvalidMessage:
                 self._callee.invalid += 1
-        return payloads
+        return popped
 
-    def _still_wanted(self, batches: list[list[CallPayload]]) -> list[IncomingCall]:
+    def _still_wanted(self, batches: list[list[Popped]]) -> list[IncomingCall]:
         # All checks are sent before the first reply is awaited.
-        checks = [(payloads, *self._ask(payloads)) for payloads in batches if payloads]
+        checks = [(popped, *self._ask(popped)) for popped in batches if popped]
         calls: list[IncomingCall] = []
         failure: BrokerError | None = None
-        for payloads, keys, replies in checks:
+        for popped, keys, replies in checks:
             try:
-                wanted = self._wanted(payloads, keys, replies.get())
+                wanted = self._wanted(popped, keys, replies.get())
             except BrokerError as error:
                 # Redis no longer has them, so they are kept here until the check succeeds.
-                self._unchecked.append(payloads)
+                self._unchecked.append(popped)
                 self._callee.unchecked += 1
                 failure = error
                 continue
-            self._callee.expired += len(payloads) - len(wanted)
+            self._callee.expired += len(popped) - len(wanted)
             calls += wanted
         if failure is not None and not calls:
             raise failure
         return calls
 
-    def _ask(self, payloads: list[CallPayload]) -> tuple[list[bytes], AsyncResult]:
+    def _ask(self, popped: list[Popped]) -> tuple[list[bytes], AsyncResult]:
         """Ask for the remaining times and the timeouts of calls from one list; return their keys and the replies."""
         call_timeout = self._callee.names.call_timeout
-        keys = [call_timeout(payload.uri, payload.msg_uuid) for payload in payloads]
+        keys = [call_timeout(uri, msg_uuid) for _, msg_uuid, uri, _ in popped]
         replies: AsyncResult = AsyncResult()
         commands = [PTTL % (len(key), key) for key in keys]
         commands.append(pack(b"MGET", *keys))
@@ -176,7 +179,7 @@ class RedisConsumer(CallConsumer):
             replies.set_exception(error)
         return keys, replies
 
-    def _wanted(self, payloads: list[CallPayload], keys: list[bytes], replies: list[Reply]) -> list[IncomingCall]:
+    def _wanted(self, popped: list[Popped], keys: list[bytes], replies: list[Reply]) -> list[IncomingCall]:
         """Return the calls that are still wanted, and delete the timeout keys of all.
 
         Raises:
@@ -195,14 +198,11 @@ class RedisConsumer(CallConsumer):
             self._topology.link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))
         return [
             IncomingCall(
-                payload.conn_uuid,
-                payload.msg_uuid,
-                payload.uri,
-                payload.args,
+                *call,
                 now + pttl / 1000,
                 # The value of the key is the call's timeout. The key may have expired between the two commands.
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
             )
-            for payload, pttl, timeout in zip(payloads, pttls, timeouts, strict=True)
+            for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0
         ]

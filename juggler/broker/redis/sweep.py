@@ -43,10 +43,10 @@ class Sweep:
 
     def _timeout_key(self, uri: str, payload: bytes) -> bytes:
         try:
-            return self._names.call_timeout(uri, codec.decode_call(payload).msg_uuid)
+            _, msg_uuid, _, _ = codec.decode_call(payload)
         except InvalidMessage:
-            # A malformed call: no such key exists.
-            return self._names.call_timeout(uri, "")
+            msg_uuid = ""  # no such key exists
+        return self._names.call_timeout(uri, msg_uuid)
 
     def _remove(self, uri: str, key: bytes, payloads: list[bytes], known: list[Reply]) -> None:
         wanted = next((number for number, exists in enumerate(known) if exists != 0), len(payloads))
