@@ -24,7 +24,7 @@ class CallLedger:
     def __init__(self) -> None:
         self._by_id: dict[str, PendingCall] = {}
         self._of: dict[object, set[PendingCall]] = {}
-        self.get = self._by_id.get  # used for each call: no function of ours in between
+        self.get = self._by_id.get  # used for each call: no Python function in between
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -240,8 +240,9 @@ class Connection(Subscriber):
                 self._handle(nack(message, refusal.code, refusal.reason))
         except (Exception, gevent.Timeout):
             self.metrics.panics += 1
-            line = Line("connection: handler failed", type=message.type.name, message=message.uuid)
-            log.exception(line, extra=self._in_log)
+            log.exception(
+                Line("connection: handler failed", type=message.type.name, message=message.uuid), extra=self._in_log
+            )
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
         if time.monotonic() - began > SLOW:
             self.metrics.slow[message.type] += 1

@@ -236,7 +236,7 @@ class PersistentConnection:
     def _use(self, established: Any) -> None:
         if self.losses:
             log.warning(Line("redis: connection re-established", link=self.name))
-        sock = established._sock  # redis-py has no public name for it
+        sock = established._sock  # noqa: SLF001  # redis-py has no public name for it
         sock.settimeout(None)
         self._established = established
         self._output = output = Output(sock, _ignore_failure)
