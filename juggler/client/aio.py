@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_Write: TypeAlias = "asyncio.Task[ConnectionClosed | None]"
+"""A message that is being written, and why that failed."""
+
+
 class AsyncClient(BaseClient):
     """A client of a juggler server, for the tasks of one event loop.
 
@@ -40,7 +44,6 @@ class AsyncClient(BaseClient):
     """
 
     def _set_up(self) -> None:
-        self._order = asyncio.Lock()
         self._changed = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -78,14 +81,25 @@ class AsyncClient(BaseClient):
         return self.connected
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the client. All requests in flight fail with `ConnectionClosed`. Idempotent."""
+        """Close the client. All requests in flight fail with `ConnectionClosed`. Idempotent.
+
+        Waits at most ``timeout`` seconds for the server's close frame. If it is cancelled, the connection is aborted.
+        """
         self._state.close(ConnectionClosed(code, reason or "closed by this client"))
         self._on_change()
-        if self._websocket is not None:
-            await self._websocket.close(code, short(reason))
-        if self._reader is not None and self._reader is not asyncio.current_task():
-            await asyncio.wait([self._reader], timeout=self._timeout)
-            self._reader.cancel()
+        reader = None if self._reader is asyncio.current_task() else self._reader
+        try:
+            if self._websocket is not None:
+                await self._websocket.close(code, short(reason))
+            if reader is not None:
+                await asyncio.wait([reader], timeout=self._timeout)
+        except asyncio.CancelledError:
+            if self._websocket is not None:
+                self._websocket.transport.abort()
+            raise
+        finally:
+            if reader is not None:
+                reader.cancel()
 
     async def call(self, uri: str, args: Any = None, timeout: float | None = None) -> Any:
         """Call the function at ``uri`` and return its result; see `juggler.client.Client.call`."""
@@ -109,7 +123,11 @@ class AsyncClient(BaseClient):
         pending = AsyncPending(self._cancel, self._state.callbacks)
         text = self._state.call(pending, uri, args, timeout, time.monotonic())
         self._watch()
-        await self._send(text)
+        try:
+            await _written(self._write(text.decode()))
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
         return pending
 
     async def publish(self, channel: str, args: Any = None) -> None:
@@ -123,8 +141,7 @@ class AsyncClient(BaseClient):
 
     async def _publish(self, channel: str, args: bytes) -> None:
         waiter = _Waiter(self._state.callbacks)
-        await self._send(self._state.publish(waiter, channel, args))
-        await self._wait_for_ack(waiter)
+        await self._request(waiter, lambda: [self._state.publish(waiter, channel, args)])
 
     async def subscribe(
         self,
@@ -140,11 +157,12 @@ class AsyncClient(BaseClient):
         subscription = AsyncSubscription(self._unsubscribe, channel, pattern, max_events, when_full, on_gap)
         waiter = _Waiter(self._state.callbacks)
         try:
-            await self._send_in_order(lambda: self._state.subscribe(waiter, subscription))
-            await self._wait_for_ack(waiter)
+            await self._request(waiter, lambda: self._state.subscribe(waiter, subscription))
         except BaseException:
+            # Without waiting for the ACK: a cancelled task must end at once.
+            unheard = _Waiter(self._state.callbacks)
             with suppress(JugglerError):
-                await subscription.close()
+                self._write_all(self._state.unsubscribe(unheard, channel, pattern, subscription))
             raise
         return subscription
 
@@ -154,40 +172,36 @@ class AsyncClient(BaseClient):
 
     async def _unsubscribe(self, channel: str, pattern: bool, subscription: AsyncSubscription | None) -> None:
         waiter = _Waiter(self._state.callbacks)
-        await self._send_in_order(lambda: self._state.unsubscribe(waiter, channel, pattern, subscription))
-        await self._wait_for_ack(waiter)
+        await self._request(waiter, lambda: self._state.unsubscribe(waiter, channel, pattern, subscription))
 
-    async def _wait_for_ack(self, waiter: _Waiter) -> None:
+    async def _request(self, waiter: _Waiter, change: Callable[[], list[bytes]]) -> None:
+        """Change the state, send what it returns, and wait for the ACK."""
         try:
-            await asyncio.wait_for(waiter.settled(), self._timeout)
-        except asyncio.TimeoutError:
-            raise waiter.unacknowledged(self._timeout) from None
+            await self._send(change())
+            if not await waiter.wait(self._timeout):
+                raise waiter.unacknowledged(self._timeout)
         finally:
             self._state.forget(waiter)
         waiter.outcome()
 
     async def send_raw(self, message: str | bytes) -> None:
         """Send a text message or a binary message unchanged; see `juggler.client.Client.send_raw`."""
+        await _written(self._write(message))
+
+    async def _send(self, texts: list[bytes]) -> None:
+        for write in self._write_all(texts):
+            await _written(write)
+
+    def _write_all(self, texts: list[bytes]) -> list[_Write]:
+        return [self._write(text.decode()) for text in texts]
+
+    def _write(self, message: str | bytes) -> _Write:
+        """Start to write a message. It is written after those before, even if the caller is cancelled."""
         websocket = self._websocket
         if websocket is None:
             raise ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
         self._listeners.raw("out", message)
-        try:
-            await asyncio.wait_for(websocket.send(message), self._timeout)
-        except WebsocketClosed as error:
-            raise _reason_of(error) from error
-        except asyncio.TimeoutError:
-            websocket.transport.abort()
-            raise ConnectionClosed(CloseCode.ABNORMAL, "a message could not be written in time") from None
-
-    async def _send(self, text: bytes) -> None:
-        await self.send_raw(text.decode())
-
-    async def _send_in_order(self, change: Callable[[], list[bytes]]) -> None:
-        """Change subscriptions, and send what the state returns before the next change."""
-        async with self._order:
-            for text in change():
-                await self._send(text)
+        return asyncio.create_task(_write(websocket, message, self._timeout))
 
     # Connections
 
@@ -222,13 +236,11 @@ class AsyncClient(BaseClient):
         Raises:
             ConnectionClosed: the connection was lost at once, or the client has closed.
         """
-        async with self._order:
-            if self.closed is not None:
-                await websocket.close()
-                self._state.check_open()
-            self._websocket = websocket
-            for text in self._state.on_connected(time.monotonic()):
-                await self._send(text)
+        if self.closed is not None:
+            await websocket.close()
+            self._state.check_open()
+        self._websocket = websocket
+        await self._send(self._state.on_connected(time.monotonic()))
         self._on_change()
         self._listeners.state(*self._state.status())
 
@@ -256,7 +268,7 @@ class AsyncClient(BaseClient):
                     raise InvalidMessage("expected a text message, got a binary one")
                 message = self._state.receive(text)
                 if self._state.has_overfull:
-                    await self._send_in_order(self._state.drop_overfull)
+                    await self._send(self._state.drop_overfull())
                 if self._state.begin_renewal():
                     self._renewal = asyncio.create_task(self._renew_later(), name="juggler-client-renewal")
                 self._run_callbacks()
@@ -285,7 +297,7 @@ class AsyncClient(BaseClient):
     async def _renew_later(self) -> None:
         await self._wait_until(lambda: self.closed, RENEWAL_PAUSE)
         with suppress(ConnectionClosed):
-            await self._send_in_order(self._state.renew)
+            await self._send(self._state.renew())
 
     async def _wait_until(self, condition: Callable[[], object], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -293,8 +305,7 @@ class AsyncClient(BaseClient):
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+            await _wait(self._changed, left)
 
     def _on_change(self) -> None:
         """Wake all tasks in `_wait_until`, and stop the timer of a closed client."""
@@ -330,12 +341,14 @@ class _Waiter(PendingRequest):
     """A request for whose outcome a task waits."""
 
     def __init__(self, callbacks: deque[Callback]) -> None:
-        self._settled = asyncio.Event()
-        super().__init__(callbacks, self._settled.set)
+        settled = asyncio.get_running_loop().create_future()
+        super().__init__(callbacks, lambda: settled.set_result(None))
+        self._settled = settled
 
-    async def settled(self) -> None:
-        """Wait until there is an outcome."""
-        await self._settled.wait()
+    async def wait(self, timeout: float | None) -> bool:
+        """Wait at most ``timeout`` seconds. Return whether the request is settled."""
+        await asyncio.wait([self._settled], timeout=timeout)
+        return self.is_settled
 
 
 class AsyncPending(_Waiter):
@@ -371,10 +384,8 @@ class AsyncPending(_Waiter):
 
     async def response(self, timeout: float | None = None) -> Res:
         """Like `result`, but return the RES message, whether the function failed or not."""
-        try:
-            await asyncio.wait_for(self.settled(), timeout)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"no result of {self.uri} yet") from None
+        if not await self.wait(timeout):
+            raise TimeoutError(f"no result of {self.uri} yet")
         response = self.outcome()
         assert response is not None
         return response
@@ -405,10 +416,8 @@ class AsyncSubscription(EventQueue):
         while not self.is_readable:
             self._changed.clear()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            try:
-                await asyncio.wait_for(self._changed.wait(), left)
-            except asyncio.TimeoutError:
-                raise TimeoutError(f"no event of {self.channel} within {timeout:g} s") from None
+            if not await _wait(self._changed, left):
+                raise TimeoutError(f"no event of {self.channel} within {timeout:g} s")
         return self.take()
 
     def __aiter__(self) -> Self:
@@ -443,6 +452,44 @@ class AsyncSubscription(EventQueue):
     def on_end(self, error: JugglerError) -> None:
         super().on_end(error)
         self._changed.set()
+
+
+async def _wait(event: asyncio.Event, timeout: float | None) -> bool:
+    """Wait at most ``timeout`` seconds for an event. Return whether it is set.
+
+    Before Python 3.12, `asyncio.wait_for` ignores a cancellation that coincides with the event.
+    """
+    if timeout is None:
+        return await event.wait()
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([waiting], timeout=timeout)
+        return waiting.done()
+    finally:
+        waiting.cancel()
+
+
+async def _write(websocket: ClientConnection, message: str | bytes, timeout: float) -> ConnectionClosed | None:
+    """Write a message; if that takes longer than ``timeout``, abort the connection. Return why it failed."""
+    loop = asyncio.get_running_loop()
+    late = loop.call_later(timeout, websocket.transport.abort)
+    failure = None
+    try:
+        await websocket.send(message)
+    except WebsocketClosed as error:
+        failure = _reason_of(error)
+    finally:
+        late.cancel()
+    if loop.time() >= late.when():
+        websocket.transport.abort()
+        return ConnectionClosed(CloseCode.ABNORMAL, "a message could not be written in time")
+    return failure
+
+
+async def _written(write: _Write) -> None:
+    failure = await asyncio.shield(write)
+    if failure is not None:
+        raise failure
 
 
 def _reason_of(error: WebsocketClosed) -> ConnectionClosed:

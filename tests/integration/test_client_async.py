@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
+import time
+from contextlib import suppress
 
 import pytest
+from websockets.exceptions import ConnectionClosed as WebsocketClosed
 
 from juggler.client import AsyncClient, State
 from juggler.client.state import Exp
@@ -21,7 +25,8 @@ from juggler.errors import (
     InvalidValue,
     Nacked,
 )
-from tests.integration.scripted import CALL, PUB, SUB, UNSB, Peer, echo, serving
+from juggler.process.uuids import new_uuid
+from tests.integration.scripted import ACK, CALL, EVNT, PUB, RES, SUB, UNSB, Peer, echo, serving
 from tests.integration.unpatched import UNPATCHED, pass_unpatched
 
 if not UNPATCHED:
@@ -116,6 +121,144 @@ else:
                 with pytest.raises(Expired):
                     await client.call("test.delay", 2, timeout=0.3)
                 assert [message.args for message in seen if isinstance(message, Exp)] == [b"2"]
+
+        with serving(script) as url:
+            run(main(url))
+
+    async def cancel_after(turns, task):
+        """Cancel a task after turns of the event loop, unless it has completed. Return whether it was cancelled."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        is_cancelled = task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() == is_cancelled
+        return is_cancelled
+
+    @pytest.mark.parametrize("operation", ["call", "publish", "subscribe", "result", "get"])
+    def test_a_cancellation_that_coincides_with_the_answer_counts(operation):
+        def script(peer):
+            with suppress(WebsocketClosed):
+                while True:
+                    request = peer.acknowledge()
+                    if request["meta"]["type"] == CALL:
+                        peer.res(request, 1)
+                    elif request["meta"]["type"] == PUB:
+                        peer.event("news", 1)
+
+        async def main(url):
+            arrived = asyncio.Event()
+            answers = {"subscribe": (ACK, SUB), "publish": (ACK, PUB), "get": (EVNT, 0)}
+            answer = answers.get(operation, (RES, 0))
+
+            def on_message(message):
+                if (message.type, getattr(message, "for_type", 0)) == answer:
+                    arrived.set()
+
+            async with AsyncClient(url, on_message=on_message) as client:
+                news = await client.subscribe("news")
+
+                async def result():
+                    await (await client.start_call("test.echo")).result(5)
+
+                async def get():
+                    await news.get(5)
+
+                waiting = {
+                    "call": lambda: client.call("test.echo"),
+                    "publish": lambda: client.publish("other"),
+                    "subscribe": lambda: client.subscribe(new_uuid()),
+                    "result": result,
+                    "get": get,
+                }
+                cancelled = []
+                for turns in range(8):
+                    while news.is_readable:
+                        news.take()
+                    arrived.clear()
+                    task = asyncio.create_task(waiting[operation]())
+                    if operation == "get":
+                        await client.send_raw(
+                            f'{{"meta":{{"type":2,"uuid":"{new_uuid()}"}},"payload":{{"channel":"news"}}}}'
+                        )
+                    await arrived.wait()
+                    cancelled.append(await cancel_after(turns, task))
+                assert cancelled[0]
+                assert not cancelled[-1]
+
+        with serving(script) as url:
+            run(main(url))
+
+    if sys.version_info >= (3, 11):  # asyncio.timeout is new
+
+        def test_a_timeout_of_asyncio_ends_a_request():
+            def script(peer):
+                peer.receive(SUB)
+                peer.receive(UNSB)
+                peer.receive(PUB)
+                peer.wait_closed()
+
+            async def main(url):
+                async with AsyncClient(url) as client:
+                    for request in (client.subscribe, client.publish):
+                        started = time.monotonic()
+                        with pytest.raises(TimeoutError):
+                            async with asyncio.timeout(0.02):
+                                await request("news")
+                        assert time.monotonic() - started < 2
+
+            with serving(script) as url:
+                run(main(url))
+
+    def test_a_cancelled_subscribe_unsubscribes_and_spares_the_others():
+        seen = []
+
+        def script(peer):
+            with suppress(WebsocketClosed):
+                while True:
+                    request = peer.receive(SUB, UNSB, CALL)
+                    seen.append((request["meta"]["type"], request["payload"].get("channel")))
+                    if request["meta"]["type"] == CALL or request["payload"]["channel"] == "shared":
+                        peer.ack(request)
+                    if request["meta"]["type"] == CALL:
+                        peer.res(request, None)
+
+        async def main(url):
+            async with AsyncClient(url) as client:
+                for turns in range(1, 8):
+                    task = asyncio.create_task(client.subscribe("alone"))
+                    assert await cancel_after(turns, task)
+                    await client.call("test.echo")
+                    assert seen == [(SUB, "alone"), (UNSB, "alone"), (CALL, None)]
+                    seen.clear()
+
+                    first, second = (asyncio.create_task(client.subscribe("shared")) for _ in range(2))
+                    await cancel_after(turns, first)
+                    shared = await second
+                    await client.call("test.echo")
+                    assert (UNSB, "shared") not in seen
+                    await client.unsubscribe("shared")
+                    with pytest.raises(ConnectionClosed, match="1000 unsubscribed"):
+                        await shared.get()
+                    seen.clear()
+
+        with serving(script) as url:
+            run(main(url))
+
+    @pytest.mark.parametrize("turns", range(6))
+    def test_a_cancelled_close_closes(turns):
+        def script(peer):
+            peer.receive(CALL)
+            with suppress(WebsocketClosed):
+                peer.websocket.recv()
+
+        async def main(url):
+            client = AsyncClient(url)
+            await client.connect()
+            await client.start_call("test.echo")
+            assert await cancel_after(turns, asyncio.create_task(client.close())) or turns > 2
+            await client.close()
+            assert client.closed
+            await until(lambda: len(asyncio.all_tasks()) == 2)  # this one, and that of `run`
 
         with serving(script) as url:
             run(main(url))
