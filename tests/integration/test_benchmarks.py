@@ -28,7 +28,7 @@ RUNS = {
     "memory": ("--connections 50", 2, {"server KB", "Redis KB", "server µs", "load µs"}),
     "connect": ("--seconds 0.1 --at-a-time 3", 2, {"connections/s", *LOAD}),
     "scale": (
-        "--seconds 0.05 --connections 5 --connections 9 --uris 150 --channels 1 --channels 120 --workers 2",
+        "--seconds 0.2 --connections 5 --connections 9 --uris 150 --channels 1 --channels 120 --workers 2",
         6,
         {"done/s", *LOAD},
     ),
