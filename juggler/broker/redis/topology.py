@@ -73,7 +73,7 @@ class Topology(ABC):
         for connection in self.connections():
             connection.ensure()
             if not connection.up:
-                raise BrokerUnavailable(f"the connection to Redis for {connection.name} is not up yet")
+                raise BrokerUnavailable(f"the connection to Redis ({connection.name}) is not up yet")
 
     @abstractmethod
     def connect(self) -> None:

@@ -18,6 +18,7 @@ from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import Closed
 from juggler.broker.redis.replies import REFUSALS, Reply
 from juggler.errors import BrokerUnavailable
+from juggler.process.address import parse_address
 from juggler.process.logline import Line
 
 __all__ = ["Address", "Redirection", "SlotMap", "key_slot", "redirection"]
@@ -54,8 +55,8 @@ def redirection(reply: Reply, asked: Address) -> Redirection | None:
     if kind not in ("MOVED", "ASK"):
         return None
     slot, _, place = rest.partition(" ")
-    host, _, port = place.rpartition(":")
-    return Redirection(int(slot), (host or asked[0], int(port)), kind == "ASK")
+    host, port = parse_address(place)
+    return Redirection(int(slot), (host or asked[0], port), kind == "ASK")
 
 
 class _Range(NamedTuple):
