@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextvars import Context
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -31,18 +32,19 @@ class Answer(NamedTuple):
 
 
 def run(thunk: Thunk, call: IncomingCall) -> Answer:
-    """Run the function and return its result.
+    """Run the function in a new `contextvars.Context` and return its result.
 
     Raises:
         juggler.errors.InvalidValue: the arguments cannot be decoded.
         InvalidResult: the result cannot be encoded.
         BaseException: any exception of the function.
     """
-    token = running.set(call)
-    try:
-        value = thunk.run(call)
-    finally:
-        running.reset(token)
+    return Context().run(_run, thunk, call)
+
+
+def _run(thunk: Thunk, call: IncomingCall) -> Answer:
+    running.set(call)
+    value = thunk.run(call)
     if type(value) is Raw:
         return _raw(bytes(value))
     try:

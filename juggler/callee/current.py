@@ -8,11 +8,13 @@ from typing import Any
 from juggler.broker import IncomingCall
 
 running: ContextVar[IncomingCall] = ContextVar("callee.running")
-"""The call that runs in this greenlet or thread."""
+"""The call that runs in this context."""
 
 
 def current_call() -> IncomingCall:
-    """Return the running call. Works in a registered function and in greenlets that it spawned.
+    """Return the running call.
+
+    Greenlets and threads that the function starts have to run in its context: ``copy_context().run``.
 
     Raises:
         RuntimeError: no call is running here.

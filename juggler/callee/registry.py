@@ -20,8 +20,8 @@ class Callee(Mapping[str, Thunk]):
 
     Arguments are passed by position from an array, by name from an object, and any other value as the only argument.
     They are validated against the annotations and converted. The return value is encoded as JSON. If the function
-    raises, the caller receives the error. Functions may block: each call runs in its own greenlet. Greenlets are
-    reused, so later calls see the greenlet-local and context variables that a function sets.
+    raises, the caller receives the error. Functions may block: each call runs in its own greenlet, with context
+    variables of its own. Greenlets are reused, so later calls see the greenlet-local variables that a function sets.
     """
 
     def __init__(self) -> None:

@@ -176,6 +176,6 @@ def test_a_traceback_begins_in_the_function():
         run(outer)
     # Without the frames of this test and of its `run`.
     raised.value.__traceback__ = raised.value.__traceback__.tb_next.tb_next
-    assert "thunk.run(call)" in traceback.format_exception(raised.value)[1]
+    assert "run(_run, thunk, call)" in traceback.format_exception(raised.value)[1]
     shown = traceback.extract_tb(answer.without_library_frames(raised.value).__traceback__)
     assert [frame.name for frame in shown] == ["outer", "inner"]

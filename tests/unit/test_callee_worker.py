@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextvars import ContextVar, copy_context
+from decimal import getcontext
 
 import gevent
 import pytest
@@ -12,7 +14,7 @@ from gevent import GreenletExit
 from gevent.event import Event
 from gevent.monkey import get_original
 
-from callee import Callee, CallError, given_up, publish, time_left
+from callee import Callee, CallError, current_call, given_up, publish, time_left
 from juggler.broker import CalleeBroker
 from juggler.broker.memory import MemoryBroker
 from juggler.callee.worker import Worker
@@ -412,6 +414,27 @@ def test_an_exception_whose_text_raises_is_named(service):
     service.start()
     assert service.ask() == {"error": {"message": "Nasty", "type": "Nasty"}}
     assert service.ask() == {"error": {"message": "Nasty", "type": "Nasty"}}
+
+
+# Context
+
+
+def test_context_variables_of_a_call_are_its_own(service):
+    variable = ContextVar("variable", default=0)
+
+    def count():
+        getcontext().prec += 1
+        variable.set(variable.get() + 1)
+        gevent.sleep(0)
+        return [variable.get(), getcontext().prec]
+
+    service.rpc.register("f", count)
+    service.rpc.register("running", lambda: gevent.spawn(copy_context().run, current_call).get().uri)
+    service.start(concurrency=1)
+    first = service.ask("f")
+    assert first[0] == 1
+    assert service.ask("f") == first
+    assert service.ask("running") == "running"
 
 
 # Time
