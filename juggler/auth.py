@@ -17,9 +17,11 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from juggler.errors import ConfigError, HandshakeRefused
+from juggler.errors import ConfigError
 from juggler.process.logline import Line
-from juggler.server.connect_hook import Connect, ConnectRequest
+from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized
+
+__all__ = ["ANONYMOUS", "Unauthorized", "bearer", "find_token", "jwt"]
 
 log = logging.getLogger("juggler.auth")
 
@@ -27,13 +29,6 @@ SUBPROTOCOL_PREFIX = "juggler.bearer."
 """Prefix of the subprotocol with the token, which is in base64url without padding unless it is a JWT."""
 
 WAYS = ("header", "query", "subprotocol")
-
-
-class Unauthorized(HandshakeRefused):
-    """401 with the header that RFC 6750 §3 requires."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__("401 Unauthorized", reason, [("WWW-Authenticate", "Bearer")])
 
 
 def find_token(request: ConnectRequest, ways: Collection[str] = WAYS, query: str = "token") -> str | None:
@@ -76,11 +71,12 @@ def bearer(
     """Return a connect hook that admits clients with a valid token.
 
     Args:
-        verify: returns the identity for a token. For an invalid token it returns None or raises `HandshakeRefused`. It
-            may block. If it raises anything else, the client receives 503 and the traceback is logged.
+        verify: returns the identity for a token. For an invalid token it returns a false value (None, False, ...) or
+            raises `juggler.errors.HandshakeRefused`. It may block. If it raises anything else, the client receives 503
+            and the traceback is logged.
         ways: where to look for the token, some of `WAYS`. Default: all.
         query: name of the query parameter. Default: ``token``.
-        optional: whether to admit clients without a token, with the identity None. Default: False.
+        optional: whether to admit clients without a token, without an identity. Default: False.
 
     Raises:
         ConfigError: a way is unknown.
@@ -93,12 +89,12 @@ def bearer(
         token = find_token(request, ways, query)
         if token is None:
             if optional:
-                return None
+                return ANONYMOUS
             raise Unauthorized(
                 f"expected a bearer token in {' or '.join(way for way in WAYS if way in ways)}, got none"
             )
         identity = verify(token)
-        if identity is None:
+        if not identity:
             raise Unauthorized("the token is not valid")
         return identity
 

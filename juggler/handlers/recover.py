@@ -36,7 +36,7 @@ def recover(close: bool = False) -> Middleware:
                 next_handler(ctx, connection, message)
             except Refused:
                 raise
-            except (Exception, gevent.Timeout):
+            except (Exception, gevent.Timeout, SystemExit):
                 failure = new_uuid()
                 log.exception(
                     Line("handler: failed", id=failure, type=message.type.name, message=message.uuid),

@@ -9,12 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from juggler.server.connect_hook import Connect, ConnectRequest
+    from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest
     from juggler.server.connection import Connection, State
     from juggler.server.server import Server, live_servers
     from juggler.server.websocket import DeflateOptions, WebSocketHandler, WebSocketOptions
 
 __all__ = [
+    "ANONYMOUS",
     "Connect",
     "ConnectRequest",
     "Connection",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ANONYMOUS": "juggler.server.connect_hook",
     "Connect": "juggler.server.connect_hook",
     "ConnectRequest": "juggler.server.connect_hook",
     "Connection": "juggler.server.connection",

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from enum import Enum
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
+from juggler.errors import HandshakeRefused
 from juggler.protocol.headers import tokens
 from juggler.protocol.messages import MessageType
 
@@ -70,8 +72,25 @@ class ConnectRequest:
         return parse_query(self._environ.get("QUERY_STRING", ""))
 
 
+class Unauthorized(HandshakeRefused):
+    """401 with the header that RFC 9110 §11.6.1 requires."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("401 Unauthorized", reason, [("WWW-Authenticate", "Bearer")])
+
+
+class Anonymous(Enum):
+    """Type of `ANONYMOUS`."""
+
+    ANONYMOUS = "anonymous"
+
+
+ANONYMOUS = Anonymous.ANONYMOUS
+"""Returned by a connect hook to admit a client without an identity."""
+
 Connect: TypeAlias = Callable[[ConnectRequest], Any]
-"""A connect hook: returns the client's identity (`Connection.identity`), or raises `HandshakeRefused`. It may block."""
+"""A connect hook: returns the client's identity (`Connection.identity`), or `ANONYMOUS`. Any false value refuses the
+client with 401, as does raising `HandshakeRefused` with another status. It may block."""
 
 
 def parse_query(text: str) -> dict[str, str]:

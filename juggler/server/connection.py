@@ -71,7 +71,8 @@ class Connection(Subscriber):
         peer: address of the TCP peer: the client or a proxy.
         headers: the request headers that the server keeps (``Server(keep_headers=…)``), by the name given there.
         closed: code and reason with which it closed; ``None`` while it is open.
-        identity: what the server's connect hook returned; ``None`` without one.
+        identity: what the server's connect hook returned; ``None`` without a hook or for `ANONYMOUS`.
+        draining: whether it refuses new calls, because it closes once the calls in flight have completed.
         unanswered: requests that await their ACK or NACK.
         websocket: its websocket, once it is served.
     """
@@ -89,6 +90,7 @@ class Connection(Subscriber):
         "caller_broker",
         "catalogue",
         "closed",
+        "draining",
         "headers",
         "identity",
         "metrics",
@@ -144,6 +146,7 @@ class Connection(Subscriber):
         self.identity = identity
         self.headers = _kept(request, options.keep_headers) if options.keep_headers else _NO_HEADERS
         self.closed: ConnectionClosed | None = None
+        self.draining = False
         self.unanswered = 0
         self._handler = handler
         self._is_direct = is_direct
@@ -238,7 +241,7 @@ class Connection(Subscriber):
                 log.warning(Line("connection: handler refused a NACK", error=refusal), extra=self._in_log)
             else:
                 self._handle(nack(message, refusal.code, refusal.reason))
-        except (Exception, gevent.Timeout):
+        except (Exception, gevent.Timeout, SystemExit):
             self.metrics.panics += 1
             log.exception(
                 Line("connection: handler failed", type=message.type.name, message=message.uuid), extra=self._in_log
@@ -273,7 +276,7 @@ class Connection(Subscriber):
         if on_state is not None:
             try:
                 on_state(self, state)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception(Line("connection: on_state failed", state=state.value), extra=self._in_log)
 
     # Responses. All but `write` are called by brokers and do not block.

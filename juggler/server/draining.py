@@ -1,4 +1,4 @@
-"""Graceful shutdown of connections: let calls finish, spread the closes, and end in time."""
+"""Graceful shutdown of connections: let calls in flight finish, refuse new ones, spread the closes, end in time."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _POLL = 0.05  # seconds between two checks of busy connections
 
 def drain(connections: Collection[Connection], grace: float, spread: float) -> None:
     """Close each connection with 1001 once it is idle, and all of them within ``grace``.
+
+    A connection that is busy when its turn comes refuses new calls from then on, so that it becomes idle.
 
     Args:
         connections: a live view: those that are added meanwhile are closed, too.
@@ -53,4 +55,6 @@ def _close_spread(connections: list[Connection], spread: float, patience: float)
             connection.close(CloseCode.GOING_AWAY, GOODBYE)
             closed.append(connection)
             gevent.sleep(max(0.0, begin + len(closed) * pause - now))
+        else:
+            connection.draining = True
     return closed

@@ -95,6 +95,8 @@ class ServerCall(PendingCall):
 
 def _process_call(connection: Connection, message: Call) -> None:
     options = connection.options
+    if connection.draining:
+        raise Refused(NackCode.UNAVAILABLE, "the server is shutting down")
     if options.max_uri_length is not None and len(message.uri) > options.max_uri_length:
         raise _too_long("URI", len(message.uri), options.max_uri_length)
     if not 0 <= message.timeout <= options.max_call_timeout:

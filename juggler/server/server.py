@@ -16,7 +16,7 @@ from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
 from juggler.server import figures
 from juggler.server.catalogue import Catalogue
-from juggler.server.connect_hook import Connect, ConnectRequest
+from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized
 from juggler.server.connection import Connection, Handler, State
 from juggler.server.draining import GOODBYE, drain
 from juggler.server.options import ServerOptions
@@ -63,7 +63,8 @@ class Server:
             pubsub_broker: broker of subscriptions and publications; may be the same object.
             handler: handler of every message in both directions; see `juggler.server.processing`.
             connect: connect hook: receives the request of each client before it is admitted, and returns its identity
-                or refuses it; see `juggler.server.connect_hook` and `juggler.auth`. ``None`` admits all.
+                or refuses it; see `juggler.server.connect_hook` and `juggler.auth`. ``None`` admits all clients without
+                an identity.
             on_state: called when a connection is accepting, connected and closed; see `State`. It must not block.
             options: options of the server.
             **changes: single options, by name: ``Server(…, max_calls=100)``.
@@ -143,10 +144,13 @@ class Server:
         self._asking += 1
         try:
             with gevent.Timeout(self.options.connect_timeout):
-                return connect(request)
+                identity = connect(request)
+            if not identity:
+                raise Unauthorized("the connect hook returned no identity")
+            return None if identity is ANONYMOUS else identity
         except HandshakeRefused:
             raise
-        except (Exception, gevent.Timeout):
+        except (Exception, gevent.Timeout, SystemExit):
             log.exception(Line("server: connect hook failed", client=request.address or "UNIX socket"))
             reason = "authentication is temporarily unavailable"
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")]) from None

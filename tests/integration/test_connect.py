@@ -70,6 +70,7 @@ def test_a_connect_hook_that_does_not_answer_is_not_waited_for_and_counts_as_a_c
         if "slow" in request.query:
             asked.set()
             never.wait()
+        return "ann"
 
     with running_server(connect=who, connect_timeout=0.3, max_connections=1) as running:
         slow = gevent.spawn(refused, running.url + "?slow")
@@ -195,8 +196,8 @@ def test_a_state_callback_that_fails_costs_nothing(caplog):
         (CALL, {"uri": "u" * 11}, "URI: expected at most 10 characters, got 11"),
         (PUB, {"channel": "c" * 21}, "channel: expected at most 20 characters, got 21"),
         (SUB, {"channel": "c" * 21}, "channel: expected at most 20 characters, got 21"),
-        (CALL, {"uri": "u", "timeout": 5_000_000_001}, "timeout: expected at most 5 s, got 5.000000001 s"),
-        (CALL, {"uri": "u", "timeout": 6_000_000_000}, "timeout: expected at most 5 s, got 6 s"),
+        (CALL, {"uri": "u", "timeout": 5_000_000_001}, "timeout: expected 0 to 5 s, got 5.000000001 s"),
+        (CALL, {"uri": "u", "timeout": 6_000_000_000}, "timeout: expected 0 to 5 s, got 6 s"),
     ],
 )
 def test_names_and_timeouts_over_the_limit_are_nacks(type, fields, reason):

@@ -164,7 +164,9 @@ def test_a_handler_that_blocks_holds_up_its_own_connection_only():
         assert slow.receive()["meta"]["type"] == EVNT
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("on purpose"), gevent.Timeout(0.1, "on purpose")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("on purpose"), gevent.Timeout(0.1, "on purpose"), SystemExit("on purpose")]
+)
 @pytest.mark.parametrize("type", [CALL, NACK])
 def test_a_handler_that_fails_ends_its_own_connection_only(caplog, error, type):
     def failing(next_handler):

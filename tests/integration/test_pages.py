@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
-from tests.stack import running_server
+from juggler.protocol.messages import MessageType
+from tests.stack import Wire, running_server
 
 
 def get(running, path, method="GET", **headers):
@@ -63,6 +65,17 @@ def test_another_application_keeps_its_pages():
     with running_server(application={"otherwise": own}) as running:
         assert get(running, "/")[2] == b"/"
         assert b"export class Client" in get(running, "/juggler.js")[2]
+
+
+@pytest.mark.parametrize("code", [None, 0, 3])
+def test_another_application_that_exits_costs_only_its_request(code):
+    def own(environ, start_response):
+        sys.exit(code)
+
+    with running_server(application={"otherwise": own}) as running, Wire(running.url) as wire:
+        assert get(running, "/")[0] == 500
+        assert get(running, "/healthz")[0] == 200
+        assert wire.request(MessageType.SUB, channel="c")["meta"]["type"] == MessageType.ACK
 
 
 def test_no_path_leads_out_of_the_folder():

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import gevent
 import pytest
 from gevent.event import Event as Signal
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from juggler.protocol.messages import MessageType
 from juggler.server.processing import chain, process_message
@@ -364,6 +364,40 @@ def test_shutting_down_closes_the_idle_first_and_spreads_it():
         assert busy.closed()[0] == 1001
         ending.get(timeout=30)
         assert time.monotonic() - begin < 1
+
+
+def test_a_connection_that_always_has_calls_in_flight_is_drained_too():
+    seen = {kind: set() for kind in (ACK, RES, NACK)}
+    refusals = set()
+
+    def call_without_end(wire):
+        """Keep calls in flight until the connection closes: each result is followed by the next call."""
+        for _ in range(3):
+            wire.send(CALL, uri="u", timeout=10**10)
+        while True:
+            message = wire.receive()
+            kind, payload = message["meta"]["type"], message["payload"]
+            seen[kind].add(payload["for"])
+            if kind == NACK:
+                refusals.add((payload["code"], payload["message"]))
+            elif kind == RES:
+                wire.send(CALL, uri="u", timeout=10**10)
+
+    with (
+        running_server() as running,
+        serving(running.broker, ["u"], lambda call: gevent.sleep(0.02) or b"1"),
+        Wire(running.url) as wire,
+    ):
+        calling = gevent.spawn(call_without_end, wire)
+        eventually(lambda: len(seen[RES]) > 3)
+        begin = time.monotonic()
+        running.server.shut_down(20.0, 0.1)
+        with pytest.raises(ConnectionClosed) as closed:
+            calling.get(timeout=30)
+        assert closed.value.rcvd.code == 1001
+        assert time.monotonic() - begin < 10, "it does not wait for the end of the grace"
+    assert seen[ACK] == seen[RES]
+    assert refusals == {(503, "the server is shutting down")}
 
 
 @pytest.mark.parametrize("spread", [0.0, 60.0])

@@ -8,7 +8,7 @@ import time
 import jwt as pyjwt
 import pytest
 
-from juggler.auth import WAYS, bearer, find_token, jwt
+from juggler.auth import ANONYMOUS, WAYS, bearer, find_token, jwt
 from juggler.errors import ConfigError, HandshakeRefused
 from juggler.protocol.messages import REQUEST_TYPES
 from juggler.server.connect_hook import ConnectRequest
@@ -48,7 +48,7 @@ def test_without_a_token_there_is_401(environ):
         hook(request(**environ))
     assert refusal.value.status == "401 Unauthorized"
     assert ("WWW-Authenticate", "Bearer") in refusal.value.headers
-    assert bearer(lambda token: token, optional=True)(request(**environ)) is None
+    assert bearer(lambda token: token, optional=True)(request(**environ)) is ANONYMOUS
 
 
 def test_a_token_that_is_not_good_is_401_even_where_none_is_needed():

@@ -61,9 +61,12 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
         except GreenletExit:
             self._abort()
             raise
-        except Exception:
+        except (Exception, SystemExit) as error:
             if self._websocket is not None:
                 self._websocket.close(CloseCode.INTERNAL_ERROR)
+            if isinstance(error, SystemExit):
+                # gevent would exit the process, and close the connections of all other clients.
+                raise RuntimeError(f"the application called sys.exit({error.code!r})") from error
             raise
         finally:
             self.environ.pop(UPGRADE, None)
