@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from juggler.cli.jsontext import read_json
-from juggler.cli.printing import printable
 from juggler.process.address import parse_address
+from juggler.process.logline import printable
 from juggler.protocol.codec import MAX_TIMEOUT
 from juggler.protocol.messages import NULL
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from juggler.errors import CallFailed
+from juggler.process.logline import printable
 
 
 def one_line(text: bytes) -> str:
     """Return JSON text without its line breaks, which can only stand between tokens."""
     return text.decode().replace("\r", " ").replace("\n", " ")
-
-
-def printable(text: str) -> str:
-    """Escape line breaks and control characters: the text may come from a remote peer."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def describe(error: Exception) -> str:

@@ -10,9 +10,9 @@ import click
 from gunicorn.app.base import BaseApplication
 
 from juggler.cli.config.schema import Settings
-from juggler.cli.printing import printable
 from juggler.errors import ConfigError
 from juggler.process.address import format_address, parse_address
+from juggler.process.logline import printable
 
 USAGE = 2
 _UNLIMITED = 1_000_000

@@ -37,7 +37,7 @@ class Line:
         return {name: _shown(value) for name, value in self.fields.items()}
 
     def __str__(self) -> str:
-        return " ".join([self.event, *(f"{name}={_quoted(value)}" for name, value in self.shown().items())])
+        return " ".join([self.event, *(f"{name}={quoted(value)}" for name, value in self.shown().items())])
 
 
 def _shown(value: Any) -> Any:
@@ -46,6 +46,17 @@ def _shown(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int)) else str(value)
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
+    """Return a value as text on one line; as a JSON string if it has spaces, quotes or unprintable characters."""
     text = str(value)
-    return text if _is_plain(text) else json.dumps(text, ensure_ascii=False)
+    if _is_plain(text):
+        return text
+    text = json.dumps(text, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def printable(text: str) -> str:
+    """Escape line breaks and control characters: the text may come from a remote peer."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

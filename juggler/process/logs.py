@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from juggler.process.logline import Line
+from juggler.process.logline import Line, printable, quoted
 
 
 def _add_fields(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,8 @@ _SHARED: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
-_ORDER = ["timestamp", "level", "logger", "event"]
+_ORDER = ("timestamp", "level", "logger", "event")
+_BLOCKS = ("exception", "stack_info")
 
 
 def configure(level: str = "info", format: str = "text") -> None:
@@ -45,22 +46,29 @@ def configure(level: str = "info", format: str = "text") -> None:
 
 def formatter(format: str) -> logging.Formatter:
     """Return a formatter for the standard library's loggers. See `configure`."""
-    renderers: dict[str, list[Any]] = {
-        # Plain tracebacks: those of rich fill pages and show the values of local variables.
-        "text": [
-            structlog.dev.ConsoleRenderer(
-                colors=False,
-                pad_event_to=0,
-                pad_level=False,
-                sort_keys=False,
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        ],
-        "logfmt": [
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=_ORDER, drop_missing=True, bool_as_flag=False),
-        ],
-        "json": [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
-    }
+    renderer: Any = {"text": _text, "logfmt": _logfmt, "json": structlog.processors.JSONRenderer()}[format]
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[remove_meta, *renderers[format]])
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED, processors=[remove_meta, structlog.processors.format_exc_info, renderer]
+    )
+
+
+def _text(logger: Any, name: str, event: dict[str, Any]) -> str:
+    """Render a record for people. Its traceback is indented: text in it cannot pass for another record."""
+    blocks = [event.pop(each) for each in _BLOCKS if each in event]
+    timestamp, level, origin, what = (event.pop(each) for each in _ORDER)
+    parts = [printable(f"{timestamp} [{level}] {what} [{origin}]")]
+    parts += [f"{key}={quoted(value)}" for key, value in event.items()]
+    traceback = [f"\n    {printable(line)}" for block in blocks for line in block.split("\n")]
+    return " ".join(parts) + "".join(traceback)
+
+
+def _logfmt(logger: Any, name: str, event: dict[str, Any]) -> str:
+    fields = {each: event.pop(each) for each in _ORDER} | event
+    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in fields.items())
+
+
+def _logfmt_value(value: Any) -> str:
+    if value is None:
+        return ""
+    return quoted(str(value).lower() if isinstance(value, bool) else value)

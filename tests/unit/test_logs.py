@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from juggler.process.logline import Line
 from juggler.process.logs import formatter
 
 
@@ -44,3 +45,35 @@ def test_a_traceback_stays_on_the_line(format):
         text = line(format, exc_info=sys.exc_info())
     assert "ZeroDivisionError" in text
     assert "\n" not in text
+
+
+HOSTILE = "a\n2026-11-27T15:00:00Z [info] forged\r\x1b[2J\x9b31m\x85\u2028\u202e"
+
+
+def raises_hostile_text():
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        return sys.exc_info()
+
+
+@pytest.mark.parametrize("format", ["text", "logfmt", "json"])
+@pytest.mark.parametrize("place", ["message", "argument", "detail", "extra", "exception"])
+def test_text_of_clients_cannot_forge_lines_or_control_terminals(format, place):
+    made = {
+        "message": {"msg": HOSTILE},
+        "argument": {"msg": "got %s", "args": (HOSTILE,)},
+        "detail": {"msg": Line("call: failed", uri=HOSTILE)},
+        "extra": {"msg": "x", "connection": HOSTILE},
+        "exception": {"msg": Line("call: failed"), "exc_info": raises_hostile_text()},
+    }[place]
+    text = formatter(format).format(logging.makeLogRecord(made))
+    first, *more = text.split("\n")
+    assert all(part.isprintable() for part in (first, *more))
+    assert all(part.startswith("    ") for part in more)
+    assert "forged" in text
+    assert more == [] or (format, place) == ("text", "exception")
+
+
+def test_a_detail_of_any_logger_is_quoted():
+    assert str(Line("call: failed", uri=HOSTILE)).isprintable()

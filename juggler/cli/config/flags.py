@@ -12,7 +12,7 @@ import click
 from juggler.cli.config.load import load
 from juggler.cli.config.schema import Settings
 from juggler.cli.config.table import BY_KEY, SETTINGS, Setting, show
-from juggler.cli.printing import printable
+from juggler.process.logline import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from juggler.cli.printing import one_line, printable
+from juggler.cli.printing import one_line
+from juggler.process.logline import printable
 from juggler.protocol.messages import Evnt
 
 StyledLine: TypeAlias = list[tuple[str, str]]
