@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import gevent
+import redis as redis_client
 
 from juggler.broker.redis import RedisBroker
 from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
@@ -86,3 +87,28 @@ def listening_port(pid: int) -> int:
 
 def refuse():
     raise OSError("on purpose")
+
+
+def test_without_a_connection_for_results_calls_are_refused_and_the_server_is_not_ready():
+    with EmbeddedRedis(bundled_server()) as redis, redis_client.Redis.from_url(redis.url, protocol=2) as admin:
+        broker = RedisBroker(redis.url)
+        with running_server(broker) as running, Wire(running.url) as wire:
+
+            def answer() -> int:
+                return wire.request(MessageType.CALL, uri="nobody", timeout=10**9)["payload"].get("code", 200)
+
+            assert answer() == 200
+            eventually(lambda: broker.stats().links["results"])
+            assert probe(running.url, "/readyz") == (200, "ready\n")
+            clients = admin.client_list()
+            (reading,) = [client["id"] for client in clients if client["cmd"].startswith("blmpop")]
+            admin.config_set("maxclients", len(clients) - 1)
+            admin.client_kill_filter(_id=reading)
+
+            eventually(lambda: probe(running.url, "/readyz")[0] == 503)
+            assert "results" in probe(running.url, "/readyz")[1]
+            eventually(lambda: answer() == 503)
+
+            admin.config_set("maxclients", 1000)
+            eventually(lambda: probe(running.url, "/readyz") == (200, "ready\n"))
+            eventually(lambda: answer() == 200)

@@ -165,6 +165,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def check_ready(self) -> None:
         self.topology.check_ready()
+        self.caller.check_ready()
         self.pubsub.check_ready()
 
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:

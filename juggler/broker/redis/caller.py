@@ -23,6 +23,9 @@ from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 
+RESULTS_GRACE = 2.0
+"""Seconds without a connection for results after which new calls are refused: nothing would answer them."""
+
 
 class RedisCaller(CallerBroker):
     """See `juggler.broker.CallerBroker`.
@@ -48,6 +51,7 @@ class RedisCaller(CallerBroker):
         self._results: ResultsReader | None = None
         self._sweep = Sweep(names, topology)
         self._unserved: set[str] = set()
+        self._down = 0.0  # seconds for which no result could be read
         self._closed = False
         self._prefix = ""
         self._count = 0
@@ -55,6 +59,16 @@ class RedisCaller(CallerBroker):
     def connections(self) -> list[PersistentConnection]:
         """Return the connections that read results."""
         return [] if self._results is None else self._results.connections()
+
+    def check_ready(self) -> None:
+        """Check that results can be read, if there have been calls.
+
+        Raises:
+            BrokerUnavailable: a connection is down.
+        """
+        for connection in self.connections():
+            if not connection.usable:
+                raise BrokerUnavailable(f"the connection to Redis ({connection.name}) is down")
 
     def _start(self) -> ResultsReader:
         """Begin to wait for results.
@@ -71,6 +85,9 @@ class RedisCaller(CallerBroker):
             pending.on_stored(BrokerUnavailable("the broker is closed"))
             return
         results = self._results or self._start()
+        if self._down >= RESULTS_GRACE:
+            pending.on_stored(BrokerUnavailable("results cannot be read: no connection to Redis"))
+            return
         self._count += 1
         call_id = f"{self._prefix}{self._count:012x}"
         try:
@@ -153,8 +170,9 @@ class RedisCaller(CallerBroker):
         if self._ledger.remove(pending):
             pending.on_result(args, failed)
 
-    def _expire(self, _: float) -> None:
+    def _expire(self, elapsed: float) -> None:
         now = time.monotonic()
+        self._down = 0.0 if any(connection.usable for connection in self.connections()) else self._down + elapsed
         # In the next second, since their keys in Redis expire a little later.
         for uri in self._unserved:
             self._sweep.sweep(uri)
