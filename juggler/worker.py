@@ -72,19 +72,23 @@ class HttpServer(PyWSGIServer):  # type: ignore[misc]
 
     Attributes:
         responding: handlers that have read a request and not completed the response, open websockets included.
+        handshake_timeout: seconds for the TLS handshake of a client. Default: 10.
     """
+
+    handshake_timeout = 10.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.responding: set[Handler] = set()
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
-        try:
-            tls = self.wrap_socket(client_socket, **self.ssl_args)
-        except OSError as error:  # any client can cause it, so no traceback
-            self.log.info(Line("tls: handshake failed", client=address, error=error))
-            return
-        with tls:
+        with self.wrap_socket(client_socket, **self.ssl_args, do_handshake_on_connect=False) as tls:
+            try:
+                with gevent.Timeout(self.handshake_timeout, TimeoutError("no TLS handshake within the time")):
+                    tls.do_handshake()
+            except OSError as error:  # any client can cause it, so no traceback
+                self.log.info(Line("tls: handshake failed", client=address, error=error))
+                return
             self.handle(tls, address)
 
 

@@ -514,6 +514,25 @@ def test_tls(start, certificate, echo):
     gunicorn.check_end()
 
 
+def test_a_tls_handshake_that_never_comes_does_not_take_a_place(start, certificate, tmp_path):
+    (tmp_path / "impatient.py").write_text(
+        "from juggler import worker\n\n\nclass Worker(worker.GeventWorker):\n    pass\n\n\n"
+        "worker.HttpServer.handshake_timeout = 0.3\n"
+    )
+    public = certificate.with_suffix(".crt")
+    options = ["--certfile", str(public), "--keyfile", str(certificate), "--worker-connections", "2"]
+    gunicorn = start(*options, worker="impatient.Worker")
+    address = ("127.0.0.1", gunicorn.port)
+    with ExitStack() as silent:
+        for _ in range(2):
+            silent.enter_context(socket.create_connection(address))
+        context = ssl.create_default_context(cafile=str(public))
+        with Wire(f"wss://localhost:{gunicorn.port}/ws", ssl=context, sock=socket.create_connection(address)) as wire:
+            wire.request(SUB, channel="c")
+    gunicorn.stop()
+    assert not any("Traceback" in line for line in gunicorn.said)
+
+
 # Other workers
 
 

@@ -7,6 +7,7 @@ import gc
 import io
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,116 @@ def test_the_time_for_the_request_is_not_the_websockets(serve):
         gevent.sleep(0.1)
         sock.sendall(client(TEXT, b"still here") + close(1000))
         assert texts(parse(read_all(sock))) == ["still here"]
+
+
+# Bodies
+
+
+class SmallBodies(WebSocketHandler):
+    max_body_size = 1000
+    body_timeout = 0.2
+    response_timeout = 0.2
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def post(length: int, body: bytes = b"", headers: bytes = b"") -> bytes:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n"
+    return head % (headers, length) + body
+
+
+def size_of_body(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    size = str(len(environ["wsgi.input"].read())).encode()
+    start_response("200 OK", [("Content-Length", str(len(size)))])
+    return [size]
+
+
+def unread_body(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\n"])
+def test_a_body_within_the_limits_is_read(serve, upgrade):
+    running = serve(size_of_body, handler_class=SmallBodies)
+    with running.connect() as sock:
+        for request, answer in [
+            (post(1000, b"x" * 1000, upgrade), b"1000"),
+            (CHUNKED + b"5\r\nhello\r\n6;name=value\r\n world\r\n0\r\nTrailer: x\r\n\r\n", b"11"),
+            (PLAIN, b"0"),
+        ]:
+            sock.sendall(request)
+            assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+            assert sock.recv(10) == answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (post(1001), b"413"),
+        (post(1001, b"x" * 1001), b"413"),
+        (CHUNKED + b"3e9\r\n" + b"x" * 1001, b"413"),
+        (CHUNKED + b"1\r\nx\r\n" * 1000, b"413"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n" + b"Trailer: x\r\n" * 100, b"413"),
+        (post(5), b"408"),
+        (post(5, b"abc"), b"408"),
+        (CHUNKED + b"5\r\nabc", b"408"),
+        (CHUNKED + b"5", b"408"),
+    ],
+)
+def test_a_body_beyond_the_limits_is_refused(serve, capsys, sent, status):
+    running = serve(size_of_body, handler_class=SmallBodies)
+    with running.connect() as sock:
+        sock.sendall(sent)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"Connection: close" in answer
+    assert "Traceback" not in running.errors.getvalue() + capsys.readouterr().err
+
+
+def test_a_client_that_leaves_within_its_body_logs_no_traceback(serve, capsys):
+    running = serve(size_of_body)
+    with running.connect() as sock:
+        sock.sendall(post(5, b"abc"))
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in running.errors.getvalue() + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sent", [post(5, b"hello"), CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"])
+def test_a_short_body_that_is_not_read_does_not_end_the_connection(serve, sent):
+    with serve(unread_body).connect() as sock:
+        for _ in range(2):
+            sock.sendall(sent)
+            assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+            assert sock.recv(10) == b"ok"
+
+
+@pytest.mark.parametrize(
+    "sent", [post(5), post(100_000, b"x" * 99_999), CHUNKED, CHUNKED + b"1\r\nx\r\n" * 20_000, CHUNKED + b"ffffff\r\n"]
+)
+def test_a_body_that_is_not_read_is_not_waited_for(serve, sent):
+    with serve(unread_body, spawn=Pool(1)).connect() as sock:
+        began = time.monotonic()
+        sock.sendall(sent)
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(sock).endswith(b"ok")
+        assert time.monotonic() - began < 5
+
+
+def test_a_client_that_does_not_read_its_response_is_disconnected(serve):
+    def application(environ, start_response):
+        body = b"x" * 10_000_000
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    running = serve(application, handler_class=SmallBodies)
+    with running.connect() as sock:
+        sock.sendall(PLAIN)
+        assert running.logged()  # the request has ended, though nothing was read
+        with contextlib.suppress(ConnectionResetError):
+            assert len(read_all(sock)) < 10_000_000
 
 
 # Bytes after the request
