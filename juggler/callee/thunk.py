@@ -94,6 +94,10 @@ class Thunk:
         """Return a copy for another URI."""
         return Thunk(uri, self.function, raw=self.raw, whole=self._whole, pool=self.pool, deadline=self.deadline)
 
+    def in_place(self) -> Thunk:
+        """Return a copy that runs in a greenlet instead of a pool."""
+        return Thunk(self.uri, self.function, raw=self.raw, whole=self._whole, deadline=self.deadline)
+
     @cached_property
     def signature(self) -> str:
         """Parameters and result, for the catalogue."""

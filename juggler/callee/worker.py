@@ -13,7 +13,6 @@ from time import monotonic
 import gevent
 from gevent import GreenletExit
 from gevent.event import AsyncResult, Event
-from gevent.monkey import get_original
 
 from juggler.broker import CalleeBroker, IncomingCall, PublishArgs, PubSubBroker
 from juggler.callee import answer
@@ -76,8 +75,8 @@ class Worker:
             concurrency: maximum concurrent calls in greenlets. Default: 100.
             threads: thread pool size. Default: 10.
             processes: process pool size. Default: number of CPUs.
-            source: the callee as ``MODULE:OBJECT``, from which pool processes import it. Required if a function runs in
-                the process pool.
+            source: the callee as ``MODULE:OBJECT``, from which the processes of pools import it. Required if a function
+                runs in the thread or process pool.
             uris: URIs to serve. Default: all of the callee's.
             grace: graceful shutdown timeout, in seconds: how long `run` drains calls in flight after `stop`.
             time_limit: maximum run time of a function in greenlets and processes, in seconds; ``None`` means no limit.
@@ -114,16 +113,16 @@ class Worker:
         self._loop = gevent.get_hub().loop
         self._runners: list[Runner] = []
         self._consumers: list[PoolConsumer] = []
-        in_processes = self._uris_of("process")
-        if in_processes and not source:
+        in_pools = [thunk for thunk in self._thunks.values() if thunk.pool is not None]
+        if in_pools and not source:
+            first = in_pools[0]
             raise ValueError(
-                f"source: expected MODULE:OBJECT of the callee, because {in_processes[0]} runs in the process pool"
+                f"source: expected MODULE:OBJECT of the callee, because {first.uri} runs in the {first.pool} pool"
             )
-        publish, publish_from_thread = (
-            (self._publish, self._publish_from_thread) if self._pubsub else (_refuse_publish, _refuse_publish)
-        )
+        publish = self._publish if self._pubsub else _refuse_publish
         self._add_consumer("greenlet", None, concurrency, GreenletRunner(time_limit), publish)
-        self._add_consumer("thread", "thread", threads, ThreadRunner(threads), publish_from_thread)
+        in_thread = ThreadRunner(source, publish, threads=threads, mask=mask_errors)
+        self._add_consumer("thread", "thread", threads, in_thread, None)
         in_process = ProcessRunner(source, publish, time_limit=time_limit, mask=mask_errors)
         self._add_consumer("process", "process", processes, in_process, None)
         self._announcer = Announcer(broker, self._thunks, self.stats) if announce else None
@@ -259,22 +258,6 @@ class Worker:
         error: BrokerError | None = done.get()
         if error is not None:
             raise error
-
-    def _publish_from_thread(self, channel: str, args: bytes) -> None:
-        assert self._pubsub is not None
-        # gevent's synchronisation primitives do not work across threads.
-        done = get_original("_thread", "allocate_lock")()
-        done.acquire()
-        outcome: list[BrokerError | None] = []
-
-        def on_done(error: BrokerError | None) -> None:
-            outcome.append(error)
-            done.release()
-
-        self._loop.run_callback_threadsafe(self._pubsub.publish, channel, new_uuid(), args, on_done)
-        done.acquire()
-        if outcome[0] is not None:
-            raise outcome[0]
 
     # Graceful shutdown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -28,9 +29,15 @@ from tests.redis_servers import mortal_redis
 from tests.support import eventually
 
 SHOP = """
+import asyncio
 import ctypes
+import logging
+import multiprocessing
 import os
+import queue
 import subprocess
+import sys
+import threading
 import time
 
 from callee import CallError, Callee, publish, time_left
@@ -75,8 +82,8 @@ def process_fail(code: int):
 
 
 @rpc.register("process.publish", pool="process")
-def process_publish(text: str) -> float:
-    publish("news", text)
+def process_publish(text: str, channel: str = "news") -> float:
+    publish(channel, text)
     return time_left()
 
 
@@ -100,6 +107,66 @@ def process_terminate():
 @rpc.register("block", pool="thread")
 def block():
     ctypes.CDLL(None).usleep(8_000_000)
+
+
+turns, lock = queue.Queue(), threading.Lock()
+
+
+@rpc.register("thread.take", pool="thread")
+def take():
+    with lock:
+        logging.warning("taking")
+    return turns.get(timeout=30)
+
+
+@rpc.register("thread.put", pool="thread")
+def put(value: int):
+    with lock:
+        logging.warning("putting")
+        turns.put(value)
+    return os.getpid()
+
+
+@rpc.register("thread.log", pool="thread")
+def log_for(seconds: float):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        logging.debug("again")
+
+
+@rpc.register("log")
+def log():
+    logging.debug("once")
+
+
+def squared(n: int) -> int:
+    return n * n
+
+
+@rpc.register("thread.libraries", pool="thread")
+def libraries():
+    async def later() -> str:
+        process = await asyncio.create_subprocess_exec("echo", "a", stdout=asyncio.subprocess.PIPE)
+        return (await process.communicate())[0].decode().strip()
+
+    with multiprocessing.Pool(2) as pool:
+        squares = pool.map(squared, [1, 2, 3])
+    return [asyncio.run(later()), subprocess.check_output(["echo", "b"], text=True).strip(), squares]
+
+
+@rpc.register("thread.fail", pool="thread")
+def thread_fail(kind: str):
+    sys.exit("bad") if kind == "SystemExit" else process_fail(0)
+
+
+@rpc.register("thread.die", pool="thread")
+def thread_die():
+    os._exit(7)
+
+
+@rpc.register("thread.publish", pool="thread")
+def thread_publish(channel: str) -> float:
+    return process_publish("hi", channel)
 
 
 @rpc.register("process.spin", pool="process", deadline="enforce")
@@ -363,6 +430,61 @@ def test_a_computation_ends_with_a_worker_that_is_killed(pool, ask):
     pool.kill()
     pool.wait()
     eventually(lambda: not is_running(pid))
+
+
+def test_threads_share_locks_queues_and_loggers(pool, ask):
+    for number in range(5):
+        taken = ask("thread.take", None, wait=False)
+        assert ask("thread.put", number) not in (pool.pid, os.getpid())
+        assert json.loads(taken.wait(2)[1][1]) == number
+
+
+def test_no_more_calls_run_in_threads_than_there_are(redis_url, ask, shop):
+    with running("shop:rpc", "--threads", "2", "--redis", redis_url, cwd=shop.path) as process:
+        calls = [ask("thread.take", None, wait=False) for _ in range(2)]
+        for _ in calls:
+            while "taking" not in process.stderr.readline():
+                pass
+        late = ask("thread.put", 1, wait=False)
+        assert ask("version", None) == 1
+        assert late.wait(1) == [("stored", None)]
+        # The process of the threads is not a part of the worker: it can be replaced.
+        (child,) = children(process)
+        os.kill(child, signal.SIGKILL)
+        for call in calls:
+            assert json.loads(call.wait(2)[1][1])["error"]["type"] == "ProcessDied"
+        assert json.loads(late.wait(2)[1][1]) not in (child, process.pid)
+        assert ask("thread.take", None) == 1
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_thread_that_logs_does_not_starve_greenlets(pool, ask):
+    logging = ask("thread.log", 3, wait=False)
+    began = time.monotonic()
+    for _ in range(20):
+        ask("log", None)
+    assert time.monotonic() - began < 2.5
+    logging.wait(2)
+
+
+def test_asyncio_subprocess_and_multiprocessing_work_in_threads(pool, ask):
+    assert ask("thread.libraries", None) == ["a", "b", [1, 4, 9]]
+
+
+def test_errors_in_a_thread_answer_its_call(pool, ask):
+    assert ask("thread.fail", "ValueError")["error"] == {"message": "bad", "type": "ValueError"}
+    assert ask("thread.fail", "SystemExit")["error"] == {"message": "bad", "type": "SystemExit"}
+    assert ask("thread.die", None)["error"]["type"] == "ProcessDied"
+    assert ask("thread.fail", "ValueError")["error"]["type"] == "ValueError"
+
+
+def test_a_function_in_a_thread_publishes(pool, ask, redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client, client.pubsub() as listener:
+        listener.subscribe("news")
+        listener.get_message(timeout=30)
+        assert 5 < ask("thread.publish", "news") <= 10
+        assert b'"args":"hi"' in listener.get_message(timeout=30)["data"]
+    assert "must not be empty" in ask("thread.publish", "")["error"]["message"]
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

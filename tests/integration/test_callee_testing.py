@@ -32,6 +32,11 @@ def wait():
     return "waited"
 
 
+@rpc.register("compute", pool="process", deadline="enforce")
+def compute(n: int) -> int:
+    return sum(range(n))
+
+
 @rpc.register("pid")
 def pid():
     return os.getpid()
@@ -55,6 +60,7 @@ def test_in_memory(juggler_memory):
     assert stack.client.call("pid") == os.getpid()
     with pytest.raises(CallFailed, match="name: Expected str, got int"):
         stack.client.call("price", 1)
+    assert stack.client.call("compute", 4) == 6
     with stack.client.subscribe("news") as news:
         assert stack.client.call("wait") == "waited"
         assert news.get(timeout=30).args == "waited"
@@ -95,9 +101,7 @@ def test_a_callee_that_cannot_be_served_is_an_error_at_once(juggler_memory, jugg
     from callee import Callee
     from juggler.errors import ConfigError
 
-    rpc = Callee()
-    rpc.register("compute", lambda: 1, pool="process")
-    with pytest.raises(ValueError, match="source: expected MODULE:OBJECT of the callee, because compute"):
-        juggler_memory(rpc)
+    with pytest.raises(ValueError, match="at least one URI"):
+        juggler_memory(Callee())
     with pytest.raises(ConfigError, match="exited with exit code 2"):
         juggler_redis("no_such_module:rpc")

@@ -35,9 +35,6 @@ def test_its_tests_pass(page, juggler_memory, juggler_redis, tmp_path, monkeypat
     (tmp_path / "shop.py").write_text("\n".join(text for text in python_blocks("callee.md") if "def test_" not in text))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
-    # Functions for processes need processes.
-    thunks = {uri: thunk for uri, thunk in page["rpc"].items() if thunk.pool != "process"}
-    page["rpc"] = thunks
     page["test_in_memory"](juggler_memory)
     page["test_for_real"](juggler_redis)
 

@@ -12,7 +12,6 @@ import gevent
 import pytest
 from gevent import GreenletExit
 from gevent.event import Event
-from gevent.monkey import get_original
 
 from callee import Callee, CallError, current_call, given_up, publish, time_left
 from juggler.broker import CalleeBroker
@@ -21,8 +20,6 @@ from juggler.callee.worker import Worker
 from juggler.errors import BrokerUnavailable, CapacityExceeded
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.support import eventually
-
-allocate_lock, get_ident = get_original("_thread", ["allocate_lock", "get_ident"])
 
 
 class Service:
@@ -384,6 +381,11 @@ def test_a_worker_needs_functions(service):
         Worker(service.rpc, service.broker)
     with pytest.raises(ValueError, match="no function is registered for x, y"):
         Worker(service.rpc, service.broker, uris=["x", "y"])
+    service.rpc.register("g", lambda: 1, pool="thread")
+    with pytest.raises(
+        ValueError, match="source: expected MODULE:OBJECT of the callee, because g runs in the thread pool"
+    ):
+        Worker(service.rpc, service.broker)
     service.rpc.register("f", lambda _: 1)
     with pytest.raises(ValueError, match="concurrency: expected at least 1, got 0"):
         Worker(service.rpc, service.broker, concurrency=0)
@@ -502,19 +504,16 @@ def test_a_function_publishes(service):
     seen, done = RecordedSubscriber(), Outcome()
     service.broker.subscribe("news", False, seen, done)
     service.rpc.register("f", lambda: publish("news", {"a": [1]}))
-    service.rpc.register("g", lambda: publish("news", {"a": [2]}), pool="thread")
     service.start()
-    assert (service.ask("f"), service.ask("g")) == (None, None)
-    assert seen.wait(2) == [("news", "", b'{"a":[1]}'), ("news", "", b'{"a":[2]}')]
+    assert service.ask("f") is None
+    assert seen.wait(1) == [("news", "", b'{"a":[1]}')]
     service.broker.unsubscribe_all(seen)
 
 
 def test_what_cannot_be_published_is_told(service):
     service.rpc.register("f", lambda channel: publish(channel, 1))
-    service.rpc.register("g", lambda channel: publish(channel, 1), pool="thread")
     service.start()
-    for uri in ("f", "g"):
-        assert "must not be empty" in service.ask(uri, b'""')["error"]["message"]
+    assert "must not be empty" in service.ask("f", b'""')["error"]["message"]
 
 
 class CallsOnly(CalleeBroker):
@@ -530,46 +529,6 @@ def test_a_broker_that_does_not_publish_says_so(service):
     service.rpc.register("f", lambda: publish("news"))
     service.start(broker=CallsOnly(service.broker))
     assert "cannot publish on 'news'" in service.ask()["error"]["message"]
-
-
-# Threads
-
-
-def test_functions_for_threads_run_in_threads_and_no_more_than_there_are(service):
-    main, inside, seen = get_ident(), [], []
-    lock = allocate_lock()
-    lock.acquire()
-
-    def block(value):
-        seen.append(get_ident())
-        inside.append(value)
-        with lock:
-            return value
-
-    service.rpc.register("block", block, pool="thread")
-    service.rpc.register("quick", lambda: "quick")
-    worker = service.start(threads=2)
-    blocked = [service.call("block", b"%d" % number) for number in range(3)]
-    eventually(lambda: len(inside) == 2)
-    assert service.ask("quick") == "quick"
-    consumer = service.broker.calls(["block"])
-    assert [call.args for call in consumer.pop(5)] == [b"2"]
-    consumer.close()
-    lock.release()
-    assert [result(pending) for pending in blocked[:2]] == [0, 1]
-    assert main not in seen
-    assert counts(worker)[1] == 3
-
-
-@pytest.mark.parametrize("exception", [ValueError("no"), SystemExit("no"), KeyError("no")])
-def test_an_exception_in_a_thread_answers_its_call(service, exception):
-    def fail():
-        raise exception
-
-    service.rpc.register("f", fail, pool="thread")
-    service.start()
-    assert service.ask()["error"]["type"] == type(exception).__name__
-    assert "no" in service.ask()["error"]["message"]
 
 
 # Health and figures
@@ -625,7 +584,7 @@ def test_figures_by_uri(service):
 
 def test_what_is_served_is_announced_and_taken_back(service):
     service.rpc.register("f", lambda a, b: 1)
-    service.rpc.register("g", lambda: 1, pool="thread")
+    service.rpc.register("g", lambda: 1)
     service.start()
     eventually(lambda: len(service.broker.functions()) == 2)
     assert [(f.uri, f.signature, f.callees) for f in service.broker.functions()] == [

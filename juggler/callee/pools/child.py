@@ -1,7 +1,7 @@
-"""A pool process: imports the callee and runs one call after the other until its worker exits.
+"""A pool process: imports the callee and runs calls in one or several threads until its worker exits.
 
-`juggler.callee.pools.processes` starts it as ``python -m juggler.callee.pools.child FD MODULE:OBJECT``. It is not
-monkey-patched: it has no greenlets.
+`juggler.callee.pools.processes` starts it as ``python -m juggler.callee.pools.child MODULE:OBJECT FD…``, with a socket
+for each thread. It is not monkey-patched: it has no greenlets.
 """
 
 from __future__ import annotations
@@ -27,21 +27,32 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Child:
-    """The loop of a pool process."""
+    """The loop of a thread: runs one call after the other."""
 
     def __init__(self, callee: Callee, peer: socket.socket) -> None:
         self._callee = callee
         self._peer = peer
         self._reader: BufferedReader = peer.makefile("rb")
+        self._publishing = threading.Lock()
 
     def run(self) -> None:
         """Run calls until the worker closes the connection."""
-        self._peer.sendall(wire.encode(wire.Ready()))
         while isinstance(call := wire.receive(self._reader.read), IncomingCall):
-            self._peer.sendall(wire.encode(self._run(call)))
+            call.publisher = self._publish
+            answered = wire.encode(self._run(call))
+            # A thread that the function started may be publishing; from now on it cannot.
+            with self._publishing:
+                call.publisher = _refuse
+                self._peer.sendall(answered)
+
+    def run_or_exit(self) -> None:
+        """Run calls. Exit the process if the connection is lost: the worker has exited."""
+        try:
+            self.run()
+        except OSError:
+            os._exit(1)
 
     def _run(self, call: IncomingCall) -> wire.Message:
-        call.publisher = self._publish
         try:
             done = answer.run(self._callee[call.uri], call)
         except BaseException as error:
@@ -55,12 +66,17 @@ class Child:
         return wire.Done(*done)
 
     def _publish(self, channel: str, args: bytes) -> None:
-        self._peer.sendall(wire.encode(wire.Publish(channel, args)))
-        reply = wire.receive(self._reader.read)
+        with self._publishing:
+            self._peer.sendall(wire.encode(wire.Publish(channel, args)))
+            reply = wire.receive(self._reader.read)
         if not isinstance(reply, wire.Published):
             raise BrokerUnavailable("the worker has exited")
         if reply.code is not None:
             raise BrokerError(reply.reason, reply.code)
+
+
+def _refuse(channel: str, args: bytes) -> None:
+    raise RuntimeError(f"cannot publish on {channel!r}: the call has completed")
 
 
 def _encodable(text: str) -> str:
@@ -91,18 +107,24 @@ def main() -> None:
     for each in SIGNALS:
         signal.signal(each, _ignore)
     os.register_at_fork(after_in_child=_default_signals)
-    descriptor, name = sys.argv[1:]
+    name, *descriptors = sys.argv[1:]
     try:
         callee = load_callee(name)
     except ConfigError as error:
         sys.exit(f"juggler-callee: {error}")
-    threading.Thread(target=_exit_with_worker, args=(int(descriptor),), daemon=True).start()
-    with socket.socket(fileno=int(descriptor)) as peer:
+    peers = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
+    for peer in peers:
         peer.setblocking(True)  # gevent made it non-blocking in the worker
-        try:
-            Child(callee, peer).run()
-        except OSError:
-            os._exit(1)  # the worker has exited
+    threading.Thread(target=_exit_with_worker, args=(peers[0].fileno(),), daemon=True).start()
+    children = [Child(callee, peer) for peer in peers]
+    threads = [threading.Thread(target=child.run_or_exit, daemon=True) for child in children[1:]]
+    for thread in threads:
+        thread.start()
+    peers[0].sendall(wire.encode(wire.Ready()))
+    # Asyncio and signal handlers need the main thread, so it runs calls, too.
+    children[0].run_or_exit()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -30,32 +30,74 @@ EXIT_TIMEOUT = 2.0
 
 
 class _Process:
-    """A pool process and the socket to it."""
+    """A pool process and a connection to each of its threads."""
 
-    def __init__(self, source: str) -> None:
-        self.peer, theirs = socket.socketpair()
-        with theirs:
-            self._process = cooperative.Popen(
-                [sys.executable, "-m", "juggler.callee.pools.child", str(theirs.fileno()), source],
-                pass_fds=[theirs.fileno()],
+    def __init__(self, source: str, threads: int) -> None:
+        pairs = [socket.socketpair() for _ in range(threads)]
+        descriptors = [theirs.fileno() for _, theirs in pairs]
+        self.connections = [Connection(self, ours) for ours, _ in pairs]
+        try:
+            self._popen = cooperative.Popen(
+                [sys.executable, "-m", "juggler.callee.pools.child", source, *map(str, descriptors)],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
             )
-        self._reader = self.peer.makefile("rb")
+        except OSError:
+            for connection in self.connections:
+                connection.close()
+            raise
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
         # The end of the stream is not enough: a process that the function forked may keep the socket open.
-        self._process.rawlink(self._on_exit)
+        self._popen.rawlink(self._on_exit)
 
     def _on_exit(self, _: object) -> None:
-        with suppress(OSError):
-            self.peer.shutdown(socket.SHUT_RD)
+        for connection in self.connections:
+            connection.on_exit()
 
     @property
     def is_dead(self) -> bool:
-        return self._process.poll() is not None
+        return self._popen.poll() is not None
 
     @property
     def pid(self) -> int:
-        pid: int = self._process.pid
+        pid: int = self._popen.pid
         return pid
+
+    def exit_status(self) -> str:
+        try:
+            code = self._popen.wait(timeout=EXIT_TIMEOUT)
+        except cooperative.TimeoutExpired:
+            return "it closed its connection"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and wait for the process to exit. Kill it if it does not."""
+        for connection in self.connections:
+            connection.close()
+        try:
+            self._popen.wait(timeout=EXIT_TIMEOUT)
+        except cooperative.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
+class Connection:
+    """The socket to a thread of a pool process. It runs one call after the other.
+
+    Attributes:
+        process: the process.
+    """
+
+    def __init__(self, process: _Process, peer: socket.socket) -> None:
+        self.process = process
+        self._peer = peer
+        self._reader = peer.makefile("rb")
 
     def send(self, message: wire.Message) -> None:
         """Send a message.
@@ -64,7 +106,7 @@ class _Process:
             ProcessDied: the process has exited.
         """
         try:
-            self.peer.sendall(wire.encode(message))
+            self._peer.sendall(wire.encode(message))
         except OSError:
             raise self._died() from None
 
@@ -83,35 +125,30 @@ class _Process:
         return message
 
     def _died(self) -> ProcessDied:
-        return ProcessDied(f"the process running the function exited unexpectedly ({self._exit_status()})")
+        return ProcessDied(f"the process running the function exited unexpectedly ({self.process.exit_status()})")
 
-    def _exit_status(self) -> str:
-        try:
-            code = self._process.wait(timeout=EXIT_TIMEOUT)
-        except cooperative.TimeoutExpired:
-            return "it closed its connection"
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-    def kill(self) -> None:
-        self._process.kill()
-        self.close()
+    def on_exit(self) -> None:
+        """Make `receive` fail: the process has exited."""
+        with suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
-        """Close the connection and wait for the process to exit. Kill it if it does not."""
+        """Close the socket. Idempotent."""
         self._reader.close()
-        self.peer.close()
-        try:
-            self._process.wait(timeout=EXIT_TIMEOUT)
-        except cooperative.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._peer.close()
 
 
 class ProcessRunner(Runner):
     """See `Runner`. Processes start when they are first needed, and are reused."""
 
     def __init__(
-        self, source: str, publish: PublishArgs, *, time_limit: float | None = None, mask: bool = False
+        self,
+        source: str,
+        publish: PublishArgs,
+        *,
+        time_limit: float | None = None,
+        mask: bool = False,
+        threads: int = 1,
     ) -> None:
         """Create a pool without processes.
 
@@ -120,46 +157,51 @@ class ProcessRunner(Runner):
             publish: publishes the events of functions.
             time_limit: maximum run time of a function, in seconds; ``None`` means no limit.
             mask: hide exceptions from callers.
+            threads: number of threads per process.
         """
         self._source = source
         self._publish = publish
         self._time_limit = time_limit
         self._mask = mask
-        self._idle: list[_Process] = []
+        self._threads = threads
+        self._processes: set[_Process] = set()
+        self._idle: list[Connection] = []
         self._pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE)
 
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
-        process = self._take()
+        connection = self._take_idle() or self._start()[0]
         limit = limit_of(thunk, call, self._time_limit)
         timeout = None if limit is None else gevent.Timeout.start_new(*limit)
         try:
-            answer = self._run(process, call)
+            answer = self._run(connection, call)
         except BaseException:
             # The process may still run the function.
-            process.kill()
+            self._processes.discard(connection.process)
+            connection.process.kill()
             raise
         finally:
             if timeout is not None:
                 timeout.close()
-        self._idle.append(process)
+        self._idle.append(connection)
         return answer
 
-    def _take(self) -> _Process:
-        """Return an idle process. Processes that exited while idle are skipped, so they cost no call."""
+    def _take_idle(self) -> Connection | None:
+        """Return an idle connection, if there is one. Processes that exited while idle are skipped."""
         while self._idle:
-            process = self._idle.pop()
-            if not process.is_dead:
-                return process
-            process.close()
-        return self._start()
+            connection = self._idle.pop()
+            if not connection.process.is_dead:
+                return connection
+            self._processes.discard(connection.process)
+            connection.process.close()
+        return None
 
-    def _run(self, process: _Process, call: IncomingCall) -> Answer:
+    def _run(self, connection: Connection, call: IncomingCall) -> Answer:
         # The deadline is valid in the process: `time.monotonic` is system-wide.
-        process.send(call)
+        connection.send(call)
         while True:
-            message = process.receive()
+            message = connection.receive()
             if isinstance(message, wire.Publish):
-                process.send(self._published(message))
+                connection.send(self._published(message))
             elif isinstance(message, wire.Done):
                 return Answer(message.args, message.failed)
             elif isinstance(message, wire.Raised):
@@ -183,11 +225,11 @@ class ProcessRunner(Runner):
         hidden = self._mask and not raised.for_caller
         return Answer(raised.masked if hidden else raised.args, True)
 
-    def _start(self) -> _Process:
-        process = _Process(self._source)
+    def _start(self) -> list[Connection]:
+        process = _Process(self._source, self._threads)
         began = time.monotonic()
         try:
-            process.receive()
+            process.connections[0].receive()
         except ProcessDied as error:
             process.kill()
             pause = next(self._pauses)
@@ -199,11 +241,13 @@ class ProcessRunner(Runner):
             raise
         self._pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         log.info(Line("pool: process ready", pid=process.pid, seconds=time.monotonic() - began))
-        return process
+        self._processes.add(process)
+        return list(process.connections)
 
     def close(self) -> None:
-        for process in self._idle:
+        for process in self._processes:
             process.close()
+        self._processes.clear()
         self._idle.clear()
 
 

@@ -1,43 +1,60 @@
-"""Functions that run in operating system threads: those that block without gevent's knowledge, such as C extensions.
+"""Functions that run in threads: those that block without gevent's knowledge, such as C extensions.
 
-A thread cannot be stopped from outside, so neither deadlines nor time limits are enforced.
+The threads are those of one process that is not monkey-patched. gevent's locks do not work between native threads, and
+asyncio, subprocess and multiprocessing need the functions that gevent replaces. A thread cannot be stopped from
+outside, so neither deadlines nor time limits are enforced.
 """
 
 from __future__ import annotations
 
 import gevent
-from gevent.threadpool import ThreadPool
 
-from juggler.broker import IncomingCall
-from juggler.callee import answer
+from juggler.broker import IncomingCall, PublishArgs
 from juggler.callee.answer import Answer
-from juggler.callee.pools import Runner
+from juggler.callee.failures import ProcessDied
+from juggler.callee.pools.processes import Connection, ProcessRunner
 from juggler.callee.thunk import Thunk
 
-CLOSE_TIMEOUT = 0.5
 
+class ThreadRunner(ProcessRunner):
+    """See `Runner`. The process starts when it is first needed, and is replaced if it exits."""
 
-class ThreadRunner(Runner):
-    """See `Runner`. Threads start when they are first needed."""
+    def __init__(self, source: str, publish: PublishArgs, *, threads: int, mask: bool = False) -> None:
+        """Create a pool without a process.
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPool(threads)
+        Args:
+            source: the callee as ``MODULE:OBJECT``, from which the process imports it.
+            publish: publishes the events of functions.
+            threads: number of threads.
+            mask: hide exceptions from callers.
+        """
+        super().__init__(source, publish, threads=threads, mask=mask)
+        self._starting: gevent.Greenlet[..., ProcessDied | None] | None = None
 
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
-        found: Answer | BaseException = self._pool.apply(_run, (thunk, call))
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        connection = self._take()
+        # If this greenlet is killed, the thread still runs the function: the connection cannot be reused.
+        answer = self._run(connection, call)
+        self._idle.append(connection)
+        return answer
+
+    def _take(self) -> Connection:
+        while (connection := self._take_idle()) is None:
+            starting = self._starting
+            if starting is None or starting.ready():
+                starting = self._starting = gevent.spawn(self._try_start)
+            if error := starting.get():
+                raise error
+        return connection
+
+    def _try_start(self) -> ProcessDied | None:
+        try:
+            self._idle += self._start()
+        except ProcessDied as error:
+            return error
+        return None
 
     def close(self) -> None:
-        # kill() waits for threads that still run a function; the process does not, and its exit stops them.
-        with gevent.Timeout(CLOSE_TIMEOUT, False):
-            self._pool.kill()
-
-
-def _run(thunk: Thunk, call: IncomingCall) -> Answer | BaseException:
-    # gevent would stop the whole program at a SystemExit in a thread.
-    try:
-        return answer.run(thunk, call)
-    except BaseException as exception:
-        return exception
+        if self._starting is not None:
+            self._starting.kill()
+        super().close()

@@ -48,7 +48,7 @@ def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator
     """Run a server, the callee and a memory broker in this process during a ``with`` block.
 
     They run in one thread, so monkey-patching is not needed. A function that blocks without gevent's knowledge blocks
-    the whole stack. Functions for the process pool are refused; use `redis_stack` for these.
+    the whole stack. Functions for pools run in greenlets, too; use `redis_stack` to test them in their pools.
 
     Args:
         callee: functions by URI.
@@ -100,7 +100,8 @@ class _Service:
         with ExitStack() as stack:
             broker = MemoryBroker(blocking_timeout=0.1)
             stack.callback(broker.close)
-            worker = Worker(self._callee, broker, grace=1.0)
+            in_place = {uri: thunk.in_place() for uri, thunk in self._callee.items()}
+            worker = Worker(in_place, broker, grace=1.0)
             server = Server(caller_broker=broker, pubsub_broker=broker, **self._server_options)
             http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None)
             http.start()
