@@ -15,6 +15,7 @@ import redis
 
 from juggler.process.embedded import EmbeddedRedis, bundled_server
 from tests.redis_cluster import RedisCluster
+from tests.support import is_kept
 
 LEAK_DEADLINE = 1.0
 
@@ -57,7 +58,7 @@ def redis_cluster(cluster_servers: RedisCluster) -> Iterator[RedisCluster]:
     """An empty cluster. The test must leave no keys."""
     cluster_servers.flush()
     yield cluster_servers
-    left = _wait_for_none(cluster_servers.keys)
+    left = _wait_for_none(lambda: [key for key, ttl in cluster_servers.ttls().items() if is_kept(key, ttl)])
     cluster_servers.settle()
     assert not left, f"the test left keys in the cluster: {left}"
 
@@ -98,5 +99,5 @@ def _open_sockets() -> list[tuple[int, int]]:
 
 
 def _keys_left(client: redis.Redis, allowed: list[str]) -> list[str]:
-    keys = [key.decode(errors="backslashreplace") for key in client.keys("*")]
+    keys = [key.decode(errors="backslashreplace") for key in client.keys("*") if is_kept(key, client.pttl(key))]
     return [key for key in keys if not any(fnmatch.fnmatchcase(key, p) for p in (*EXPIRE_SOON, *allowed))]

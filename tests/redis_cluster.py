@@ -152,6 +152,10 @@ class RedisCluster:
     def keys(self) -> list[bytes]:
         return [key for node in self.masters for key in node.run("KEYS", "*")]
 
+    def ttls(self) -> dict[bytes, int]:
+        """Return the remaining milliseconds of each key."""
+        return {key: node.run("PTTL", key) for node in self.masters for key in node.run("KEYS", "*")}
+
     def settle(self) -> None:
         """Wait until all publications have reached all nodes: they are passed on from node to node."""
         listeners = [redis.Redis(host=HOST, port=node.port, protocol=2) for node in self.masters]

@@ -45,3 +45,8 @@ def available(sock: Any) -> bytes:
     finally:
         sock.setblocking(True)
     return bytes(data)
+
+
+def is_kept(key: bytes, pttl: int, lists: tuple[bytes, ...] = (b"juggler:results:{", b"juggler:calls:{")) -> bool:
+    """Return whether a key in Redis is left behind: any, except for lists, which outlive their payloads."""
+    return not any(name in key for name in lists) or pttl == -1 or pttl > 3_600_000

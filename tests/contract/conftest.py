@@ -13,9 +13,10 @@ from juggler.broker.redis import RedisBroker
 from juggler.process.uuids import new_uuid
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
 from tests.redis_cluster import RedisCluster
-from tests.support import eventually
+from tests.support import eventually, is_kept
 
 BLOCKING_TIMEOUT = 0.1
+RESULTS = (b"juggler:results:{",)
 
 
 class Memory:
@@ -58,7 +59,7 @@ class Redis:
 
     def has_calls_or_results(self) -> bool:
         with redis.Redis.from_url(self._url, protocol=2) as client:
-            return bool(client.keys("*"))
+            return any(is_kept(key, client.pttl(key), RESULTS) for key in client.keys("*"))
 
 
 class Cluster(Redis):
@@ -75,7 +76,7 @@ class Cluster(Redis):
         return broker
 
     def has_calls_or_results(self) -> bool:
-        return bool(self._cluster.keys())
+        return any(is_kept(key, ttl, RESULTS) for key, ttl in self._cluster.ttls().items())
 
 
 # Each of them passes all tests: with the commands of Redis 7, those of Redis 6.2, and a prefix that is a pattern.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import redis
 
+from juggler.broker import IncomingCall
 from juggler.broker.redis import RedisBroker
 from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
@@ -123,13 +125,36 @@ def test_events_are_plain_publications(broker, client):
 
 @pytest.mark.leaves_keys("juggler:calls:*")
 def test_a_list_lives_as_long_as_its_longest_call(broker, client):
-    for timeout in (2.0, 50.0, 1.0):
+    for timeout in (2.0, 5000.0, 1.0):
         call = RecordedCall()
         broker.call("nobody", b"1", timeout, call)
         assert call.wait(1) == [("stored", None)]
         assert client.pttl(f"juggler:calls:timeout:{{nobody}}:{call.call_id}") <= timeout * 1000
     assert client.llen("juggler:calls:{nobody}") == 3
-    assert 45_000 < client.pttl("juggler:calls:{nobody}") <= 50_000
+    assert 4_950_000 < client.pttl("juggler:calls:{nobody}") <= 5_000_000
+
+
+def test_a_foreign_call_does_not_expire_with_the_list_of_our_short_call(broker, client):
+    call = RecordedCall()
+    broker.call("busy", b"1", 0.1, call)
+    assert call.wait(1) == [("stored", None)]
+    client.set(f"juggler:calls:timeout:{{busy}}:{MSG}", 60_000, px=60_000)
+    client.lpush("juggler:calls:{busy}", json.dumps({"conn_uuid": CONN, "msg_uuid": MSG, "uri": "busy"}))
+    assert client.pttl("juggler:calls:{busy}") > 3_000_000
+    assert call.wait(2)[-1] == ("expired",)
+    consumer = broker.calls(["busy"])
+    (incoming,) = eventually(lambda: consumer.pop(10))
+    assert incoming.msg_uuid == MSG
+    consumer.close()
+
+
+def test_a_foreign_result_does_not_expire_with_the_list_of_a_short_one(broker, client):
+    done = Outcome()
+    broker.result(IncomingCall(CONN, MSG, "u", b"1", time.monotonic() + 0.1), b"1", done)
+    assert done.wait() is None
+    assert 9_000 < client.pttl(f"juggler:results:{{{CONN}}}") <= 10_000
+    eventually(lambda: not client.exists(f"juggler:results:timeout:{{{CONN}}}:{MSG}"))
+    assert client.delete(f"juggler:results:{{{CONN}}}")
 
 
 def test_a_call_that_nobody_serves_is_gone_after_its_timeout(broker, client):
@@ -161,6 +186,8 @@ def test_a_result_for_a_server_that_is_gone_expires(broker, client):
     done = Outcome()
     broker.result(gone, b"1", done)
     assert done.wait() is None
-    assert 0 < client.pttl("juggler:results:{gone}") <= 200
+    assert 0 < client.pttl("juggler:results:{gone}") <= 10_000
+    eventually(lambda: client.keys("*") == [b"juggler:results:{gone}"])
+    client.pexpire("juggler:results:{gone}", 1)
     eventually(lambda: not client.keys("*"))
     consumer.close()

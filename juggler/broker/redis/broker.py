@@ -31,7 +31,7 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.pubsub import RedisPubSub
 from juggler.broker.redis.replies import REFUSALS
-from juggler.broker.redis.store import Store
+from juggler.broker.redis.store import CALLS_TTL, RESULTS_TTL, Store
 from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
@@ -98,8 +98,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.topology = topology = self._make_topology(
             parsed, names, blocking_timeout, legacy, sharded_pubsub or parsed.sharded
         )
-        self.caller = RedisCaller(names, Store(topology, call_capacity), self._watchdog, topology)
-        self.callee = RedisCallee(names, Store(topology, result_capacity), self._watchdog, topology)
+        self.caller = RedisCaller(names, Store(topology, call_capacity, CALLS_TTL), self._watchdog, topology)
+        self.callee = RedisCallee(names, Store(topology, result_capacity, RESULTS_TTL), self._watchdog, topology)
         self.pubsub = RedisPubSub(names, topology, self._watchdog)
         self._announcements = Announcements(names, topology)
 

@@ -1,9 +1,9 @@
 """Commands in the Redis serialisation protocol. PURE.
 
-To push a payload takes four commands: they store its timeout key, push it and prolong the list, which must not outlive
-its calls nor expire before the last of them. ``PEXPIRE … NX`` sets the expiry of a new list and ``PEXPIRE … GT`` raises
-it for a longer call. These two cost Redis 1 µs; a script that does all four costs 3 µs. The script is used where a
-capacity is set and for servers before Redis 7, which support neither ``NX`` nor ``GT``.
+To push a payload takes four commands: they store its timeout key, push it and prolong the list, which must not expire
+before the last of its payloads. ``PEXPIRE … NX`` sets the expiry of a new list and ``PEXPIRE … GT`` raises it. These
+two cost Redis 1 µs; a script that does all four costs 3 µs. The script is used where a capacity is set and for servers
+before Redis 7, which support neither ``NX`` nor ``GT``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ OVER_CAPACITY = -1
 """The script's reply, instead of the list's length, when the list is full."""
 
 SCRIPT = b"""\
-local ttl, capacity = tonumber(ARGV[1]), tonumber(ARGV[3])
+local ttl, capacity, list_ttl = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if capacity > 0 and redis.call('LLEN', KEYS[2]) >= capacity then return -1 end
 redis.call('SET', KEYS[1], ttl, 'PX', ttl)
 local length = redis.call('LPUSH', KEYS[2], ARGV[2])
-if redis.call('PTTL', KEYS[2]) < ttl then redis.call('PEXPIRE', KEYS[2], ttl) end
+if redis.call('PTTL', KEYS[2]) < list_ttl then redis.call('PEXPIRE', KEYS[2], list_ttl) end
 return length
 """
 
@@ -46,20 +46,20 @@ def pack(*command: bytes | str | int) -> bytes:
     return packed
 
 
-def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int) -> bytes:
+def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, list_ttl_ms: int) -> bytes:
     """Pack the four commands that push ``payload``; the second reply is the length of the list."""
-    ttl = b"%d" % ttl_ms
-    ttl_len, list_len = len(ttl), len(list_key)
+    ttl, list_ttl = b"%d" % ttl_ms, b"%d" % list_ttl_ms
+    ttl_len, list_ttl_len, list_len = len(ttl), len(list_ttl), len(list_key)
     return _PUSH % (
         len(timeout_key), timeout_key, ttl_len, ttl, ttl_len, ttl,
         list_len, list_key, len(payload), payload,
-        list_len, list_key, ttl_len, ttl,
-        list_len, list_key, ttl_len, ttl,
+        list_len, list_key, list_ttl_len, list_ttl,
+        list_len, list_key, list_ttl_len, list_ttl,
     )  # fmt: skip
 
 
 def push_by_script(
-    timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, capacity: int, *, known: bool
+    timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, list_ttl_ms: int, capacity: int, *, known: bool
 ) -> bytes:
     """Pack one command that pushes ``payload`` to a list of at most ``capacity`` entries (0 = unlimited).
 
@@ -69,7 +69,7 @@ def push_by_script(
         known: send only the script's hash. A server that does not know it replies ``NOSCRIPT`` and executes nothing.
     """
     name = (b"EVALSHA", _SHA1) if known else (b"EVAL", SCRIPT)
-    return pack(*name, 2, timeout_key, list_key, ttl_ms, payload, capacity)
+    return pack(*name, 2, timeout_key, list_key, ttl_ms, payload, capacity, list_ttl_ms)
 
 
 def packed_key(key: bytes) -> bytes:

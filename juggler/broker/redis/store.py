@@ -12,6 +12,12 @@ from juggler.broker.redis.replies import OnReply, Reply, as_error, ignore, is_un
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
 
+CALLS_TTL = 3600.0
+"""Seconds for which a list of calls lives at least after a push: it may contain calls of servers that set no expiry."""
+
+RESULTS_TTL = 10.0
+"""The same for a list of results. Its reader needs less to reconnect."""
+
 
 def push_error(reply: Reply) -> BrokerError | None:
     """Return why a payload was not stored, from the reply to its push; ``None`` if it was."""
@@ -21,11 +27,12 @@ def push_error(reply: Reply) -> BrokerError | None:
 
 
 class Store:
-    """Pushes payloads into lists of at most ``capacity`` entries (0 = unlimited)."""
+    """Pushes payloads into lists of at most ``capacity`` entries (0 = unlimited) that live for ``list_ttl`` seconds."""
 
-    def __init__(self, topology: Topology, capacity: int) -> None:
+    def __init__(self, topology: Topology, capacity: int, list_ttl: float) -> None:
         self._link_for = topology.link_for
         self._capacity = capacity
+        self._list_ttl_ms = int(list_ttl * 1000)
 
     def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, on_reply: OnReply) -> None:
         """Store a payload.
@@ -46,7 +53,7 @@ class Store:
             return
         ttl_ms = max(1, int(timeout * 1000))
         if self._capacity == 0 and link.supports_redis7:
-            packed = commands.push(timeout_key, list_key, payload, ttl_ms)
+            packed = commands.push(timeout_key, list_key, payload, ttl_ms, max(ttl_ms, self._list_ttl_ms))
             link.send(packed, (ignore, on_reply, ignore, ignore))
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_reply)
@@ -63,7 +70,10 @@ class Store:
             else:
                 on_reply(reply)
 
-        packed = commands.push_by_script(timeout_key, list_key, payload, ttl_ms, self._capacity, known=known)
+        list_ttl_ms = max(ttl_ms, self._list_ttl_ms)
+        packed = commands.push_by_script(
+            timeout_key, list_key, payload, ttl_ms, list_ttl_ms, self._capacity, known=known
+        )
         self._link_for(list_key).send(packed, (on_length,))
 
     def delete(self, keys: Sequence[bytes]) -> None:

@@ -1,7 +1,6 @@
 """Remove expired calls from lists that no callee pops from.
 
-A list expires with its last call. But a list to which calls are still pushed, and which no callee pops from, would keep
-all of them.
+A list outlives its calls. One to which calls are still pushed, and which no callee pops from, would keep all of them.
 """
 
 from __future__ import annotations
