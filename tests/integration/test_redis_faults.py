@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 import redis
@@ -76,6 +76,23 @@ def test_a_restart_leaves_websockets_and_subscriptions_in_place(mortal):
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
+
+
+def test_the_log_of_a_restart(mortal, caplog):
+    mortal.start()
+    with closing(RedisBroker(mortal.url)) as broker:
+        broker.connect()
+        connection = broker.topology.link.connection
+        mortal.kill()
+        eventually(lambda: "redis: connecting failed" in caplog.text)
+        mortal.start()
+        eventually(lambda: connection.up)
+    first, *others, last = [record.msg for record in caplog.records]
+    assert str(first) == 'redis: connection lost link=commands error="closed by Redis"'
+    assert str(last) == "redis: connection re-established link=commands"
+    for line in others:
+        assert line.event == "redis: connecting failed"
+        assert line.fields.keys() == {"link", "error", "retry_in"}
 
 
 def test_a_refused_repetition_leaves_the_subscription_as_it_was(mortal):

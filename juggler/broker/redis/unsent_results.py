@@ -17,10 +17,10 @@ from juggler.errors import BrokerUnavailable
 LIMIT = 64 * 1024 * 1024
 """Maximum number of bytes of results that are kept. Further results are lost."""
 
-SendResult: TypeAlias = Callable[[IncomingCall, bytes, Done, "bool | None"], None]
+SendResult: TypeAlias = Callable[[IncomingCall, bytes, Done, bool | None], None]
 """The signature of `juggler.broker.CalleeBroker.result`."""
 
-_Unsent: TypeAlias = tuple[IncomingCall, bytes, Done, "bool | None", BrokerUnavailable]
+_Unsent: TypeAlias = tuple[IncomingCall, bytes, Done, bool | None, BrokerUnavailable]
 
 
 class UnsentResults:
