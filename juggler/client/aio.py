@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed as WebsocketClosed
 from juggler.client.base import BaseClient, run_callback
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
+from juggler.client.forks import check_process
 from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
 from juggler.client.reconnect import end_of
 from juggler.client.state import RENEWAL_PAUSE, result_value
@@ -49,6 +51,13 @@ class AsyncClient(BaseClient):
         self._renewal: asyncio.Task[None] | None = None
         self._websocket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    def on_fork(self) -> None:
+        if self._websocket is None:
+            return  # not connected yet: any process may do so
+        super().on_fork()
+        # Closing them here would affect the parent, which shares the selector of the event loop.
+        self._websocket = self._reader = self._expiry = self._renewal = None
 
     async def connect(self) -> None:
         """Connect, once.
@@ -199,6 +208,7 @@ class AsyncClient(BaseClient):
         """Start to write a message. It is written after those before, even if the caller is cancelled."""
         websocket = self._websocket
         if websocket is None:
+            self._state.check_open()
             raise ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
         self._listeners.raw("out", message)
         return asyncio.create_task(_write(websocket, message, self._timeout))
@@ -356,6 +366,7 @@ class AsyncPending(_Waiter):
 
     def __init__(self, cancel: Callable[[AsyncPending], None], callbacks: deque[Callback]) -> None:
         super().__init__(callbacks)
+        self._pid = os.getpid()
         self._cancel = cancel
 
     def on_done(self, callback: Callable[[AsyncPending], None]) -> None:
@@ -384,6 +395,7 @@ class AsyncPending(_Waiter):
 
     async def response(self, timeout: float | None = None) -> Res:
         """Like `result`, but return the RES message, whether the function failed or not."""
+        check_process(self._pid)
         if not await self.wait(timeout):
             raise TimeoutError(f"no result of {self.uri} yet")
         response = self.outcome()
@@ -407,11 +419,13 @@ class AsyncSubscription(EventQueue):
         on_gap: Callable[[], None] | None,
     ) -> None:
         super().__init__(channel, pattern, max_events, when_full, on_gap)
+        self._pid = os.getpid()
         self._unsubscribe = unsubscribe
         self._changed = asyncio.Event()
 
     async def get(self, timeout: float | None = None) -> Event:
         """Wait for the next event. Arguments and errors are those of `juggler.client.Subscription.get`."""
+        check_process(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_readable:
             self._changed.clear()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from juggler.client.forks import forked, register
 from juggler.client.opening import Headers, shown, upgrade_headers
 from juggler.client.reconnect import Reconnect
 from juggler.client.state import ClientState, Exp, State
@@ -93,18 +94,27 @@ class BaseClient:
         self._ping_timeout = ping_timeout
         self._max_events = max_events
         self._ssl = ssl
-        self._state = ClientState(
+        self._new_state = partial(
+            ClientState,
             call_timeout=call_timeout,
             reconnect=Reconnect(reconnect, reconnect_timeout, pauses),
             new_uuid=new_uuid,
         )
+        self._state = self._new_state()
         self._expects_messages = on_message is not None
         self._listeners = Listeners(on_message, on_state, on_raw)
         self._set_up()
+        register(self)
 
     def _set_up(self) -> None:
         """Create locks, threads and connections."""
         raise NotImplementedError
+
+    def on_fork(self) -> None:
+        """Close the copy of this client in a child process; see `juggler.client.forks`."""
+        if self.closed is None:
+            self._state = self._new_state()  # waking those that wait for the old one could block
+            self._state.close(forked())
 
     @property
     def closed(self) -> ConnectionClosed | None:

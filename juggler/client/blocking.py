@@ -6,6 +6,7 @@ threads: one reads and reconnects, another one, if there is an ``on_message``, l
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from juggler.client.base import BaseClient, run_callback
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
+from juggler.client.forks import check_process
 from juggler.client.state import RENEWAL_PAUSE, result_value
 from juggler.client.transport import Transport
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, JugglerError
@@ -34,6 +36,8 @@ class Client(BaseClient):
     requests in flight fail with `ConnectionClosed` and are never sent again. With ``reconnect``, the client then
     reconnects with exponential backoff and jitter, and re-establishes its subscriptions; until then, requests fail. If
     the server refuses the client for a lasting reason, such as an invalid token, the client closes.
+
+    In the child of a fork, each use raises `ConnectionClosed`: create a client in each process.
 
     Args:
         url: ``ws://host:port/path`` or ``wss://…``.
@@ -65,17 +69,24 @@ class Client(BaseClient):
     """
 
     def _set_up(self) -> None:
+        self._set_up_locks()
+        self._transport: Transport
+        self._use(self._connect())
+        self._threads.append(_start("juggler-client-reader", self._run))
+        if self._expects_messages:
+            self._threads.append(_start("juggler-client-expiry", self._watch))
+
+    def _set_up_locks(self) -> None:
         self._lock = threading.Lock()  # guards the state
         # Notified when a call starts, and when the client connects, disconnects or closes.
         self._changed = threading.Condition(self._lock)
         # Held from a change of subscriptions until it is sent, so that both have the same order.
         self._order = threading.Lock()
-        self._transport: Transport
         self._threads: list[threading.Thread] = []
-        self._use(self._connect())
-        self._threads.append(_start("juggler-client-reader", self._run))
-        if self._expects_messages:
-            self._threads.append(_start("juggler-client-expiry", self._watch))
+
+    def on_fork(self) -> None:
+        super().on_fork()
+        self._set_up_locks()
 
     def __enter__(self) -> Self:
         return self
@@ -430,6 +441,7 @@ class Pending(_Waiter):
         callbacks: deque[Callback],
     ) -> None:
         super().__init__(callbacks)
+        self._pid = os.getpid()
         self._lock = lock
         self._expire = expire
         self._cancel = cancel
@@ -473,6 +485,7 @@ class Pending(_Waiter):
 
     def response(self, timeout: float | None = None) -> Res:
         """Like `result`, but return the RES message, whether the function failed or not."""
+        check_process(self._pid)
         now = time.monotonic()
         until = self.deadline if timeout is None else min(self.deadline, now + timeout)
         if not self.wait(max(0.0, until - now)):
@@ -506,6 +519,7 @@ class Subscription(EventQueue):
         on_gap: Callable[[], None] | None,
     ) -> None:
         super().__init__(channel, pattern, max_events, when_full, on_gap)
+        self._pid = os.getpid()
         self._unsubscribe = unsubscribe
         self._changed = threading.Condition()
 
@@ -520,6 +534,7 @@ class Subscription(EventQueue):
             ConnectionClosed: the subscription or the client has closed, and all events have been read.
             Nacked: the server refused to re-establish the subscription.
         """
+        check_process(self._pid)
         with self._changed:
             if not self._changed.wait_for(lambda: self.is_readable, timeout):
                 raise TimeoutError(f"no event of {self.channel} within {timeout:g} s")
@@ -570,6 +585,13 @@ class Subscription(EventQueue):
 
 
 def _start(name: str, target: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=target, name=name, daemon=True)
+    pid = os.getpid()
+
+    def run() -> None:
+        target()
+        if os.getpid() != pid:  # a greenlet, in the child of a fork, where threading does not know it
+            threading.Event().wait()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread

@@ -24,6 +24,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSED, CONNECTING, OPEN
 from websockets.uri import parse_uri
 
+from juggler.client.forks import forked, register
 from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
 from juggler.client.reconnect import end_of
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage
@@ -93,6 +94,7 @@ class Transport:
         self._protocol = ClientProtocol(uri, subprotocols=[SUBPROTOCOL], max_size=max_size)
         deadline = time.monotonic() + self._timeout
         self._socket: Any = socket.create_connection((uri.host, uri.port), timeout=self._timeout)
+        register(self)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             if uri.secure:
@@ -314,6 +316,13 @@ class Transport:
     def release(self, reason: ConnectionClosed | None = None) -> None:
         """Abort the connection and free the socket. Called by the reader when it has finished. Idempotent."""
         self.abort(reason)
+        self._socket.close()
+
+    def on_fork(self) -> None:
+        """Free the copy of the socket in a child process; the connection stays that of the parent."""
+        self._protocol_lock, self._writing = threading.Lock(), threading.Lock()
+        self._tls = self._tls and threading.Lock()
+        self.ended = self.ended or forked()
         self._socket.close()
 
     def _fail(self, reason: str) -> ConnectionClosed:
