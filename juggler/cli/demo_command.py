@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO
@@ -22,6 +23,7 @@ import click
 
 from juggler.cli.parameters import bind_option, verbose_option
 from juggler.client import Client
+from juggler.errors import NackCode, Nacked
 from juggler.process.address import format_address
 from juggler.process.embedded import EmbeddedRedis
 from juggler.process.guard import ProcessGuard
@@ -32,7 +34,7 @@ STOP_TIMEOUT = 12.0
 POLL_INTERVAL = 0.1
 
 SERVER = ("-m", "juggler.cli.main", "server")
-SERVER_OPTIONS = ("--fail-fast", "--playground", "--list-uri", "juggler.uris")
+SERVER_OPTIONS = ("--fail-fast", "--playground", "--list-uri", "juggler.uris", "--unknown-uris", "refuse")
 CALLEE = ("-m", "callee.cli", "--fail-fast")
 DEMO_FUNCTIONS = "callee.demo:rpc"
 
@@ -107,14 +109,21 @@ def _page(url: str) -> str:
 def _first_call(url: str, stop: StopEvent) -> bool:
     """Make a call and print its result. Return False if stopped before."""
     uri, args = FIRST_CALL
+    deadline = time.monotonic() + FIRST_CALL_TIMEOUT
     with Client(url) as client:
-        call = client.start_call(uri, args, FIRST_CALL_TIMEOUT)
-        while not (call.done or stop.wait(POLL_INTERVAL)):
-            pass
-        if not call.done:
-            return False
-        _print("call", f"{uri} {args!r} -> {call.result()!r}")
-    return True
+        while True:
+            call = client.start_call(uri, args, FIRST_CALL_TIMEOUT)
+            while not call.done:
+                if stop.wait(POLL_INTERVAL):
+                    return False
+            try:
+                _print("call", f"{uri} {args!r} -> {call.result()!r}")
+            except Nacked as error:
+                # A callee announces its functions just after it has printed its line.
+                if error.code != NackCode.NOT_FOUND or time.monotonic() > deadline:
+                    raise
+            else:
+                return True
 
 
 def _introduce(url: str, embedded_url: str | None) -> None:

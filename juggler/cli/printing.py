@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 from juggler.errors import CallFailed
 from juggler.process.logline import printable
 
 
 def one_line(text: bytes) -> str:
-    """Return JSON text without its line breaks, which can only stand between tokens."""
-    return text.decode().replace("\r", " ").replace("\n", " ")
+    """Return JSON text without its line breaks, which can only stand between tokens, and with escaped controls."""
+    line = text.decode().replace("\r", " ").replace("\n", " ").replace("\t", " ")
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def describe(error: Exception) -> str:
-    """Return an error as one line, preceded by the exception type that the callee reported, if any."""
-    type = error.type if isinstance(error, CallFailed) else ""
-    return printable(f"{type}: {error}" if type else str(error))
+    """Return an error as one line. That of a function has its type, code and data, if the callee reported them."""
+    if not isinstance(error, CallFailed):
+        return printable(str(error))
+    type = f"{error.type}: " if error.type else ""
+    code = "" if error.code is None else f", code {error.code}"
+    data = "" if error.data is None else f", data {json.dumps(error.data, ensure_ascii=False)}"
+    return printable(f"{type}{error}{code}{data}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,7 +91,8 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
     raise_gc_threshold()
     try:
         http = _listen(application, parse_address(settings.listen.bind))
-        connect()
+        with _exit_at_signal():
+            connect()
         stop = _stop_at_signal()
         where = format_address(http.address)
         # Another WSGI application does not report where it accepts websockets.
@@ -117,6 +119,24 @@ def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServe
         reason = (error.strerror or str(error)).partition(":")[0]
         raise ConfigError(f"cannot listen on {format_address(bind)}: {reason}; choose another with --bind") from error
     return http
+
+
+@contextmanager
+def _exit_at_signal() -> Iterator[None]:
+    """Raise ``SystemExit(0)`` in this greenlet at SIGINT and SIGTERM, also as process 1 of a container."""
+    import signal
+
+    import gevent
+
+    waiting = gevent.getcurrent()
+    watchers = [
+        gevent.signal_handler(number, gevent.kill, waiting, SystemExit(0)) for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    try:
+        yield
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
 
 
 def _stop_at_signal() -> Event:

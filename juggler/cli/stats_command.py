@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 
 import click
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from juggler.cli.parameters import SECONDS, verbose_option
+from juggler.cli.tables import print_lines, table
 from juggler.errors import ConnectionClosed
 from juggler.process.metrics.exposition import parse
 from juggler.process.metrics.rates import Samples, quantile, rate, total, uris
@@ -23,6 +24,8 @@ _RATES = {
     "events /s": ("juggler_events_received_total", {}),
     "NACKs /s": ("juggler_nacks_total", {}),
 }
+_HEADERS = ("metric", "value", "p50 ms", "p90 ms", "p99 ms")
+_NO_LATENCY = ("", "", "")
 
 
 @click.command(short_help="Show the metrics of a server live.")
@@ -39,7 +42,7 @@ def command(url: str, interval: float, count: int | None) -> None:
 
     \b
     Exit codes:
-      0    stopped by --count
+      0    stopped by --count or Ctrl-C
       2    invalid option or argument
       5    cannot connect
     """
@@ -47,33 +50,31 @@ def command(url: str, interval: float, count: int | None) -> None:
     before, began = _sample(url), time.monotonic()
     shown = 0
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-    with live or nullcontext():
+    with suppress(KeyboardInterrupt), live or nullcontext():
         while shown != count:
             time.sleep(interval)
             after, now = _sample(url), time.monotonic()
-            found = table(before, after, now - began)
+            rows = figures(before, after, now - began)
             if live is None:
-                console.print(found)
+                print_lines(_HEADERS, rows)
             else:
-                live.update(found, refresh=True)
+                live.update(table(_HEADERS, rows), refresh=True)
             before, began = after, now
             shown += 1
 
 
-def table(before: Samples, after: Samples, seconds: float) -> Table:
-    """Return the table for two samples, ``seconds`` apart."""
-    shown = Table("metric", "value", "p50 ms", "p90 ms", "p99 ms")
+def figures(before: Samples, after: Samples, seconds: float) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table for two samples, ``seconds`` apart."""
     for title, (name, labels) in _RATES.items():
-        shown.add_row(title, f"{rate(before, after, seconds, name, **labels):.1f}")
-    shown.add_row("connections", f"{total(after, 'juggler_connections'):.0f}")
-    shown.add_row("loop lag ms", f"{total(after, 'juggler_loop_lag_seconds') * 1000:.1f}")
+        yield title, f"{rate(before, after, seconds, name, **labels):.1f}", *_NO_LATENCY
+    yield "connections", f"{total(after, 'juggler_connections'):.0f}", *_NO_LATENCY
+    yield "loop lag ms", f"{total(after, 'juggler_loop_lag_seconds') * 1000:.1f}", *_NO_LATENCY
     for (name, has), value in sorted(after.items()):
         if name == "juggler_redis_up":
-            shown.add_row(f"redis {dict(has)['link']}", "up" if value else "down")
+            yield f"redis {dict(has)['link']}", "up" if value else "down", *_NO_LATENCY
     for uri in uris(after):
         calls = rate(before, after, seconds, "juggler_call_duration_seconds_count", uri=uri)
-        shown.add_row(f"{uri} /s", f"{calls:.1f}", *(_ms(quantile(before, after, uri, p)) for p in (0.5, 0.9, 0.99)))
-    return shown
+        yield f"{uri} /s", f"{calls:.1f}", *(_ms(quantile(before, after, uri, p)) for p in (0.5, 0.9, 0.99))
 
 
 def _ms(seconds: float | None) -> str:

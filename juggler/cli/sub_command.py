@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from contextlib import suppress
 from typing import TypeAlias
 
 import click
@@ -51,19 +52,21 @@ def command(
       4    no event within --timeout, or no acknowledgement
       5    cannot connect, or the connection was lost
     """
-    subscriptions: list[Subscription] = []
     # No silent reconnect: the exit code reports that events may be missing, and a shell loop can reconnect.
-    with Client(url, headers=headers, reconnect=False) as client:
-        try:
-            subscriptions.extend(client.subscribe(channel, pattern) for channel in channels)
-            click.echo(f"subscribed to {', '.join(channels)}", err=True)
-            _print(_merged(subscriptions), count, timeout)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            dropped = sum(subscription.dropped for subscription in subscriptions)
-            if dropped:
-                click.echo(f"juggler sub: {dropped} events dropped, because printing was too slow", err=True)
+    with suppress(KeyboardInterrupt), Client(url, headers=headers, reconnect=False) as client:
+        _run(client, channels, pattern, count, timeout)
+
+
+def _run(client: Client, channels: tuple[str, ...], pattern: bool, count: int | None, timeout: float | None) -> None:
+    subscriptions: list[Subscription] = []
+    try:
+        subscriptions.extend(client.subscribe(channel, pattern) for channel in channels)
+        click.echo(f"subscribed to {', '.join(channels)}", err=True)
+        _print(_merged(subscriptions), count, timeout)
+    finally:
+        dropped = sum(subscription.dropped for subscription in subscriptions)
+        if dropped:
+            click.echo(f"juggler sub: {dropped} events dropped, because printing was too slow", err=True)
 
 
 def _merged(subscriptions: list[Subscription]) -> Received:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from juggler.cli.parameters import verbose_option
+from juggler.cli.tables import print_lines, table
 from juggler.errors import ConfigError
+
+_HEADERS = ("URI", "signature", "callees", "calls/s", "queued")
 
 
 @click.command(short_help="List the registered functions.")
@@ -34,7 +36,7 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
     """List registered functions: URI, signature, callees, recent calls per second, and queued calls.
 
     PATTERN is a glob, such as 'shop.*'. Without it, all functions are listed, up to 1000. Callees of the Go package
-    announce no functions.
+    announce no functions. If the output is not a terminal, each line is one function, with tabs between the columns.
 
     \b
     Exit codes:
@@ -56,11 +58,14 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
         for function in functions:
             click.echo(encode_args(function))
         return
-    table = Table("URI", "signature", "callees", "calls/s", "queued")
-    for function in functions:
-        numbers = str(function.callees), f"{function.rate:.1f}", str(function.waiting)
-        table.add_row(function.uri, function.signature, *numbers)
-    Console().print(table if functions else "no registered functions" + (" match" if patterns else ""))
+    if not functions:
+        click.echo("no registered functions" + (" match" if patterns else ""))
+        return
+    rows = [(each.uri, each.signature, str(each.callees), f"{each.rate:.1f}", str(each.waiting)) for each in functions]
+    if (console := Console()).is_terminal:
+        console.print(table(_HEADERS, rows))
+    else:
+        print_lines(_HEADERS, rows)
 
 
 def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def]  # the type must be imported after monkey-patching

@@ -12,6 +12,7 @@ import redis
 
 from juggler.broker import Announcement
 from juggler.broker.redis import RedisBroker
+from juggler.process.logline import printable
 from juggler.protocol.messages import MessageType
 from tests.integration.commands import callee_process, run, server_process
 from tests.integration.test_callee_command import end, running
@@ -187,6 +188,25 @@ def test_uris_are_listed_for_people_and_programs(redis_url):
         assert (function["uri"], function["callees"]) == ("test.reverse", 1)
         assert function["doc"] == "Return a string with its characters in reverse order."
     assert run("uris", "no.*", REDIS_URL=redis_url).stdout == "no registered functions match\n"
+
+
+LONG_URI = "shop." + 30 * "long."
+
+
+def test_uris_are_whole_and_text_is_no_markup(redis_url):
+    broker = RedisBroker(redis_url)
+    hostile = '(text: str = "[/bold]\x1b[2J\\x9b\\n", other=[red]) -> None'
+    broker.announce("one", {LONG_URI: ADD, "shop.x": Announcement(hostile, "")}, 60)
+    eventually(lambda: len(broker.functions()) == 2)
+    done = run("uris", REDIS_URL=redis_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    header, first, second = done.stdout.splitlines()
+    assert header == "URI\tsignature\tcallees\tcalls/s\tqueued"
+    assert first == f"{LONG_URI}\t{ADD.signature}\t1\t0.0\t0"
+    assert second.startswith(f"shop.x\t{printable(hostile)}\t")
+    broker.withdraw("one", [LONG_URI, "shop.x"])
+    eventually(lambda: not broker.functions())
+    broker.close()
 
 
 def test_no_redis_is_said():

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.integration.commands import TIMEOUT, run, running
+from tests.integration.commands import TIMEOUT, run, run_python, running
 from tests.integration.scripted import CALL, PUB, SUB, Peer, echo, serving
 from tests.support import eventually
 
@@ -40,6 +40,52 @@ def test_call_prints_the_result_unchanged_on_one_line():
 
     with serving(script) as url:
         assert run("call", "x", JUGGLER_URL=url).stdout == "[1e400,  2]\n"
+
+
+HOSTILE = '"\x7f\x9b2J\u2028\u202eé"'
+
+
+def test_results_and_events_cannot_control_the_terminal():
+    def script(peer):
+        uuid = peer.acknowledge(CALL)["meta"]["uuid"]
+        message = f'{{"meta":{{"type":9,"uuid":"{uuid}"}},"payload":{{"for":"{uuid}","uri":"x","args":{HOSTILE}}}}}'
+        peer.websocket.send(message)
+        peer.wait_closed()
+
+    def publishes(peer):
+        peer.acknowledge(SUB)
+        uuid = "5b6f0a1e-6d2c-4a1e-a7c3-2f1f7d9b8c01"
+        payload = f'{{"for":"{uuid}","channel":{HOSTILE},"args":{HOSTILE}}}'
+        peer.websocket.send(f'{{"meta":{{"type":10,"uuid":"{uuid}"}},"payload":{payload}}}')
+        peer.wait_closed()
+
+    with serving(script) as url:
+        result = run("call", "x", JUGGLER_URL=url).stdout
+    with serving(publishes) as url:
+        event = run("sub", HOSTILE[1:-1], "--count", "1", JUGGLER_URL=url).stdout
+    for line in (result, event):
+        assert line.removesuffix("\n").isprintable()
+    assert json.loads(result) == json.loads(event)["args"] == json.loads(HOSTILE)
+
+
+@pytest.mark.parametrize("module", ["juggler", "juggler.callee", "callee"])
+def test_packages_are_commands(module):
+    done = run_python("-m", module, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: python -m {module} ")
+
+
+@pytest.mark.parametrize("command", ["call", "sub"])
+def test_ctrl_c_while_connecting(command):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws"
+        with running(command, "x", JUGGLER_URL=url) as process:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(1)
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == ({"call": 130, "sub": 0}[command], "")
 
 
 @pytest.mark.parametrize("command", ["call", "pub"])
@@ -124,6 +170,12 @@ def answers_typed_error(peer: Peer) -> None:
     peer.wait_closed()
 
 
+def answers_error_with_details(peer: Peer) -> None:
+    error = {"message": "no money", "type": "CallError", "code": "balance", "data": {"missing": [3], "name": "\x9bé"}}
+    peer.res(peer.acknowledge(CALL), {"error": error})
+    peer.wait_closed()
+
+
 def refuses(peer: Peer) -> None:
     peer.nack(peer.receive(), 403, "not you")
     peer.wait_closed()
@@ -150,6 +202,12 @@ def hangs_up_later(peer: Peer) -> None:
         (answers_error, ["call", "x"], 1, "juggler call: no such user"),
         (answers_error_with_controls, ["call", "x"], 1, r"juggler call: two\nlines\x1b[2J"),
         (answers_typed_error, ["call", "x"], 1, "juggler call: ZeroDivisionError: division by zero"),
+        (
+            answers_error_with_details,
+            ["call", "x"],
+            1,
+            'juggler call: CallError: no money, code balance, data {"missing": [3], "name": "\\x9bé"}',
+        ),
         (refuses, ["call", "x"], 3, "juggler call: 403 not you"),
         (refuses, ["pub", "x"], 3, "juggler pub: 403 not you"),
         (refuses, ["sub", "x"], 3, "juggler sub: 403 not you"),

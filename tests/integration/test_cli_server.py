@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_server_serves_and_shuts_down_gracefully(redis_url, number):
                 news.get(5)
         output, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, output, errors) == (0, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_waits_for_redis_stops_at_a_signal(number):
+    with (
+        free_port() as port,
+        running("server", "--bind", "127.0.0.1:0", REDIS_URL=f"redis://127.0.0.1:{port}") as process,
+    ):
+        assert "retrying in" in process.stderr.readline()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output) == (0, "")
+    assert "Traceback" not in errors
 
 
 @pytest.mark.leaves_keys("juggler:calls:*")
@@ -190,6 +204,15 @@ with stop_on_signals() as stop:
         stop.wait(0.001)
     print("stopped" if stop.wait(5) else "not stopped")
 """
+
+
+def test_the_demo_refuses_unknown_functions_at_once():
+    with running("demo", "--bind", "127.0.0.1:0") as process:
+        url = url_in("".join(takewhile(lambda line: not line.startswith("Ctrl-C"), process.stdout)))
+        done = run("call", "test.ehco", "1", JUGGLER_URL=url)
+        assert (done.returncode, done.stderr) == (3, "juggler call: 404 no callee serves 'test.ehco'\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 0
 
 
 def test_signals_in_the_middle_of_signals_stop_the_demo():

@@ -101,6 +101,16 @@ def test_the_command_shows_what_a_server_does():
         assert "f /s" in done.stdout
 
 
+def test_the_command_shows_text_of_callees_as_it_is():
+    uri = "[/bold]" + 30 * "long."
+    with running_server() as running, serving(running.broker, [uri], lambda call: call.args), Wire(running.url) as wire:
+        wire.request(MessageType.CALL, uri=uri)
+        wire.receive()
+        done = stats(running.url.replace("ws://", "http://").replace("/ws", ""))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{uri} /s\t" in done.stdout
+
+
 def test_the_command_reports_a_missing_server_in_one_line():
     done = stats(f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 5

@@ -28,6 +28,7 @@ LAYERS = [
     ["worker"],
     ["callee"],
     ["cli"],
+    ["__main__"],
 ]
 
 # What a room needs at most, beside itself.
@@ -68,7 +69,8 @@ MAY_PATCH = ("juggler.cli.", "juggler.callee.worker_process", "juggler.worker")
 DOORS = ["juggler", "juggler.server"]
 
 MOST_ENTRIES = 12
-"""Entries in juggler/, beside ``__init__.py`` and ``py.typed``."""
+"""Entries in juggler/, beside those that Python asks for."""
+PYTHONS_OWN = {"__init__.py", "__main__.py", "py.typed"}
 
 SMALL = 60
 """A module with one importer and fewer lines belongs into it."""
@@ -253,7 +255,7 @@ def test_the_library_does_not_patch() -> None:
 
 
 def test_the_package_has_few_entries() -> None:
-    entries = {path.name for path in (ROOT / "juggler").iterdir()} - {"__init__.py", "py.typed", "__pycache__"}
+    entries = {path.name for path in (ROOT / "juggler").iterdir()} - {*PYTHONS_OWN, "__pycache__"}
 
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
 

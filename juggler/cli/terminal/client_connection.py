@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from juggler.cli.printing import describe, one_line
+from juggler.cli.printing import describe
 from juggler.cli.terminal import lines
 from juggler.cli.terminal.lines import StyledLine
 from juggler.client import Client, Pending, State, Subscription
@@ -130,7 +130,7 @@ class ClientConnection:
             except InvalidValue:
                 pass  # shown as the JSON that it is
             except CallFailed as error:
-                line = lines.failed(self.number, pending.uri, _with_details(error, response.args), seconds)
+                line = lines.failed(self.number, pending.uri, describe(error), seconds)
         except JugglerError as error:
             line = lines.failed(self.number, pending.uri, describe(error), time.monotonic() - began)
         self._shared.show(line)
@@ -236,13 +236,6 @@ class ClientConnection:
     def _show_info(self, text: str, began: float | None = None) -> None:
         took = "" if began is None else f"  ({lines.duration(time.monotonic() - began)})"
         self._shared.show(lines.info(self.number, text + took))
-
-
-def _with_details(error: CallFailed, args: bytes) -> str:
-    """Return an error with the code and data that the callee sent."""
-    code = "" if error.code is None else f", code {error.code}"
-    data = "" if error.data is None else f", {one_line(args)}"
-    return describe(error) + code + data
 
 
 def _signatures(listed: Any) -> dict[str, str]:

@@ -1,0 +1,6 @@
+"""``python -m juggler.callee``: the command ``juggler-callee``."""
+
+from juggler.callee.cli import main
+
+if __name__ == "__main__":
+    main()

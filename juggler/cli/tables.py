@@ -1,0 +1,25 @@
+"""Tables of text from callees and clients: columns on a terminal, tab-separated lines for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import click
+from rich.table import Column, Table
+from rich.text import Text
+
+from juggler.process.logline import printable
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table for a terminal. Text is shown as it is, without markup, and folded rather than cut."""
+    made = Table(*(Column(header, overflow="fold") for header in headers))
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    return made
+
+
+def print_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print the headers and each row on a line of its own, with tabs between the cells."""
+    for row in (headers, *rows):
+        click.echo("\t".join(map(printable, row)))
