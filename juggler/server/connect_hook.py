@@ -6,9 +6,9 @@ It is read from the WSGI environ, which the upgrade empties. No I/O.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -17,6 +17,7 @@ from juggler.protocol.headers import tokens
 from juggler.protocol.messages import MessageType
 
 _MAX_QUERY_FIELDS = 100
+_ESCAPE = re.compile(r"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 
 
 class ConnectRequest:
@@ -60,11 +61,8 @@ class ConnectRequest:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """Cookies by name; empty if the header is malformed."""
-        try:
-            return {name: morsel.value for name, morsel in SimpleCookie(self.header("Cookie") or "").items()}
-        except CookieError:
-            return {}
+        """Cookies by name. The last of several with one name wins."""
+        return parse_cookies(self.header("Cookie") or "")
 
     @property
     def query(self) -> dict[str, str]:
@@ -91,6 +89,25 @@ ANONYMOUS = Anonymous.ANONYMOUS
 Connect: TypeAlias = Callable[[ConnectRequest], Any]
 """A connect hook: returns the client's identity (`Connection.identity`), or `ANONYMOUS`. Any false value refuses the
 client with 401, as does raising `HandshakeRefused` with another status. It may block."""
+
+
+def parse_cookies(text: str) -> dict[str, str]:
+    """Parse cookies as browsers send them, with any characters in names and values except for ``;``.
+
+    Quotes around a value are removed, as `http.cookies` does. Cookies without a name are left out.
+    """
+    cookies = {}
+    for pair in text.split(";"):
+        name, separator, value = pair.partition("=")
+        name, value = name.strip(), value.strip()
+        if separator and name:
+            is_quoted = len(value) >= 2 and value[0] == value[-1] == '"'
+            cookies[name] = _ESCAPE.sub(_unescape, value[1:-1]) if is_quoted else value
+    return cookies
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8)) if match[1] else match[2]
 
 
 def parse_query(text: str) -> dict[str, str]:

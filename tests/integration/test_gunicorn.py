@@ -309,12 +309,12 @@ GARBAGE = {
     b"\x16\x03\x01" * 100 + b"\r\n": b"400",
     b"GET / HTTP/9\r\n\r\n": b"400",
     b"GET / HTTP/x.y\r\n\r\n": b"400",
-    b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n": b"400",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n": b"400",
     b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n": b"400",
     b"GET /%s HTTP/1.1\r\n\r\n" % (b"x" * 20_000): b"414",
     HEAD + b"Sec-WebSocket-Key: short\r\n\r\n": b"400",
     HEAD + KEY + b"garbage": b"101",
-    b"GET /state HTTP/1.1\r\n\r\n%s\r\n" % b"x": b"200",
+    b"GET /state HTTP/1.1\r\nHost: localhost\r\n\r\n%s\r\n" % b"x": b"200",
 }
 
 

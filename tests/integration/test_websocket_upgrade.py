@@ -226,7 +226,7 @@ def test_what_is_no_request_gets_a_readable_answer_and_is_closed(serve, sent, st
     assert "Traceback" not in running.errors.getvalue()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GE", b"GET / HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"GE", PLAIN])
 def test_a_client_that_sends_no_request_times_out(serve, sent):
     def application(environ, start_response):
         # Longer than the request timeout, which ends when the request has arrived.
@@ -246,6 +246,98 @@ def test_the_time_for_the_request_is_not_the_websockets(serve):
         gevent.sleep(0.1)
         sock.sendall(client(TEXT, b"still here") + close(1000))
         assert texts(parse(read_all(sock))) == ["still here"]
+
+
+# RFC 9112
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        (b"Host: localhost\r\n", b"", "400"),
+        (b"Host: localhost\r\n", b"Host: localhost\r\nHost: localhost\r\n", "400"),
+        (b"Host: localhost", b"Host: local host", "400"),
+        (b"Host: localhost", b"Host: user@localhost", "400"),
+        (b"Host: localhost", b"Host : localhost", "400"),
+        (b"Host: localhost", b"Host: localhost\r\n folded", "400"),
+        (b"Host: localhost", b"Host: localhost\r\nno colon", "400"),
+        (b"Host: localhost", b"Host: localhost\r\nX: a\rY: b", "400"),
+        (b"Host: localhost", b"Host: localhost\r\nX: a\x00", "400"),
+        *(
+            (b"Host: localhost", b"Host: localhost\r\nContent-Length: " + length, "400")
+            for length in (b"0_0", b"+1", b"-1", b"1, 1", b"0x1", b"1.0", b"", b"1\r\nContent-Length: 1", b"9" * 5000)
+        ),
+        (b"Host: localhost", b"Host: localhost\r\nTransfer-Encoding: gzip", "501"),
+        (b"Host: localhost", b"Host: localhost\r\nTransfer-Encoding: chunked, gzip", "501"),
+        (b"Host: localhost", b"Host: localhost\r\nTransfer-Encoding: xchunked", "501"),
+        (b"Host: localhost", b"Host: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5", "400"),
+        (b" HTTP/1.1", b" HTTP/1.0\r\nTransfer-Encoding: chunked", "400"),
+        (b" HTTP/1.1", b"", "400"),
+        (b" HTTP/1.1", b" HTTP/1.+1", "400"),
+        (b" HTTP/1.1", b" HTTP/2.0", "400"),
+        (b"GET / ", b"GET  / ", "400"),
+        (b"GET /", b"GET chat", "400"),
+        (b"GET /", b"GET *", "400"),
+        (b"GET /", b"GET localhost:80", "400"),
+        (b"GET /", b"GET http:///", "400"),
+        (b"GET /", b"GET http://user@localhost/", "400"),
+        (b"GET /", b"G(T /", "400"),
+    ],
+)
+def test_what_rfc_9112_forbids_is_refused(serve, old, new, status):
+    running = serve(unread_body)
+    with running.connect() as sock:
+        assert old in PLAIN
+        sock.sendall(PLAIN.replace(old, new) + PLAIN)
+        answer = read_all(sock).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert sum(line.startswith("HTTP/1.1 ") for line in answer.splitlines()) == 1  # the second is not read
+    assert "Traceback" not in running.errors.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "host", "path", "query"),
+    [
+        (b"GET / HTTP/1.1", "localhost", "/", ""),
+        (b"\r\nGET /chat HTTP/1.1", "localhost", "/chat", ""),
+        (b"GET http://example.com/chat?room=1 HTTP/1.1", "example.com", "/chat", "room=1"),
+        (b"GET HTTPS://[::1]:8000 HTTP/1.1", "[::1]:8000", "/", ""),
+        (b"GET http://example.com?room=/ HTTP/1.1", "example.com", "/", "room=/"),
+        (b"OPTIONS * HTTP/1.1", "localhost", "*", ""),
+        (b"GET //example.com/ HTTP/1.1", "localhost", "//example.com/", ""),
+    ],
+)
+def test_targets_of_each_form(serve, request_line, host, path, query):
+    def application(environ, start_response):
+        body = repr([environ["HTTP_HOST"], environ["PATH_INFO"], environ["QUERY_STRING"]]).encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    with serve(application).connect() as sock:
+        sock.sendall(request_line + b"\r\nHost: localhost\r\nConnection: TE, Close\r\n\r\n")
+        assert read_all(sock).endswith(repr([host, path, query]).encode())
+
+
+def test_http_1_0_needs_no_host(serve):
+    with serve(unread_body).connect() as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert read_all(sock).endswith(b"ok")
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_head_is_answered_without_a_body(serve, has_length):
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Length", "2")] if has_length else [])
+        yield b"o"
+        yield b"k"
+
+    with serve(application).connect() as sock:
+        sock.sendall(PLAIN.replace(b"GET", b"HEAD") + PLAIN)
+        head, _, rest = read_head(sock).partition(b"\r\n")
+        assert head == b"HTTP/1.1 200 OK"
+        assert (b"Content-Length: 2" in rest) == has_length
+        assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+        assert sock.recv(1)[:1] in b"o1"
 
 
 # Bodies

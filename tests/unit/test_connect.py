@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from juggler.protocol.messages import REQUEST_TYPES
@@ -54,6 +56,36 @@ def test_a_unix_socket_has_the_address_that_its_proxy_reports():
     assert request(1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="192.0.2.7").address == "192.0.2.7"
 
 
+@pytest.mark.parametrize(
+    ("odd", "cookies"),
+    [
+        ("a@b=1", {"a@b": "1"}),
+        ('g_state={"i":0}', {"g_state": '{"i":0}'}),
+        ("flag", {}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=", {"a": ""}),
+        ("a b= c d ", {"a b": "c d"}),
+        ("expires=1; path=/; $Version=1", {"expires": "1", "path": "/", "$Version": "1"}),
+        (r'q="a \"b\" \054\\"', {"q": r'a "b" ,\ '[:-1]}),
+        ('q="', {"q": '"'}),
+        ("caf\xc3\xa9=1", {"caf\xc3\xa9": "1"}),
+        ("session=old", {}),
+    ],
+)
+def test_an_odd_cookie_does_not_hide_the_others(odd, cookies):
+    expected = {**cookies, "session": "x"}
+    assert request(HTTP_COOKIE=f"{odd}; session=x").cookies == expected
+    assert request(HTTP_COOKIE=f"session=old;{odd};session=x").cookies == expected
+
+
+@pytest.mark.parametrize("unit", ["a", "=", '"', "\\", ";", " ", "a=b;", 'a="', "\\0"])
+def test_cookies_are_read_in_linear_time(unit):
+    began = time.perf_counter()
+    for header in (unit * (16_384 // len(unit)), 'a="' + unit * (16_384 // len(unit)) + '"'):
+        assert isinstance(request(HTTP_COOKIE=header).cookies, dict)
+    assert time.perf_counter() - began < 0.1
+
+
 def test_what_cannot_be_read_is_empty():
-    assert request(HTTP_COOKIE="a b=\x00; ;;").cookies == {}
+    assert request(HTTP_COOKIE="flag; =nameless; ;;").cookies == {}
     assert parse_query("&".join(f"f{n}=1" for n in range(101))) == {}

@@ -6,24 +6,24 @@ import logging
 import time
 from contextlib import suppress
 from errno import ECONNRESET
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.pywsgi import Input, WSGIHandler
 
+from juggler.errors import HandshakeRefused
 from juggler.process.logline import Line
+from juggler.protocol.headers import tokens
+from juggler.server.websocket.request_syntax import check_header_line, check_headers, parse_request_line
 
 log = logging.getLogger("juggler.websocket")
 
 _ANSWERS = {
     "400": ("400 Bad Request", "expected an HTTP/1.1 request"),
     "408": ("408 Request Timeout", "the request did not arrive in time"),
-    "413": ("413 Content Too Large", "the body is too long"),
     "414": ("414 URI Too Long", "the request line is too long"),
-    "431": ("431 Request Header Fields Too Large", "the headers are too long"),
 }
-
-
+_TOO_LARGE = "413 Content Too Large"
 _CLOSING = [("Connection", "close"), ("Content-Type", "text/plain")]
 
 _NEXT_TURN = 1e-9  # sleep(0) may let greenlets alternate for long before gevent looks at sockets again
@@ -33,31 +33,27 @@ _DISCARD_BYTES = 64 * 1024
 _DISCARD_SECONDS = 2.0
 
 
-class _HeadersTooLarge(ValueError):
-    pass
-
-
-class _BodyTooLarge(ValueError):
-    pass
-
-
-_STATUSES = {_HeadersTooLarge: "431", _BodyTooLarge: "413"}
-
-
 class _BodyError(OSError):
     """The body is too long, too slow or incomplete.
 
     Attributes:
-        answer: key in `_ANSWERS`.
+        refusal: the response.
     """
 
-    def __init__(self, answer: str, reason: str) -> None:
+    def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
-        self.answer = answer
+        self.refusal = HandshakeRefused(status, reason)
+
+
+class _Answer(NamedTuple):
+    """pywsgi's result for a request that cannot be processed: the status and the whole response."""
+
+    status: str
+    response: bytes
 
 
 class _Limited:
-    """Reads lines from a file, up to a total number of bytes."""
+    """Reads lines of headers from a file, up to a total number of bytes, and checks them."""
 
     __slots__ = ("_file", "_left")
 
@@ -69,7 +65,8 @@ class _Limited:
         line: bytes = self._file.readline(min(size, self._left + 1))
         self._left -= len(line)
         if self._left < 0:
-            raise _HeadersTooLarge("the headers are too long")
+            raise HandshakeRefused("431 Request Header Fields Too Large", "the headers are too long")
+        check_header_line(line)
         return line
 
 
@@ -97,10 +94,10 @@ class _BodyFile:
 
     def _read(self, reader: Any, size: int) -> bytes:
         if self.left <= 0:
-            raise _BodyError("413", "the body is too long")
+            raise _BodyError(_TOO_LARGE, "the body is too long")
         data: bytes = reader(min(size, self.left))
         if not data:
-            raise _BodyError("400", "the connection was closed within the body")
+            raise _BodyError("400 Bad Request", "the connection was closed within the body")
         self.left -= len(data)
         self._before_turn -= len(data)
         self._reads += 1
@@ -146,7 +143,7 @@ class _Body(Input):  # type: ignore[misc]
             if timeout is not timer:
                 raise
             self.failed = True
-            raise _BodyError("408", "the body did not arrive in time") from None
+            raise _BodyError("408 Request Timeout", "the body did not arrive in time") from None
         except OSError:
             self.failed = True
             raise
@@ -186,6 +183,10 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
 
     requestline: str
     wsgi_input: Any
+    headers_sent: bool
+    command: str | None
+    path: str
+    _authority: str | None = None
     _timer: gevent.Timeout | None = None
     _first = True
 
@@ -210,32 +211,47 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
             result = ("408", b"")
         finally:
             self._stop_timer()
-        return _readable(result) if isinstance(result, tuple) else result
+        # pywsgi's own responses have no body.
+        return _answer(*_ANSWERS[result[0]]) if type(result) is tuple else result
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
 
+    def read_requestline(self) -> str:
+        line: str = super().read_requestline()
+        return (super().read_requestline() or line) if line == "\r\n" else line  # RFC 9112 §2.2
+
     def MessageClass(self, rfile: Any, *args: Any) -> Any:  # noqa: N802  # pywsgi's name
-        return super().MessageClass(_Limited(rfile, self.max_header_size), *args)
+        message = super().MessageClass(_Limited(rfile, self.max_header_size), *args)
+        check_headers(self.request_version == "HTTP/1.1", lambda name: message.get_all(name, []))
+        return message
+
+    def read_request(self, raw_requestline: str) -> bool:
+        target, self._authority = parse_request_line(raw_requestline)
+        complete: bool = super().read_request(raw_requestline)
+        self.path = target
+        connection = [token.lower() for token in tokens(self.headers.get("Connection"))]
+        self.close_connection = "close" in connection or (
+            self.request_version != "HTTP/1.1" and "keep-alive" not in connection
+        )
+        if (self.content_length or 0) > self.max_body_size:
+            raise HandshakeRefused(_TOO_LARGE, "the body is too long")
+        return complete
 
     def get_environ(self) -> dict[str, Any]:
         # The request has arrived; the application may take longer.
         self._stop_timer()
         environ: dict[str, Any] = super().get_environ()
+        if self._authority is not None:
+            environ["HTTP_HOST"] = self._authority
         body = self.wsgi_input
         if body.content_length or body.chunked_input:
             self.wsgi_input = _Body(body, self.max_body_size, self.body_timeout)
             environ["wsgi.input"] = self.wsgi_input
             environ["wsgi.input_terminated"] = True
         return environ
-
-    def read_request(self, raw_requestline: str) -> bool:
-        complete: bool = super().read_request(raw_requestline)
-        if (self.content_length or 0) > self.max_body_size:
-            raise _BodyTooLarge("the body is too long")
-        return complete
 
     def handle_one_response(self) -> None:
         super().handle_one_response()
@@ -250,11 +266,19 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         self.log_error("%s", v)
         self.close_connection = True
         if not self.headers_sent:
-            line, reason = _ANSWERS[v.answer]
-            text = f"{reason}\n".encode()
+            text = f"{v.refusal.reason}\n".encode()
             with suppress(OSError):
-                self.start_response(line, [*_CLOSING, ("Content-Length", str(len(text)))])
+                self.start_response(v.refusal.status, [*_CLOSING, ("Content-Length", str(len(text)))])
                 self.write(text)
+
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        if self.command == "HEAD":
+            self.response_use_chunked = False
+
+    def _write(self, data: bytes) -> None:
+        if self.command != "HEAD":  # RFC 9110 §9.3.2
+            super()._write(data)
 
     def _sendall(self, data: bytes) -> None:
         for start in range(0, len(data), _BLOCK_BYTES):
@@ -275,20 +299,19 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         # pywsgi prints a traceback for errors that its parser does not expect, which any client can cause.
         if isinstance(ex, ConnectionError):
             return None
+        if isinstance(ex, HandshakeRefused):
+            self.log_error("%s", ex.reason)
+            return _answer(ex.status, ex.reason)
         known = ex if isinstance(ex, (OSError, ValueError)) else ValueError(str(ex))
         answer: tuple[str, bytes] = super()._handle_client_error(known)
-        status = next((status for kind, status in _STATUSES.items() if isinstance(ex, kind)), None)
-        return answer if status is None else (status, b"")
+        return answer
 
 
 def _does_not_read() -> OSError:
     return ConnectionResetError(ECONNRESET, "the client does not read")
 
 
-def _readable(result: tuple[str, bytes]) -> tuple[str, bytes]:
-    """Return a response of pywsgi's own with a body that explains the error."""
-    status, _ = result
-    line, reason = _ANSWERS[status]
+def _answer(status: str, reason: str) -> _Answer:
     body = f"{reason}\n"
-    head = f"HTTP/1.1 {line}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
-    return status, (head + body).encode()
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
+    return _Answer(status[:3], (head + body).encode("latin-1", "replace"))
