@@ -10,6 +10,7 @@
     ├── Refused               a request is refused with a NACK
     │   └── BrokerError       the broker refused or failed the request
     │       ├── BrokerUnavailable   no connection to the broker
+    │       │   └── OutcomeUnknown  lost before the reply: processed or not
     │       └── CapacityExceeded    the queue of this URI or consumer is full
     ├── ConfigError           an invalid setting; commands exit with code 2
     ├── ConnectionClosed      the websocket is closed, with a code and a reason
@@ -43,6 +44,8 @@ class NackCode(IntEnum):
     """An internal error of the server."""
     UNAVAILABLE = 503
     """The broker is unreachable or its queue is full; the same request may succeed later."""
+    OUTCOME_UNKNOWN = 504
+    """The connection to the broker was lost before it replied: the request may or may not have been processed."""
 
 
 class CloseCode(IntEnum):
@@ -136,9 +139,15 @@ class BrokerError(Refused):
 
 
 class BrokerUnavailable(BrokerError):
-    """There is no connection to the broker, or it was lost before the request was confirmed."""
+    """There is no connection to the broker: the request was not processed."""
 
     code = NackCode.UNAVAILABLE
+
+
+class OutcomeUnknown(BrokerUnavailable):
+    """The connection to the broker was lost before it replied: the request may or may not have been processed."""
+
+    code = NackCode.OUTCOME_UNKNOWN
 
 
 class CapacityExceeded(BrokerError):

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
+from socket import SHUT_RDWR
 
+import gevent
 import pytest
 import redis
+from gevent.event import AsyncResult
 
-from juggler.broker import IncomingCall
+from juggler.broker import Event, IncomingCall, Subscriber
 from juggler.broker.redis import RedisBroker
+from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.errors import BrokerUnavailable
 from juggler.process.embedded import free_port
+from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, RecordedCall
 from tests.redis_servers import MortalRedis
@@ -36,10 +43,10 @@ def stack(url: str) -> Iterator[tuple[RedisBroker, str]]:
 
 
 def answers(wire: Wire) -> bool:
-    """Return whether a call is answered now. A NACK must be 503. The server may reconnect before the callee."""
+    """Return whether a call is answered now. A NACK must be 503 or 504. The server may reconnect before the callee."""
     answer = wire.request(CALL, uri="u", args=1, timeout=10**9)
     if answer["meta"]["type"] == NACK:
-        assert answer["payload"]["code"] == 503
+        assert answer["payload"]["code"] in (503, 504)
         return False
     try:
         return wire.receive(timeout=1.5)["meta"]["type"] == RES
@@ -128,7 +135,8 @@ def test_a_silent_redis_is_detected_and_used_again(mortal):
         started = time.monotonic()
         # It fails exactly once, when the dead peer is detected.
         nack = wire.request(CALL, uri="u", timeout=10**9)
-        assert nack["payload"]["code"] == 503
+        assert nack["payload"]["code"] == 504, "Redis may have received it"
+        eventually(lambda: wire.request(CALL, uri="u", timeout=10**9)["payload"].get("code") == 503)
         events = broker.pubsub.receiver.connection
         eventually(lambda: not events.up, message="it is detected on the connection for events too")
         assert time.monotonic() - started < 6
@@ -138,6 +146,106 @@ def test_a_silent_redis_is_detected_and_used_again(mortal):
         with Wire(url) as another:
             assert another.request(SUB, channel="c")["meta"]["type"] == ACK
         events_arrive(subscriber, wire)
+
+
+class Slow(Subscriber):
+    """Takes seconds over each event, as the watchdog of a connection measures them."""
+
+    def __init__(self, connection: PersistentConnection) -> None:
+        self.events = 0
+        self._connection = connection
+
+    def on_event(self, event: Event) -> None:
+        self.events += 1
+        for _ in range(3):
+            self._connection.check(10.0)
+
+
+def test_a_connection_whose_events_are_being_delivered_is_not_silent(redis_url):
+    with closing(RedisBroker(redis_url)) as broker:
+        connection = broker.pubsub.receiver.connection
+        slow, subscribed = Slow(connection), Outcome()
+        broker.subscribe("c", False, slow, subscribed)
+        assert subscribed.wait() is None
+        published = [Outcome() for _ in range(20)]
+        for outcome in published:
+            broker.publish("c", new_uuid(), b"1", outcome)
+        eventually(lambda: slow.events == len(published))
+        assert (connection.up, connection.losses) == (True, 0)
+
+
+def test_a_connection_that_is_lost_at_once_is_re_established_with_growing_delays(redis_url):
+    with closing(RedisBroker(redis_url)) as broker:
+        broker.connect()
+        (connection,) = broker.topology.connections()
+        connect, attempts = connection.connector, []
+
+        def connect_and_lose():
+            attempts.append(time.monotonic())
+            established, supports_redis7 = connect()
+            established._sock.shutdown(SHUT_RDWR)  # noqa: SLF001  # redis-py has no public name for it
+            return established, supports_redis7
+
+        connection.connector = connect_and_lose
+        connection.drop("on purpose")
+        eventually(lambda: len(attempts) >= 5)
+        pauses = [later - earlier for earlier, later in pairwise(attempts)]
+        assert sum(pauses[:4]) > 0.05 / 2 * (1 + 2 + 4 + 8)
+        connection.connector = connect
+        eventually(lambda: connection.up)
+
+
+def test_what_a_dead_peer_has_not_received_is_discarded(redis_url):
+    """The peer reads the first commands, then nothing; when it reads again, it finds a reset and not the rest."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        broker = RedisBroker(f"redis://127.0.0.1:{listener.getsockname()[1]}", blocking_timeout=0.1)
+        forwarding = gevent.spawn(forward_until, listener, redis_url, b"PUBLISH")
+        with closing(broker):
+            broker.connect()
+            outcomes = [Outcome() for _ in range(40)]  # more than the buffers of both kernels hold
+            for outcome in outcomes:
+                broker.publish("c", new_uuid(), b'"%b"' % (b"x" * 1_000_000), outcome)
+            assert {outcome.wait().code for outcome in outcomes} == {504}
+            peer = forwarding.get(timeout=30)
+            with peer, pytest.raises(ConnectionResetError):
+                read_to_the_end(peer)
+
+
+def read_to_the_end(peer: socket.socket) -> None:
+    while peer.recv(65536):
+        pass
+
+
+def forward_until(listener: socket.socket, url: str, command: bytes) -> socket.socket:
+    """Forward connections to Redis until one sends a command; then stop reading, and return that one."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    stopped: AsyncResult = AsyncResult()
+
+    def serve(client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as server:
+            back = gevent.spawn(pump, server, client)
+            while data := client.recv(65536):
+                if command in data:
+                    stopped.set(client)
+                    return
+                server.sendall(data)
+            back.kill()
+            client.close()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def accept() -> None:
+        while True:
+            serving_one.append(gevent.spawn(serve, listener.accept()[0]))
+
+    serving_one: list[gevent.Greenlet] = []
+    accepting = gevent.spawn(accept)
+    client: socket.socket = stopped.get()
+    accepting.kill()
+    return client
 
 
 def test_a_silent_redis_with_a_full_socket_is_used_again(mortal):

@@ -417,10 +417,13 @@ main()
 """
 
 
-@pytest.mark.parametrize(("module", "argument"), [("juggler.cli.main", "server"), ("callee.cli", "callee.demo:rpc")])
-def test_commands_without_a_url_do_not_wait(module, argument):
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("juggler.cli.main", ["server", "--bind", "127.0.0.1:0"]), ("callee.cli", ["callee.demo:rpc"])],
+)
+def test_commands_without_a_url_do_not_wait(module, arguments):
     default = f"redis://127.0.0.1:{free_port()}"
-    done = run_python("-c", AT_ANOTHER_DEFAULT.format(module=module), default, argument)
+    done = run_python("-c", AT_ANOTHER_DEFAULT.format(module=module), default, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"no Redis at {default}: start" in done.stderr
     assert " with --redis or REDIS_URL" in done.stderr

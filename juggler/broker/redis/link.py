@@ -15,7 +15,7 @@ from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
 from juggler.broker.redis.replies import OnReplies, OnReply, Reply, as_error, ignore, is_not_master
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.errors import BrokerUnavailable
+from juggler.errors import BrokerUnavailable, OutcomeUnknown
 
 
 class Link(ReplyHandler):
@@ -38,6 +38,7 @@ class Link(ReplyHandler):
         self.lost_listeners: list[Callable[[], None]] = []
         self._waiting: deque[OnReply] = deque()
         self._deferred: list[tuple[Callable[[], None], OnReply]] = []
+        self._may_have_sent = False
 
     def start(self) -> None:
         """Connect in the background. Idempotent."""
@@ -52,7 +53,8 @@ class Link(ReplyHandler):
     def send(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
         """Send packed commands. Each of ``on_replies`` is called with the reply to one, in order.
 
-        An error reply is a `hiredis.ReplyError`, the loss of the connection a `BrokerUnavailable`.
+        An error reply is a `hiredis.ReplyError`, the loss of the connection an `OutcomeUnknown`, and the failure of the
+        first attempt to connect a `BrokerUnavailable`.
 
         Raises:
             BrokerUnavailable: see `PersistentConnection.write`; ``on_replies`` are not called.
@@ -117,6 +119,7 @@ class Link(ReplyHandler):
 
     def on_up(self) -> None:
         self.supports_redis7 = self.connection.supports_redis7
+        self._may_have_sent = True
         deferred, self._deferred = self._deferred, []
         for function, on_error in deferred:
             try:
@@ -134,8 +137,10 @@ class Link(ReplyHandler):
     def on_lost(self, error: BrokerUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()
         deferred, self._deferred = self._deferred, []
+        lost = OutcomeUnknown(error.reason) if self._may_have_sent else error
+        self._may_have_sent = False
         for on_reply in waiting:
-            on_reply(error)
+            on_reply(lost)
         for _, on_error in deferred:
             on_error(error)
         for listener in self.lost_listeners:

@@ -8,8 +8,11 @@ lost, what is in flight has failed.
 from __future__ import annotations
 
 import logging
+import struct
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import gevent
@@ -36,8 +39,14 @@ QUEUE_LIMIT = 64 * 1024 * 1024
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds between attempts to connect: exponential backoff, with jitter."""
 
+SHORTEST_LIFE = 0.1
+"""Seconds after which a connection counts as established. One that is lost earlier counts as a failed attempt."""
+
 SILENCE_TIMEOUT = 3.0
 """Seconds without a reply that is due, after which Redis counts as dead."""
+
+
+_RESET = struct.pack("ii", 1, 0)  # closing sends a reset and discards what was not delivered
 
 
 class Closed(OSError):
@@ -119,6 +128,7 @@ class PersistentConnection:
         self._output: Output | None = None
         self._early = bytearray()
         self._heard = False
+        self._waiting = False  # for data; otherwise what has arrived is being processed, and silence means nothing
         self._silence = 0.0
 
     @property
@@ -204,14 +214,14 @@ class PersistentConnection:
         """Detect a dead peer: called every ``elapsed`` seconds by the watchdog."""
         if not self.up:
             return
-        if self._heard:
+        if self._heard or not self._waiting:
             self._heard, self._silence = False, 0.0
             return
         self._silence += elapsed
         if not self._handler.reply_due:
             self._handler.ping()
         elif self._silence >= self._silence_timeout:
-            self._lose(BrokerUnavailable(f"Redis has not replied for {self._silence:.0f} s"))
+            self._lose(BrokerUnavailable(f"Redis has not replied for {self._silence:.0f} s"), reset=True)
 
     def _run(self) -> None:
         with suppress(Closed):
@@ -230,8 +240,12 @@ class PersistentConnection:
                 log.warning(Line("redis: connecting failed", link=self.name, error=error, retry_in=delay))
                 gevent.sleep(delay)
                 continue
-            delays = pauses(FIRST_DELAY, LONGEST_DELAY)
+            began = time.monotonic()
             self._use(established)
+            if time.monotonic() - began >= SHORTEST_LIFE:
+                delays = pauses(FIRST_DELAY, LONGEST_DELAY)
+            elif not self._closed:
+                gevent.sleep(next(delays))
 
     def _use(self, established: Any) -> None:
         if self.losses:
@@ -240,7 +254,7 @@ class PersistentConnection:
         sock.settimeout(None)
         self._established = established
         self._output = output = Output(sock, _ignore_failure)
-        self._heard, self._silence = True, 0.0
+        self._heard, self._waiting, self._silence = True, False, 0.0
         self.up = True
         self._first_attempt = False
         if self._early:
@@ -272,7 +286,9 @@ class PersistentConnection:
             try:
                 data = recv(RECEIVE_SIZE)
             except BlockingIOError:
+                self._waiting = True
                 wait(watcher)
+                self._waiting = False
                 continue
             if not data:
                 return
@@ -281,7 +297,8 @@ class PersistentConnection:
             while (reply := gets()) is not nothing:
                 on_reply(reply)
 
-    def _lose(self, error: BrokerUnavailable) -> None:
+    def _lose(self, error: BrokerUnavailable, *, reset: bool = False) -> None:
+        """Release the connection and fail what is in flight; ``reset`` discards what the kernel still holds."""
         was_up, self.up = self.up, False
         self._first_attempt = False
         output, self._output = self._output, None
@@ -290,6 +307,10 @@ class PersistentConnection:
         if output is not None:
             output.close()
         if established is not None:
+            if reset:
+                # A dead peer may come back: commands that have failed here must not be executed then.
+                with suppress(OSError):
+                    established._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)  # noqa: SLF001
             established.disconnect()
         self.losses += was_up
         self._handler.on_lost(error)
