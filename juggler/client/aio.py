@@ -60,14 +60,23 @@ class AsyncClient(BaseClient):
         self._websocket = self._reader = self._expiry = self._renewal = None
 
     async def connect(self) -> None:
-        """Connect, once.
+        """Connect: once, or with ``retry_first`` until it succeeds.
 
         Raises:
             ConfigError: the URL is invalid.
             HandshakeRefused: the server answered with an HTTP error.
             ConnectionClosed: the server is unreachable, or does not speak juggler.
         """
-        await self._use(await self._connect())
+        while True:
+            try:
+                await self._use(await self._connect())
+                break
+            except Exception as error:
+                if not self._retry_first:
+                    raise
+                self._log_bug(error)
+                if not await self._may_reconnect(error):
+                    raise
         self._reader = asyncio.create_task(self._run(), name="juggler-client-reader")
 
     async def __aenter__(self) -> Self:

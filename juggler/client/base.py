@@ -81,6 +81,7 @@ class BaseClient:
         max_events: int = 1000,
         reconnect: bool = True,
         reconnect_timeout: float | None = None,
+        retry_first: bool = False,
         ssl: ssl.SSLContext | None = None,
         on_message: OnMessage | None = None,
         on_state: OnState | None = None,
@@ -93,6 +94,7 @@ class BaseClient:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._max_events = max_events
+        self._retry_first = retry_first
         self._ssl = ssl
         self._new_state = partial(
             ClientState,
@@ -127,9 +129,9 @@ class BaseClient:
         return self._state.is_connected
 
     def _log_bug(self, error: Exception) -> None:
-        """Log an error of an attempt to reconnect that is not a `JugglerError`: the function for headers failed."""
+        """Log an error of an attempt to connect that is not a `JugglerError`: the function for headers failed."""
         if not isinstance(error, JugglerError):
-            _log.error(Line("client: cannot reconnect", url=shown(self._url), error=error), exc_info=error)
+            _log.error(Line("client: cannot connect", url=shown(self._url), error=error), exc_info=error)
 
     def _run_callbacks(self) -> None:
         """Run the callbacks that are due. Several threads may do so."""

@@ -54,6 +54,8 @@ class Client(BaseClient):
         max_events: maximum number of unread events per subscription, unless the subscription specifies another one.
         reconnect: whether to reconnect.
         reconnect_timeout: seconds for which to try to reconnect; then the client closes. ``None``: unlimited.
+        retry_first: whether to retry the first attempt to connect, too: the constructor returns when it has connected.
+            It raises if the failure is a lasting one, or after ``reconnect_timeout``.
         ssl: TLS context for ``wss://``. ``None``: the system's certificate authorities are trusted.
         on_message: called with each message from the server, and with an `Exp` for each call that expired. It runs in
             the client's own threads: it must be quick, and must not wait for an answer.
@@ -71,7 +73,7 @@ class Client(BaseClient):
     def _set_up(self) -> None:
         self._set_up_locks()
         self._transport: Transport
-        self._use(self._connect())
+        self._connect_first()
         self._threads.append(_start("juggler-client-reader", self._run))
         if self._expects_messages:
             self._threads.append(_start("juggler-client-expiry", self._watch))
@@ -297,6 +299,17 @@ class Client(BaseClient):
             ping_timeout=self._ping_timeout,
             ssl_context=self._ssl,
         )
+
+    def _connect_first(self) -> None:
+        while True:
+            try:
+                return self._use(self._connect())
+            except Exception as error:
+                if not self._retry_first:
+                    raise
+                self._log_bug(error)
+                if not self._may_reconnect(error):
+                    raise
 
     def _use(self, transport: Transport) -> None:
         """Make a new connection the client's own, and re-establish subscriptions.

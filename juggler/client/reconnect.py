@@ -76,7 +76,8 @@ class Reconnect:
 
         Args:
             is_enabled: whether to reconnect at all.
-            timeout: seconds for which to try after a stable connection was lost. ``None``: unlimited.
+            timeout: seconds for which to try after a stable connection was lost, or after the first attempt.
+                ``None``: unlimited.
             new_pauses: returns jittered pauses from a first to a longest one, such as `juggler.process.backoff.pauses`.
         """
         self.failure = ConnectionClosed(CloseCode.ABNORMAL, "the client is not connected yet")
@@ -85,7 +86,12 @@ class Reconnect:
         self._new_pauses = new_pauses
         self._pauses = new_pauses(FIRST_PAUSE, LONGEST_PAUSE)
         self._connected_at: float | None = None
-        self._lost_at = 0.0
+        self._lost_at: float | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether there has been no connection yet."""
+        return self._connected_at is None
 
     def on_connected(self, now: float) -> None:
         """Start measuring how long a connection lasts."""
@@ -115,4 +121,6 @@ class Reconnect:
 
     def is_over(self, now: float) -> bool:
         """Return whether it is too late for another attempt."""
+        if self._lost_at is None:
+            self._lost_at = now
         return self._timeout is not None and now - self._lost_at >= self._timeout

@@ -31,7 +31,7 @@ class State(Enum):
     CONNECTED = "connected"
     """Connected, for the first time or again. After a reconnect, subscriptions are being re-established."""
     DISCONNECTED = "disconnected"
-    """The connection was lost; the client reconnects."""
+    """The connection was lost, or the first attempt to connect failed; the client tries again."""
     CLOSED = "closed"
     """Closed for good."""
 
@@ -220,6 +220,8 @@ class ClientState:
             self.lost = self._reconnect.failure
             self._subscriptions.lose(self.lost)
             self._requests.settle_all(self.lost)
+        elif self._reconnect.is_first:
+            self.lost = self._reconnect.failure
         return pause
 
     def may_connect(self, now: float) -> bool:

@@ -111,7 +111,7 @@ def test_an_unreachable_server_is_shown(playground, context):
     context.expected_errors = ["WebSocket connection"]
     playground.locator("#url").fill("ws://127.0.0.1:1/ws")
     playground.get_by_role("button", name="Connect").click()
-    expect(playground.locator("#state")).to_contain_text("not connected (1006")
+    expect(playground.locator("#state")).to_contain_text("connecting… (1006 cannot connect)")
     assert playground.get_by_role("button", name="Call", exact=True).is_disabled()
 
 

@@ -760,6 +760,36 @@ def test_a_client_does_not_try_forever(quick):
     client.close()
 
 
+def test_a_first_attempt_that_fails_may_be_retried(quick):
+    refusals = [503, 503]
+    states = []
+
+    def process(websocket, request):
+        return websocket.respond(refusals.pop(), "not yet\n") if refusals else None
+
+    with serving(echo, process_request=process) as url:
+        with pytest.raises(HandshakeRefused, match="503"):
+            Client(url)
+        refusals.append(503)
+        with Client(url, retry_first=True, on_state=lambda state, error: states.append((state.value, error))) as client:
+            assert client.call("test.echo", 1) == 1
+    assert [state for state, _ in states] == ["disconnected", "connected", "closed"]
+    assert "503 Service Unavailable" in str(states[0][1])
+
+
+def test_the_first_attempt_is_not_retried_without_end(quick):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(ConnectionClosed, match="1006 cannot connect"):
+            Client(url, retry_first=True, reconnect_timeout=0.1)
+        with pytest.raises(ConnectionClosed, match="1006 cannot connect"):
+            Client(url, retry_first=True, reconnect=False)
+    refuse = {"process_request": lambda websocket, request: websocket.respond(401, "a new token\n")}
+    with serving(echo, **refuse) as url, pytest.raises(HandshakeRefused, match="401"):
+        Client(url, retry_first=True)
+
+
 def test_close_stops_the_attempts(quick):
     with serving(lose) as url:
         client = Client(url)

@@ -337,6 +337,38 @@ else:
         with serving(lambda peer: scripts.pop(0)(peer)) as url:
             run(main(url))
 
+    def test_a_first_attempt_that_fails_may_be_retried(quick):
+        refusals = [503, 503]
+
+        def process(websocket, request):
+            return websocket.respond(refusals.pop(), "not yet\n") if refusals else None
+
+        async def main(url):
+            with pytest.raises(HandshakeRefused, match="503"):
+                await AsyncClient(url).connect()
+            refusals.append(503)
+            async with AsyncClient(url, retry_first=True) as client:
+                assert await client.call("test.echo", 1) == 1
+
+        with serving(echo, process_request=process) as url:
+            run(main(url))
+
+    def test_the_first_attempt_is_not_retried_without_end(quick):
+        async def main():
+            with pytest.raises(ConnectionClosed, match="1006 cannot connect"):
+                await AsyncClient("ws://127.0.0.1:1", retry_first=True, reconnect_timeout=0.1).connect()
+
+            client = AsyncClient("ws://127.0.0.1:1", retry_first=True)
+            connecting = asyncio.create_task(client.connect())
+            await asyncio.sleep(0)
+            await client.close()
+            with pytest.raises(ConnectionClosed):
+                await connecting
+            with pytest.raises(ConnectionClosed, match="1000 closed by this client"):
+                await client.publish("x")
+
+        run(main())
+
     def test_close_stops_the_attempts(quick):
         async def main(url):
             client = AsyncClient(url)

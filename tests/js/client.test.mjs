@@ -216,8 +216,53 @@ test("a server that accepts and closes is not flooded with attempts", async (t) 
   assert.ok(seen.size <= 4, String(seen.size));
 });
 
-test("a first connection that fails closes the client", async () => {
-  const client = new Client("ws://test/ws", { WebSocket: FakeSocket });
+test("a first connection that fails is retried", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, timeout: 0.05 });
+  const states = [];
+  client.addEventListener("state", ({ state, error }) => states.push([state, error?.code]));
+  const call = client.call("f"), publication = client.publish("news"), news = client.subscribe("news");
+  for (let n = 0; n < 3; n++) {
+    const socket = FakeSocket.all.at(-1);
+    await settle();
+    socket.end(1006);
+    await until(() => FakeSocket.all.at(-1) !== socket);
+  }
+  assert.equal(client.state, "connecting");
+  await rejects(publication, Expired, {});
+  await settle();
+  const socket = FakeSocket.all.at(-1);
+  socket.open();
+  await client.connected();
+  const types = socket.sent.map(({ meta }) => meta.type);
+  assert.deepEqual(types, [1, 3]);
+  socket.last.ack();
+  await news.ready;
+  assert.equal(news.gaps, 0);
+  socket.receive(9, { for: socket.sent[0].meta.uuid, uri: "f", args: 1 });
+  assert.equal(await call, 1);
+  client.close();
+  assert.deepEqual(states, [["connecting", 1006], ["connecting", 1006], ["connecting", 1006], ["connected", undefined], ["closed", 1000]]);
+});
+
+test("attempts for the first connection end with the timeout", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, reconnectTimeout: 0.02 });
+  const seen = new Set();
+  await until(() => {
+    const latest = FakeSocket.all.at(-1);
+    if (latest?.onclose && !seen.has(latest)) {
+      seen.add(latest);
+      latest.end(1006);
+    }
+    return client.state === "closed";
+  });
+  assert.ok(seen.size > 1);
+  await rejects(client.connected(), ConnectionClosed, { code: 1006 });
+});
+
+test("a first connection that fails may be final", async () => {
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, retryFirst: false });
   const call = client.call("f");
   await settle();
   FakeSocket.all.at(-1).end(1006);

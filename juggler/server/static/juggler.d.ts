@@ -12,7 +12,9 @@ export interface ClientOptions {
   maxEvents?: number;
   /** Whether to reconnect when the connection is lost. Default: true. */
   reconnect?: boolean;
-  /** Seconds for which to try to reconnect; then the client closes. Default: unlimited. */
+  /** Whether to retry the first attempt to connect in the same way, if `reconnect` is true. Default: true. */
+  retryFirst?: boolean;
+  /** Seconds for which to try to connect; then the client closes. Default: unlimited. */
   reconnectTimeout?: number;
   /** Bearer token, or a function that returns one for each attempt to connect. Sent as a subprotocol. */
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
@@ -94,11 +96,13 @@ export class Subscription<T = any> implements AsyncIterableIterator<Event<T>> {
 }
 
 /**
- * A client of a juggler server. The constructor starts to connect; requests wait for the first connection.
+ * A client of a juggler server. The constructor starts to connect; requests wait for the first connection, for their
+ * timeout at most, and subscriptions without a limit.
  *
  * If the connection is lost, requests in flight fail with ConnectionClosed. The client reconnects with exponential
  * backoff and jitter, and at once when the page becomes visible or the network is back, and re-establishes its
- * subscriptions; until then, requests fail. If the first attempt to connect fails, the client closes.
+ * subscriptions; until then, requests fail. Browsers do not report why an attempt failed: an invalid token is
+ * retried like an unreachable server, unless `reconnectTimeout` is set or `retryFirst` is false.
  *
  * Dispatches "state" events, with `state` and `error`.
  */

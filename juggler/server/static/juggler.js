@@ -131,7 +131,7 @@ export class Client extends EventTarget {
     super();
     this.#url = url;
     this.#options = {
-      timeout: 10, callTimeout: 60, maxEvents: 1000, reconnect: true, WebSocket: globalThis.WebSocket, ...options,
+      timeout: 10, callTimeout: 60, maxEvents: 1000, reconnect: true, retryFirst: true, WebSocket: globalThis.WebSocket, ...options,
     };
     if (!this.#options.WebSocket) throw new JugglerError("no global WebSocket: pass one as the option WebSocket");
     this.#expectConnection();
@@ -193,6 +193,7 @@ export class Client extends EventTarget {
         if (again) for (const each of entry.subscriptions) each._gap();
         return;
       } catch (error) {
+        if (!this.#wasOpen && error instanceof Expired) continue; // never sent
         // The next connection re-establishes it.
         if (again && error instanceof ConnectionClosed) throw error;
         const later = error instanceof Expired || error.code === 429 || error.code === 503;
@@ -340,16 +341,18 @@ export class Client extends EventTarget {
     clearTimeout(this.#slow);
     this.#attempt = null;
     if (this.#ended) return;
-    const end = closed(code, reason || "the connection was lost");
-    const { reconnect, reconnectTimeout = Infinity } = this.#options;
+    const end = closed(code, reason || (this.#wasOpen ? "the connection was lost" : "cannot connect"));
+    const { reconnect, retryFirst, reconnectTimeout = Infinity } = this.#options;
     // Some servers accept and close at once: pauses start over after a stable connection only.
-    if (!this.#lost && performance.now() - this.#openSince > STABLE * 1000) {
+    if (this.#wasOpen && !this.#lost && performance.now() - this.#openSince > STABLE * 1000) {
       this.#pause = FIRST_PAUSE;
       this.#since = performance.now();
     }
     const tooLong = performance.now() - this.#since > reconnectTimeout * 1000;
-    if (!this.#wasOpen || !reconnect || tooLong || !AGAIN.has(code)) return void this.#end(end);
-    if (!this.#lost) this.#lose(end);
+    if (!(this.#wasOpen || retryFirst) || !reconnect || tooLong || !AGAIN.has(code)) return void this.#end(end);
+    // Requests wait for the first connection.
+    if (!this.#wasOpen) this.#tellState(end);
+    else if (!this.#lost) this.#lose(end);
     const pause = this.#pause * (0.5 + Math.random());
     this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
     this.#timer = setTimeout(() => this.#connect(), pause * 1000);
@@ -385,7 +388,7 @@ export class Client extends EventTarget {
 
   #onWake() {
     if (globalThis.document?.visibilityState === "hidden") return;
-    if (this.#timer !== null && this.#lost) {
+    if (this.#timer !== null) {
       clearTimeout(this.#timer);
       this.#pause = FIRST_PAUSE;
       this.#connect();
