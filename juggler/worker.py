@@ -7,6 +7,7 @@ flight, closes websockets with 1001, and completes requests. SIGQUIT and SIGINT 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import warnings
@@ -14,10 +15,11 @@ from typing import Any
 
 import gevent
 from gevent import monkey
+from gunicorn.glogging import SafeAtoms
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
 from juggler.process.garbage import raise_gc_threshold
-from juggler.process.logline import Line
+from juggler.process.logline import Line, printable
 from juggler.process.metrics import Snapshot, merge
 from juggler.process.metrics.shared import ENVIRON_KEY, SharedMetrics
 from juggler.server import live_servers
@@ -32,6 +34,21 @@ _POLL = 0.05
 _UNUSED = r"Monkey-patching ssl .*\(NOT patched\): \['redis\.asyncio\.connection [^,]*'\]\. $"
 
 _NO_REQUEST = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "-"}
+
+_query = re.compile(r"\?\S*")
+
+
+class AccessLogAtoms(SafeAtoms):  # type: ignore[misc]
+    """Values of the access log: printable, and without queries, which can hold tokens.
+
+    The formats ``%(r)s``, ``%(q)s`` and ``%(f)s`` show ``?...``; ``%({query_string}e)s`` still has the query.
+    """
+
+    def __init__(self, atoms: dict[str, Any]) -> None:
+        super().__init__({name: printable(value) if isinstance(value, str) else value for name, value in atoms.items()})
+        for name in ("r", "f"):
+            self[name] = _query.sub("?...", self[name])
+        self["q"] = self["q"] and "..."
 
 
 class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
@@ -101,6 +118,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._http: list[HttpServer] = []
         self._drainer: gevent.Greenlet | None = None
+        if self.log.atoms_wrapper_class is SafeAtoms:  # not a logger of your own with another one
+            self.log.atoms_wrapper_class = AccessLogAtoms
         self._slot = _shared_metrics(self.app).take(self._is_alive)  # still in the master
 
     def run(self) -> None:

@@ -12,6 +12,8 @@ backlog = 2048
 # Seconds to drain calls in flight when a worker stops, plus one.
 graceful_timeout = 30
 accesslog = "-"
+# Without the query and the referrer, which can hold tokens.
+access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)s "%(a)s"'
 # Each worker imports the application itself, so that SIGHUP reloads it.
 preload_app = False
 # The socket for gunicornc would be in the home directory, which the systemd unit protects.

@@ -15,6 +15,7 @@ from juggler.callee.command_options import Options, chosen, shortened
 from juggler.callee.supervisor_messages import CONTROL_VARIABLE
 from juggler.errors import ConfigError
 from juggler.process.address import parse_address
+from juggler.process.logline import printable
 
 _POSITIVE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
@@ -135,7 +136,7 @@ def _check(options: Options) -> None:
 
 
 def _complain(line: str) -> None:
-    click.echo(f"juggler-callee: {line}", err=True)
+    click.echo(f"juggler-callee: {printable(line)}", err=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -286,6 +287,32 @@ def test_small_messages_are_not_held_back(start):
 
 
 # Logs
+
+
+def test_the_access_log_has_no_tokens_and_no_control_characters(start):
+    gunicorn = start()
+    user = base64.b64encode(b"me\n2026 forged\x1b[2J:password").decode()
+    lines = [
+        "GET /state?token=s3cret HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Basic {user}",
+        "User-Agent: \x1b[2J\x9b31m",
+        "Referer: http://localhost/?token=s3cret",
+        "Connection: close",
+    ]
+    with socket.create_connection(("127.0.0.1", gunicorn.port)) as client:
+        client.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        while client.recv(4096):
+            pass
+    with Wire(f"{gunicorn.url}?token=s3cret"):
+        pass
+    expected = {("GET /state?... HTTP/1.1", 200): 1, ("GET /ws?... HTTP/1.1", 101): 1}
+    eventually(lambda: gunicorn.accesses() == expected, message="two lines")
+    text = (gunicorn.directory / "access.log").read_text()
+    assert "s3cret" not in text
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.count("\n") == 2
+    gunicorn.stop()
 
 
 def test_each_request_has_one_line_in_the_access_log(gunicorn):

@@ -171,6 +171,20 @@ def test_pings_keep_an_idle_client_longer_than_the_timeout(proxy):
         assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
 
 
+def test_tokens_are_not_logged(proxy, tmp_path):
+    with Wire(f"ws://127.0.0.1:{proxy}/ws?token=s3cret", additional_headers={"Referer": "http://x/?token=s3cret"}):
+        pass
+    assert get(proxy, "/%0aforged?token=s3cret") == 404
+
+    def logged() -> dict[str, str]:
+        return {path.name: path.read_text() for path in tmp_path.glob("*.log")}
+
+    eventually(lambda: "/ws HTTP/1.1" in logged()["gunicorn.log"] and "forged" in logged()["gunicorn.log"])
+    for name, text in logged().items():
+        assert "s3cret" not in text, name
+        assert not [line for line in text.splitlines() if line.startswith("forged")], name
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/debug/vars"])
 def test_figures_are_the_backends_alone(proxy, backend, path):
     assert get(backend, path) == 200
