@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from juggler.errors import CloseCode, ConfigError, HandshakeRefused
+from juggler.process.address import is_loopback
 from juggler.process.logline import Line
 from juggler.process.metrics import OTHER, Snapshot
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
@@ -17,6 +18,7 @@ from juggler.server import Server
 from juggler.server.connect_hook import ConnectRequest, parse_query
 from juggler.server.static_files import StaticFiles
 from juggler.server.websocket import UPGRADE, WebSocket, handshake
+from juggler.server.websocket.requests import BIND
 
 log = logging.getLogger("juggler.wsgi")
 
@@ -28,6 +30,10 @@ _CANNOT_UPGRADE = "this HTTP server cannot upgrade: run juggler server, or gunic
 HEALTH, READINESS = "/healthz", "/readyz"
 """Paths of the health check, which always succeeds, and of the readiness probe, which responds 503 and the reason while
 clients should not be sent here."""
+
+# Load balancers send any host here.
+_FOR_ANY_HOST = (HEALTH, READINESS)
+_ANY = ("*",)
 
 METRICS, VARIABLES = "/metrics", "/debug/vars"
 """Paths of the metrics, for Prometheus and as the Go package's variables."""
@@ -49,6 +55,7 @@ class Application:
         *,
         path: str | Sequence[str] = "/ws",
         allowed_origins: Sequence[str] = (),
+        allowed_hosts: Sequence[str] | None = None,
         allow_empty_subprotocol: bool = False,
         trusted_proxies: int = 0,
         otherwise: WsgiApplication | None = None,
@@ -62,6 +69,11 @@ class Application:
             path: path or paths of the websockets. Default: ``/ws``.
             allowed_origins: origins of web pages that may connect, beside the server's own: ``https://example.com``,
                 ``https://*.example.com``, or ``*`` for all. Default: none.
+            allowed_hosts: values of the header ``Host`` that requests may have, without port: ``example.com``,
+                ``*.example.com``, or ``*`` for all; others are refused with 403, except at `HEALTH` and `READINESS`.
+                None: if the server listens on loopback only and there are no trusted proxies, ``localhost``,
+                ``127.0.0.1`` and ``[::1]``, so that web pages cannot reach it by DNS rebinding; otherwise all.
+                Default: None.
             allow_empty_subprotocol: whether clients may connect without a subprotocol. Default: False.
             trusted_proxies: number of your own proxies that each request passes. The client's address is taken from
                 their ``X-Forwarded-For``. 0 means that clients connect directly. Default: 0.
@@ -71,7 +83,7 @@ class Application:
                 client can do. With the server's ``list_uri``, it lists the registered functions. Default: False.
 
         Raises:
-            ConfigError: a path or an origin is malformed, or the number of proxies is negative.
+            ConfigError: a path, a host or an origin is malformed, or the number of proxies is negative.
         """
         paths = (path,) if isinstance(path, str) else tuple(path)
         if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
@@ -79,10 +91,12 @@ class Application:
         if trusted_proxies < 0:
             raise ConfigError(f"trusted_proxies: expected a number of at least 0, got {trusted_proxies!r}")
         handshake.check_allowed_origins(allowed_origins)
+        handshake.check_allowed_hosts(allowed_hosts or ())
         self.server = server
         self.paths = paths
         self._trusted_proxies = trusted_proxies
         self._allowed_origins = tuple(allowed_origins)
+        self._allowed_hosts = allowed_hosts
         self._allow_empty_subprotocol = allow_empty_subprotocol
         self._otherwise = otherwise or self._not_found
         files = StaticFiles(playground=playground, path=paths[0], list_uri=server.options.list_uri)
@@ -97,7 +111,21 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a request."""
-        return self._routes.get(environ.get("PATH_INFO", ""), self._otherwise)(environ, start_response)
+        path = environ.get("PATH_INFO", "")
+        if path not in _FOR_ANY_HOST:
+            try:
+                handshake.check_host(environ.get("HTTP_HOST", ""), self._hosts(environ))
+            except HandshakeRefused as refusal:
+                return self._refuse(environ, start_response, refusal)
+        return self._routes.get(path, self._otherwise)(environ, start_response)
+
+    def _hosts(self, environ: dict[str, Any]) -> Sequence[str]:
+        if self._allowed_hosts is not None:
+            return self._allowed_hosts
+        if self._trusted_proxies:
+            return _ANY
+        bind = environ.get(BIND)
+        return handshake.LOOPBACK_HOSTS if isinstance(bind, tuple) and is_loopback(bind[0]) else _ANY
 
     def _health(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         return _respond_text(start_response, "200 OK", "alive")

@@ -41,20 +41,19 @@ class Running:
 
 @contextmanager
 def running_server(
-    broker: Any = None, *, application: dict[str, Any] | None = None, **options: Any
+    broker: Any = None, *, application: dict[str, Any] | None = None, bind: str = "127.0.0.1", **options: Any
 ) -> Iterator[Running]:
     """Run a server on a free port of loopback.
 
     Args:
         broker: its broker; default: a new broker in memory.
         application: options of the WSGI application.
+        bind: host to listen on.
         options: options of the server.
     """
     broker = broker or MemoryBroker(blocking_timeout=0.1)
     server = Server(caller_broker=broker, pubsub_broker=broker, **options)
-    http = WSGIServer(
-        ("127.0.0.1", 0), Application(server, **application or {}), handler_class=WebSocketHandler, log=None
-    )
+    http = WSGIServer((bind, 0), Application(server, **application or {}), handler_class=WebSocketHandler, log=None)
     http.start()
     try:
         yield Running(server, broker, f"ws://127.0.0.1:{http.server_port}/ws")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -125,6 +127,21 @@ def test_pages_of_other_origins_are_refused_unless_allowed(redis_url):
             Client(url, headers={"Origin": "https://example.org"})
 
 
+def test_other_hosts_are_refused_on_loopback_unless_allowed(redis_url):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url)
+
+    def status(process: subprocess.Popen[str]) -> int:
+        connection = http.client.HTTPConnection(urlsplit(url_in(process.stdout.readline())).netloc, timeout=10)
+        with closing(connection):
+            connection.request("GET", "/juggler.js", headers={"Host": "evil.example"})
+            return connection.getresponse().status
+
+    with running(*args) as process:
+        assert status(process) == 403
+    with running(*args, "--allow-host", "evil.example") as process:
+        assert status(process) == 200
+
+
 def test_a_port_in_use_names_the_option(redis_url):
     with taken_port() as bind:
         done = run("server", "--bind", bind, "--redis", redis_url)
@@ -149,6 +166,7 @@ def test_unreachable_redis_names_the_remedies():
         (["--bind", "9000"], "expected HOST:PORT"),
         (["--bind", "127.0.0.1:70000"], "expected HOST:PORT"),
         (["--allow-origin", "nonsense"], "juggler server: "),
+        (["--allow-host", "http://a"], "juggler server: "),
         (["--path", "ws"], "each starting with /, got"),
     ],
 )

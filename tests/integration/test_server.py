@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import time
+import urllib.request
 import weakref
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import gevent
 import pytest
@@ -19,6 +21,13 @@ from juggler.server.websocket import DeflateOptions, WebSocketOptions
 from tests.stack import Wire, lazy_subscriber, running_server, serving
 from tests.support import eventually
 
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Protocol: juggler.0",
+)
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
 
 ODD_ARGS = [
@@ -186,6 +195,48 @@ def test_other_paths_say_where_websockets_are():
             Wire(running.url.replace("/ws", "/other"))
         assert refused.value.response.status_code == 404
         assert "/ws" in refused.value.response.body.decode()
+
+
+REBOUND = {"Host": "evil.example", "Origin": "http://evil.example"}
+"""Headers from a web page whose own name resolves to this server: DNS rebinding."""
+
+
+@pytest.mark.parametrize(
+    ("application", "headers", "status"),
+    [
+        ({}, REBOUND, 403),
+        ({}, {"Host": "evil.example"}, 403),
+        ({}, {"Host": "localhost:1234", "Origin": "http://localhost:1234"}, 101),
+        ({}, {"Host": "[::1]:80"}, 101),
+        ({"allowed_hosts": ["app.example"]}, REBOUND, 403),
+        ({"allowed_hosts": ["app.example"]}, {"Host": "app.example", "Origin": "https://app.example"}, 101),
+        ({"allowed_hosts": ["app.example"]}, {"Host": "localhost"}, 403),
+        ({"allowed_hosts": ["*"]}, REBOUND, 101),
+        ({"trusted_proxies": 1}, REBOUND, 101),
+    ],
+)
+def test_other_hosts_are_refused_on_loopback(application, headers, status):
+    with running_server(application=application) as running:
+        for path, expected in [("/ws", status), ("/juggler.js", status), ("/nothing", status), ("/healthz", 200)]:
+            address = ("127.0.0.1", urlsplit(running.url).port)
+            request = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), *UPGRADE]
+            with gevent.socket.create_connection(address) as sock:
+                sock.sendall("\r\n".join([*request, "", ""]).encode())
+                answer = sock.recv(4096).decode()
+            ordinary = {"/juggler.js": 200, "/nothing": 404}
+            assert int(answer.split()[1]) == (ordinary.get(path, expected) if expected == 101 else expected)
+
+
+def test_a_server_that_is_not_on_loopback_takes_any_host():
+    with running_server(bind="0.0.0.0") as running, Wire(running.url, additional_headers={"X": "y"}) as wire:
+        wire.request(SUB, channel="c")
+        answer = urllib.request.urlopen(
+            urllib.request.Request(
+                running.url.replace("ws:", "http:").replace("/ws", "/juggler.js"), headers={"Host": "any.example"}
+            ),
+            timeout=10,
+        )
+        assert answer.status == 200
 
 
 def test_origins_and_empty_subprotocols_can_be_allowed():

@@ -11,7 +11,9 @@ from juggler.protocol.messages import REQUEST_TYPES, MessageType
 from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
 from juggler.server.websocket.handshake import (
     accept_token,
+    check_allowed_hosts,
     check_allowed_origins,
+    check_host,
     check_origin,
     websocket_key,
 )
@@ -261,3 +263,49 @@ def test_settings_that_could_never_match(entry: Any) -> None:
 def test_a_single_origin_is_not_a_list_of_its_letters() -> None:
     with pytest.raises(ConfigError, match="expected a list, got '\\*'"):
         check_allowed_origins("*")
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("localhost:9000", "localhost"),
+        ("LOCALHOST", "localhost"),
+        ("localhost.", "Localhost"),
+        ("127.0.0.1:9000", "127.0.0.1"),
+        ("[::1]", "[::1]"),
+        ("[::1]:9000", "[::1]"),
+        ("a.b.example.com", "*.example.com"),
+        ("evil.example", "*"),
+        ("", "localhost"),
+    ],
+)
+def test_an_allowed_host_passes(host, allowed):
+    check_allowed_hosts([allowed])
+    check_host(host, ["unused.example", allowed])
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("evil.example", "localhost"),
+        ("localhost.evil.example:9000", "localhost"),
+        ("evil.example", "example"),
+        ("example.com", "*.example.com"),
+        ("evilexample.com", "*.example.com"),
+        ("[::1].evil", "[::1]"),
+        ("[::2]:1", "[::1]"),
+        ("127.0.0.1", "[::1]"),
+        (":9000", "localhost"),
+    ],
+)
+def test_another_host_is_refused(host, allowed):
+    with pytest.raises(HandshakeRefused, match="403 Forbidden: Host: expected one of the allowed hosts"):
+        check_host(host, [allowed])
+
+
+@pytest.mark.parametrize("entry", ["http://localhost", "localhost:9000", "", "a b", "*.*", "*a", None])
+def test_a_host_that_can_never_match_is_refused(entry):
+    with pytest.raises(ConfigError, match="allowed hosts: expected"):
+        check_allowed_hosts([entry])
+    with pytest.raises(ConfigError, match="expected a list"):
+        check_allowed_hosts("localhost")

@@ -69,7 +69,8 @@ def _handler(settings: Settings) -> Handler:
 def make_application(settings: Settings, server: Server) -> Application:
     """Return the WSGI application of a server."""
     http = asdict(settings.http)
-    return Application(server, path=settings.listen.path, allowed_origins=http.pop("allow_origins"), **http)
+    origins, hosts = http.pop("allow_origins"), http.pop("allow_hosts") or None
+    return Application(server, path=settings.listen.path, allowed_origins=origins, allowed_hosts=hosts, **http)
 
 
 def load_application(name: str, settings: Settings) -> Callable[..., Any]:

@@ -145,6 +145,14 @@ class Http(Struct, frozen=True):
             flag="--allow-origin",
         ),
     ] = ()
+    allow_hosts: Annotated[
+        tuple[str, ...],
+        about(
+            "Hosts that requests may name, without port: example.com, *.example.com, or * for all. If unset: on a "
+            "loopback bind without trusted proxies localhost, 127.0.0.1 and [::1], otherwise all.",
+            flag="--allow-host",
+        ),
+    ] = ()
     allow_empty_subprotocol: Annotated[bool, about("Accept clients that offer no subprotocol.")] = False
     trusted_proxies: Annotated[Count, about("Number of your reverse proxies whose X-Forwarded-For is trusted.")] = 0
     metrics: Annotated[bool, about("Serve metrics at /metrics and /debug/vars.")] = True

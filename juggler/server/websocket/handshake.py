@@ -135,3 +135,43 @@ def check_allowed_origins(entries: Iterable[str]) -> None:
         if entry != "*" and (not isinstance(entry, str) or _parse_origin(entry) is None):
             expected = "'https://app.example.com', 'https://*.example.com' or '*'"
             raise ConfigError(f"allowed origins: expected {expected}, got {entry!r}")
+
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+"""Hosts that are allowed by default where the server listens on loopback only."""
+
+_is_host = re.compile(r"(?:\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]").fullmatch
+
+
+def check_host(host: str, allowed: Sequence[str]) -> None:
+    """Refuse requests for other hosts. It stops DNS rebinding: a web page whose own name resolves to this server.
+
+    Args:
+        host: header ``Host``. Its port is ignored. Empty passes, because browsers always send it.
+        allowed: ``example.com``, ``*.example.com`` for all subdomains of any depth, ``[::1]``, or ``*`` for every host.
+
+    Raises:
+        HandshakeRefused: 403.
+    """
+    if not host or "*" in allowed:
+        return
+    name = host.lower() if host.endswith("]") else host.lower().rpartition(":")[0] or host.lower()
+    name = name.removesuffix(".")
+    for entry in map(str.lower, allowed):
+        if entry == name or (entry.startswith("*.") and name.endswith(entry[1:])):
+            return
+    raise refused("403 Forbidden", "Host", f"one of the allowed hosts ({', '.join(allowed)}; see allowed_hosts)", host)
+
+
+def check_allowed_hosts(entries: Iterable[str]) -> None:
+    """Check a setting for the ``allowed`` of `check_host`.
+
+    Raises:
+        ConfigError: an entry can never match.
+    """
+    if isinstance(entries, str):
+        raise ConfigError(f"allowed hosts: expected a list, got {entries!r}")
+    for entry in entries:
+        if entry != "*" and (not isinstance(entry, str) or not _is_host(entry.lower())):
+            expected = "'example.com', '*.example.com', '127.0.0.1', '[::1]' or '*'"
+            raise ConfigError(f"allowed hosts: expected {expected}, got {entry!r}")

@@ -18,6 +18,9 @@ from juggler.server.websocket.request_syntax import check_header_line, check_hea
 
 log = logging.getLogger("juggler.websocket")
 
+BIND = "juggler.bind"
+"""Key in the environ: the address that the server listens on."""
+
 _ANSWERS = {
     "400": ("400 Bad Request", "expected an HTTP/1.1 request"),
     "408": ("408 Request Timeout", "the request did not arrive in time"),
@@ -244,6 +247,7 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         # The request has arrived; the application may take longer.
         self._stop_timer()
         environ: dict[str, Any] = super().get_environ()
+        environ[BIND] = self.server.address
         if self._authority is not None:
             environ["HTTP_HOST"] = self._authority
         body = self.wsgi_input
