@@ -23,6 +23,10 @@ Done: TypeAlias = Callable[[BrokerError | None], None]
 """Called once when a request has succeeded (``None``) or failed."""
 
 
+CALL_CAPACITY, CALL_BYTES = 10_000, 64 * 1024 * 1024
+"""Default limits of brokers for the calls to one URI: their number, and the bytes of their arguments."""
+
+
 class PendingCall(ABC):
     """A call on the server's side of Redis, from before it is stored until it completes.
 
@@ -34,16 +38,18 @@ class PendingCall(ABC):
         call_id: identifier of the call in the broker. The broker sets this and what follows.
         uri: URI of the function.
         deadline: when the call expires, in seconds on the broker's clock.
+        size: bytes of its arguments.
         stored: whether the broker has confirmed the call.
         early_result: a result that arrived before the confirmation.
     """
 
-    __slots__ = ("call_id", "deadline", "early_result", "owner", "stored", "uri")
+    __slots__ = ("call_id", "deadline", "early_result", "owner", "size", "stored", "uri")
 
     owner: object
     call_id: str
     uri: str
     deadline: float
+    size: int
     stored: bool
     early_result: tuple[bytes, bool | None] | None
 
@@ -169,7 +175,15 @@ class CallerBroker(Broker):
     """Registers calls and delivers their results: the server's side of RPC. Greenlets may share it."""
 
     @abstractmethod
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
+    def call(
+        self,
+        uri: str,
+        args: bytes,
+        timeout: float,
+        pending: PendingCall,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
         """Register a call. Returns at once; every outcome, errors included, goes to ``pending``.
 
         Args:
@@ -178,15 +192,17 @@ class CallerBroker(Broker):
             timeout: seconds until the call expires, more than 0.
             pending: receives the outcome. It may be used again once the call has completed.
             limit: maximum calls in flight of this owner; another one fails with code 429. ``None`` = unlimited.
+            max_bytes: maximum bytes of arguments of this owner's calls in flight, likewise. One call may always be in
+                flight, whatever its size.
         """
 
     @abstractmethod
     def forget(self, pending: PendingCall) -> None:
-        """Abandon a call: its outcome is dropped. Idempotent."""
+        """Abandon a call: its outcome is dropped, and it is removed from its queue. Idempotent."""
 
     @abstractmethod
     def abandon(self, owner: object) -> None:
-        """Abandon all calls of an owner that has gone. Idempotent."""
+        """Abandon all calls of an owner that has gone, as `forget`. Idempotent."""
 
     @abstractmethod
     def in_flight(self, owner: object) -> int:

@@ -9,21 +9,32 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from juggler.broker import Done, PendingCall, Subscriber
-from juggler.errors import BrokerError, NackCode
-
-_NO_CALLS: frozenset[PendingCall] = frozenset()
+from juggler.errors import BrokerError, CapacityExceeded, NackCode
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+class _Owned:
+    """Pending calls of an owner, and the bytes of their arguments."""
+
+    __slots__ = ("calls", "size")
+
+    def __init__(self) -> None:
+        self.calls: set[PendingCall] = set()
+        self.size = 0
 
 
 class CallLedger:
     """Pending calls by identifier and by owner; `get` returns the one with an identifier."""
 
-    __slots__ = ("_by_id", "_of", "get")
+    __slots__ = ("_by_id", "_of", "_size_of", "_uri_bytes", "get")
 
-    def __init__(self) -> None:
+    def __init__(self, uri_bytes: int = 0) -> None:
+        """Create an empty ledger for ``uri_bytes`` bytes of arguments per URI; 0 means unlimited."""
         self._by_id: dict[str, PendingCall] = {}
-        self._of: dict[object, set[PendingCall]] = {}
+        self._of: dict[object, _Owned] = {}
+        self._size_of: dict[str, int] = {}  # of the pending calls of each URI
+        self._uri_bytes = uri_bytes
         self.get = self._by_id.get  # used for each call: no Python function in between
 
     def __len__(self) -> int:
@@ -32,28 +43,49 @@ class CallLedger:
     def __contains__(self, call: PendingCall) -> bool:
         return call.call_id in self._by_id
 
-    def add(self, call: PendingCall, call_id: str, uri: str, deadline: float, limit: int | None = None) -> None:
-        """Enter a call before it is stored.
+    def add(
+        self,
+        call: PendingCall,
+        call_id: str,
+        uri: str,
+        deadline: float,
+        size: int = 0,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        """Enter a call before it is stored. A call that is larger than a limit is entered if it is the only one.
 
         Args:
             call: the call.
             call_id: identifier of the call in the broker.
             uri: URI of the function.
             deadline: when the call expires, in seconds on the broker's clock.
+            size: bytes of its arguments.
             limit: maximum calls in flight of its owner. ``None`` = unlimited.
+            max_bytes: maximum bytes of arguments of its owner's calls in flight. ``None`` = unlimited.
 
         Raises:
-            BrokerError: the owner has reached the limit; code 429.
+            CapacityExceeded: the calls in flight to the URI have too many bytes of arguments.
+            BrokerError: the owner has reached a limit; code 429.
         """
-        calls = self._of.get(call.owner)
-        if calls is None:
-            calls = self._of[call.owner] = set()
-        elif limit is not None and len(calls) >= limit:
-            raise BrokerError(f"{len(calls)} calls are in flight already", NackCode.TOO_MANY_REQUESTS)
-        calls.add(call)
+        owned = self._of.get(call.owner)
+        if owned is None:
+            owned = self._of[call.owner] = _Owned()
+        elif limit is not None and len(owned.calls) >= limit:
+            raise BrokerError(f"{len(owned.calls)} calls are in flight already", NackCode.TOO_MANY_REQUESTS)
+        elif max_bytes is not None and owned.size and owned.size + size > max_bytes:
+            reason = f"calls with {owned.size} bytes of args are in flight already, expected at most {max_bytes}"
+            raise BrokerError(reason, NackCode.TOO_MANY_REQUESTS)
+        uri_size = self._size_of.get(uri, 0)
+        if uri_size and 0 < self._uri_bytes < uri_size + size:
+            raise CapacityExceeded
+        self._size_of[uri] = uri_size + size
+        owned.calls.add(call)
+        owned.size += size
         call.call_id = call_id
         call.uri = uri
         call.deadline = deadline
+        call.size = size
         call.stored = False
         call.early_result = None
         self._by_id[call_id] = call
@@ -62,17 +94,31 @@ class CallLedger:
         """Remove a call that completed, failed, expired or was abandoned. Return whether it was pending."""
         if self._by_id.pop(call.call_id, None) is None:
             return False
-        self._of[call.owner].discard(call)
+        owned = self._of[call.owner]
+        owned.calls.discard(call)
+        owned.size -= call.size
+        size = self._size_of.get(call.uri, 0) - call.size
+        if size > 0:
+            self._size_of[call.uri] = size
+        else:
+            self._size_of.pop(call.uri, None)
         return True
 
     def in_flight(self, owner: object) -> int:
         """Return how many calls of an owner are pending."""
-        return len(self._of.get(owner, _NO_CALLS))
+        owned = self._of.get(owner)
+        return 0 if owned is None else len(owned.calls)
 
-    def abandon(self, owner: object) -> None:
-        """Remove all calls of an owner that has gone. Idempotent."""
-        for call in self._of.pop(owner, _NO_CALLS):
-            del self._by_id[call.call_id]
+    def abandon(self, owner: object) -> list[PendingCall]:
+        """Remove and return all calls of an owner that has gone. Idempotent."""
+        owned = self._of.get(owner)
+        if owned is None:
+            return []
+        calls = list(owned.calls)
+        for call in calls:
+            self.remove(call)
+        del self._of[owner]
+        return calls
 
     def overdue(self, now: float) -> list[PendingCall]:
         """Return the stored calls whose deadline has passed, oldest first."""
@@ -82,6 +128,7 @@ class CallLedger:
         """Remove all calls."""
         self._by_id.clear()
         self._of.clear()
+        self._size_of.clear()
 
 
 class Waiting(NamedTuple):

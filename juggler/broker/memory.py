@@ -17,6 +17,8 @@ import msgspec
 from gevent.event import Event as Flag
 
 from juggler.broker import (
+    CALL_BYTES,
+    CALL_CAPACITY,
     Announcement,
     BrokerStats,
     CallConsumer,
@@ -48,7 +50,8 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     """All three roles, for the greenlets of one thread.
 
     Args:
-        call_capacity: maximum calls queued per URI (0 = unlimited).
+        call_capacity: maximum calls queued per URI (0 = unlimited). Default: 10,000.
+        call_bytes: maximum bytes of arguments of calls in flight per URI (0 = unlimited). Default: 64 MiB.
         result_capacity: maximum results queued per consumer (0 = unlimited).
         blocking_timeout: how long `CallConsumer.pop` waits for a call, in seconds.
         clock: returns the time in seconds. After advancing a clock by hand, call `expire`.
@@ -57,7 +60,8 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def __init__(
         self,
         *,
-        call_capacity: int = 0,
+        call_capacity: int = CALL_CAPACITY,
+        call_bytes: int = CALL_BYTES,
         result_capacity: int = 0,
         blocking_timeout: float = 1.0,
         clock: Clock = time.monotonic,
@@ -68,7 +72,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._blocking_timeout = blocking_timeout
         self._clock = clock
         self._conn_uuid = new_uuid()
-        self._ledger = CallLedger()
+        self._ledger = CallLedger(call_bytes)
         self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
         self._results: dict[str, deque[tuple[IncomingCall, bytes, bool | None]]] = {}
         self._consumers: list[MemoryConsumer] = []
@@ -100,14 +104,22 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     # Caller
 
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
+    def call(
+        self,
+        uri: str,
+        args: bytes,
+        timeout: float,
+        pending: PendingCall,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
         call_id = new_uuid()
         deadline = self._clock() + timeout
         call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline)
         try:
             self._check_open()
             check_uri(uri)
-            self._ledger.add(pending, call_id, uri, deadline, limit)
+            self._ledger.add(pending, call_id, uri, deadline, len(args), limit, max_bytes)
         except BrokerError as error:
             pending.on_stored(error)
             return
@@ -124,10 +136,17 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         pending.on_stored(None)
 
     def forget(self, pending: PendingCall) -> None:
-        self._ledger.remove(pending)
+        if self._ledger.remove(pending):
+            self._unqueue(pending)
 
     def abandon(self, owner: object) -> None:
-        self._ledger.abandon(owner)
+        for pending in self._ledger.abandon(owner):
+            self._unqueue(pending)
+
+    def _unqueue(self, pending: PendingCall) -> None:
+        queued = self._calls.pop(pending.uri, ())
+        if kept := deque(entry for entry in queued if entry[0].msg_uuid != pending.call_id):
+            self._calls[pending.uri] = kept
 
     def in_flight(self, owner: object) -> int:
         return self._ledger.in_flight(owner)

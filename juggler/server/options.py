@@ -20,10 +20,12 @@ class ServerOptions:
         keep_headers: names of request headers kept as `Connection.headers`. Default: none.
         websocket: limits of each websocket. Default: those of `WebSocketOptions`.
         call_timeout: timeout of a CALL that does not set one. Default: 60.
-        max_call_timeout: maximum timeout of a CALL; a longer one is refused with NACK 400. Default and maximum: 24
-            hours.
+        max_call_timeout: maximum timeout of a CALL, at most 24 hours; a longer one is refused with NACK 400. Default:
+            600.
         max_connections: maximum connections; more are refused with 503. ``None`` = unlimited. Default: 10,000.
         max_calls: maximum calls in flight per connection; more are refused with NACK 429. Default: 1,000.
+        max_call_bytes: maximum size of the arguments of a connection's calls in flight; more are refused with NACK 429.
+            One call may always be in flight. Default: 8 MiB.
         max_subscriptions: maximum subscriptions per connection; more are refused with NACK 429. Default: 1,000.
         max_unanswered: maximum requests per connection that await their ACK; then the server stops reading from the
             connection until one is answered. Default: 256.
@@ -51,9 +53,10 @@ class ServerOptions:
     keep_headers: Sequence[str] = ()
     websocket: WebSocketOptions = field(default_factory=WebSocketOptions)
     call_timeout: float = 60.0
-    max_call_timeout: float = MAX_TIMEOUT
+    max_call_timeout: float = 600.0
     max_connections: int | None = 10_000
     max_calls: int = 1000
+    max_call_bytes: int = 8 * 1024 * 1024
     max_subscriptions: int = 1000
     max_unanswered: int = 256
     max_waiting: int = 1000
@@ -79,7 +82,15 @@ class ServerOptions:
 
 
 _UNLIMITED = ("max_connections", "max_uri_length", "max_channel_length", "write_limit")
-_POSITIVE = (*_UNLIMITED, "max_calls", "max_subscriptions", "max_unanswered", "max_waiting", "answer_limit")
+_POSITIVE = (
+    *_UNLIMITED,
+    "max_calls",
+    "max_call_bytes",
+    "max_subscriptions",
+    "max_unanswered",
+    "max_waiting",
+    "answer_limit",
+)
 
 
 def _check_seconds(name: str, value: Any, most: float) -> None:

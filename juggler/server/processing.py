@@ -110,7 +110,8 @@ def _process_call(connection: Connection, message: Call) -> None:
     connection.unanswered += 1
     call = ServerCall(connection, message)
     timeout = message.timeout or options.call_timeout
-    connection.caller_broker.call(message.uri, message.args, timeout, call, options.max_calls)
+    broker = connection.caller_broker
+    broker.call(message.uri, message.args, timeout, call, options.max_calls, options.max_call_bytes)
 
 
 def _list_functions(connection: Connection, message: Call) -> None:

@@ -198,6 +198,28 @@ def test_a_forgotten_call_is_notified_of_nothing(caller, callee, call, round_tri
     assert pending.told == [("stored", None)]
 
 
+def test_queued_calls_of_an_owner_that_has_gone_are_removed(caller, callee, nothing_is_kept):
+    def call(owner, args):
+        pending = RecordedCall()
+        pending.owner = owner
+        caller.call("test.uri", args, 60.0, pending)
+        return pending
+
+    calls = [call(owner, b"%d" % number) for number in range(40) for owner in ("gone", "here")]
+    assert [pending.wait(1) for pending in calls] == [[("stored", None)]] * 80
+    unconfirmed = call("gone", b"-1")
+    caller.abandon("gone")
+    consumer = callee.calls(["test.uri"])
+    assert [incoming.args for incoming in pop_all(consumer, 40)] == [b"%d" % number for number in range(40)]
+    assert consumer.pop(10) == []
+    nothing_is_kept()
+    call("gone", b"1").wait(1)
+    caller.abandon("gone")
+    nothing_is_kept()
+    assert all(len(pending.told) == 1 for pending in calls)
+    assert unconfirmed.told in ([], [("stored", None)])
+
+
 def test_a_second_result_is_dropped(caller, callee, call, round_trip):
     pending = call(caller)
     (incoming,) = pop_all(callee.calls(["test.uri"]), 1)

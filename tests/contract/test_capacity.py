@@ -9,7 +9,7 @@ import pytest
 from juggler.broker import IncomingCall
 from juggler.errors import CapacityExceeded
 from juggler.process.uuids import new_uuid
-from tests.recorders import Outcome, pop_all
+from tests.recorders import Outcome, RecordedCall, pop_all
 
 
 @pytest.fixture
@@ -38,6 +38,52 @@ def test_popping_makes_room(limited, call):
     for _ in range(4):
         assert call(limited).told == [("stored", None)]
         pop_all(consumer, 1)
+
+
+def test_calls_are_either_stored_or_refused_while_a_callee_pops(limited):
+    """A call over the capacity that a callee has popped in the meantime is not refused."""
+    consumer, popped = limited.calls(["test.uri"]), []
+    calls = [RecordedCall() for _ in range(300)]
+    for number, call in enumerate(calls):
+        limited.call("test.uri", b"null", 5.0, call)
+        if number % 3 == 0:
+            popped += consumer.pop(2)
+    told = [call.wait(1)[0] for call in calls]
+    stored = [call.call_id for call, (_, error) in zip(calls, told, strict=True) if error is None]
+    assert all(error is None or isinstance(error, CapacityExceeded) for _, error in told)
+    popped += pop_all(consumer, len(stored) - len(popped)) if len(stored) > len(popped) else []
+    assert [incoming.msg_uuid for incoming in popped] == stored
+
+
+def test_the_bytes_of_calls_to_a_uri_are_bounded(make_broker, call, nothing_is_kept):
+    broker = make_broker(call_bytes=10)
+    assert call(broker, args=b"12345678901").told == [("stored", None)]
+    ((_, error),) = call(broker, args=b"1").told
+    assert isinstance(error, CapacityExceeded)
+    first = call(broker, "test.other", args=b"123456", timeout=0.05)
+    ((_, error),) = call(broker, "test.other", args=b"12345").told
+    assert isinstance(error, CapacityExceeded)
+    assert call(broker, "test.other", args=b"1234").told == [("stored", None)]
+    assert first.wait(2)[-1] == ("expired",)
+    assert call(broker, "test.other", args=b"123456").told == [("stored", None)]
+    broker.abandon(None)
+    nothing_is_kept()
+
+
+def test_the_bytes_of_the_calls_of_an_owner_are_bounded(caller, nothing_is_kept):
+    def call(args, owner):
+        pending = RecordedCall()
+        pending.owner = owner
+        caller.call("test.uri", args, 5.0, pending, None, 10)
+        return pending.wait(1)[0][1]
+
+    assert call(b"12345678", "me") is None
+    assert call(b"123", "me").code == 429
+    assert call(b"12", "me") is None
+    assert call(b"12345678901", "other") is None
+    for owner in ("me", "other"):
+        caller.abandon(owner)
+    nothing_is_kept()
 
 
 def test_results_over_the_capacity_are_refused(limited, nothing_is_kept):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -10,6 +11,7 @@ import redis
 
 from juggler.broker import IncomingCall
 from juggler.broker.redis import RedisBroker
+from juggler.errors import CapacityExceeded
 from juggler.protocol.messages import MessageType
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.stack import Wire, running_server
@@ -175,6 +177,43 @@ def test_calls_that_nobody_serves_do_not_pile_up(broker, client):
     assert client.llen("juggler:calls:{nobody}") == 101
     eventually(lambda: client.llen("juggler:calls:{nobody}") == 1)
     assert json.loads(client.lindex("juggler:calls:{nobody}", 0))["args"] == "wanted"
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_short_calls_behind_a_long_one_are_removed(broker, client):
+    lasting = [RecordedCall() for _ in range(40)]
+    for number in range(3000):
+        if number % 100 == 0:
+            broker.call("nobody", b'"wanted"', 60, lasting[number // 100])
+        broker.call("nobody", b"%d" % number, 0.05, RecordedCall())
+    for number in range(30, 40):
+        broker.call("nobody", b'"wanted"', 60, lasting[number])
+    assert [call.wait(1) for call in lasting] == [[("stored", None)]] * 40
+    eventually(lambda: client.llen("juggler:calls:{nobody}") == 40)
+    assert {json.loads(call)["args"] for call in client.lrange("juggler:calls:{nobody}", 0, -1)} == {"wanted"}
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_a_round_of_the_sweep_continues_where_the_last_one_ended(broker, client):
+    calls = [RecordedCall() for _ in range(3000)]
+    for call in calls:
+        broker.call("nobody", b"1", 60, call)
+    broker.call("nobody", b'"short"', 0.05, RecordedCall())
+    assert calls[-1].wait(1)
+    assert client.llen("juggler:calls:{nobody}") == 3001
+    eventually(lambda: client.llen("juggler:calls:{nobody}") == 3000)
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_a_list_full_of_expired_calls_is_swept(redis_url, client, broker):
+    client.lpush("juggler:calls:{nobody}", *[json.dumps({"conn_uuid": CONN, "msg_uuid": MSG, "uri": "nobody"})] * 20)
+    limited = RedisBroker(redis_url, call_capacity=10)
+    with contextlib.closing(limited):
+        call = RecordedCall()
+        limited.call("nobody", b"1", 5, call)
+        ((_, error),) = call.wait(1)
+        assert isinstance(error, CapacityExceeded)
+        eventually(lambda: client.llen("juggler:calls:{nobody}") == 0)
 
 
 def test_a_result_for_a_server_that_is_gone_expires(broker, client):

@@ -269,6 +269,23 @@ def test_calls_in_flight_and_subscriptions_are_bounded():
         assert wire.request(SUB, channel="b")["meta"]["type"] == ACK
 
 
+def test_bytes_of_calls_in_flight_are_bounded():
+    with running_server(max_call_bytes=100) as running, Wire(running.url) as wire:
+        assert wire.request(CALL, uri="nobody", args="x" * 200)["meta"]["type"] == ACK
+        nack = wire.request(CALL, uri="nobody", args=1)["payload"]
+        message = "calls with 202 bytes of args are in flight already, expected at most 100"
+        assert (nack["code"], nack["message"]) == (429, message)
+
+
+def test_queued_calls_of_a_client_that_disconnects_are_removed():
+    with running_server() as running:
+        with Wire(running.url) as wire:
+            for _ in range(3):
+                assert wire.request(CALL, uri="nobody", timeout=60 * 10**9)["meta"]["type"] == ACK
+            assert running.broker.has_calls_or_results()
+        eventually(lambda: not running.broker.has_calls_or_results())
+
+
 def test_requests_that_await_their_ack_are_bounded_and_none_is_lost():
     with running_server(max_unanswered=2) as running, Wire(running.url) as wire:
         wire.request(SUB, channel="c")
@@ -312,7 +329,7 @@ def test_an_event_over_the_write_limit_becomes_a_nack_of_its_publication():
         assert (nack["payload"]["for"], nack["payload"]["for_type"], nack["payload"]["code"]) == (uuid, PUB, 413)
 
 
-@pytest.mark.parametrize("timeout", [-1, -(10**30), 86_400 * 10**9 + 1, 10**15, 10**400])
+@pytest.mark.parametrize("timeout", [-1, -(10**30), 600 * 10**9 + 1, 10**15, 10**400])
 def test_a_timeout_out_of_range_costs_no_other_call(timeout):
     with (
         running_server() as running,
@@ -321,7 +338,7 @@ def test_a_timeout_out_of_range_costs_no_other_call(timeout):
         uuid = wire.send(CALL, uri="u", timeout=10**10)
         assert wire.receive()["meta"]["type"] == ACK
         nack = wire.request(CALL, uri="u", timeout=timeout)["payload"]
-        assert (nack["code"], nack["message"].startswith("timeout: expected 0 to 86400 s, got ")) == (400, True)
+        assert (nack["code"], nack["message"].startswith("timeout: expected 0 to 600 s, got ")) == (400, True)
         with serving(running.broker, ["u"], lambda call: b"1"):
             assert wire.receive()["payload"] == {"for": uuid, "uri": "u", "args": 1}
 

@@ -159,7 +159,7 @@ def test_text_of_variables_is_converted(key, text, value):
         (
             "[server]\ncall_timeout = 1e6",
             {},
-            "config: [server] call_timeout: 1e+06 s exceeds max_call_timeout, 86400 s (j.toml line 2)",
+            "config: [server] call_timeout: 1e+06 s exceeds max_call_timeout, 600 s (j.toml line 2)",
         ),
         ("[listen]\npath = []", {}, "[listen] path: expected one or more paths, each starting with /, got []"),
         ("", {"JUGGLER_LISTEN_PATH": ","}, "one or more paths, each starting with /, got ',' (JUGGLER_LISTEN_PATH)"),

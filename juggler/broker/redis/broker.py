@@ -9,6 +9,8 @@ import gevent
 import redis
 
 from juggler.broker import (
+    CALL_BYTES,
+    CALL_CAPACITY,
     Announcement,
     BrokerStats,
     CallConsumer,
@@ -63,7 +65,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self,
         url: str = DEFAULT_URL,
         *,
-        call_capacity: int = 0,
+        call_capacity: int = CALL_CAPACITY,
+        call_bytes: int = CALL_BYTES,
         result_capacity: int = 0,
         blocking_timeout: float = 1.0,
         key_prefix: str = "",
@@ -74,7 +77,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
         Args:
             url: where Redis is; see `juggler.broker.redis.url`.
-            call_capacity: maximum calls queued per URI; 0 means unlimited. Default: 0.
+            call_capacity: maximum calls queued per URI; 0 means unlimited. Default: 10,000.
+            call_bytes: maximum bytes of arguments of this process's calls in flight, per URI; 0 means unlimited.
+                Default: 64 MiB.
             result_capacity: maximum results queued per consumer; 0 means unlimited. Default: 0.
             blocking_timeout: seconds for which Redis blocks a pop while the lists are empty, at least 0.01. Default: 1.
             key_prefix: prefix of the names of all keys and channels. Servers and callees must use the same prefix, and
@@ -85,10 +90,15 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
         Raises:
             ConfigError: the URL is invalid.
-            ValueError: a capacity is negative, the blocking timeout is too short, or the prefix contains braces.
+            ValueError: a limit is negative, the blocking timeout is too short, or the prefix contains braces.
         """
-        if call_capacity < 0 or result_capacity < 0:
-            raise ValueError(f"expected capacities of at least 0, got {call_capacity} and {result_capacity}")
+        for name, value in (
+            ("call_capacity", call_capacity),
+            ("call_bytes", call_bytes),
+            ("result_capacity", result_capacity),
+        ):
+            if value < 0:
+                raise ValueError(f"{name}: expected at least 0, got {value}")
         if blocking_timeout < 0.01:
             raise ValueError(f"blocking_timeout: expected at least 0.01 seconds, got {blocking_timeout}")
         names = Names(key_prefix)
@@ -98,7 +108,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.topology = topology = self._make_topology(
             parsed, names, blocking_timeout, legacy, sharded_pubsub or parsed.sharded
         )
-        self.caller = RedisCaller(names, Store(topology, call_capacity, CALLS_TTL), self._watchdog, topology)
+        self.caller = RedisCaller(
+            names, Store(topology, call_capacity, CALLS_TTL), self._watchdog, topology, call_bytes
+        )
         self.callee = RedisCallee(names, Store(topology, result_capacity, RESULTS_TTL), self._watchdog, topology)
         self.pubsub = RedisPubSub(names, topology, self._watchdog)
         self._announcements = Announcements(names, topology)
@@ -180,8 +192,16 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def withdraw(self, callee_id: str, uris: Sequence[str]) -> None:
         self._announcements.withdraw(callee_id, uris)
 
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
-        self.caller.call(uri, args, timeout, pending, limit)
+    def call(
+        self,
+        uri: str,
+        args: bytes,
+        timeout: float,
+        pending: PendingCall,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.caller.call(uri, args, timeout, pending, limit, max_bytes)
 
     def forget(self, pending: PendingCall) -> None:
         self.caller.forget(pending)

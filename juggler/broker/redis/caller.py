@@ -9,7 +9,7 @@ from functools import partial
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
 from juggler.broker.names import check_uri
-from juggler.broker.redis.commands import pack
+from juggler.broker.redis.commands import OVER_CAPACITY, pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import execute_each
 from juggler.broker.redis.persistent_connection import PersistentConnection
@@ -39,7 +39,7 @@ class RedisCaller(CallerBroker):
         dropped: results of calls that had expired or were abandoned.
     """
 
-    def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology) -> None:
+    def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology, uri_bytes: int) -> None:
         self.calls = 0
         self.invalid = 0
         self.dropped = 0
@@ -47,10 +47,9 @@ class RedisCaller(CallerBroker):
         self._store = store
         self._watchdog = watchdog
         self._topology = topology
-        self._ledger = CallLedger()
+        self._ledger = CallLedger(uri_bytes)
         self._results: ResultsReader | None = None
         self._sweep = Sweep(names, topology)
-        self._unserved: set[str] = set()
         self._down = 0.0  # seconds for which no result could be read
         self._closed = False
         self._prefix = ""
@@ -80,7 +79,15 @@ class RedisCaller(CallerBroker):
         self._results = self._topology.make_results_reader(self._on_results)
         return self._results
 
-    def call(self, uri: str, args: bytes, timeout: float, pending: PendingCall, limit: int | None = None) -> None:
+    def call(
+        self,
+        uri: str,
+        args: bytes,
+        timeout: float,
+        pending: PendingCall,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
         if self._closed:
             pending.on_stored(BrokerUnavailable("the broker is closed"))
             return
@@ -92,7 +99,7 @@ class RedisCaller(CallerBroker):
         call_id = f"{self._prefix}{self._count:012x}"
         try:
             check_uri(uri)
-            self._ledger.add(pending, call_id, uri, time.monotonic() + timeout, limit)
+            self._ledger.add(pending, call_id, uri, time.monotonic() + timeout, len(args), limit, max_bytes)
         except BrokerError as error:
             pending.on_stored(error)
             return
@@ -107,10 +114,25 @@ class RedisCaller(CallerBroker):
             self._on_pushed(pending, error)
 
     def forget(self, pending: PendingCall) -> None:
-        self._ledger.remove(pending)
+        if self._ledger.remove(pending) and pending.stored:
+            self._unqueue(pending.uri, [pending])
 
     def abandon(self, owner: object) -> None:
-        self._ledger.abandon(owner)
+        stored: dict[str, list[PendingCall]] = {}
+        for pending in self._ledger.abandon(owner):
+            if pending.stored:
+                stored.setdefault(pending.uri, []).append(pending)
+        for uri, calls in stored.items():
+            self._unqueue(uri, calls)
+
+    def _unqueue(self, uri: str, calls: Sequence[PendingCall]) -> None:
+        """Delete the timeout keys of abandoned calls. Those that no callee has taken are then removed from the list."""
+
+        def on_deleted(deleted: Reply) -> None:
+            if deleted != 0:
+                self._sweep.add(uri)
+
+        self._store.delete([self._names.call_timeout(uri, pending.call_id) for pending in calls], on_deleted)
 
     def in_flight(self, owner: object) -> int:
         return self._ledger.in_flight(owner)
@@ -134,9 +156,12 @@ class RedisCaller(CallerBroker):
 
     def _on_pushed(self, pending: PendingCall, reply: Reply) -> None:
         if self._ledger.get(pending.call_id) is None:
-            return  # abandoned
+            self._unqueue(pending.uri, [pending])  # abandoned in the meantime
+            return
         if type(reply) is not int or reply < 0:
             self._ledger.remove(pending)
+            if reply == OVER_CAPACITY:
+                self._sweep.add(pending.uri)  # the list may be full of expired calls
             pending.on_stored(push_error(reply))
             return
         self.calls += 1
@@ -173,11 +198,9 @@ class RedisCaller(CallerBroker):
     def _expire(self, elapsed: float) -> None:
         now = time.monotonic()
         self._down = 0.0 if any(connection.usable for connection in self.connections()) else self._down + elapsed
-        # In the next second, since their keys in Redis expire a little later.
-        for uri in self._unserved:
-            self._sweep.sweep(uri)
-        overdue = self._ledger.overdue(now)
-        self._unserved = {pending.uri for pending in overdue}
-        for pending in overdue:
+        self._sweep.run()
+        for pending in self._ledger.overdue(now):
             if self._ledger.remove(pending):
+                # Swept in the next second, since their keys in Redis expire a little later.
+                self._sweep.add(pending.uri)
                 pending.on_expired()

@@ -2,8 +2,8 @@
 
 To push a payload takes four commands: they store its timeout key, push it and prolong the list, which must not expire
 before the last of its payloads. ``PEXPIRE … NX`` sets the expiry of a new list and ``PEXPIRE … GT`` raises it. These
-two cost Redis 1 µs; a script that does all four costs 3 µs. The script is used where a capacity is set and for servers
-before Redis 7, which support neither ``NX`` nor ``GT``.
+two cost Redis 1 µs; a script that does all four costs 3 µs. The script is used for servers before Redis 7, which
+support neither ``NX`` nor ``GT``.
 """
 
 from __future__ import annotations

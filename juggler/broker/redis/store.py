@@ -52,11 +52,31 @@ class Store:
             link.when_version_known(partial(self.push, timeout_key, list_key, payload, timeout, on_reply), on_reply)
             return
         ttl_ms = max(1, int(timeout * 1000))
-        if self._capacity == 0 and link.supports_redis7:
+        if link.supports_redis7:
+            if self._capacity > 0:
+                on_reply = partial(self._on_length, timeout_key, list_key, payload, on_reply)
             packed = commands.push(timeout_key, list_key, payload, ttl_ms, max(ttl_ms, self._list_ttl_ms))
             link.send(packed, (ignore, on_reply, ignore, ignore))
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_reply)
+
+    def _on_length(self, timeout_key: bytes, list_key: bytes, payload: bytes, on_reply: OnReply, length: Reply) -> None:
+        """Remove a payload again that exceeds the capacity, unless it has been popped in the meantime."""
+        if type(length) is not int or length <= self._capacity:
+            on_reply(length)
+            return
+
+        def on_removed(removed: Reply) -> None:
+            if removed == 1:
+                self.delete([timeout_key])
+                on_reply(commands.OVER_CAPACITY)
+            else:
+                on_reply(length if removed == 0 else removed)
+
+        try:
+            self._link_for(list_key).send(pack(b"LREM", list_key, 1, payload), (on_removed,))
+        except BrokerUnavailable as error:
+            on_reply(error)
 
     def _push_by_script(
         self, timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, on_reply: OnReply, known: bool = True
@@ -76,8 +96,8 @@ class Store:
         )
         self._link_for(list_key).send(packed, (on_length,))
 
-    def delete(self, keys: Sequence[bytes]) -> None:
+    def delete(self, keys: Sequence[bytes], on_reply: OnReply = ignore) -> None:
         """Delete keys of one slot without waiting. If that fails, they expire."""
         if keys:
             with suppress(BrokerUnavailable):
-                self._link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))
+                self._link_for(keys[0]).send(pack(b"DEL", *keys), (on_reply,))

@@ -1,4 +1,4 @@
-"""Remove expired calls from lists that no callee pops from.
+"""Remove expired and abandoned calls from lists that no callee pops from.
 
 A list outlives its calls. One to which calls are still pushed, and which no callee pops from, would keep all of them.
 """
@@ -18,27 +18,50 @@ from juggler.protocol import codec
 STEP = 16
 """Number of calls checked in one go, oldest first."""
 
+WANTED = 1024
+"""Calls still wanted that are passed in one round of a list; the next round continues there."""
+
 
 class Sweep:
-    """Removes expired calls from the old end of lists, up to the first call that is still wanted. Never blocks."""
+    """Removes unwanted calls from lists, oldest first. Never blocks. What fails is left to the next sweep."""
 
     def __init__(self, names: Names, topology: Topology) -> None:
         self._names = names
         self._topology = topology
+        # The URIs of the next round. The number is that of the oldest calls, still wanted, that were passed before.
+        self._due: dict[str, int] = {}
 
-    def sweep(self, uri: str) -> None:
-        """Start with the list of a URI. What cannot be done now is left to the next sweep."""
+    def add(self, uri: str) -> None:
+        """Sweep the list of a URI in the next round."""
+        self._due.setdefault(uri, 0)
+
+    def run(self) -> None:
+        """Do one round: start to sweep all lists that are due."""
+        due, self._due = self._due, {}
+        for uri, passed in due.items():
+            self._check(uri, 0, passed, WANTED)
+
+    def _check(self, uri: str, start: int, resume: int, left: int) -> None:
+        """Check `STEP` calls.
+
+        Args:
+            uri: URI of the list.
+            start: number of older calls, which are still wanted.
+            resume: continue there once a call is still wanted.
+            left: calls still wanted that may be passed in this round.
+        """
         key = self._names.calls(uri)
-        self._gather(key, [pack(b"LRANGE", key, -STEP, -1)], partial(self._on_oldest, uri, key))
+        command = pack(b"LRANGE", key, -start - STEP, -start - 1)
+        self._gather(key, [command], partial(self._on_calls, uri, start, resume, left))
 
-    def _on_oldest(self, uri: str, key: bytes, replies: list[Reply]) -> None:
-        (oldest,) = replies
-        if not isinstance(oldest, list) or not oldest:
-            ignore(oldest)
+    def _on_calls(self, uri: str, start: int, resume: int, left: int, replies: list[Reply]) -> None:
+        (calls,) = replies
+        if not isinstance(calls, list) or not calls:
+            ignore(calls)
             return
-        payloads = oldest[::-1]
+        payloads = calls[::-1]
         commands = [pack(b"EXISTS", self._timeout_key(uri, payload)) for payload in payloads]
-        self._gather(key, commands, partial(self._remove, uri, key, payloads))
+        self._gather(self._names.calls(uri), commands, partial(self._remove, uri, start, resume, left, payloads))
 
     def _timeout_key(self, uri: str, payload: bytes) -> bytes:
         try:
@@ -47,14 +70,21 @@ class Sweep:
             msg_uuid = ""  # no such key exists
         return self._names.call_timeout(uri, msg_uuid)
 
-    def _remove(self, uri: str, key: bytes, payloads: list[bytes], known: list[Reply]) -> None:
-        wanted = next((number for number, exists in enumerate(known) if exists != 0), len(payloads))
-        if wanted:
+    def _remove(self, uri: str, start: int, resume: int, left: int, payloads: list[bytes], known: list[Reply]) -> None:
+        key = self._names.calls(uri)
+        unwanted = [payload for payload, exists in zip(payloads, known, strict=True) if exists == 0]
+        if unwanted:
             # By value, from the old end: a callee may have popped some in the meantime.
-            commands = [pack(b"LREM", key, -1, payload) for payload in payloads[:wanted]]
-            self._gather(key, commands, _ignore_all)
-        if wanted == STEP:
-            self.sweep(uri)
+            self._gather(key, [pack(b"LREM", key, -1, payload) for payload in unwanted], _ignore_all)
+        if len(payloads) < STEP:
+            return  # the end of the list
+        wanted = STEP - len(unwanted)
+        if wanted > left:
+            self._due[uri] = start + wanted
+        elif wanted:
+            self._check(uri, max(start + wanted, resume), resume, left - wanted)
+        else:
+            self._check(uri, start, resume, left)
 
     def _gather(self, key: bytes, commands: list[bytes], on_replies: OnReplies) -> None:
         with suppress(BrokerUnavailable):

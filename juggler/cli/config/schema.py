@@ -80,7 +80,10 @@ class Redis(Struct, frozen=True):
         Meta(pattern="^[^{}]*$"),
         about("Prefix of every key and channel in Redis.", expected="a string without braces"),
     ] = ""
-    call_capacity: Annotated[Count, about("Maximum calls queued per URI (0 = unlimited).")] = 0
+    call_capacity: Annotated[Count, about("Maximum calls queued per URI (0 = unlimited).")] = 10_000
+    call_bytes: Annotated[
+        Count, about("Maximum bytes of the arguments of a process's calls in flight, per URI (0 = unlimited).")
+    ] = 64 * _MIB
     result_capacity: Annotated[Count, about("Maximum results queued per server process (0 = unlimited).")] = 0
     blocking_timeout: Annotated[
         float, Meta(ge=0.01, le=LARGEST), about("Seconds that a blocking pop waits in Redis.")
@@ -95,9 +98,12 @@ class ServerSettings(Struct, frozen=True):
     call_timeout: Annotated[Seconds, about("Timeout in seconds of calls that set none.")] = 60.0
     max_call_timeout: Annotated[
         float, Meta(gt=0, le=MAX_TIMEOUT), about("Longest timeout in seconds that a call may set.")
-    ] = MAX_TIMEOUT
+    ] = 600.0
     max_connections: Annotated[Limit | None, about("Maximum connections per process.")] = 10_000
     max_calls: Annotated[Limit, about("Maximum calls in flight per connection.")] = 1000
+    max_call_bytes: Annotated[Limit, about("Maximum bytes of the arguments of calls in flight per connection.")] = (
+        8 * _MIB
+    )
     max_subscriptions: Annotated[Limit, about("Maximum subscriptions per connection.")] = 1000
     max_unanswered: Annotated[
         Limit, about("Maximum unacknowledged requests per connection; the server stops reading at the limit.")
