@@ -132,10 +132,18 @@ class Refused(JugglerError):
 
 
 class BrokerError(Refused):
-    """The broker refused or failed a request."""
+    """The broker refused or failed a request.
 
-    def __init__(self, reason: str, code: int | None = None) -> None:
+    Attributes:
+        detail: what Redis or the operating system reported, for logs and operators. NACKs do not contain it.
+    """
+
+    def __init__(self, reason: str, code: int | None = None, *, detail: str = "") -> None:
         super().__init__(self.code if code is None else code, reason)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 class BrokerUnavailable(BrokerError):

@@ -80,6 +80,6 @@ def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def
         broker.connect()
         return broker.functions()
     except BrokerError as error:
-        raise ConfigError(f"cannot read from Redis at {broker.shown_url}: {error.reason}") from error
+        raise ConfigError(f"cannot read from Redis at {broker.shown_url}: {error}") from error
     finally:
         broker.close()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import redis
 
 from juggler.broker.redis import RedisBroker
-from juggler.errors import BrokerError
+from juggler.errors import BrokerError, BrokerUnavailable
 from juggler.process.embedded import EmbeddedRedis
 from juggler.process.uuids import new_uuid
-from tests.recorders import Outcome, RecordedSubscriber
+from juggler.protocol.messages import MessageType
+from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
+from tests.stack import Wire, running_server
 from tests.support import eventually
+
+CALL, ACK = MessageType.CALL, MessageType.ACK
 
 
 class Limited:
@@ -98,3 +103,58 @@ def test_a_topic_that_is_forbidden_later_costs_no_other_its_subscription(limited
     limited.allow("&ok*", "&bad")
     assert not refused(limited.subscribe("bad", RecordedSubscriber()))
     assert limited.hears("bad")
+
+
+def test_a_refused_ping_is_a_sign_of_life(limited):
+    assert not refused(limited.subscribe("ok1"))
+    limited.admin.execute_command("ACL", "SETUSER", "limited", "-ping")
+    receiver = limited.broker.pubsub.receiver
+    for _ in range(3):
+        receiver.connection.check(1.0)  # what has arrived counts once
+        receiver.connection.check(1.0)
+        assert receiver.reply_due
+        outcome = limited.subscribe("ok2")
+        eventually(lambda: not receiver.reply_due)
+        assert not refused(outcome), "the refusal is that of the PING"
+        receiver.connection.check(10.0)
+    assert receiver.connection.losses == 0
+    limited.admin.execute_command("ACL", "SETUSER", "limited", "+ping")
+    assert limited.hears("ok1")
+
+
+@pytest.fixture
+def full() -> Iterator[redis.Redis]:
+    """Yield the client of a Redis of its own, to let it run out of memory."""
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url, protocol=2) as client:
+        client.url = server.url
+        yield client
+
+
+def test_a_full_redis_refuses_requests_for_now_and_its_words_do_not_reach_clients(full):
+    broker = RedisBroker(full.url)
+    with running_server(broker) as running, Wire(running.url) as wire:
+
+        def answer(type: MessageType) -> dict:
+            return wire.request(type, **({"uri": "u", "timeout": 10**9} if type is CALL else {"channel": "c"}))
+
+        assert answer(CALL)["meta"]["type"] == ACK
+        full.config_set("maxmemory", 1)
+        nack = answer(CALL)["payload"]
+        assert (nack["code"], nack["message"]) == (503, "Redis refused the request")
+        with pytest.raises(BrokerUnavailable, match="Redis refuses commands for now"):
+            broker.check_ready()
+        full.config_set("maxmemory", 0)
+        assert answer(CALL)["meta"]["type"] == ACK
+
+
+def test_a_result_that_a_full_redis_refuses_is_kept(full):
+    with closing(RedisBroker(full.url)) as caller, closing(RedisBroker(full.url)) as callee:
+        pending, done = RecordedCall(), Outcome()
+        caller.call("u", b"1", 30.0, pending)
+        (call,) = pop_all(callee.calls(["u"]), 1)
+        full.config_set("maxmemory", 1)
+        callee.result(call, b"2", done)
+        eventually(lambda: full.info("errorstats").get("errorstat_OOM"))
+        full.config_set("maxmemory", 0)
+        assert pending.wait(2) == [("stored", None), ("result", b"2")]
+        assert done.wait() is None

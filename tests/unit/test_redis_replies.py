@@ -46,7 +46,13 @@ def test_errors_become_broker_errors():
     assert isinstance(moved, BrokerUnavailable)
     refused = replies.as_error(hiredis.ReplyError("ERR unknown command"))
     assert type(refused) is BrokerError
-    assert refused.reason == "Redis refused the request: ERR unknown command"
+    assert refused.reason == "Redis refused the request", "clients see no text of Redis"
+    assert str(refused) == "Redis refused the request: ERR unknown command"
+
+
+@pytest.mark.parametrize("code", ["OOM", "MISCONF", "NOREPLICAS", "BUSY", "READONLY", "LOADING", "CLUSTERDOWN"])
+def test_what_is_refused_for_now_is_unavailable(code):
+    assert replies.as_error(hiredis.ReplyError(f"{code} not now")).code == 503
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
 from gevent.event import AsyncResult
@@ -14,7 +15,7 @@ from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.commands import PTTL, pack
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.replies import Reply, as_error, ignore
+from juggler.broker.redis.replies import Reply, as_error, ignore, is_temporary
 from juggler.broker.redis.store import Store, push_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.unsent_results import UnsentResults
@@ -74,13 +75,20 @@ class RedisCallee(CalleeBroker):
                 self.names.results(call.conn_uuid),
                 codec.encode_result(call.conn_uuid, call.msg_uuid, call.uri, args, failed),
                 remaining,
-                lambda reply: on_done(push_error(reply)),
+                partial(self._on_pushed, call, args, on_done, failed),
             )
         except BrokerUnavailable as error:
             if self._closed:
                 on_done(error)
             else:
                 self._unsent.add(call, args, on_done, failed, error)
+
+    def _on_pushed(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None, reply: Reply) -> None:
+        error = push_error(reply)
+        if isinstance(error, BrokerUnavailable) and is_temporary(reply) and not self._closed:
+            self._unsent.add(call, args, on_done, failed, error)
+        else:
+            on_done(error)
 
     def close(self) -> None:
         self._closed = True

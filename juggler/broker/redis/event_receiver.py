@@ -78,7 +78,7 @@ class PubSubLink(ReplyHandler):
         self._topics = topics
         self._on_event = on_event
         self._pinged = False
-        # The topics of each command in flight. Replies arrive in order, and errors do not name the topic.
+        # Topics of each command in flight, none for a PING. Replies arrive in order, and errors do not name the topic.
         self._in_flight: deque[list[TopicKey]] = deque()
         # How often each topic is in flight: only the last reply counts after an unsubscription.
         self._unconfirmed: Counter[TopicKey] = Counter()
@@ -96,8 +96,9 @@ class PubSubLink(ReplyHandler):
         return self._pinged
 
     def ping(self) -> None:
-        self._pinged = True
         self.connection.write(PING)
+        self._pinged = True
+        self._in_flight.append([])
 
     def subscribe(self, key: TopicKey) -> None:
         self.connection.ensure()
@@ -140,7 +141,7 @@ class PubSubLink(ReplyHandler):
             self._on_error(reply)
             return
         if not isinstance(reply, list):
-            self._pinged = False
+            self._on_pong()
             return
         kind = reply[0]
         if kind == b"message":
@@ -150,7 +151,11 @@ class PubSubLink(ReplyHandler):
         elif kind == b"subscribe" or kind == b"psubscribe":
             self._on_confirmed()
         elif kind == b"pong":
-            self._pinged = False
+            self._on_pong()
+
+    def _on_pong(self) -> None:
+        self._pinged = False
+        self._in_flight.popleft()
 
     def _on_confirmed(self) -> None:
         keys = self._in_flight[0]
@@ -172,6 +177,11 @@ class PubSubLink(ReplyHandler):
             log.warning(Line("redis: command failed", error=error))
             return
         keys = self._in_flight.popleft()
+        if not keys:
+            # Redis refuses the PING: it lacks disk space, runs a script or denies the permission. But it is alive.
+            self._pinged = False
+            log.warning(Line("redis: command failed", error=error))
+            return
         settled = [key for key in keys if self._is_last_reply(key)]
         if len(keys) == 1:
             for key in settled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -13,7 +14,16 @@ from gevent.event import AsyncResult, Event
 from juggler.broker.redis.commands import PING, pack
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
-from juggler.broker.redis.replies import OnReplies, OnReply, Reply, as_error, ignore, is_not_master
+from juggler.broker.redis.replies import (
+    OnReplies,
+    OnReply,
+    Reply,
+    as_error,
+    ignore,
+    is_not_master,
+    is_temporary,
+    is_unsettled,
+)
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable, OutcomeUnknown
 
@@ -130,14 +140,17 @@ class Link(ReplyHandler):
             listener()
 
     def on_reply(self, reply: Reply) -> None:
-        if type(reply) is hiredis.ReplyError and is_not_master(reply):
-            raise ConnectionError(str(reply))
+        if type(reply) is hiredis.ReplyError and is_temporary(reply):
+            if is_not_master(reply):
+                raise ConnectionError(str(reply))
+            if not is_unsettled(reply):
+                self.connection.refused_at = time.monotonic()
         self._waiting.popleft()(reply)
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()
         deferred, self._deferred = self._deferred, []
-        lost = OutcomeUnknown(error.reason) if self._may_have_sent else error
+        lost = OutcomeUnknown(error.reason, detail=error.detail) if self._may_have_sent else error
         self._may_have_sent = False
         for on_reply in waiting:
             on_reply(lost)

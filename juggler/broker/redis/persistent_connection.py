@@ -8,6 +8,7 @@ lost, what is in flight has failed.
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import time
 from abc import ABC, abstractmethod
@@ -93,6 +94,7 @@ class PersistentConnection:
         up: whether commands can be sent now.
         supports_redis7: whether the server is Redis 7 or later; ``None`` before the first connection.
         losses: connections lost.
+        refused_at: when Redis last refused a command for now (out of memory, read-only), on ``time.monotonic``.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class PersistentConnection:
         self.up = False
         self.supports_redis7: bool | None = None
         self.losses = 0
+        self.refused_at = -math.inf
         self._watchdog = watchdog
         self._handler = handler
         self._silence_timeout = SILENCE_TIMEOUT + blocking_timeout
@@ -235,7 +238,7 @@ class PersistentConnection:
             except (redis.RedisError, OSError) as error:
                 if self._closed:
                     return  # type: ignore[unreachable]  # another greenlet may have closed it
-                self._lose(BrokerUnavailable(f"no connection to Redis: {error}"))
+                self._lose(BrokerUnavailable("no connection to Redis", detail=str(error)))
                 delay = next(delays)
                 log.warning(Line("redis: connecting failed", link=self.name, error=error, retry_in=delay))
                 gevent.sleep(delay)
@@ -275,7 +278,7 @@ class PersistentConnection:
             error = failure
         if output is self._output:
             log.warning(Line("redis: connection lost", link=self.name, error=error))
-            self._lose(BrokerUnavailable(f"connection to Redis lost: {error}"))
+            self._lose(BrokerUnavailable("connection to Redis lost", detail=str(error)))
 
     def _read(self, sock: Any, output: Output) -> None:
         nothing = object()

@@ -28,6 +28,7 @@ OTHER_NODE = (redis.exceptions.AskError, redis.exceptions.ClusterDownError, redi
 
 _NOT_MASTER = ("READONLY ", "LOADING ", "MASTERDOWN ", "UNBLOCKED ")
 _UNSETTLED = ("ASK ", "CLUSTERDOWN ", "MOVED ", "TRYAGAIN ")
+_TEMPORARY = (*_UNSETTLED, *_NOT_MASTER, "BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ")
 
 
 def is_not_master(reply: Reply) -> bool:
@@ -38,6 +39,11 @@ def is_not_master(reply: Reply) -> bool:
 def is_unsettled(reply: Reply) -> bool:
     """Return whether a cluster is being reconfigured; its node has executed nothing."""
     return _is_error(reply, *_UNSETTLED)
+
+
+def is_temporary(reply: Reply) -> bool:
+    """Return whether the server refuses a command for now; the same command may succeed later."""
+    return _is_error(reply, *_TEMPORARY)
 
 
 def is_forbidden(reply: Reply) -> TypeGuard[hiredis.ReplyError]:
@@ -63,8 +69,8 @@ def as_error(reply: Reply) -> BrokerError:
     """Convert an error reply to a `BrokerError`."""
     if isinstance(reply, BrokerError):
         return reply
-    kind = BrokerUnavailable if is_unsettled(reply) else BrokerError
-    return kind(f"Redis refused the request: {reply}")
+    kind = BrokerUnavailable if is_temporary(reply) else BrokerError
+    return kind("Redis refused the request", detail=str(reply))
 
 
 def ignore(reply: Reply) -> None:

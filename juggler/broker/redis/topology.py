@@ -5,6 +5,7 @@ A single server is the simplest topology. That of a cluster is in `juggler.broke
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,9 @@ from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import OnResults, ResultsReader, SingleListReader
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
+
+REFUSAL_LIFETIME = 5.0
+"""Seconds for which a server is not ready after Redis has refused a command for now."""
 
 MANY = 4
 """Lists from which on a busy source polls before it blocks."""
@@ -68,12 +72,14 @@ class Topology(ABC):
         """Check that commands can be sent now.
 
         Raises:
-            BrokerUnavailable: a connection is down.
+            BrokerUnavailable: a connection is down, or Redis has recently refused a command for now.
         """
         for connection in self.connections():
             connection.ensure()
             if not connection.up:
                 raise BrokerUnavailable(f"the connection to Redis ({connection.name}) is not up yet")
+            if time.monotonic() - connection.refused_at < REFUSAL_LIFETIME:
+                raise BrokerUnavailable("Redis refuses commands for now")
 
     @abstractmethod
     def connect(self) -> None:

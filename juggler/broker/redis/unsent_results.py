@@ -1,6 +1,7 @@
-"""Results that could not be sent because Redis is unreachable. They are kept for as long as they are wanted.
+"""Results that Redis has not taken: it is unreachable, or refuses them for now. They are kept while they are wanted.
 
-Only results that were never sent are kept. One that was sent and not confirmed may have arrived, and is not sent twice.
+Only results that Redis does not have are kept. One that was sent and not confirmed may have arrived, and is not sent
+twice.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class UnsentResults:
     """A queue of results."""
 
     def __init__(self, send: SendResult, watchdog: Watchdog) -> None:
-        """Create an empty queue; ``send`` is called with its results, ``watchdog`` drops expired ones."""
+        """Create an empty queue; ``send`` is called with its results, ``watchdog`` retries and drops expired ones."""
         self._send = send
         self._watchdog = watchdog
         self._queue: deque[_Unsent] = deque()
@@ -41,7 +42,7 @@ class UnsentResults:
             on_done(error)
             return
         if not self._queue:
-            self._watchdog.add(self._drop_expired)
+            self._watchdog.add(self._tick)
         self._size += len(args)
         self._queue.append((call, args, on_done, failed, error))
 
@@ -54,9 +55,10 @@ class UnsentResults:
         """Drop all results."""
         self._drop(lambda call: True)
 
-    def _drop_expired(self, _: float) -> None:
+    def _tick(self, _: float) -> None:
         now = time.monotonic()
         self._drop(lambda call: call.deadline <= now)
+        self.release()
 
     def _drop(self, which: Callable[[IncomingCall], bool]) -> None:
         for _, _, on_done, _, error in self._take(which):
@@ -67,5 +69,5 @@ class UnsentResults:
         self._queue = deque(unsent for unsent in self._queue if not which(unsent[0]))
         self._size = sum(len(args) for _, args, *_ in self._queue)
         if not self._queue:
-            self._watchdog.remove(self._drop_expired)
+            self._watchdog.remove(self._tick)
         return taken

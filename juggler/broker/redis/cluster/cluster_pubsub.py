@@ -198,7 +198,7 @@ class _ShardLink(PubSubLink):
         if isinstance(reply, hiredis.ReplyError):
             self._on_error(reply)
         elif not isinstance(reply, list) or reply[0] == b"pong":
-            self._pinged = False
+            self._on_pong()
         elif reply[0] == b"smessage":
             self._pubsub.on_event(self, reply[1], reply[2])
         elif reply[0] == b"ssubscribe":
