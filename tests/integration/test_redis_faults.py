@@ -15,6 +15,7 @@ import gevent
 import pytest
 import redis
 from gevent.event import AsyncResult
+from gevent.monkey import get_original
 
 from juggler.broker import Event, IncomingCall, Subscriber
 from juggler.broker.redis import RedisBroker
@@ -198,17 +199,21 @@ def test_a_connection_that_is_lost_at_once_is_re_established_with_growing_delays
 def test_what_a_dead_peer_has_not_received_is_discarded(redis_url):
     """The peer reads the first commands, then nothing; when it reads again, it finds a reset and not the rest."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         broker = RedisBroker(f"redis://127.0.0.1:{listener.getsockname()[1]}", blocking_timeout=0.1)
         forwarding = gevent.spawn(forward_until, listener, redis_url, b"PUBLISH")
         with closing(broker):
             broker.connect()
-            outcomes = [Outcome() for _ in range(40)]  # more than the buffers of both kernels hold
+            outcomes = [Outcome() for _ in range(40)]
             for outcome in outcomes:
                 broker.publish("c", new_uuid(), b'"%b"' % (b"x" * 1_000_000), outcome)
             assert {outcome.wait().code for outcome in outcomes} == {504}
-            peer = forwarding.get(timeout=30)
-            with peer, pytest.raises(ConnectionResetError):
-                read_to_the_end(peer)
+            with forwarding.get(timeout=30) as peer:
+                poll = get_original("select", "poll")()
+                poll.register(peer, 0)
+                eventually(lambda: poll.poll(0), message="the peer receives the reset")
+                with pytest.raises(ConnectionResetError):
+                    read_to_the_end(peer)
 
 
 def read_to_the_end(peer: socket.socket) -> None:

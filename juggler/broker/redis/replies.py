@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeGuard
 
@@ -19,6 +20,9 @@ Reply: TypeAlias = Any
 
 OnReply: TypeAlias = Callable[[Reply], None]
 OnReplies: TypeAlias = Callable[[list[Reply]], None]
+
+LOG_PERIOD = 1.0
+"""Seconds between two log lines about refusals of the same kind."""
 
 REFUSALS = (redis.AuthenticationError, redis.exceptions.AuthorizationError, redis.exceptions.NoPermissionError)
 """redis-py's errors for credentials and permissions, which a retry does not cure."""
@@ -66,11 +70,25 @@ def _is_error(reply: Reply, *codes: str) -> bool:
 
 
 def as_error(reply: Reply) -> BrokerError:
-    """Convert an error reply to a `BrokerError`."""
+    """Convert an error reply to a `BrokerError`, and log it: its text is for operators, not for clients."""
     if isinstance(reply, BrokerError):
         return reply
+    if not is_unsettled(reply):
+        _log_refusal(reply)
     kind = BrokerUnavailable if is_temporary(reply) else BrokerError
     return kind("Redis refused the request", detail=str(reply))
+
+
+_logged: dict[str, float] = {}
+"""When each kind of refusal was logged last, by its first word."""
+
+
+def _log_refusal(reply: hiredis.ReplyError) -> None:
+    kind = str(reply).partition(" ")[0]
+    now = time.monotonic()
+    if now - _logged.get(kind, -LOG_PERIOD) >= LOG_PERIOD:
+        _logged[kind] = now
+        log.warning(Line("redis: request refused", error=reply))
 
 
 def ignore(reply: Reply) -> None:
