@@ -2,6 +2,9 @@
 
 SIGTERM shuts it down gracefully, within gunicorn's graceful timeout: it accepts no new connections, waits for calls in
 flight, closes websockets with 1001, and completes requests. SIGQUIT and SIGINT stop it at once.
+
+If ``JUGGLER_LISTEN_METRICS_BIND`` is one of gunicorn's addresses, the worker serves the metrics of all workers
+there, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ from gevent import monkey
 from gunicorn.glogging import SafeAtoms
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
+from juggler.errors import ConfigError
+from juggler.process.address import parse_address
 from juggler.process.garbage import raise_gc_threshold
 from juggler.process.logline import Line, printable
 from juggler.process.metrics import Snapshot, merge
-from juggler.process.metrics.shared import ENVIRON_KEY, SharedMetrics
+from juggler.process.metrics.shared import ENVIRON_KEY, METRICS_BIND, SharedMetrics
 from juggler.server import live_servers
 from juggler.server.websocket import WebSocketHandler
+from juggler.wsgi import MetricsApplication
 
 MARGIN = 1.0
 """Seconds of gunicorn's graceful timeout, at most half of it, that are reserved for the exit of the worker."""
@@ -140,9 +146,22 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
     def server_class(self, *args: Any, **kwargs: Any) -> HttpServer:
         """Create the server of one listening socket. gunicorn calls it like a class."""
         server = HttpServer(*args, **kwargs)
+        if self._is_for_metrics(server.address):
+            server.application = MetricsApplication()
         server.environ[ENVIRON_KEY] = self._slot
         self._http.append(server)
         return server
+
+    def _is_for_metrics(self, address: Any) -> bool:
+        bind = self.cfg.env.get(METRICS_BIND) or os.environ.get(METRICS_BIND)
+        if not bind or not isinstance(address, tuple):
+            return False
+        try:
+            host, port = parse_address(bind)
+        except ValueError as error:
+            raise ConfigError(f"{METRICS_BIND}: {error}") from None
+        host = "127.0.0.1" if host == "localhost" else host or "0.0.0.0"  # noqa: S104
+        return port in (0, address[1]) and host == address[0] and (port != 0 or len(self._http) > 0)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from juggler.errors import ConfigError
-from juggler.process.embedded import EmbeddedRedis
+from juggler.process.embedded import EmbeddedRedis, free_port
 from juggler.process.metrics.exposition import parse
 from juggler.process.metrics.rates import Samples
 from loadtest.children import Child, Children
@@ -63,7 +63,9 @@ class Stack:
             LoadTestError: it did not start.
         """
         own = [app] if app else []
-        child = self._start("server", "juggler.cli.main", "server", *own, "--bind", "127.0.0.1:0", *options)
+        self._metrics = f"127.0.0.1:{free_port()}"
+        binds = ["--bind", "127.0.0.1:0", "--metrics-bind", self._metrics]
+        child = self._start("server", "juggler.cli.main", "server", *own, *binds, *options)
         shown = child.hear_match(r"(ws|http)://\S+", START_TIMEOUT).group()
         # Several workers of an app of your own do not print the path.
         self.url = shown if shown.startswith("ws:") else f"ws://{urlsplit(shown).netloc}/ws"
@@ -98,7 +100,7 @@ class Stack:
         Raises:
             OSError: it does not answer.
         """
-        with urllib.request.urlopen(f"http://{urlsplit(self.url).netloc}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=5) as response:
             return parse(response.read().decode())
 
     def _start(self, name: str, module: str, *arguments: str, **environment: str) -> Child:

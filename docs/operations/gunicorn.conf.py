@@ -2,7 +2,10 @@
 
 import os
 
-bind = os.environ.get("BIND", "127.0.0.1:8000")
+bind = [os.environ.get("BIND", "127.0.0.1:8000")]
+# Address of the metrics, for Prometheus; keep it private.
+if "JUGGLER_LISTEN_METRICS_BIND" in os.environ:
+    bind.append(os.environ["JUGGLER_LISTEN_METRICS_BIND"])
 workers = int(os.environ.get("WORKERS", "2"))
 worker_class = "juggler.worker.GeventWorker"
 # Maximum sockets per worker; at least Server(max_connections=...).

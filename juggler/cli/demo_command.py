@@ -24,7 +24,7 @@ import click
 from juggler.cli.parameters import bind_option, verbose_option
 from juggler.client import Client
 from juggler.errors import NackCode, Nacked
-from juggler.process.address import format_address
+from juggler.process.address import format_address, is_loopback
 from juggler.process.embedded import EmbeddedRedis
 from juggler.process.guard import ProcessGuard
 
@@ -94,6 +94,8 @@ def _start(
     """Start server and callee, and return the server's URL."""
     # Your own application defines its options in Python.
     server = [*SERVER, *([app] if app else SERVER_OPTIONS), "--bind", format_address(bind)]
+    if not app and is_loopback(bind[0]):
+        server.append("--metrics")
     url = processes.start("server", server, redis_url).rpartition(" ")[2]
     _print("server", url)
     processes.start("callee", [*CALLEE, *(["--reload"] if reload else []), callee], redis_url)

@@ -86,11 +86,14 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
 
     from juggler.process.garbage import raise_gc_threshold
     from juggler.server import live_servers
-    from juggler.wsgi import Application
+    from juggler.wsgi import Application, MetricsApplication
 
     raise_gc_threshold()
     try:
-        http = _listen(application, parse_address(settings.listen.bind))
+        http = _listen(application, parse_address(settings.listen.bind), "--bind")
+        metrics = None
+        if settings.listen.metrics_bind is not None:
+            metrics = _listen(MetricsApplication(), parse_address(settings.listen.metrics_bind), "--metrics-bind")
         with _exit_at_signal():
             connect()
         stop = _stop_at_signal()
@@ -98,16 +101,20 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
         # Another WSGI application does not report where it accepts websockets.
         url = f"ws://{where}{application.paths[0]}" if isinstance(application, Application) else f"http://{where}"
         click.echo(f"juggler server: {url}")
+        if metrics is not None:
+            click.echo(f"metrics: http://{format_address(metrics.address)}/metrics")
         stop.wait()
         http.close()
         gevent.joinall([gevent.spawn(server.shut_down, settings.listen.grace) for server in live_servers()])
         http.stop(LAST_REQUESTS)
+        if metrics is not None:
+            metrics.stop(0)
     finally:
         for server in live_servers():
             server.close()
 
 
-def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServer:
+def _listen(application: Callable[..., Any], bind: tuple[str, int], option: str) -> WSGIServer:
     from gevent.pywsgi import WSGIServer
 
     from juggler.server.websocket import WebSocketHandler
@@ -117,7 +124,7 @@ def _listen(application: Callable[..., Any], bind: tuple[str, int]) -> WSGIServe
         http.start()
     except OSError as error:
         reason = (error.strerror or str(error)).partition(":")[0]
-        raise ConfigError(f"cannot listen on {format_address(bind)}: {reason}; choose another with --bind") from error
+        raise ConfigError(f"cannot listen on {format_address(bind)}: {reason}; choose another with {option}") from error
     return http
 
 

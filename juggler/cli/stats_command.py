@@ -38,7 +38,8 @@ _NO_LATENCY = ("", "", "")
 def command(url: str, interval: float, count: int | None) -> None:
     """Show rates per second and latencies in milliseconds of the server at URL, until Ctrl-C.
 
-    URL defaults to http://127.0.0.1:9000. Values cover all workers and the last interval.
+    URL is the address of --metrics-bind, and defaults to http://127.0.0.1:9000, that of juggler demo. Values cover all
+    workers and the last interval.
 
     \b
     Exit codes:
@@ -86,4 +87,5 @@ def _sample(url: str) -> Samples:
         with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as answer:  # noqa: S310
             return parse(answer.read().decode())
     except (OSError, ValueError) as error:
-        raise ConnectionClosed(1006, f"cannot read metrics from {url}: {error}") from error
+        hint = "; give the address of --metrics-bind" if getattr(error, "code", None) == 404 else ""
+        raise ConnectionClosed(1006, f"cannot read metrics from {url}: {error}{hint}") from error

@@ -13,6 +13,7 @@ from juggler.cli.config.schema import Settings
 from juggler.errors import ConfigError
 from juggler.process.address import format_address, parse_address
 from juggler.process.logline import printable
+from juggler.process.metrics.shared import METRICS_BIND
 
 USAGE = 2
 _UNLIMITED = 1_000_000
@@ -28,11 +29,14 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         settings = self._settings
-        host, port = parse_address(settings.listen.bind)
+        binds = [_bind(settings.listen.bind)]
+        if settings.listen.metrics_bind is not None:
+            binds.append(_bind(settings.listen.metrics_bind))
+            os.environ[METRICS_BIND] = settings.listen.metrics_bind
         # Above its limit a server responds with 503; gunicorn would leave clients waiting.
         connections = _UNLIMITED if self._app else (settings.server.max_connections or _UNLIMITED) + 100
         options: dict[str, Any] = {
-            "bind": format_address((host or "0.0.0.0", port)),  # noqa: S104  # as one process does without a host
+            "bind": binds,
             "workers": settings.listen.workers,
             "worker_class": "juggler.worker.GeventWorker",
             "worker_connections": connections,
@@ -63,6 +67,8 @@ class Workers(BaseApplication):  # type: ignore[misc]
         # Only the workers import the user's application and know its path.
         url = f"http://{where}" if self._app else f"ws://{where}{self._settings.listen.path[0]}"
         click.echo(f"juggler server: {url} ({self._settings.listen.workers} workers)")
+        if self._settings.listen.metrics_bind is not None:
+            click.echo(f"metrics: http://{format_address(arbiter.LISTENERS[1].sock.getsockname())}/metrics")
 
     def load(self) -> Any:
         """Return the WSGI application; called in each worker."""
@@ -70,6 +76,11 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
         logs.configure(self._settings.log.level, self._settings.log.format)
         return _make(self._settings, self._app)
+
+
+def _bind(text: str) -> str:
+    host, port = parse_address(text)
+    return format_address((host or "0.0.0.0", port))  # noqa: S104  # as one process does without a host
 
 
 def check(settings: Settings, app: str | None) -> None:

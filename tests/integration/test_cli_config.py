@@ -183,11 +183,12 @@ def test_the_garbage_collector_runs_less_often(in_tmp, redis_url):
 @pytest.mark.leaves_keys("juggler:calls:*")
 def test_several_workers_serve_and_shut_down_gracefully(redis_url):
     args = ("server", "--workers", "2", "--bind", "127.0.0.1:0", "--redis", redis_url, "--grace", "5")
-    with running(*args) as process:
+    with running(*args, "--metrics-bind", "127.0.0.1:0") as process:
         url = url_of(process)
+        metrics = process.stdout.readline().split()[-1]
         with callee_process(redis_url), Client(url) as client:
             assert client.call("test.echo", [1]) == [1]
-            with urllib.request.urlopen(url.replace("ws:", "http:").replace("/ws", "/metrics"), timeout=30) as answer:
+            with urllib.request.urlopen(metrics, timeout=30) as answer:
                 assert b"juggler_connections" in answer.read()
             process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed, match="1001"):

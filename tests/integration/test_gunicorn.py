@@ -86,15 +86,23 @@ def post_worker_init(worker):
 class Gunicorn:
     """A gunicorn in a directory of its own."""
 
-    def __init__(self, directory: Path, redis_url: str, *args: str, bind: str = "", worker: str = "") -> None:
+    def __init__(
+        self, directory: Path, redis_url: str, *args: str, bind: str = "", worker: str = "", metrics: bool = False
+    ) -> None:
         self.directory = directory
         self.port = free_port()
         (directory / "app.py").write_text(APP)
         (directory / "gunicorn.conf.py").write_text(CONF)
         command = [sys.executable, "-m", "gunicorn", "-k", worker or "juggler.worker.GeventWorker"]
         command += ["-b", bind or f"127.0.0.1:{self.port}", "--access-logfile", "access.log", *args, "app:application"]
+        environment = {}
+        if metrics:
+            address = f"127.0.0.1:{free_port()}"
+            self.metrics_url = f"http://{address}"
+            command[5:5] = ["-b", address]
+            environment["JUGGLER_LISTEN_METRICS_BIND"] = address
         warnings = "error,ignore::ResourceWarning"  # gunicorn leaves sockets and files open at exit
-        environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": warnings}
+        environment |= {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": warnings}
         with self._path("stderr").open("w") as err, self._path("stdout").open("w") as out:
             self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=out, stderr=err)
 

@@ -11,6 +11,8 @@ import sys
 import urllib.request
 from contextlib import ExitStack
 
+import pytest
+
 from juggler.broker.redis import RedisBroker
 from juggler.callee.metric_names import CALLEE
 from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
@@ -21,9 +23,12 @@ from tests.integration.test_gunicorn import ROOT, Gunicorn
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
+METRICS = {"metrics": True}
+
 
 def get(url: str, path: str) -> str:
-    with urllib.request.urlopen(url.replace("ws://", "http://").replace("/ws", path), timeout=30) as answer:
+    base = url.replace("ws://", "http://").removesuffix("/ws")
+    with urllib.request.urlopen(base + path, timeout=30) as answer:
         return answer.read().decode()
 
 
@@ -32,7 +37,7 @@ def variables(url: str) -> dict[str, int]:
 
 
 def test_a_call_is_counted():
-    with running_server() as running, serving(running.broker, ["f"], lambda call: call.args):
+    with running_server(application=METRICS) as running, serving(running.broker, ["f"], lambda call: call.args):
         with Wire(running.url) as wire:
             wire.request(MessageType.CALL, uri="f", args=1)
             wire.receive()
@@ -48,7 +53,7 @@ def test_a_call_is_counted():
 
 
 def test_what_is_no_message_is_counted():
-    with running_server() as running, Wire(running.url) as wire:
+    with running_server(application=METRICS) as running, Wire(running.url) as wire:
         wire.websocket.send("{")
         wire.closed()
         assert variables(running.url)["MsgsUnknown"] == 1
@@ -58,7 +63,7 @@ def test_a_handler_that_fails_is_counted():
     def fail(ctx, connection, message):
         raise ValueError("on purpose")
 
-    with running_server(handler=fail) as running, Wire(running.url) as wire:
+    with running_server(handler=fail, application=METRICS) as running, Wire(running.url) as wire:
         wire.send(MessageType.PUB, channel="c")
         wire.closed()
         assert variables(running.url)["RecoveredPanics"] == 1
@@ -66,21 +71,21 @@ def test_a_handler_that_fails_is_counted():
 
 def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
     with EmbeddedRedis(bundled_server()) as redis:
-        gunicorn = Gunicorn(tmp_path, redis.url, "-w", "2")
+        gunicorn = Gunicorn(tmp_path, redis.url, "-w", "2", metrics=True)
         try:
             eventually(lambda: len(gunicorn.workers) == 2)
             with ExitStack() as stack:
                 for _ in range(8):
                     stack.enter_context(Wire(gunicorn.url)).request(MessageType.PUB, channel="c")
-                eventually(lambda: variables(gunicorn.url)["MsgsPUB"] == 8)
-                assert variables(gunicorn.url)["ActiveConns"] == 8
-                assert "juggler_workers 2.0" in get(gunicorn.url, "/metrics")
+                eventually(lambda: variables(gunicorn.metrics_url)["MsgsPUB"] == 8)
+                assert variables(gunicorn.metrics_url)["ActiveConns"] == 8
+                assert "juggler_workers 2.0" in get(gunicorn.metrics_url, "/metrics")
                 os.kill(gunicorn.workers[0], signal.SIGKILL)
                 eventually(lambda: len(gunicorn.workers) == 3)
-            eventually(lambda: variables(gunicorn.url)["ActiveConns"] == 0)
-            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.url, "/metrics"))
-            assert variables(gunicorn.url)["MsgsPUB"] == 8
-            assert variables(gunicorn.url)["TotalConns"] == 8
+            eventually(lambda: variables(gunicorn.metrics_url)["ActiveConns"] == 0)
+            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.metrics_url, "/metrics"))
+            assert variables(gunicorn.metrics_url)["MsgsPUB"] == 8
+            assert variables(gunicorn.metrics_url)["TotalConns"] == 8
         finally:
             gunicorn.send(signal.SIGTERM)
             gunicorn.wait()
@@ -92,7 +97,11 @@ def stats(url: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_shows_what_a_server_does():
-    with running_server() as running, serving(running.broker, ["f"], lambda call: call.args), Wire(running.url) as wire:
+    with (
+        running_server(application=METRICS) as running,
+        serving(running.broker, ["f"], lambda call: call.args),
+        Wire(running.url) as wire,
+    ):
         wire.request(MessageType.CALL, uri="f")
         wire.receive()
         done = stats(running.url.replace("ws://", "http://").replace("/ws", ""))
@@ -103,7 +112,11 @@ def test_the_command_shows_what_a_server_does():
 
 def test_the_command_shows_text_of_callees_as_it_is():
     uri = "[/bold]" + 30 * "long."
-    with running_server() as running, serving(running.broker, [uri], lambda call: call.args), Wire(running.url) as wire:
+    with (
+        running_server(application=METRICS) as running,
+        serving(running.broker, [uri], lambda call: call.args),
+        Wire(running.url) as wire,
+    ):
         wire.request(MessageType.CALL, uri=uri)
         wire.receive()
         done = stats(running.url.replace("ws://", "http://").replace("/ws", ""))
@@ -120,7 +133,7 @@ def test_the_command_reports_a_missing_server_in_one_line():
 def test_the_length_of_a_queue():
     with EmbeddedRedis(bundled_server()) as redis:
         broker = RedisBroker(redis.url)
-        with running_server(broker) as running, Wire(running.url) as wire:
+        with running_server(broker, application=METRICS) as running, Wire(running.url) as wire:
             with serving(broker, ["f"], lambda call: call.args):
                 wire.request(MessageType.CALL, uri="f")
                 wire.receive()
@@ -138,7 +151,7 @@ NAMES = r"juggler_[a-z_]+"
 def test_the_documents_name_what_there_is():
     with EmbeddedRedis(bundled_server()) as redis:
         broker = RedisBroker(redis.url)
-        with running_server(broker) as running, serving(broker, ["f"], lambda call: call.args):
+        with running_server(broker, application=METRICS) as running, serving(broker, ["f"], lambda call: call.args):
             with Wire(running.url) as wire:
                 wire.request(MessageType.CALL, uri="f")
                 wire.receive()
@@ -158,7 +171,7 @@ def test_the_documents_name_what_there_is():
 
 def test_each_link_to_redis_is_reported_and_losses_counted(redis_url):
     broker = RedisBroker(redis_url)
-    with running_server(broker) as running, Wire(running.url) as wire:
+    with running_server(broker, application=METRICS) as running, Wire(running.url) as wire:
         assert broker.stats().links == {}  # a link that was never used is not down
         wire.request(MessageType.SUB, channel="c")
         wire.request(MessageType.CALL, uri="nobody", timeout=10**8)
@@ -183,9 +196,38 @@ def test_what_is_over_the_write_limit_counts_as_the_nack_that_it_becomes():
 
 
 def test_clients_cannot_make_labels_by_inventing_close_codes():
-    with running_server() as running:
+    with running_server(application=METRICS) as running:
         for code in (1000, 3999, 4500):
             with Wire(running.url) as wire:
                 wire.websocket.close(code)
         eventually(lambda: not running.server.connections)
         assert running.server.metrics.counters()["juggler_closes"] == {"1000": 1, "other": 2}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/debug/vars", "/metrics\xa0", "/%6detrics", "/debug%2fvars"])
+def test_by_default_the_public_port_serves_no_figures(path):
+    with running_server() as running, pytest.raises(urllib.error.HTTPError, match="404"):
+        get(running.url, urllib.parse.quote(path, safe="/%"))
+
+
+def test_the_address_of_the_figures_serves_nothing_else(tmp_path):
+    with EmbeddedRedis(bundled_server()) as redis:
+        gunicorn = Gunicorn(tmp_path, redis.url, metrics=True)
+        try:
+            eventually(lambda: gunicorn.workers)
+            for path in ("/ws", "/healthz", "/juggler.js", "/state"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    get(gunicorn.metrics_url, path)
+            for path in ("/metrics", "/debug/vars"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    get(gunicorn.url, path)
+            rebound = urllib.request.Request(f"{gunicorn.metrics_url}/metrics", headers={"Host": "evil.example"})
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(rebound, timeout=30)
+            assert stats(gunicorn.metrics_url).returncode == 0
+            wrong = stats(gunicorn.url.replace("ws:", "http:").replace("/ws", ""))
+            assert wrong.returncode == 5
+            assert "--metrics-bind" in wrong.stderr
+        finally:
+            gunicorn.send(signal.SIGTERM)
+            gunicorn.wait()

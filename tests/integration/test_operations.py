@@ -95,15 +95,20 @@ def process(command: list[str], directory: Path, name: str, **environment: str) 
 
 
 @pytest.fixture
-def backend(tmp_path: Path, redis_url: str) -> Iterator[int]:
+def metrics() -> int:
+    """The port of the figures of `backend`."""
+    return free_port()
+
+
+@pytest.fixture
+def backend(tmp_path: Path, redis_url: str, metrics: int) -> Iterator[int]:
     """The port of a gunicorn that runs with the documented configuration."""
     (tmp_path / "app.py").write_text(APP)
     port = free_port()
+    environment = {"BIND": f"127.0.0.1:{port}", "JUGGLER_LISTEN_METRICS_BIND": f"127.0.0.1:{metrics}", "WORKERS": "2"}
     command = [sys.executable, "-m", "gunicorn", "-c", str(DOCS / "gunicorn.conf.py"), "--graceful-timeout", "4"]
     command += ["app:application"]
-    with process(
-        command, tmp_path, "gunicorn", REDIS_URL=redis_url, PYTHONPATH=str(ROOT), BIND=f"127.0.0.1:{port}", WORKERS="2"
-    ):
+    with process(command, tmp_path, "gunicorn", REDIS_URL=redis_url, PYTHONPATH=str(ROOT), **environment):
         eventually(lambda: answers(port), message="gunicorn is ready")
         broker = RedisBroker(redis_url)
         with serving(broker, ["echo"], lambda call: call.args):
@@ -185,10 +190,17 @@ def test_tokens_are_not_logged(proxy, tmp_path):
         assert not [line for line in text.splitlines() if line.startswith("forged")], name
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/debug/vars"])
-def test_figures_are_the_backends_alone(proxy, backend, path):
-    assert get(backend, path) == 200
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/debug/vars", "/metrics%a0", "/%6detrics", "//metrics", "/ws/../metrics", "/x"]
+)
+def test_the_proxy_passes_on_a_list_of_paths(proxy, metrics, path):
+    assert get(metrics, "/metrics") == 200
     assert get(proxy, path) == 404
+
+
+@pytest.mark.parametrize("path", ["/juggler.js", "/juggler.d.ts", "/healthz", "/readyz"])
+def test_the_proxy_passes_on_what_clients_need(proxy, path):
+    assert get(proxy, path) == 200
 
 
 def test_the_clients_address_is_what_the_proxy_says(proxy):

@@ -39,6 +39,9 @@ class Listen(Struct, frozen=True):
     """Group ``listen``."""
 
     bind: Annotated[str, about("Address to listen on; port 0 picks a free port.")] = "127.0.0.1:9000"
+    metrics_bind: Annotated[
+        str | None, about("Address that serves /metrics and /debug/vars and nothing else; keep it private.")
+    ] = None
     path: Annotated[
         tuple[Annotated[str, Meta(pattern="^/")], ...],
         Meta(min_length=1),
@@ -161,7 +164,7 @@ class Http(Struct, frozen=True):
     ] = ()
     allow_empty_subprotocol: Annotated[bool, about("Accept clients that offer no subprotocol.")] = False
     trusted_proxies: Annotated[Count, about("Number of your reverse proxies whose X-Forwarded-For is trusted.")] = 0
-    metrics: Annotated[bool, about("Serve metrics at /metrics and /debug/vars.")] = True
+    metrics: Annotated[bool, about("Serve /metrics and /debug/vars to all clients of listen.bind.")] = False
     playground: Annotated[bool, about("Serve the playground, a web client, at /.")] = False
 
 

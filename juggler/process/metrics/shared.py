@@ -29,6 +29,9 @@ log = logging.getLogger("juggler.metrics")
 ENVIRON_KEY = "juggler.metrics_slot"
 """Key of the WSGI environ under which a worker gives applications its `Slot`."""
 
+METRICS_BIND = "JUGGLER_LISTEN_METRICS_BIND"
+"""Variable with the address at which gunicorn workers serve the metrics and nothing else."""
+
 SLOTS = 64
 SLOT_BYTES = 256 * 1024
 PERIOD = 1.0
