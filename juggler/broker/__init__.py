@@ -26,6 +26,9 @@ Done: TypeAlias = Callable[[BrokerError | None], None]
 CALL_CAPACITY, CALL_BYTES = 10_000, 64 * 1024 * 1024
 """Default limits of brokers for the calls to one URI: their number, and the bytes of their arguments."""
 
+PATTERN_CAPACITY = 500
+"""Default limit of brokers for the distinct patterns of a process."""
+
 
 class PendingCall(ABC):
     """A call on the server's side of Redis, from before it is stored until it completes.
@@ -375,6 +378,10 @@ class PubSubBroker(Broker):
     @abstractmethod
     def subscription_count(self, subscriber: Subscriber) -> int:
         """Return how many subscriptions a subscriber has, confirmed or not."""
+
+    @abstractmethod
+    def pattern_count(self, subscriber: Subscriber) -> int:
+        """Return how many patterns a subscriber is subscribed to, confirmed or not."""
 
     @abstractmethod
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:

@@ -5,7 +5,7 @@ PURE: time is an argument. Nothing here knows how calls and events travel.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from juggler.broker import Done, PendingCall, Subscriber
@@ -157,11 +157,18 @@ class Topic:
 
 
 class SubscriptionLedger(Generic[Key]):
-    """Subscriptions by topic and by subscriber. Topics have the broker's own keys; `get` returns the one with a key."""
+    """Subscriptions by topic and by subscriber. Topics have the broker's own keys; `get` returns the one with a key.
 
-    __slots__ = ("_of", "_topics", "get")
+    Attributes:
+        patterns: topics that are patterns.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_is_pattern", "_of", "_topics", "get", "patterns")
+
+    def __init__(self, is_pattern: Callable[[Key], bool] = lambda _: False) -> None:
+        """Create an empty ledger; ``is_pattern`` returns whether the topic with a key is a pattern."""
+        self.patterns = 0
+        self._is_pattern = is_pattern
         self._topics: dict[Key, Topic] = {}
         self._of: dict[Subscriber, set[Key]] = {}
         self.get = self._topics.get  # used for each event
@@ -199,6 +206,20 @@ class SubscriptionLedger(Generic[Key]):
         """Return the number of subscriptions of a subscriber."""
         return len(self._of.get(subscriber, ()))
 
+    def pattern_count(self, subscriber: Subscriber) -> int:
+        """Return how many of them are patterns."""
+        return sum(map(self._is_pattern, self._of.get(subscriber, ())))
+
+    def check_patterns(self, capacity: int) -> None:
+        """Check that there is room for another pattern; a capacity of 0 means unlimited.
+
+        Raises:
+            BrokerError: there is none; code 429.
+        """
+        if 0 < capacity <= self.patterns:
+            reason = f"{self.patterns} patterns of all connections exist already"
+            raise BrokerError(reason, NackCode.TOO_MANY_REQUESTS)
+
     def add(self, key: Key, subscriber: Subscriber, on_done: Done, *, confirmed: bool = False) -> None:
         """Add a subscription, and call ``on_done`` once its topic is confirmed or has failed.
 
@@ -211,6 +232,7 @@ class SubscriptionLedger(Generic[Key]):
         topic = self._topics.get(key)
         if topic is None:
             topic = self._topics[key] = Topic(confirmed)
+            self.patterns += self._is_pattern(key)
         is_new = subscriber not in topic.subscribers
         topic.subscribers[subscriber] = None
         self._of.setdefault(subscriber, set()).add(key)
@@ -267,9 +289,11 @@ class SubscriptionLedger(Generic[Key]):
             del self._of[subscriber]
         if not topic.subscribers:
             del self._topics[key]
+            self.patterns -= self._is_pattern(key)
         return not topic.subscribers
 
     def clear(self) -> None:
         """Remove all subscriptions, without notifying."""
         self._topics.clear()
         self._of.clear()
+        self.patterns = 0

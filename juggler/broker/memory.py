@@ -19,6 +19,7 @@ from gevent.event import Event as Flag
 from juggler.broker import (
     CALL_BYTES,
     CALL_CAPACITY,
+    PATTERN_CAPACITY,
     Announcement,
     BrokerStats,
     CallConsumer,
@@ -53,6 +54,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         call_capacity: maximum calls queued per URI (0 = unlimited). Default: 10,000.
         call_bytes: maximum bytes of arguments of calls in flight per URI (0 = unlimited). Default: 64 MiB.
         result_capacity: maximum results queued per consumer (0 = unlimited).
+        pattern_capacity: maximum distinct patterns with subscribers (0 = unlimited). Default: 500.
         blocking_timeout: how long `CallConsumer.pop` waits for a call, in seconds.
         clock: returns the time in seconds. After advancing a clock by hand, call `expire`.
     """
@@ -63,12 +65,14 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         call_capacity: int = CALL_CAPACITY,
         call_bytes: int = CALL_BYTES,
         result_capacity: int = 0,
+        pattern_capacity: int = PATTERN_CAPACITY,
         blocking_timeout: float = 1.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self._late_results = 0
         self._call_capacity = call_capacity
         self._result_capacity = result_capacity
+        self._pattern_capacity = pattern_capacity
         self._blocking_timeout = blocking_timeout
         self._clock = clock
         self._conn_uuid = new_uuid()
@@ -77,7 +81,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._results: dict[str, deque[tuple[IncomingCall, bytes, bool | None]]] = {}
         self._consumers: list[MemoryConsumer] = []
         self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
-        self._subscriptions: SubscriptionLedger[Subscription] = SubscriptionLedger()
+        self._subscriptions: SubscriptionLedger[Subscription] = SubscriptionLedger(_is_pattern)
         self._deadlines: list[float] = []
         self._closed = False
         self._loop = gevent.get_hub().loop
@@ -232,7 +236,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
-        for key in sorted(self._subscriptions, key=_patterns_last):
+        for key in sorted(self._subscriptions, key=_is_pattern):
             name, pattern = key
             if glob.matches(name, channel) and not is_reserved(channel) if pattern else name == channel:
                 event = Event(channel, name if pattern else "", uuid, args)
@@ -244,6 +248,8 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         try:
             self._check_open()
             check_channel(channel)
+            if pattern and (channel, True) not in self._subscriptions:
+                self._subscriptions.check_patterns(self._pattern_capacity)
         except BrokerError as error:
             on_done(error)
             return
@@ -254,6 +260,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def subscription_count(self, subscriber: Subscriber) -> int:
         return self._subscriptions.count(subscriber)
+
+    def pattern_count(self, subscriber: Subscriber) -> int:
+        return self._subscriptions.pattern_count(subscriber)
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self._subscriptions.remove((channel, pattern), subscriber)
@@ -355,5 +364,5 @@ def _drop(lists: dict[str, deque[Item]], over: Callable[[Item], bool]) -> None:
             del lists[name]
 
 
-def _patterns_last(subscription: Subscription) -> bool:
+def _is_pattern(subscription: Subscription) -> bool:
     return subscription[1]

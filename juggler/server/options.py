@@ -27,13 +27,17 @@ class ServerOptions:
         max_call_bytes: maximum size of the arguments of a connection's calls in flight; more are refused with NACK 429.
             One call may always be in flight. Default: 8 MiB.
         max_subscriptions: maximum subscriptions per connection; more are refused with NACK 429. Default: 1,000.
+        max_patterns: maximum subscriptions to patterns per connection, likewise. Default: 20.
+        max_pattern_length: maximum length of a pattern in characters; a longer one is refused with NACK 400. Default:
+            128.
+        max_wildcards: maximum number of ``*`` in a pattern, likewise. Default: 4.
         max_unanswered: maximum requests per connection that await their ACK; then the server stops reading from the
             connection until one is answered. Default: 256.
         max_waiting: maximum responses of each kind that wait for the handler; then the connection is closed with 4429.
             Default: 1,000.
         max_uri_length: maximum length of a URI in characters; a longer one is refused with NACK 400. ``None`` =
             unlimited. Default: 512.
-        max_channel_length: maximum length of a channel or pattern in characters, likewise. Default: 512.
+        max_channel_length: maximum length of a channel in characters, likewise. Default: 512.
         write_limit: maximum size of an outgoing message; a larger one becomes NACK 413. ``None`` = unlimited.
             Default: 16 MiB.
         answer_limit: size of the answers that may wait for a client to read them, beyond
@@ -58,6 +62,9 @@ class ServerOptions:
     max_calls: int = 1000
     max_call_bytes: int = 8 * 1024 * 1024
     max_subscriptions: int = 1000
+    max_patterns: int = 20
+    max_pattern_length: int = 128
+    max_wildcards: int = 4
     max_unanswered: int = 256
     max_waiting: int = 1000
     max_uri_length: int | None = 512
@@ -87,6 +94,9 @@ _POSITIVE = (
     "max_calls",
     "max_call_bytes",
     "max_subscriptions",
+    "max_patterns",
+    "max_pattern_length",
+    "max_wildcards",
     "max_unanswered",
     "max_waiting",
     "answer_limit",

@@ -129,6 +129,19 @@ def _process_pub(connection: Connection, message: Pub) -> None:
     broker.publish(message.channel, message.uuid, message.args, _answering(connection, message))
 
 
+def _check_pattern(connection: Connection, pattern: str) -> None:
+    options = connection.options
+    if len(pattern) > options.max_pattern_length:
+        raise _too_long("pattern", len(pattern), options.max_pattern_length)
+    if (wildcards := pattern.count("*")) > options.max_wildcards:
+        reason = f"pattern: expected at most {options.max_wildcards} wildcards (*), got {wildcards}"
+        raise Refused(NackCode.BAD_REQUEST, reason)
+    broker = connection.pubsub_broker
+    count = broker.pattern_count(connection)
+    if count >= options.max_patterns and not broker.is_subscribed(pattern, True, connection):
+        raise Refused(NackCode.TOO_MANY_REQUESTS, f"{count} subscriptions to patterns exist already")
+
+
 def _check_channel(connection: Connection, channel: str) -> None:
     limit = connection.options.max_channel_length
     if limit is not None and len(channel) > limit:
@@ -153,6 +166,8 @@ def _process_sub(connection: Connection, message: Sub) -> None:
         message.channel, message.is_pattern, connection
     ):
         raise Refused(NackCode.TOO_MANY_REQUESTS, f"{count} subscriptions exist already")
+    if message.is_pattern:
+        _check_pattern(connection, message.channel)
     broker.subscribe(message.channel, message.is_pattern, connection, _answering(connection, message))
 
 

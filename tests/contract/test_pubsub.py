@@ -227,3 +227,23 @@ def unsubscribe(broker, channel, pattern, subscriber):
     done = Outcome()
     broker.unsubscribe(channel, pattern, subscriber, done)
     assert done.wait() is None
+
+
+def test_distinct_patterns_are_bounded(make_broker, subscribe):
+    broker = make_broker(pattern_capacity=2)
+    one, two = RecordedSubscriber(), RecordedSubscriber()
+    for subscriber in (one, two):
+        for pattern in ("a*", "b*"):
+            subscribe(broker, pattern, True, subscriber)
+    subscribe(broker, "c*", False, one)
+    assert (broker.subscription_count(one), broker.pattern_count(one)) == (3, 2)
+    refused = Outcome()
+    broker.subscribe("c*", True, one, refused)
+    assert (refused.wait().code, broker.pattern_count(one)) == (429, 2)
+    broker.unsubscribe("a*", True, one, Outcome())
+    broker.subscribe("c*", True, one, again := Outcome())
+    assert again.wait().code == 429
+    broker.unsubscribe_all(two)
+    subscribe(broker, "c*", True, one)
+    for subscriber in (one, two):
+        broker.unsubscribe_all(subscriber)

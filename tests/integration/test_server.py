@@ -269,6 +269,24 @@ def test_calls_in_flight_and_subscriptions_are_bounded():
         assert wire.request(SUB, channel="b")["meta"]["type"] == ACK
 
 
+def test_patterns_are_bounded():
+    options = {"max_patterns": 1, "max_pattern_length": 10, "max_wildcards": 2}
+    with running_server(**options) as running, Wire(running.url) as wire:
+        for pattern, reason in (
+            ("a" * 10 + "*", "pattern: expected at most 10 characters, got 11"),
+            ("a*b*c*", "pattern: expected at most 2 wildcards (*), got 3"),
+        ):
+            nack = wire.request(SUB, channel=pattern, pattern=True)["payload"]
+            assert (nack["code"], nack["message"]) == (400, reason)
+        assert wire.request(SUB, channel="a" * 11 + "***")["meta"]["type"] == ACK
+        for _ in range(2):
+            assert wire.request(SUB, channel="a*b*cdefgh", pattern=True)["meta"]["type"] == ACK
+        nack = wire.request(SUB, channel="b*", pattern=True)["payload"]
+        assert (nack["code"], nack["message"]) == (429, "1 subscriptions to patterns exist already")
+        wire.request(UNSB, channel="a*b*cdefgh", pattern=True)
+        assert wire.request(SUB, channel="b*", pattern=True)["meta"]["type"] == ACK
+
+
 def test_bytes_of_calls_in_flight_are_bounded():
     with running_server(max_call_bytes=100) as running, Wire(running.url) as wire:
         assert wire.request(CALL, uri="nobody", args="x" * 200)["meta"]["type"] == ACK

@@ -11,6 +11,7 @@ import redis
 from juggler.broker import (
     CALL_BYTES,
     CALL_CAPACITY,
+    PATTERN_CAPACITY,
     Announcement,
     BrokerStats,
     CallConsumer,
@@ -68,6 +69,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         call_capacity: int = CALL_CAPACITY,
         call_bytes: int = CALL_BYTES,
         result_capacity: int = 0,
+        pattern_capacity: int = PATTERN_CAPACITY,
         blocking_timeout: float = 1.0,
         key_prefix: str = "",
         sharded_pubsub: bool = False,
@@ -81,6 +83,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             call_bytes: maximum bytes of arguments of this process's calls in flight, per URI; 0 means unlimited.
                 Default: 64 MiB.
             result_capacity: maximum results queued per consumer; 0 means unlimited. Default: 0.
+            pattern_capacity: maximum distinct patterns of this process, since Redis matches each publication against
+                all of them; 0 means unlimited. Default: 500.
             blocking_timeout: seconds for which Redis blocks a pop while the lists are empty, at least 0.01. Default: 1.
             key_prefix: prefix of the names of all keys and channels. Servers and callees must use the same prefix, and
                 those of the Go package work only without one. Default: none.
@@ -96,6 +100,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             ("call_capacity", call_capacity),
             ("call_bytes", call_bytes),
             ("result_capacity", result_capacity),
+            ("pattern_capacity", pattern_capacity),
         ):
             if value < 0:
                 raise ValueError(f"{name}: expected at least 0, got {value}")
@@ -112,7 +117,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             names, Store(topology, call_capacity, CALLS_TTL), self._watchdog, topology, call_bytes
         )
         self.callee = RedisCallee(names, Store(topology, result_capacity, RESULTS_TTL), self._watchdog, topology)
-        self.pubsub = RedisPubSub(names, topology, self._watchdog)
+        self.pubsub = RedisPubSub(names, topology, self._watchdog, pattern_capacity)
         self._announcements = Announcements(names, topology)
 
     def _make_topology(
@@ -229,6 +234,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def subscription_count(self, subscriber: Subscriber) -> int:
         return self.pubsub.subscription_count(subscriber)
+
+    def pattern_count(self, subscriber: Subscriber) -> int:
+        return self.pubsub.pattern_count(subscriber)
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self.pubsub.unsubscribe(channel, pattern, subscriber, on_done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import gevent
 
 from juggler.broker import Done, Event, PubSubBroker, Subscriber
@@ -28,14 +30,15 @@ class RedisPubSub(PubSubBroker):
         invalid: malformed publications.
     """
 
-    def __init__(self, names: Names, topology: Topology, watchdog: Watchdog) -> None:
+    def __init__(self, names: Names, topology: Topology, watchdog: Watchdog, pattern_capacity: int) -> None:
         self.events = 0
         self.invalid = 0
         self._names = names
         self._topology = topology
-        self._topics: Topics = SubscriptionLedger()
+        self._topics: Topics = SubscriptionLedger(itemgetter(0))
         self.receiver = topology.make_receiver(self._topics, self._on_event)
         self._watchdog = watchdog
+        self._pattern_capacity = pattern_capacity
         self._is_watched = False
         self._gaps_reported = 0
 
@@ -60,6 +63,8 @@ class RedisPubSub(PubSubBroker):
             key = self._key(pattern, channel)
             topic = self._topics.get(key)
             if topic is None:
+                if pattern:
+                    self._topics.check_patterns(self._pattern_capacity)
                 self._watch()
                 self.receiver.subscribe(key)
             elif not topic.confirmed:
@@ -74,6 +79,9 @@ class RedisPubSub(PubSubBroker):
 
     def subscription_count(self, subscriber: Subscriber) -> int:
         return self._topics.count(subscriber)
+
+    def pattern_count(self, subscriber: Subscriber) -> int:
+        return self._topics.pattern_count(subscriber)
 
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         key = self._key(pattern, channel)

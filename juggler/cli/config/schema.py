@@ -88,6 +88,9 @@ class Redis(Struct, frozen=True):
         Count, about("Maximum bytes of the arguments of a process's calls in flight, per URI (0 = unlimited).")
     ] = 64 * _MIB
     result_capacity: Annotated[Count, about("Maximum results queued per server process (0 = unlimited).")] = 0
+    pattern_capacity: Annotated[
+        Count, about("Maximum distinct patterns with subscribers in a process (0 = unlimited).")
+    ] = 500
     blocking_timeout: Annotated[
         float, Meta(ge=0.01, le=LARGEST), about("Seconds that a blocking pop waits in Redis.")
     ] = 1.0
@@ -108,12 +111,15 @@ class ServerSettings(Struct, frozen=True):
         8 * _MIB
     )
     max_subscriptions: Annotated[Limit, about("Maximum subscriptions per connection.")] = 1000
+    max_patterns: Annotated[Limit, about("Maximum subscriptions to patterns per connection.")] = 20
+    max_pattern_length: Annotated[Limit, about("Maximum length of a pattern in characters.")] = 128
+    max_wildcards: Annotated[Limit, about("Maximum number of * in a pattern.")] = 4
     max_unanswered: Annotated[
         Limit, about("Maximum unacknowledged requests per connection; the server stops reading at the limit.")
     ] = 256
     max_waiting: Annotated[Limit, about("Maximum responses per connection queued for a handler.")] = 1000
     max_uri_length: Annotated[Limit | None, about("Maximum length of a URI in characters.")] = 512
-    max_channel_length: Annotated[Limit | None, about("Maximum length of a channel or pattern in characters.")] = 512
+    max_channel_length: Annotated[Limit | None, about("Maximum length of a channel in characters.")] = 512
     write_limit: Annotated[Limit | None, about("Maximum size of an outgoing message in bytes.")] = 16 * _MIB
     answer_limit: Annotated[Limit, about("Maximum bytes of responses queued for one client.")] = 64 * _MIB
     unknown_uris: Annotated[
