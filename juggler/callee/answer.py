@@ -13,6 +13,7 @@ from juggler.callee.current import running
 from juggler.callee.failures import CallError, InvalidResult
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
+from juggler.process import forks
 from juggler.protocol.codec import check_args, encode_args
 
 _HERE = os.path.dirname(__file__) + os.sep
@@ -44,7 +45,16 @@ def run(thunk: Thunk, call: IncomingCall) -> Answer:
 
 def _run(thunk: Thunk, call: IncomingCall) -> Answer:
     running.set(call)
-    value = thunk.run(call)
+    forked = forks.count
+    try:
+        value = thunk.run(call)
+    except BaseException as exception:
+        if forks.count != forked:
+            forks.leave(exception)
+        raise
+    if forks.count != forked:
+        # The function has forked this process and returned in it, too: only the first one answers.
+        forks.leave()
     if type(value) is Raw:
         return _raw(bytes(value))
     try:

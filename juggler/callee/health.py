@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from juggler.callee.metric_names import CALLEE, counts_by_uri
 from juggler.errors import ConfigError
+from juggler.process.forks import close_in_children
 from juggler.process.logline import Line
 from juggler.process.metrics import Snapshot
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
@@ -72,6 +73,7 @@ class HealthServer:
             host, port = address
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._server.daemon_threads = True
+        close_in_children(self._server.socket)
         self.address: tuple[str, int] = self._server.server_address[:2]  # type: ignore[assignment]
         self._thread = threading.Thread(target=self._server.serve_forever, name="callee-status", daemon=True)
         self._thread.start()

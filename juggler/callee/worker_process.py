@@ -30,6 +30,7 @@ from juggler.callee.supervisor_messages import CONTROL_VARIABLE, Report, Serving
 from juggler.callee.worker import Worker  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.process import logs  # noqa: E402
+from juggler.process.forks import close_in_children  # noqa: E402
 from juggler.process.logline import Line  # noqa: E402
 from juggler.process.metrics import Snapshot  # noqa: E402
 
@@ -52,13 +53,14 @@ def serve(options: Options, say: Callable[[str], None], complain: Callable[[str]
         ConfigError: the process cannot serve with these options.
     """
     logs.configure(options.log_level, options.log_format)
+    os.register_at_fork(after_in_child=_default_signals)
     descriptor = os.environ.pop(CONTROL_VARIABLE, None)
     if descriptor is not None:
         # The supervisor handles signals. Not SIG_IGN, which programs started by functions would inherit.
         for each in (*_STOPS, signal.SIGHUP):
             signal.signal(each, _ignore)
-        os.register_at_fork(after_in_child=_default_signals)
         with socket.socket(fileno=int(descriptor)) as supervisor, closing(_Service(options, complain)) as service:
+            close_in_children(supervisor)
             return _Supervised(service, supervisor).run()
     with closing(_Service(options, complain)) as service:
         return _Alone(service, say).run()

@@ -169,6 +169,36 @@ def thread_publish(channel: str) -> float:
     return process_publish("hi", channel)
 
 
+def fork(how: str):
+    if how == "pool":
+        with multiprocessing.Pool(2) as pool:
+            return pool.map(squared, range(5))
+    if how == "process":
+        process = multiprocessing.Process(target=time.sleep, args=(0.2,))
+        process.start()
+        process.join()
+        return process.exitcode
+    pid = os.fork()
+    if how == "sleep":
+        if pid == 0:
+            time.sleep(30)
+        return pid
+    if pid == 0:
+        # Anything that waits would let other greenlets run.
+        time.sleep(0.2)
+        if how == "exit":
+            sys.exit(3)
+        if how == "raise":
+            raise ValueError("in the child")
+        return "from the child"
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+rpc.register("greenlet.fork", fork)
+rpc.register("thread.fork", fork, pool="thread")
+rpc.register("process.fork", fork, pool="process")
+
+
 @rpc.register("process.spin", pool="process", deadline="enforce")
 def process_spin():
     while True:
@@ -485,6 +515,36 @@ def test_a_function_in_a_thread_publishes(pool, ask, redis_url):
         assert 5 < ask("thread.publish", "news") <= 10
         assert b'"args":"hi"' in listener.get_message(timeout=30)["data"]
     assert "must not be empty" in ask("thread.publish", "")["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["greenlet", "thread", "process"])
+def test_a_process_that_a_function_forks_is_no_worker(pool, ask, kind):
+    expected = {"return": 0, "exit": 3, "raise": 1, "process": 0}
+    if kind != "greenlet":
+        expected["pool"] = [0, 1, 4, 9, 16]  # gevent cannot run the threads of a multiprocessing.Pool
+    others = [ask("version", None, wait=False) for _ in range(20)]
+    forking = [ask(f"{kind}.fork", how, wait=False) for how in expected]
+    others += [ask("version", None, wait=False) for _ in range(20)]
+    assert [json.loads(call.wait(2)[1][1]) for call in forking] == list(expected.values())
+    assert {json.loads(call.wait(2)[1][1]) for call in others} == {1}
+    code, out, err = end(pool, signal.SIGTERM)
+    total = 40 + len(expected)
+    assert (code, out) == (0, f"stopped: {total} requests, {total} successes, 0 failures, 0 expiries\n")
+    assert "ValueError: in the child" in err
+
+
+@pytest.mark.parametrize("kind", ["greenlet", "thread", "process"])
+def test_a_forked_process_that_outlives_its_worker_keeps_no_connection(pool, ask, kind, redis_url):
+    left = ask(f"{kind}.fork", "sleep")
+    try:
+        pool.kill()
+        pool.wait()
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            # The results of `ask` are left.
+            eventually(lambda: sum(each["flags"] == "b" for each in client.client_list()) == 1)
+            assert is_running(left)
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -22,6 +22,7 @@ from juggler.callee.failures import CallError
 from juggler.callee.pools import wire
 from juggler.callee.registry import Callee, load_callee
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
+from juggler.process.forks import close_in_children
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -115,6 +116,7 @@ def main() -> None:
     peers = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
     for peer in peers:
         peer.setblocking(True)  # gevent made it non-blocking in the worker
+        close_in_children(peer)
     threading.Thread(target=_exit_with_worker, args=(peers[0].fileno(),), daemon=True).start()
     children = [Child(callee, peer) for peer in peers]
     threads = [threading.Thread(target=child.run_or_exit, daemon=True) for child in children[1:]]

@@ -19,6 +19,7 @@ from juggler.callee.pools import Runner, limit_of, wire
 from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError
 from juggler.process.backoff import pauses
+from juggler.process.forks import close_in_children
 from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.callee")
@@ -97,6 +98,7 @@ class Connection:
     def __init__(self, process: _Process, peer: socket.socket) -> None:
         self.process = process
         self._peer = peer
+        close_in_children(peer)
         self._reader = peer.makefile("rb")
 
     def send(self, message: wire.Message) -> None:
