@@ -10,13 +10,14 @@ from msgspec import Raw
 
 from juggler.broker import IncomingCall
 from juggler.callee.current import running
-from juggler.callee.failures import CallError, InvalidResult
+from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeIsUp
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
 from juggler.process import forks
 from juggler.protocol.codec import check_args, encode_args
 
 _HERE = os.path.dirname(__file__) + os.sep
+_FOR_CALLERS = (CallError, TimeIsUp, ProcessDied)
 _LOOKS_FAILED = b'{"error":'
 
 
@@ -99,9 +100,9 @@ def error(exception: BaseException, call_id: str = "", mask: bool = False) -> An
     Args:
         exception: the exception.
         call_id: identifier of the call, under which the exception is logged.
-        mask: send only ``call_id``, except for a `CallError`.
+        mask: send only ``call_id``, except for a `CallError` and for errors that juggler itself raises.
     """
-    if mask and not isinstance(exception, CallError):
+    if mask and not isinstance(exception, _FOR_CALLERS):
         return Answer(encode_args({"error": {"message": f"internal error, call {call_id}", "type": "Internal"}}), True)
     fields: dict[str, object] = {"message": text_of(exception), "type": type(exception).__name__}
     if isinstance(exception, CallError):

@@ -79,7 +79,8 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     help="Graceful shutdown timeout in seconds: drain calls in flight, then abandon them.",
 )
 @_option("--time-limit", type=_POSITIVE_SECONDS, metavar="SECONDS", help="Maximum run time of a function in seconds.")
-@_option("--mask-errors", is_flag=True, help="Hide exceptions from callers, except CallError.")
+@_option("--show-errors", is_flag=True, help="Send the text of exceptions to callers; for development.")
+@_option("--mask-errors", is_flag=True, help="Send only the call's identifier, the default; overrides --show-errors.")
 @_option("--reload", is_flag=True, help="Restart when a Python file under the current directory changes.")
 @_option("--listen", callback=_address, metavar="HOST:PORT", help="Serve /healthz, /metrics and /debug/vars here.")
 @_option("--health-file", metavar="PATH", help="File to touch every second while healthy.")
@@ -88,11 +89,14 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 @click.option("--check", is_flag=True, help="Import the callee, print the URIs it would serve, and exit.")
 @click.option("--verbose", is_flag=True, help="Log at level debug and print tracebacks.")
 @click.version_option(juggler.__version__, prog_name="juggler-callee")
-def main(check: bool, verbose: bool, **parameters: Any) -> None:
+def main(check: bool, verbose: bool, show_errors: bool, **parameters: Any) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
 
     If the Redis of --redis or REDIS_URL is unreachable at start, the command waits for it. With --fail-fast it exits.
     Every option can also be set by an environment variable, for example --time-limit by JUGGLER_CALLEE_TIME_LIMIT.
+
+    If a function raises, the caller receives the identifier of the call, under which the exception is logged. Raise
+    CallError for errors that callers need to see. --show-errors and --reload send the text of every exception.
 
     SIGTERM and SIGINT (Ctrl-C) drain calls in flight and exit. A second one exits at once. SIGHUP restarts with the
     current code. With several processes, new ones serve before the old ones exit.
@@ -106,6 +110,7 @@ def main(check: bool, verbose: bool, **parameters: Any) -> None:
     """
     if verbose:
         parameters["log_level"] = "debug"
+    parameters["mask_errors"] = parameters["mask_errors"] or not (show_errors or parameters["reload"])
     options = Options(**parameters)
     try:
         if check:

@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any
 
+from juggler.callee.failures import CallError
 from juggler.callee.registry import Callee
 
 MAX_DELAY_MS = 24 * 3600 * 1000
@@ -29,7 +30,7 @@ def delay(milliseconds: str) -> int:
     """Wait for a number of milliseconds, given as a string, and return it."""
     is_number = milliseconds.isascii() and milliseconds.isdecimal()
     if not is_number or len(milliseconds) > 9 or int(milliseconds) > MAX_DELAY_MS:
-        raise ValueError(f'expected milliseconds as a string of digits, as in "250", got {milliseconds!r:.60}')
+        raise CallError(f'expected milliseconds as a string of digits, as in "250", got {milliseconds!r:.60}')
     time.sleep(int(milliseconds) / 1000)
     return int(milliseconds)
 

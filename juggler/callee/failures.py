@@ -17,7 +17,7 @@ from typing import Any
 
 
 class CallError(Exception):
-    """An error for the caller, who receives it even if the worker masks errors.
+    """An error for the caller, who receives its text; that of other exceptions is masked.
 
     ::
 

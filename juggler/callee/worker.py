@@ -64,7 +64,7 @@ class Worker:
         uris: Iterable[str] | None = None,
         grace: float = 10.0,
         time_limit: float | None = None,
-        mask_errors: bool = False,
+        mask_errors: bool = True,
         announce: bool = True,
     ) -> None:
         """Create a worker; `run` or `start` makes it serve.
@@ -81,8 +81,9 @@ class Worker:
             uris: URIs to serve. Default: all of the callee's.
             grace: graceful shutdown timeout, in seconds: how long `run` drains calls in flight after `stop`.
             time_limit: maximum run time of a function in greenlets and processes, in seconds; ``None`` means no limit.
-            mask_errors: hide exceptions from callers, except `callee.CallError`. Callers receive the identifier of the
-                call, under which the exception is logged.
+            mask_errors: hide exceptions from callers, except `callee.CallError`: their texts can have paths, SQL or
+                passwords. Callers receive the identifier of the call, under which the exception is logged. Default:
+                True.
             announce: list the functions in the catalogue.
 
         Raises:

@@ -35,7 +35,7 @@ POLL_INTERVAL = 0.1
 
 SERVER = ("-m", "juggler.cli.main", "server")
 SERVER_OPTIONS = ("--fail-fast", "--playground", "--list-uri", "juggler.uris", "--unknown-uris", "refuse")
-CALLEE = ("-m", "callee.cli", "--fail-fast")
+CALLEE = ("-m", "callee.cli", "--fail-fast", "--show-errors")
 DEMO_FUNCTIONS = "callee.demo:rpc"
 
 

@@ -86,7 +86,7 @@ def test_calls_that_do_not_end_in_time_are_given_up(redis_url, ask):
         assert ask("test.echo", 1) == 1
         code, _, err = end(process, signal.SIGTERM)
     assert code == 1
-    assert re.search(r"shutdown: calls abandoned .*calls=1 grace=0.1 uris='test.delay \(1\)'", err)
+    assert re.search(r'shutdown: calls abandoned .*calls=1 grace=0.1 uris="test.delay \(1\)"', err)
     assert b"the callee stopped" in pending.wait(2)[1][1]
 
 

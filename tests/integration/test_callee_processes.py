@@ -56,6 +56,11 @@ def pid():
     return os.getpid()
 
 
+@rpc.register("fail")
+def fail():
+    raise ValueError("bad")
+
+
 @rpc.register("die")
 def die():
     os._exit(7)
@@ -265,7 +270,7 @@ def test_a_process_that_dies_is_replaced(redis_url, ask, shop):
         eventually(lambda: ask("pid", None) == new)
         code, _, err = end(process, signal.SIGTERM)
     assert code == 0
-    assert re.search(r"supervisor: process exited .*pid=\d+ status='exit code 7' restart_in=0\.\d+", err)
+    assert re.search(r'supervisor: process exited .*pid=\d+ status="exit code 7" restart_in=0\.\d+', err)
 
 
 def test_the_processes_end_with_their_supervisor(redis_url):
@@ -296,7 +301,7 @@ def test_calls_that_do_not_end_are_told_by_the_exit_code(redis_url, ask):
         assert ask("test.echo", 1) == 1
         code, _, err = end(process, signal.SIGTERM)
     assert code == 1
-    assert re.search(r"shutdown: calls abandoned .*calls=1 grace=0.1 uris='test.delay \(1\)'", err)
+    assert re.search(r'shutdown: calls abandoned .*calls=1 grace=0.1 uris="test.delay \(1\)"', err)
     assert b"the callee stopped" in pending.wait(2)[1][1]
 
 
@@ -374,7 +379,7 @@ def test_a_changed_file_brings_the_new_code(redis_url, ask, shop):
 @pytest.fixture
 def pool(redis_url, shop):
     """The shop's callee, with one process for what computes."""
-    with running("shop:rpc", "--pool-processes", "1", "--redis", redis_url, cwd=shop.path) as process:
+    with running("shop:rpc", "--show-errors", "--pool-processes", "1", "--redis", redis_url, cwd=shop.path) as process:
         yield process
         if process.poll() is None:
             end(process, signal.SIGTERM)
@@ -445,6 +450,32 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "is_shown"),
+    [
+        ((), {}, False),
+        (("--show-errors",), {}, True),
+        (("--reload",), {}, True),
+        ((), {"JUGGLER_CALLEE_SHOW_ERRORS": "1"}, True),
+        (("--show-errors", "--mask-errors"), {}, False),
+        (("--reload",), {"JUGGLER_CALLEE_MASK_ERRORS": "1"}, False),
+    ],
+)
+def test_exceptions_are_hidden_from_callers_by_default(options, variables, is_shown, redis_url, ask, shop):
+    with running("shop:rpc", *options, REDIS_URL=redis_url, cwd=shop.path, **variables) as process:
+        errors = [ask("fail", None), ask("process.fail", [0]), ask("thread.fail", "ValueError")]
+        own = ask("process.fail", [5])
+        _, _, log = end(process, signal.SIGTERM)
+    assert own["error"] == {"message": "no", "type": "CallError", "code": 5}
+    for error in (each["error"] for each in errors):
+        if is_shown:
+            assert error == {"message": "bad", "type": "ValueError"}
+        else:
+            assert error["type"] == "Internal"
+            identifier = error["message"].removeprefix("internal error, call ")
+            assert f"call={identifier} error=bad" in log
 
 
 def test_text_that_no_log_can_carry_costs_no_process(pool, ask):

@@ -15,7 +15,7 @@ from callee import Callee, CallError, InvalidArguments, current_call, time_left
 from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.answer import Answer
-from juggler.callee.failures import InvalidResult
+from juggler.callee.failures import InvalidResult, ProcessDied, TimeLimitExceeded
 from juggler.errors import InvalidValue
 
 
@@ -133,6 +133,11 @@ def test_an_error_for_the_caller_says_more():
 def test_what_is_masked_names_only_the_call():
     error = told(ValueError("secret"), call_id="123", mask=True)
     assert error == {"message": "internal error, call 123", "type": "Internal"}
+
+
+@pytest.mark.parametrize("error", [TimeLimitExceeded("time limit of 3 s"), ProcessDied("exit status 9")])
+def test_errors_of_the_worker_are_not_masked(error):
+    assert told(error, mask=True) == {"message": str(error), "type": type(error).__name__}
 
 
 def test_data_that_cannot_be_sent_does_not_hide_the_error():

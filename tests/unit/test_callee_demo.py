@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callee import InvalidArguments
+from callee import CallError, InvalidArguments
 from juggler.callee import demo
 
 
@@ -36,7 +36,7 @@ def test_delay_needs_a_string(value):
 
 @pytest.mark.parametrize("value", ["", "-1", "1.5", " 1", "1_0", "x", "٣", "9" * 5000, "86400001"])
 def test_delay_says_what_it_expects(value):
-    with pytest.raises(ValueError, match=r'expected milliseconds as a string of digits, as in "250", got .{1,60}$'):
+    with pytest.raises(CallError, match=r'expected milliseconds as a string of digits, as in "250", got .{1,60}$'):
         demo.rpc["test.delay"](value)
 
 

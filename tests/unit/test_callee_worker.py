@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import time
@@ -32,7 +33,7 @@ class Service:
         self.running: gevent.Greenlet | None = None
 
     def start(self, broker=None, **options) -> Worker:
-        self.worker = Worker(self.rpc, broker or self.broker, **{"grace": 5.0, **options})
+        self.worker = Worker(self.rpc, broker or self.broker, **{"grace": 5.0, "mask_errors": False, **options})
         self.running = gevent.spawn(self.worker.run)
         return self.worker
 
@@ -183,7 +184,7 @@ def test_a_keyboard_interrupt_answers_its_call_and_ends_the_worker(service):
     pending = service.call()
     # In this greenlet: gevent raises a KeyboardInterrupt of any other here at once.
     with pytest.raises(KeyboardInterrupt):
-        Worker(service.rpc, service.broker).run()
+        Worker(service.rpc, service.broker, mask_errors=False).run()
     assert result(pending) == {"error": {"message": "KeyboardInterrupt", "type": "KeyboardInterrupt"}}
 
 
@@ -488,8 +489,9 @@ def test_errors_for_callers_are_no_fault_and_have_no_traceback(service, caplog):
     assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", None), ("INFO", None)]
 
 
-def test_other_errors_can_be_hidden(service, caplog):
+def test_other_errors_are_hidden_by_default(service, caplog):
     service.rpc.register("f", lambda: 1 / 0)
+    assert inspect.signature(Worker).parameters["mask_errors"].default is True
     service.start(mask_errors=True)
     pending = service.call()
     assert result(pending)["error"] == {"message": f"internal error, call {pending.call_id}", "type": "Internal"}

@@ -48,7 +48,7 @@ class Caller:
         Args:
             callee: functions by URI.
             time_limit: see `callee.worker.Worker`.
-            mask_errors: see `callee.worker.Worker`.
+            mask_errors: see `callee.worker.Worker`. Default: False, so that tests show every error.
         """
         self.published: list[Published] = []
         self._callee = callee

@@ -101,7 +101,7 @@ class _Service:
             broker = MemoryBroker(blocking_timeout=0.1)
             stack.callback(broker.close)
             in_place = {uri: thunk.in_place() for uri, thunk in self._callee.items()}
-            worker = Worker(in_place, broker, grace=1.0)
+            worker = Worker(in_place, broker, grace=1.0, mask_errors=False)
             server = Server(caller_broker=broker, pubsub_broker=broker, **self._server_options)
             http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None)
             http.start()
@@ -142,7 +142,7 @@ def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...]
         server = stack.enter_context(
             _process(redis.url, "juggler.cli.main", "server", "--bind", "127.0.0.1:0", *server_options)
         )
-        stack.enter_context(_process(redis.url, "juggler.callee.cli", name, *callee_options))
+        stack.enter_context(_process(redis.url, "juggler.callee.cli", name, "--show-errors", *callee_options))
         found = re.search(r"ws://\S+", server)
         if found is None:
             raise ConfigError(f"cannot find the URL in the first line of the server: {server!r}")
