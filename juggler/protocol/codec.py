@@ -41,6 +41,7 @@ MAX_TIMEOUT = 24 * 3600.0
 _NS = 1_000_000_000
 _INT64 = 2**63  # larger timeouts are cut to it: all are refused alike, and not all of them are floats
 _MAX_ERROR = 200
+_MALFORMED = "JSON is malformed: "  # msgspec's words
 
 _X = "[0-9a-fA-F]"
 _is_uuid = re.compile(f"{_X}{{8}}-{_X}{{4}}-{_X}{{4}}-{_X}{{4}}-{_X}{{12}}").fullmatch
@@ -146,7 +147,6 @@ class _Reader(Generic[T]):
 
     def __init__(self, type: type[T], where: str) -> None:
         """Read ``type``; ``where`` is the path of the text in a message, for errors."""
-        self._type = type
         self._where = where
         self.decode = msgspec.json.Decoder(type).decode
 
@@ -166,28 +166,34 @@ class _Reader(Generic[T]):
         if not _has_surrogate_escape(whole):
             raise _invalid(error, self._where) from None
         try:
-            return _with_surrogates(self._type, self.decode, whole)
-        except (msgspec.ValidationError, RecursionError) as failure:
+            masked = rawjson.mask(whole)
+            value = self.decode(masked.text)
+        except (RecursionError, ValueError) as failure:  # ValueError is the base of msgspec's errors
             raise _invalid(failure, self._where) from None
-        except msgspec.DecodeError:
+        try:
+            _unmask(value, masked)
+        except ValueError:
             raise InvalidMessage(f"{self._where}: lone surrogate outside of args") from None
-        except ValueError as failure:
-            raise _invalid(failure, self._where) from None
+        return value
 
 
 _DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
-def _with_surrogates(type: type[T], decode: Callable[[str], T], text: str) -> T:
-    """Decode an object that may contain lone surrogates in its Raw field or in unknown fields."""
-    found = rawjson.members(text)
-    known = {name: found[name] for name in type.__struct_encode_fields__ if name in found}
-    raw = {name: known[name] for name in ("payload", "args") if name in known}
-    known.update(dict.fromkeys(raw, "null"))
-    value = decode("{" + ",".join(f'"{name}":{part}' for name, part in known.items()) + "}")
-    for name, part in raw.items():
-        setattr(value, name, Raw(part))
-    return value
+def _unmask(value: Struct, masked: rawjson.Masked) -> None:
+    """Restore the strings and texts of a struct that was decoded from a masked text.
+
+    Raises:
+        ValueError: a string contains a lone surrogate.
+    """
+    for name in value.__struct_fields__:
+        part = getattr(value, name)
+        if isinstance(part, str):
+            setattr(value, name, masked.unmask_string(part))
+        elif isinstance(part, Raw):
+            setattr(value, name, Raw(masked.unmask(bytes(part).decode())))
+        elif isinstance(part, Struct):
+            _unmask(part, masked)
 
 
 def _invalid(error: Exception, where: str) -> InvalidMessage:
@@ -195,7 +201,7 @@ def _invalid(error: Exception, where: str) -> InvalidMessage:
         return InvalidMessage(f"{where}: nested too deeply")
     what = str(error).replace("`", "").replace(" | null", "")
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidMessage(f"{where}: invalid JSON: {what.removeprefix('JSON is malformed: ')}"[:_MAX_ERROR])
+        return InvalidMessage(f"{where}: invalid JSON: {what.removeprefix(_MALFORMED)}"[:_MAX_ERROR])
     what, _, path = what.partition(" - at $")
     return InvalidMessage(f"{where}{path}: {what[:1].lower()}{what[1:]}"[:_MAX_ERROR])
 
@@ -573,7 +579,9 @@ def _check(text: str) -> None:
     # A __json__ method may return anything.
     try:
         _check_json(text)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
+        if not _has_surrogate_escape(text):
+            raise ValueError(str(error).removeprefix(_MALFORMED)) from None
         rawjson.check(text)
 
 
