@@ -16,6 +16,7 @@ import pytest
 import redis
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
+from gevent.server import StreamServer
 
 from juggler.broker import Event, IncomingCall, Subscriber
 from juggler.broker.redis import RedisBroker
@@ -216,6 +217,60 @@ def test_what_a_dead_peer_has_not_received_is_discarded(redis_url):
                     read_to_the_end(peer)
 
 
+@pytest.mark.parametrize("role", ["call", "result"])
+def test_a_list_expires_although_the_connection_is_lost_within_a_push(redis_url, role):
+    """The connection is cut after the payload and before the list's expiry."""
+    with cutting(redis_url, b"*4\r\n$7\r\nPEXPIRE", after=b"LPUSH") as url, closing(RedisBroker(url)) as broker:
+        broker.connect()
+        if role == "call":
+            call = RecordedCall()
+            broker.call("u", b"1", 60, call)
+            ((_, error),) = call.wait(1)
+            assert error.code == 504
+        else:
+            outcome = Outcome()
+            broker.result(IncomingCall("conn", new_uuid(), "u", b"1", time.monotonic() + 60, 0.0), b"1", outcome)
+            assert outcome.wait().code == 504
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            (key,) = client.keys(f"juggler:{role}s:{{*}}")
+            eventually(lambda: client.pttl(key) > 0, message="the list expires")
+            client.flushall()
+
+
+@contextmanager
+def cutting(url: str, command: bytes, *, after: bytes) -> Iterator[str]:
+    """Forward connections to Redis, and cut the first one in front of a command that follows another one."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    cut = False
+
+    def serve(client: socket.socket, _: object) -> None:
+        nonlocal cut
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            back = gevent.spawn(pump, server, client)
+            while data := client.recv(65536):
+                place = data.find(command, data.find(after)) if after in data and not cut else -1
+                if place >= 0:
+                    cut = True
+                    server.sendall(data[:place])
+                    break
+                server.sendall(data)
+            server.shutdown(SHUT_RDWR)
+            back.join()
+
+    listener = StreamServer(("127.0.0.1", 0), serve)
+    listener.start()
+    try:
+        yield f"redis://127.0.0.1:{listener.server_port}"
+    finally:
+        listener.stop(timeout=1)
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+
 def read_to_the_end(peer: socket.socket) -> None:
     while peer.recv(65536):
         pass
@@ -236,11 +291,6 @@ def forward_until(listener: socket.socket, url: str, command: bytes) -> socket.s
                 server.sendall(data)
             back.kill()
             client.close()
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
 
     def accept() -> None:
         while True:

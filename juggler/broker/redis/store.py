@@ -33,6 +33,9 @@ class Store:
         self._link_for = topology.link_for
         self._capacity = capacity
         self._list_ttl_ms = int(list_ttl * 1000)
+        # Lists whose expiry is not confirmed: the connection was lost, perhaps after the push and before the expiry.
+        self._unconfirmed: set[bytes] = set()
+        topology.on_up(self._confirm_expiry)
 
     def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, on_reply: OnReply) -> None:
         """Store a payload.
@@ -56,9 +59,25 @@ class Store:
             if self._capacity > 0:
                 on_reply = partial(self._on_length, timeout_key, list_key, payload, on_reply)
             packed = commands.push(timeout_key, list_key, payload, ttl_ms, max(ttl_ms, self._list_ttl_ms))
-            link.send(packed, (ignore, on_reply, ignore, ignore))
+            link.send(packed, (ignore, on_reply, partial(self._on_expiry, list_key), ignore))
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_reply)
+
+    def _on_expiry(self, list_key: bytes, reply: Reply) -> None:
+        if isinstance(reply, BrokerUnavailable):
+            self._unconfirmed.add(list_key)
+        else:
+            ignore(reply)
+
+    def _confirm_expiry(self) -> None:
+        """Set the expiry of lists that may lack one. A script for each push would cost Redis three times as much."""
+        unconfirmed, self._unconfirmed = self._unconfirmed, set()
+        for list_key in unconfirmed:
+            try:
+                packed = pack(b"PEXPIRE", list_key, self._list_ttl_ms, b"NX")
+                self._link_for(list_key).send(packed, (partial(self._on_expiry, list_key),))
+            except BrokerUnavailable:
+                self._unconfirmed.add(list_key)
 
     def _on_length(self, timeout_key: bytes, list_key: bytes, payload: bytes, on_reply: OnReply, length: Reply) -> None:
         """Remove a payload again that exceeds the capacity, unless it has been popped in the meantime."""
