@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -30,7 +31,16 @@ def load_object(name: str, example: str) -> Any:
         module = import_module(module_name)
     except Exception as error:
         raise ConfigError(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
+    finally:
+        _enable_loggers()
     try:
         return attrgetter(path)(module)
     except AttributeError as error:
         raise ConfigError(f"{name!r}: {error}") from error
+
+
+def _enable_loggers() -> None:
+    """Enable the loggers of juggler that the module has disabled. `logging.config` disables all others by default."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "juggler" and isinstance(logger, logging.Logger):
+            logger.disabled = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from juggler.errors import ConfigError
@@ -28,3 +30,18 @@ def test_what_cannot_be_imported_is_named_with_the_reason(tmp_path, monkeypatch,
     with pytest.raises(ConfigError) as failure:
         load_object(name, "m:o")
     assert str(failure.value).startswith(reason)
+
+
+def test_a_module_that_configures_logging_does_not_silence_juggler(tmp_path, monkeypatch):
+    text = "import logging.config\nlogging.config.dictConfig({'version': 1})\nthing = 1\n"
+    (tmp_path / "silencing.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    ours, other = logging.getLogger("juggler.loading"), logging.getLogger("jugglers.other")
+    try:
+        assert load_object("silencing:thing", "m:o") == 1
+        assert not ours.disabled
+        assert other.disabled
+    finally:
+        for logger in logging.root.manager.loggerDict.values():
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False
