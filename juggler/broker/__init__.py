@@ -271,7 +271,13 @@ class IncomingCall(Struct, gc=False, tag=True):
 
 
 class CallConsumer(ABC):
-    """Pops the calls to a fixed set of URIs. One greenlet at once may pop."""
+    """Pops the calls to a fixed set of URIs. One greenlet at once may pop.
+
+    Attributes:
+        closed: whether it was closed, by `close` or with its broker.
+    """
+
+    closed = False
 
     @abstractmethod
     def pop(self, limit: int) -> list[IncomingCall]:

@@ -314,11 +314,11 @@ class MemoryConsumer(CallConsumer):
         self._uris = deque(uris)
         self._blocking_timeout = blocking_timeout
         self._noticed = Flag()
-        self._closed = False
+        self.closed = False
 
     def pop(self, limit: int) -> list[IncomingCall]:
         batch = self._take(limit)
-        if not batch and not self._closed:
+        if not batch and not self.closed:
             self._noticed.clear()
             self._noticed.wait(self._blocking_timeout)
             batch = self._take(limit)
@@ -330,14 +330,14 @@ class MemoryConsumer(CallConsumer):
             self._noticed.set()
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._noticed.set()
         self._broker.remove(self)
 
     def _take(self, limit: int) -> list[IncomingCall]:
         batch: list[IncomingCall] = []
         without = 0
-        while not self._closed and len(batch) < limit and without < len(self._uris):
+        while not self.closed and len(batch) < limit and without < len(self._uris):
             call = self._broker.take(self._uris[0])
             self._uris.rotate(-1)
             if call is None:

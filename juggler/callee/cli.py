@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -120,15 +121,17 @@ def main(check: bool, verbose: bool, show_errors: bool, **parameters: Any) -> No
         if not supervised and (options.processes > 1 or options.reload):
             from juggler.callee.supervisor import Supervisor
 
-            sys.exit(Supervisor(options, sys.argv[1:], click.echo).run())
+            sys.exit(Supervisor(options, sys.argv[1:], _say).run())
         from juggler.callee.worker_process import serve
 
-        sys.exit(1 if serve(options, click.echo, _complain) else 0)
+        sys.exit(1 if serve(options, _say, _complain) else 0)
     except ConfigError as error:
         if verbose:
             traceback.print_exc()
         _complain(str(error))
         sys.exit(2)
+    finally:
+        _flush()
 
 
 def _check(options: Options) -> None:
@@ -140,8 +143,25 @@ def _check(options: Options) -> None:
     click.echo(f"{options.name}: {shortened(uris)}")
 
 
+def _say(line: str) -> None:
+    # A full disk or a closed pipe does not stop a callee.
+    with suppress(OSError):
+        click.echo(line)
+
+
 def _complain(line: str) -> None:
-    click.echo(f"juggler-callee: {printable(line)}", err=True)
+    with suppress(OSError):
+        click.echo(f"juggler-callee: {printable(line)}", err=True)
+
+
+def _flush() -> None:
+    """Drop output that cannot be written. Python would change the exit code because of it."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), stream.fileno())
 
 
 if __name__ == "__main__":

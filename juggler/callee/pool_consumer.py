@@ -102,8 +102,11 @@ class PoolConsumer:
                 self._last_reply = time.monotonic()
             if self._stopped.is_set():
                 return
-            for call in self._pop(self.concurrency - len(self.running)):
+            calls = self._pop(self.concurrency - len(self.running))
+            for call in calls:
                 self._dispatch(call)
+            if not calls and self._calls.closed:
+                return  # it would return at once for ever
 
     def _pop(self, limit: int) -> list[IncomingCall]:
         try:

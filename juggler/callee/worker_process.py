@@ -177,7 +177,8 @@ class _Alone:
             self._say(f"stopped: {summary(worker.snapshot())}")
         if self._again and not self._stopping:
             self._service.close()
-            sys.stdout.flush()
+            with suppress(OSError):
+                sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
         return abandoned
 

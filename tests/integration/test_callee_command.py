@@ -133,6 +133,29 @@ def test_it_goes_on_when_redis_has_dropped_it(redis_url, ask):
     assert err.count("consumer: taking calls again") == 1
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("output", ["full disk", "closed pipe"])
+def test_output_that_cannot_be_written_does_not_stop_it(redis_url, ask, output, processes):
+    if output == "full disk":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    process = subprocess.Popen(
+        command("callee.demo:rpc", "-p", processes),
+        env=environment(REDIS_URL=redis_url),
+        stdout=descriptor,
+        stderr=descriptor,
+    )
+    os.close(descriptor)
+    try:
+        assert ask("test.echo", 1) == 1
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+
+
 def test_many_delays_are_named_shortly(redis_url):
     with running("callee.demo:rpc", "--redis", redis_url, JUGGLER_DEMO_DELAYS="20") as process:
         assert "test.delay.6 and 13 more, 100 concurrent calls" in process.said

@@ -361,6 +361,16 @@ def test_a_result_that_cannot_be_stored_is_logged(service, caplog):
     eventually(lambda: f'call: result lost uri=f call={pending.call_id} error="list capacity exceeded"' in caplog.text)
 
 
+def test_a_consumer_that_is_closed_stops_the_worker(service):
+    service.broker = LoggingBroker()
+    service.rpc.register("f", lambda _: 1)
+    worker = service.start()
+    assert service.ask() == 1
+    service.broker.close()
+    assert service.running.get(timeout=30) == 0
+    assert worker.unhealthy_reason().startswith("stopping")
+
+
 def test_stop_waits_until_results_are_stored(service):
     told = []
     service.broker = LoggingBroker()

@@ -111,17 +111,17 @@ class RedisConsumer(CallConsumer):
         # Popped calls for which the check whether they are still wanted has failed.
         self._unchecked: list[list[Popped]] = []
         self._popping = False
-        self._closed = False
+        self.closed = False
 
     def pop(self, limit: int) -> list[IncomingCall]:
-        if self._closed:
+        if self.closed:
             return []
         self._popping = True
         try:
             batches, self._unchecked = self._unchecked, []
             return self._still_wanted(batches or [self._decode(batch) for batch in self.source.pop(limit)])
         except BrokerError:
-            if self._closed:
+            if self.closed:
                 return []  # type: ignore[unreachable]  # another greenlet may have closed it
             raise
         finally:
@@ -129,16 +129,16 @@ class RedisConsumer(CallConsumer):
             self._close_if_done()
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._closed and not self._popping:
+        if self.closed and not self._popping:
             self._end()
 
     def abort(self) -> None:
         """Close at once. Calls that a concurrent pop has taken from Redis are lost."""
-        self._closed = True
+        self.closed = True
         self._end()
 
     def _end(self) -> None:
