@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 
 import pytest
 
 from juggler.callee.testing import Caller
 from juggler.errors import CallFailed
-from tests.docs import python_blocks, run_blocks
+from juggler.process.embedded import free_port
+from tests.docs import DOCS, python_blocks, run_blocks
+from tests.integration.commands import TIMEOUT, run, run_python, running_python, server_process
+from tests.support import eventually
+
+PAGE = (DOCS / "callee.md").read_text()
 
 
 @pytest.fixture
@@ -31,12 +38,42 @@ def test_its_functions_do_what_it_says(page):
     assert (failed.value.code, failed.value.data) == ("balance", {"missing": 2})
 
 
-def test_its_tests_pass(page, juggler_memory, juggler_redis, tmp_path, monkeypatch):
-    (tmp_path / "shop.py").write_text("\n".join(text for text in python_blocks("callee.md") if "def test_" not in text))
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """The examples of the page, in order, in one file."""
+    (tmp_path / "shop.py").write_text("\n\n".join(python_blocks("callee.md")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
-    page["test_in_memory"](juggler_memory)
-    page["test_for_real"](juggler_redis)
+
+
+def test_its_tests_pass(shop):
+    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "shop.py")
+    assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+@pytest.mark.leaves_keys("juggler:calls:*")
+def test_its_commands_work(shop, redis_url):
+    lines = [
+        line for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in text.splitlines()
+    ]
+    serve, call, production, uris = (shlex.split(line) for line in lines)
+    assert (serve[0], call[:2], production[0], uris[:2]) == (
+        "juggler-callee",
+        ["juggler", "call"],
+        "juggler-callee",
+        ["juggler", "uris"],
+    )
+    for command in (serve, production):
+        command = [word.replace(":9100", f":{free_port()}") for word in command[1:]]
+        with running_python("-m", "juggler.callee", *command, REDIS_URL=redis_url) as process:
+            assert process.stdout.readline().startswith("serving shop.price, shop.order, shop.total, shop.echo")
+            with server_process(redis_url) as url:
+                assert run(*call[1:], JUGGLER_URL=url).stdout == "6\n"
+                assert run("call", "shop.report", "[4]", JUGGLER_URL=url).stdout == "14\n"
+            eventually(lambda: "shop.price\t" in run(*uris[1:], REDIS_URL=redis_url).stdout)
+            process.terminate()
+            _, errors = process.communicate(timeout=TIMEOUT)
+            assert (process.returncode, "Traceback" in errors) == (0, False), errors
 
 
 def test_a_stack_in_memory_serves_threads_and_events(page, juggler_memory):

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,10 @@ from tests.docs import DOCS, python_blocks
 from tests.integration.commands import TIMEOUT, running_python, server_process
 
 FILES = {re.match(r"# (\w+\.py)\n", text)[1]: text for text in python_blocks("tutorial.md")}
-SHELL = re.findall(r"^(juggler(?:-callee)? .*)$", (DOCS / "tutorial.md").read_text(), re.MULTILINE)
+PAGE = (DOCS / "tutorial.md").read_text()
+SHELL = re.findall(r"^(juggler(?:-callee)? .*)$", PAGE, re.MULTILINE)
+PRINTED = dict(re.findall(r"^```sh\npython (\w+\.py)\n```\n\n```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+ENDS = re.findall(r"^\| \w+ \| `(.*)` \| (\d) \|$", PAGE, re.MULTILINE)
 
 
 def first_line(process) -> str:
@@ -47,33 +51,20 @@ def shop(tmp_path, monkeypatch, redis_url):
 
 @pytest.mark.leaves_keys("juggler:calls:*")
 def test_the_shop_works_as_the_page_says(shop):
-    def run(name):
+    def run(*command):
+        return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+    assert list(PRINTED) == ["customer.py", "regular.py"]
+    for name, printed in PRINTED.items():
         text = FILES[name]
         for shown, url in shop.items():
             text = text.replace(shown, url)
-        names = {}
-        exec(compile(text, name, "exec"), names)
-        return names
-
-    customer = run("customer.py")
-    assert customer["order"] == {"ordered": "tea", "total": 3}
-    assert customer["reason"] == "not in stock: gold"
-    assert (customer["event"].channel, customer["event"].args) == ("shop.news", {"open": True})
-    regular = run("regular.py")
-    assert regular["code"] == 403
-    assert regular["order"] == {"ordered": "coffee", "total": 4}
+        Path(name).write_text(text)
+        done = run(name)
+        assert (done.stdout, done.stderr) == (printed, "")
 
     calls = [shlex.split(line)[1:] for line in SHELL if line.startswith("juggler call")]
-    ended = [
-        subprocess.run(
-            [sys.executable, "-m", "juggler.cli.main", *args, "--url", shop["ws://127.0.0.1:9000/ws"]],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        for args in calls
-    ]
-    assert [done.returncode for done in ended] == [0, 1, 4]
-    assert ended[0].stdout == "3\n"
-    assert "not in stock: gold" in ended[1].stderr
+    assert len(calls) == len(ENDS) == 3
+    for args, (output, code) in zip(calls, ENDS, strict=True):
+        done = run("-m", "juggler", *args, "--url", shop["ws://127.0.0.1:9000/ws"])
+        assert (done.returncode, done.stdout + done.stderr) == (int(code), output + "\n")
