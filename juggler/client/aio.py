@@ -51,6 +51,7 @@ class AsyncClient(BaseClient):
         self._renewal: asyncio.Task[None] | None = None
         self._websocket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._heard = 0.0  # when the last message or pong arrived
 
     def on_fork(self) -> None:
         if self._websocket is None:
@@ -234,8 +235,7 @@ class AsyncClient(BaseClient):
                 open_timeout=self._timeout,
                 close_timeout=self._timeout,
                 max_size=self._max_size,
-                ping_interval=self._ping_interval,
-                ping_timeout=self._ping_timeout,
+                ping_interval=None,  # that of websockets adds the close timeout to the time until a loss is noticed
                 compression=None,
                 proxy=None,
                 **options,
@@ -279,9 +279,12 @@ class AsyncClient(BaseClient):
         """Process messages until the connection closes. Return the reason."""
         websocket = self._websocket
         assert websocket is not None
+        self._heard = time.monotonic()
+        keepalive = asyncio.create_task(self._keep_alive(websocket), name="juggler-client-keepalive")
         try:
             while True:
                 text = await websocket.recv()
+                self._heard = time.monotonic()
                 self._listeners.raw("in", text)
                 if isinstance(text, bytes):
                     raise InvalidMessage("expected a text message, got a binary one")
@@ -293,13 +296,37 @@ class AsyncClient(BaseClient):
                 self._run_callbacks()
                 self._listeners.message(message)
         except WebsocketClosed as error:
-            return _reason_of(error)
+            return (keepalive.result() if keepalive.done() else None) or _reason_of(error)
         except ConnectionClosed as error:
             return ConnectionClosed(error.code, error.reason)
         except InvalidMessage as error:
             ended = ConnectionClosed(error.close_code, f"the server sent an invalid message: {error}")
             await websocket.close(ended.code, short(ended.reason))
             return ended
+        finally:
+            keepalive.cancel()
+
+    async def _keep_alive(self, websocket: ClientConnection) -> ConnectionClosed | None:
+        """Ping the server after each silence. If it does not answer, abort the connection, and return the reason."""
+        interval = self._ping_interval
+        while interval is not None:
+            silence = time.monotonic() - self._heard
+            if silence < interval:
+                await asyncio.sleep(interval - silence)
+                continue
+            pinged = time.monotonic()
+            try:
+                pong = asyncio.ensure_future(await websocket.ping())
+            except WebsocketClosed:
+                return None
+            await asyncio.wait([pong], timeout=self._ping_timeout)
+            if pong.done():
+                self._heard = time.monotonic()
+            elif self._heard < pinged:
+                websocket.transport.abort()
+                reason = f"the connection was lost: no answer to a ping for {self._ping_timeout:g} s"
+                return ConnectionClosed(CloseCode.ABNORMAL, reason)
+        return None
 
     async def _may_reconnect(self, failure: Exception) -> bool:
         """Report a failure to the state, and wait before the next attempt. Return False if the client has closed."""

@@ -5,6 +5,7 @@ The tests run twice: here with greenlets, and unpatched, with threads, in a proc
 
 from __future__ import annotations
 
+import inspect
 import json
 import socket
 import ssl
@@ -18,7 +19,7 @@ import pytest
 import trustme
 from gevent import monkey
 
-from juggler.client import Client, Event
+from juggler.client import AsyncClient, Client, Event
 from juggler.client.state import Exp
 from juggler.errors import (
     CallFailed,
@@ -585,6 +586,12 @@ def test_a_silent_server_is_noticed_by_pings():
             client.call("test.echo", timeout=5)
         client.close()
         over.set()
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_dead_connection_is_noticed_within_25_seconds(client):
+    options = inspect.signature(client).parameters
+    assert options["ping_interval"].default + options["ping_timeout"].default <= 25
 
 
 # Full queues

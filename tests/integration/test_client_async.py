@@ -26,7 +26,7 @@ from juggler.errors import (
     Nacked,
 )
 from juggler.process.uuids import new_uuid
-from tests.integration.scripted import ACK, CALL, EVNT, PUB, RES, SUB, UNSB, Peer, echo, serving
+from tests.integration.scripted import ACK, CALL, EVNT, PUB, RES, SUB, UNSB, Peer, echo, raw_server, serving
 from tests.integration.unpatched import UNPATCHED, pass_unpatched
 
 if not UNPATCHED:
@@ -259,6 +259,38 @@ else:
             await client.close()
             assert client.closed
             await until(lambda: len(asyncio.all_tasks()) == 2)  # this one, and that of `run`
+
+        with serving(script) as url:
+            run(main(url))
+
+    def test_a_silent_server_is_noticed_by_pings():
+        over = threading.Event()
+
+        async def main(url):
+            async with AsyncClient(url, ping_interval=0.05, ping_timeout=0.05) as client:
+                started = time.monotonic()
+                with pytest.raises(
+                    ConnectionClosed, match=r"1006 the connection was lost: no answer to a ping for 0\.05 s"
+                ):
+                    await client.call("test.echo", timeout=9)
+                assert time.monotonic() - started < 5
+                over.set()
+
+        with raw_server(lambda connection: over.wait(10)) as url:
+            run(main(url))
+
+    def test_a_server_that_answers_pings_is_kept():
+        def script(peer):
+            call = peer.acknowledge(CALL)
+            with pytest.raises(TimeoutError):
+                peer.websocket.recv(timeout=0.3)
+            peer.res(call, 1)
+            peer.wait_closed()
+
+        async def main(url):
+            async with AsyncClient(url, ping_interval=0.02, ping_timeout=0.1) as client:
+                assert await client.call("test.echo") == 1
+                assert client.connected
 
         with serving(script) as url:
             run(main(url))

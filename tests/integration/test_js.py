@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.commands import callee_process, server_process
+from juggler.process.embedded import free_port
+from tests.integration.commands import callee_process, running, server_process
 from tests.operations import needs
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +32,7 @@ def test_its_own_tests_pass():
 
 
 def test_it_is_small():
-    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 5000
+    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 6000
 
 
 def test_its_package_can_be_published():
@@ -72,6 +74,57 @@ def test_a_real_server(redis_url):
         [True, "text: Expected str, got int", "InvalidArguments", 400],
         ["news.a", "news.*", {"big": "12345678901234567890"}],
     ]
+
+
+LOST = """
+import { Client } from "./juggler/server/static/juggler.js";
+
+const client = new Client(process.argv[1], { heartbeat: 0.2, timeout: 1 });
+client.addEventListener("state", ({ state, error }) => console.log(state, error?.reason ?? ""));
+const onEvent = ({ args }) => console.log("event", args);
+client.subscribe("news", { onEvent, onGap: () => console.log("gap") }).ready.then(() => console.log("subscribed"));
+process.stdin.on("data", (line) => {
+  if (String(line) === "publish\\n") client.publish("news", 1);
+  else client.close(1001, "é".repeat(100));
+});
+process.stdin.on("end", () => process.exit());
+"""
+
+
+def test_the_websocket_of_node_with_a_server_that_comes_and_goes(redis_url):
+    needs("node")
+    bind = ("--bind", f"127.0.0.1:{free_port()}", "--redis", redis_url)
+    command = [*NODE, "--no-warnings", "--input-type=module", "--eval", LOST, f"ws://{bind[1]}/ws"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1) as client:
+
+        def shown(*lines: str) -> None:
+            """Wait for these lines."""
+            assert [client.stdout.readline().strip() for _ in lines] == list(lines)
+
+        try:
+            shown("connecting cannot connect", "connecting cannot connect")
+            with running("server", *bind) as server:
+                while (line := client.stdout.readline()) == "connecting cannot connect\n":
+                    pass
+                assert line.strip() == "connected"
+                shown("subscribed")
+                client.stdin.write("publish\n")
+                shown("event 1")
+                server.send_signal(signal.SIGSTOP)
+                shown("connecting the server does not answer")
+                server.send_signal(signal.SIGCONT)
+                shown("connected", "gap")
+                server.kill()
+                shown("connecting the connection was lost")
+            with running("server", *bind) as server:
+                shown("connected", "gap")
+                server.terminate()
+                shown("connecting the server is shutting down")
+            client.stdin.write("close\n")
+            shown("closed " + "é" * 100)
+        finally:
+            client.kill()
 
 
 @pytest.mark.parametrize("name", ["juggler.js", "playground/playground.js", "playground/playground-log.js"])

@@ -245,6 +245,22 @@ test("a first connection that fails is retried", async (t) => {
   assert.deepEqual(states, [["connecting", 1006], ["connecting", 1006], ["connecting", 1006], ["connected", undefined], ["closed", 1000]]);
 });
 
+test("a subscription that waited long for the first connection has its full timeout", async () => {
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, timeout: 0.1 });
+  const seen = [];
+  const news = client.subscribe("news", { onEvent: ({ args }) => seen.push(args) });
+  await settle();
+  const socket = FakeSocket.all.at(-1);
+  await new Promise((resolve) => setTimeout(resolve, 80));
+  socket.open();
+  await until(() => socket.sent.length === 2);
+  socket.receive(10, { for: "1", channel: "news", args: 5 });
+  socket.last.ack();
+  await news.ready;
+  assert.deepEqual(seen, [5]);
+  client.close();
+});
+
 test("attempts for the first connection end with the timeout", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const client = new Client("ws://test/ws", { WebSocket: FakeSocket, reconnectTimeout: 0.02 });
@@ -441,6 +457,87 @@ test("an invalid message from the server closes the client", async () => {
   socket.onmessage({ data: "nonsense" });
   await rejects(call, ConnectionClosed, { code: 4400 });
   assert.equal(socket.closedWith.code, 4400);
+});
+
+test("a dead connection is noticed after a silence", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected({ heartbeat: 0.05, timeout: 0.1 });
+  const states = [];
+  client.addEventListener("state", ({ state, error }) => states.push([state, error?.reason]));
+  for (const answer of [(last) => last.ack(), (last) => last.nack(403, "not you")]) {
+    const count = socket.sent.length;
+    await until(() => socket.sent.length === count + 1);
+    assert.deepEqual([socket.last.meta.type, socket.last.payload], [4, { channel: "juggler.probe", pattern: false }]);
+    answer(socket.last);
+  }
+  const news = client.subscribe("news");
+  await settle();
+  socket.last.ack();
+  await news.ready;
+  // Other messages are signs of life, too.
+  for (let n = 0; n < 10; n++) {
+    socket.receive(10, { for: "1", channel: "news", args: n });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.deepEqual(states, []);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  assert.deepEqual(states, [["connecting", "the server does not answer"]]);
+  assert.equal(socket.readyState, 3);
+  FakeSocket.all.at(-1).open();
+  assert.equal(FakeSocket.all.at(-1).last.payload.channel, "news");
+  client.close();
+});
+
+for (const options of [{ heartbeat: 0 }, { heartbeat: Infinity }, { heartbeat: 0.01, allowedMessages: "call, pub" }]) {
+  test(`no heartbeat with ${JSON.stringify(options)}`, async () => {
+    const { client, socket } = await connected(options);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.deepEqual(socket.sent, []);
+    client.close();
+  });
+}
+
+test("a heartbeat may be all that is allowed", async () => {
+  const { client, socket } = await connected({ heartbeat: 0.01, allowedMessages: "PUB,Unsb" });
+  await until(() => socket.sent.length === 1);
+  client.close();
+});
+
+test("a timeout may be infinite", async () => {
+  const { client, socket } = await connected({ timeout: Infinity, reconnectTimeout: Infinity });
+  const publication = client.publish("news");
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  socket.last.ack();
+  await publication;
+  await assert.rejects(client.call("f", null, { timeout: Infinity }), RangeError);
+  client.close();
+});
+
+for (const [code, sent] of [[1000, 1000], [1001, 1000], [3000, 3000], [4999, 4999], [5000, 1000]]) {
+  test(`close(${code}) sends what browsers can`, async () => {
+    const { client, socket } = await connected();
+    const call = client.call("f");
+    await settle();
+    client.close(code, "é".repeat(100));
+    await rejects(call, ConnectionClosed, { code, reason: "é".repeat(100) });
+    assert.deepEqual(socket.closedWith, { code: sent, reason: "é".repeat(61) });
+  });
+}
+
+test("an error without a close event ends the connection", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected();
+  socket.onerror({});
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  const again = FakeSocket.all.at(-1);
+  again.onerror({});
+  again.end(1006);
+  await until(() => FakeSocket.all.at(-1) !== again);
+  FakeSocket.all.at(-1).open();
+  await client.connected();
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assert.equal(client.state, "connected");
+  client.close();
 });
 
 test("close fails requests in flight and later ones", async () => {

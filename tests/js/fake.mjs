@@ -20,6 +20,9 @@ export class FakeSocket {
   }
 
   close(code = 1005, reason = "") {
+    // As browsers do.
+    if (code !== 1005 && code !== 1000 && !(code >= 3000 && code <= 4999)) throw new DOMException("code", "InvalidAccessError");
+    if (new TextEncoder().encode(reason).length > 123) throw new DOMException("reason", "SyntaxError");
     this.closedWith = { code, reason };
     this.readyState = 3;
   }

@@ -16,6 +16,12 @@ export interface ClientOptions {
   retryFirst?: boolean;
   /** Seconds for which to try to connect; then the client closes. Default: unlimited. */
   reconnectTimeout?: number;
+  /**
+   * Seconds of silence before a request that checks whether the connection still works; without an answer for 10 s,
+   * or for `timeout` if that is less, the client reconnects. 0 or Infinity: none. Default: 15. With `allowedMessages`,
+   * it needs "unsb".
+   */
+  heartbeat?: number;
   /** Bearer token, or a function that returns one for each attempt to connect. Sent as a subprotocol. */
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** The only requests that this client makes, such as "call, pub", which saves work on the server. Default: all. */
@@ -121,6 +127,9 @@ export class Client extends EventTarget {
   publish(channel: string, args?: any, options?: { signal?: AbortSignal }): Promise<void>;
   /** Subscribe. `Subscription.ready` resolves when the server has acknowledged it. */
   subscribe<T = any>(channel: string, options?: SubscribeOptions): Subscription<T>;
-  /** Close the client. All requests in flight fail with ConnectionClosed. */
+  /**
+   * Close the client. All requests in flight fail with ConnectionClosed. The server receives 1000 instead of a code that
+   * browsers cannot send, and at most 123 bytes of the reason.
+   */
   close(code?: number, reason?: string): void;
 }

@@ -14,6 +14,9 @@ export class Nacked extends JugglerError {}
 export class Expired extends JugglerError {}
 export class ConnectionClosed extends JugglerError {}
 
+// A timer of browsers fires at once if it is too long. Infinity: never.
+const later = (action, ms) => ms < 2 ** 31 ? setTimeout(action, ms) : undefined;
+
 const closed = (code, reason) => new ConnectionClosed(`${code} ${reason}`.trimEnd(), { code, reason });
 
 // crypto.randomUUID exists only on pages served with TLS.
@@ -44,6 +47,9 @@ function resultOf({ args = null, failed }) {
 // Close codes of temporary failures: the client reconnects.
 const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
 const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15, STABLE = 5;
+
+// Seconds to wait for the answer to a heartbeat, and for the close event that some WebSockets omit after an error.
+const PATIENCE = 10, CLOSE_EVENT = 0.1;
 
 export class Subscription {
   ready = Promise.resolve();
@@ -124,15 +130,18 @@ function guarded(callback, ...args) {
 
 export class Client extends EventTarget {
   #url; #options; #socket = null; #ended = null; #lost = null; #wasOpen = false;
-  #timer = null; #slow = null; #attempt = null; #pause = FIRST_PAUSE; #since = performance.now(); #openSince = 0;
+  #timer = null; #slow; #beat; #heard = 0; #attempt = null; #pause = FIRST_PAUSE; #since = performance.now(); #openSince = 0;
   #replies = new Map(); #channels = new Map(); #connected; #settleConnected; #wake;
 
   constructor(url, options = {}) {
     super();
     this.#url = url;
     this.#options = {
-      timeout: 10, callTimeout: 60, maxEvents: 1000, reconnect: true, retryFirst: true, WebSocket: globalThis.WebSocket, ...options,
+      timeout: 10, callTimeout: 60, maxEvents: 1000, reconnect: true, retryFirst: true, heartbeat: 15,
+      WebSocket: globalThis.WebSocket, ...options,
     };
+    const { allowedMessages } = this.#options;
+    if (!this.#options.heartbeat || (allowedMessages && !/\*|\bunsb\b/i.test(allowedMessages))) this.#options.heartbeat = Infinity;
     if (!this.#options.WebSocket) throw new JugglerError("no global WebSocket: pass one as the option WebSocket");
     this.#expectConnection();
     this.#wake = () => this.#onWake();
@@ -187,13 +196,14 @@ export class Client extends EventTarget {
   async #confirm(entry) {
     const again = entry.confirmed;
     for (;;) {
+      const isEarly = !this.#wasOpen;
       try {
         await this.#request(SUB, { channel: entry.channel, pattern: entry.pattern });
         entry.confirmed = true;
         if (again) for (const each of entry.subscriptions) each._gap();
         return;
       } catch (error) {
-        if (!this.#wasOpen && error instanceof Expired) continue; // never sent
+        if (isEarly && error instanceof Expired) continue; // waited for the first connection
         // The next connection re-establishes it.
         if (again && error instanceof ConnectionClosed) throw error;
         const later = error instanceof Expired || error.code === 429 || error.code === 503;
@@ -210,7 +220,14 @@ export class Client extends EventTarget {
 
   close(code = 1000, reason = "") {
     this.#end(closed(code, reason || "closed by this client"));
-    this.#socket?.close(code, reason);
+    this.#shut(code, reason);
+  }
+
+  // Browsers can send the codes 1000 and 3000 to 4999, and 123 bytes of the reason.
+  #shut(code, reason) {
+    const bytes = new TextEncoder().encode(reason).subarray(0, 123);
+    const text = new TextDecoder().decode(bytes).replace(/\ufffd$/, "");
+    this.#socket?.close(code >= 3000 && code <= 4999 ? code : 1000, text);
   }
 
   async #unsubscribe(key, subscription) {
@@ -239,7 +256,7 @@ export class Client extends EventTarget {
         how(what);
       };
       const abort = () => settle(reject, signal.reason);
-      const timer = setTimeout(() => settle(reject, late()), until - performance.now());
+      const timer = later(() => settle(reject, late()), until - performance.now());
       signal?.addEventListener("abort", abort);
       // Registered before it is sent: the answer may be quick.
       this.#replies.set(id, { type, text, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
@@ -260,8 +277,8 @@ export class Client extends EventTarget {
     let socket, known = token;
     // The timeout includes the token; without one, the client retries.
     const attempt = this.#attempt = {};
-    this.#slow = setTimeout(() => {
-      if (socket) socket.close();
+    this.#slow = later(() => {
+      if (socket) this.#drop(socket, "the server does not answer");
       else this.#onClose({ code: 1006, reason: "no token in time" });
     }, timeout * 1000);
     try {
@@ -281,7 +298,7 @@ export class Client extends EventTarget {
       return;
     }
     this.#socket = socket;
-    socket.onerror = () => {}; // onclose follows; the package ws throws without it
+    socket.onerror = () => setTimeout(() => this.#drop(socket, ""), CLOSE_EVENT * 1000);
     socket.onopen = () => this.#onOpen();
     socket.onmessage = ({ data }) => this.#onMessage(socket, data);
     socket.onclose = (end) => { if (socket === this.#socket) this.#onClose(end); };
@@ -290,6 +307,7 @@ export class Client extends EventTarget {
   #onOpen() {
     clearTimeout(this.#slow);
     if (this.#ended) return void this.#socket.close(1000);
+    this.#heard = performance.now();
     const again = this.#lost !== null;
     this.#lost = null;
     this.#wasOpen = true;
@@ -303,10 +321,12 @@ export class Client extends EventTarget {
     }
     this.#settleConnected.resolve();
     this.#tellState();
+    this.#watch();
   }
 
   #onMessage(socket, data) {
     if (socket !== this.#socket || this.#ended) return;
+    this.#heard = performance.now();
     if (this.#options.onMessage) guarded(this.#options.onMessage, "received", data);
     let type, payload;
     try {
@@ -318,9 +338,7 @@ export class Client extends EventTarget {
       else if (type === RES) this.#onResult(request, payload);
       else if (type === ACK && request.type !== CALL) request.resolve();
     } catch (error) {
-      const reason = `the server sent an invalid message: ${error.message}`.slice(0, 120);
-      this.#end(closed(4400, reason));
-      socket.close(4400, reason);
+      this.close(4400, `the server sent an invalid message: ${error.message}`);
     }
   }
 
@@ -339,7 +357,8 @@ export class Client extends EventTarget {
 
   #onClose({ code, reason }) {
     clearTimeout(this.#slow);
-    this.#attempt = null;
+    clearTimeout(this.#beat);
+    this.#attempt = this.#socket = null;
     if (this.#ended) return;
     const end = closed(code, reason || (this.#wasOpen ? "the connection was lost" : "cannot connect"));
     const { reconnect, retryFirst, reconnectTimeout = Infinity } = this.#options;
@@ -374,8 +393,7 @@ export class Client extends EventTarget {
   #end(end) {
     if (this.#ended) return;
     this.#ended = end;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#slow);
+    for (const timer of [this.#timer, this.#slow, this.#beat]) clearTimeout(timer);
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     if (this.#wasOpen && !this.#lost) this.#expectConnection();
@@ -392,21 +410,35 @@ export class Client extends EventTarget {
       clearTimeout(this.#timer);
       this.#pause = FIRST_PAUSE;
       this.#connect();
-    } else if (this.state === "connected" && !this.#options.allowedMessages) {
-      this.#probe(this.#socket);
+    } else if (this.state === "connected" && this.#options.heartbeat < Infinity) {
+      this.#probe();
     }
   }
 
-  // A browser takes minutes to notice a connection that was lost during sleep.
-  async #probe(socket) {
+  #watch() {
+    if (this.state !== "connected") return;
+    const left = this.#heard - performance.now() + this.#options.heartbeat * 1000;
+    if (left > 0) this.#beat = later(() => this.#watch(), left);
+    else this.#probe().then(() => this.#watch());
+  }
+
+  // Browsers cannot ping, and take minutes to notice a dead connection: a request that changes nothing.
+  async #probe() {
+    const socket = this.#socket, began = performance.now();
     try {
-      await this.#request(UNSB, { channel: "juggler.probe", pattern: false });
+      await this.#request(UNSB, { channel: "juggler.probe", pattern: false }, { until: began + Math.min(PATIENCE, this.#options.timeout) * 1000 });
     } catch (error) {
-      if (!(error instanceof Expired) || socket !== this.#socket) return;
-      socket.onclose = socket.onmessage = null;
-      socket.close();
-      this.#onClose({ code: 1006, reason: "the server does not answer" });
+      if (error instanceof Expired && this.#heard < began) this.#drop(socket, "the server does not answer");
     }
+  }
+
+  // Abandon a connection of which no close event comes.
+  #drop(socket, reason) {
+    if (socket !== this.#socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {}; // the package ws throws without it
+    socket.close();
+    this.#onClose({ code: 1006, reason });
   }
 
   #expectConnection() {
