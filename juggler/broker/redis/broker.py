@@ -118,6 +118,10 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         )
         self.callee = RedisCallee(names, Store(topology, result_capacity, RESULTS_TTL), self._watchdog, topology)
         self.pubsub = RedisPubSub(names, topology, self._watchdog, pattern_capacity)
+        # Each call, result and publication would pass a method that only delegates.
+        self.call = self.caller.call  # type: ignore[method-assign]
+        self.result = self.callee.result  # type: ignore[method-assign]
+        self.publish = self.pubsub.publish  # type: ignore[method-assign]
         self._announcements = Announcements(names, topology)
 
     def _make_topology(
