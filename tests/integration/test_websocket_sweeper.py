@@ -103,6 +103,71 @@ def test_half_a_frame_and_then_silence(sweeper, connect):
     assert websocket.close_code == CloseCode.PEER_SILENT
 
 
+@pytest.mark.parametrize("begin", [head(TEXT, 1000), head(TEXT, 60_000), head(TEXT, 10, fin=False), b"\x81", b"\x89"])
+def test_half_a_frame_that_drips_in(sweeper, connect, begin):
+    websocket, peer = connect()
+    say(websocket, peer, begin)
+    for now in range(100, 131):
+        assert websocket.close_code is None
+        say(websocket, peer, b"x" if len(begin) > 2 and now < 107 else b"")
+        sweeper.sweep(now)
+    assert websocket.close_code == CloseCode.PEER_SILENT
+    assert websocket.close_reason == "the message did not arrive within 30 s"
+
+
+def test_a_large_message_may_take_long(sweeper, connect):
+    websocket, peer = connect()
+    say(websocket, peer, head(TEXT, 1_000_000) + b"\0\0\0\0")
+    for now in range(100, 200):
+        sweeper.sweep(now)
+        say(websocket, peer, b"x" * 2000)
+    assert websocket.close_code is None
+
+
+def test_half_a_frame_between_complete_messages(sweeper, connect):
+    websocket, peer = connect()
+    frame = client(TEXT, b"hello")
+    peer.sendall(frame[:3])
+    for now in range(100, 200):
+        say(websocket, peer, frame[3:] + frame[:3])
+        sweeper.sweep(now)
+    assert websocket.close_code is None
+
+
+@pytest.mark.parametrize("limit", ["ping_timeout", "read_timeout", "message_timeout"])
+def test_a_peer_whose_bytes_are_not_read_yet_is_not_silent(sweeper, connect, limit):
+    options = {"ping_interval": 25, "ping_timeout": None, "message_timeout": None, limit: 10}
+    websocket, peer = connect(WebSocketOptions(**options))
+    say(websocket, peer, head(TEXT, 1000))
+    for now in (100, 125) if limit == "ping_timeout" else (124, 125):
+        sweeper.sweep(now)
+    peer.sendall(b"x" * 500)  # this process is too busy to read
+    for now in (135, 145, 155, 165):
+        sweeper.sweep(now)
+        assert websocket.close_code is None
+    say(websocket, peer, b"")
+    for now in range(175, 300, 10):
+        sweeper.sweep(now)
+    assert websocket.close_code == CloseCode.PEER_SILENT
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(connect):
+    times = iter([0.0, 1.0, 2.0, 100.0, 200.0, 201.0])
+    ticks: list[float] = []
+
+    class Ticking:
+        closed = False
+
+        def tick(self, now: float) -> None:
+            ticks.append(now)
+
+    stopped = Sweeper(period=0.001, clock=lambda: next(times, 201.0) / 1000)
+    stopped.add(Ticking())
+    eventually(lambda: len(ticks) >= 5)
+    stopped.close()
+    assert [round(1000 * tick) for tick in ticks[:5]] == [1, 2, 4, 6, 7]
+
+
 def test_a_waiting_reader_is_notified(sweeper, connect):
     websocket, _ = connect()
     receiver = gevent.spawn(websocket.receive)

@@ -138,6 +138,9 @@ class WebSocketSettings(Struct, frozen=True):
     read_timeout: Annotated[
         Seconds | None, about("Seconds without a message from the client until the server closes the connection.")
     ] = None
+    message_timeout: Annotated[
+        Seconds | None, about("Seconds in which a message that has begun must arrive, or advance by 1 KiB per second.")
+    ] = 30.0
     max_fragments: Annotated[Limit | None, about("Maximum frames per incoming message.")] = 1024
     queue_limit: Annotated[Limit | None, about("Maximum bytes of events queued for one client.")] = _MIB
     write_timeout: Annotated[

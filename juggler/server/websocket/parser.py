@@ -102,6 +102,13 @@ class Parser:
         self.replies = b""
         self.end: End | None = None
 
+    @property
+    def received(self) -> int | None:
+        """Bytes that have arrived of an incomplete message, small frames not counted; None if there is none."""
+        if self._assembly is not None:
+            return self._assembly.size - self._left
+        return 0 if self._buffer and not self.pending else None
+
     def feed(self, data: bytes) -> None:
         """Add bytes from the peer. Call it only when nothing is `pending`: less than a frame is buffered then."""
         if self.end is not None:

@@ -6,10 +6,12 @@ anywhere, callbacks of gevent's hub included, and frames never interleave.
 
 from __future__ import annotations
 
+from select import POLLIN
 from socket import SHUT_WR
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 
 from juggler.errors import CloseCode, ConnectionClosed
@@ -22,6 +24,8 @@ from juggler.server.websocket.websocket_options import DEFAULT, WebSocketOptions
 FRAMES_PER_TURN = 64
 _DISCARD_BYTES = 65536
 _LINGER_BYTES = 4 * 1024 * 1024  # read from the peer after the websocket has been closed
+_MIN_BYTES_PER_SECOND = 1024  # of a message that takes longer than `message_timeout`
+_poll = monkey.get_original("select", "poll")
 _NOTHING: list[str] = []  # shared by all idle websockets; never filled
 _NEXT_TURN = 1e-9  # sleep(0) may let greenlets alternate for long before gevent looks at sockets again
 
@@ -60,6 +64,7 @@ class WebSocket:
         "_messaged_at",
         "_output",
         "_parser",
+        "_partial",
         "_pinged_at",
         "_readable",
         "_ready",
@@ -95,6 +100,7 @@ class WebSocket:
         self._heard_at = 0.0
         self._messaged = True
         self._messaged_at = 0.0
+        self._partial: tuple[float, int] | None = None  # time, and bytes that had arrived of an incomplete message
         self._pinged_at: float | None = None
         self._stalled_at: float | None = None
 
@@ -213,10 +219,19 @@ class WebSocket:
             now: seconds on a monotonic clock. The precision of all timeouts is the time between two calls.
         """
         self._check_writing(now)
+        messaged, self._messaged = self._messaged, False
         if self.close_code is None:
-            self._check_messages(now)
+            self._check_messages(now, messaged)
+        if self.close_code is None:
+            self._check_partial(now, messaged)
         if self.close_code is None:
             self._check_silence(now)
+
+    def _has_unread(self) -> bool:
+        """Return whether the peer has sent something that has not been read yet: then this process is slow, not it."""
+        poll = _poll()
+        poll.register(self._output.socket.fileno(), POLLIN)
+        return bool(poll.poll(0))
 
     def _check_writing(self, now: float) -> None:
         timeout = self.options.write_timeout
@@ -233,15 +248,28 @@ class WebSocket:
             else:
                 self.abort()
 
-    def _check_messages(self, now: float) -> None:
+    def _check_messages(self, now: float, messaged: bool) -> None:
         timeout = self.options.read_timeout
         if timeout is None:
             return
-        if self._messaged:
-            self._messaged = False
+        if messaged:
             self._messaged_at = now
-        elif now - self._messaged_at >= timeout:
+        elif now - self._messaged_at >= timeout and not self._has_unread():
             self.close(CloseCode.PEER_SILENT, f"no message within {timeout:g} s")
+
+    def _check_partial(self, now: float, messaged: bool) -> None:
+        timeout = self.options.message_timeout
+        received = self._parser.received
+        if timeout is None or received is None:
+            self._partial = None
+        elif self._partial is None or messaged:
+            self._partial = now, received
+        elif now - self._partial[0] >= timeout:
+            advanced = received - self._partial[1] >= timeout * _MIN_BYTES_PER_SECOND
+            if advanced or self._has_unread():
+                self._partial = now, received
+            else:
+                self.close(CloseCode.PEER_SILENT, f"the message did not arrive within {timeout:g} s")
 
     def _check_silence(self, now: float) -> None:
         options = self.options
@@ -250,7 +278,8 @@ class WebSocket:
             self._heard_at = now
             self._pinged_at = None
         elif self._pinged_at is not None:
-            if options.ping_timeout is not None and now - self._pinged_at >= options.ping_timeout:
+            overdue = options.ping_timeout is not None and now - self._pinged_at >= options.ping_timeout
+            if overdue and not self._has_unread():
                 self.close(CloseCode.PEER_SILENT, f"no answer to a ping within {options.ping_timeout:g} s")
         elif options.ping_interval is not None and now - self._heard_at >= options.ping_interval:
             self._pinged_at = now

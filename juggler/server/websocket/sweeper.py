@@ -15,7 +15,8 @@ _BATCH = 256  # websockets between two turns of the loop
 class Sweeper:
     """Calls `WebSocket.tick` periodically for the websockets added to it. Greenlets may share it.
 
-    Its greenlet, ``websocket-sweeper``, runs while there are websockets.
+    Its greenlet, ``websocket-sweeper``, runs while there are websockets. While the process is stopped or busy, its time
+    stands still: a late sweep counts as at most two periods, so that peers are not taken for silent.
 
     Args:
         period: seconds between two sweeps, which is the precision of all timeouts.
@@ -29,6 +30,7 @@ class Sweeper:
         self._clock = clock
         self._websockets: set[WebSocket] = set()
         self._greenlet: gevent.Greenlet | None = None
+        self._now = 0.0
 
     def __len__(self) -> int:
         return len(self._websockets)
@@ -53,9 +55,13 @@ class Sweeper:
             greenlet.kill(block=False)
 
     def _run(self) -> None:
+        before = self._clock()
         while self._websockets:
             gevent.sleep(self._period)
-            self.sweep(self._clock())
+            now = self._clock()
+            self._now += min(now - before, 2 * self._period)
+            before = now
+            self.sweep(self._now)
         self._greenlet = None
 
     def sweep(self, now: float) -> None:

@@ -63,6 +63,8 @@ class WebSocketOptions:
             Default: 1 MiB. Close code: 4429 (`CloseCode.PEER_TOO_SLOW`).
         read_timeout: seconds without a complete message from the peer, pongs not counted. Closes clients that only
             listen. Default: None. Close code: 4408 (`CloseCode.PEER_SILENT`).
+        message_timeout: seconds in which a message that has begun must arrive completely, or advance by 1 KiB per
+            second. Default: 30. Close code: 4408.
         write_timeout: seconds during which bytes are queued and the peer reads none. Default: 10. Close code: 4429.
         ping_interval: seconds of silence after which the peer is pinged; None means never. Default: 25.
         ping_timeout: seconds of silence after a ping. Default: 10. Close code: 4408.
@@ -75,6 +77,7 @@ class WebSocketOptions:
     max_fragments: int | None = 1024
     queue_limit: int | None = 1 * _MIB
     read_timeout: float | None = None
+    message_timeout: float | None = 30.0
     write_timeout: float | None = 10.0
     ping_interval: float | None = 25.0
     ping_timeout: float | None = 10.0
