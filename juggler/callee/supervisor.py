@@ -32,6 +32,7 @@ from juggler.callee.supervisor_messages import CONTROL_VARIABLE, STOP, Lines, Re
 from juggler.errors import ConfigError
 from juggler.process import logs
 from juggler.process.backoff import pauses
+from juggler.process.hangup import Hangup
 
 log = logging.getLogger("juggler.callee")
 
@@ -99,6 +100,8 @@ class Supervisor:
         self._processes: dict[int, _Process] = {}
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
+        self._hangup = Hangup()
+        self._hung_up = False
         self._changes = threading.Event()
         self._wake_reader, self._wake_writer = os.pipe()
 
@@ -167,9 +170,13 @@ class Supervisor:
     def _on_signals(self) -> None:
         while self._signals:
             signum = self._signals.pop(0)
-            if signum == signal.SIGHUP:
+            if signum != signal.SIGHUP:
+                self._fleet.stop(signum, time.monotonic())
+            elif not self._hangup.has_closed():
                 self._fleet.reload(time.monotonic())
-            else:
+            elif not self._hung_up:
+                # A second one, as terminals send it, is no reason to stop at once.
+                self._hung_up = True
                 self._fleet.stop(signum, time.monotonic())
             self._carry_out()
 

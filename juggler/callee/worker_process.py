@@ -31,6 +31,7 @@ from juggler.callee.worker import Worker  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.process import logs  # noqa: E402
 from juggler.process.forks import close_in_children  # noqa: E402
+from juggler.process.hangup import Hangup  # noqa: E402
 from juggler.process.logline import Line  # noqa: E402
 from juggler.process.metrics import Snapshot  # noqa: E402
 
@@ -62,8 +63,18 @@ def serve(options: Options, say: Callable[[str], None], complain: Callable[[str]
         with socket.socket(fileno=int(descriptor)) as supervisor, closing(_Service(options, complain)) as service:
             close_in_children(supervisor)
             return _Supervised(service, supervisor).run()
+    hangup = Hangup()
+    for each in _STOPS:
+        # The default action of SIGTERM does not stop a process with number 1, as in a container.
+        signal.signal(each, _exit)
+    signal.signal(signal.SIGHUP, lambda *_: _exit() if hangup.has_closed() else None)
     with closing(_Service(options, complain)) as service:
-        return _Alone(service, say).run()
+        return _Alone(service, say, hangup).run()
+
+
+def _exit(signum: int = 0, frame: FrameType | None = None) -> None:
+    """Exit before there are calls."""
+    os._exit(0)
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
@@ -153,9 +164,10 @@ def _every_second(do: Callable[[], None]) -> Iterator[None]:
 class _Alone:
     """The life of an unsupervised process."""
 
-    def __init__(self, service: _Service, say: Callable[[str], None]) -> None:
+    def __init__(self, service: _Service, say: Callable[[str], None], hangup: Hangup) -> None:
         self._service = service
         self._say = say
+        self._hangup = hangup
         self._again = False
         self._stopping = False
         self._waiting = "waiting for Redis"
@@ -163,7 +175,6 @@ class _Alone:
     def run(self) -> int:
         options, worker = self._service.options, self._service.worker
         check_file(options.health_file)
-        signal.signal(signal.SIGHUP, _ignore)  # until there is a worker to reload
         with ExitStack() as stack:
             if options.listen is not None:
                 stack.callback(HealthServer(options.listen, self._status).close)
@@ -198,7 +209,11 @@ class _Alone:
         gevent.signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
-        """Restart with the current code, if it can be served."""
+        """Restart with the current code, if it can be served. Stop if the terminal has closed."""
+        if self._hangup.has_closed():
+            self._stopping = True
+            self._service.worker.stop()
+            return
         command = [sys.executable, *sys.orig_argv[1:], "--check"]
         checked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if self._stopping:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import urllib.error
 import urllib.request
@@ -619,10 +622,41 @@ def test_a_reload_during_a_reload_is_not_forgotten(redis_url, ask, shop):
         assert end(process, signal.SIGTERM)[0] == 0
 
 
-def test_processes_that_wait_for_redis_stop_at_once():
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("redis_is_up", [True, False])
+def test_a_terminal_that_closes_stops_it(redis_url, processes, redis_is_up):
+    url = redis_url if redis_is_up else f"redis://127.0.0.1:{free_port()}"
+    terminal, theirs = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "callee.cli", "callee.demo:rpc", "-p", processes, "--redis", url],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=take_terminal,
+    ) as process:
+        os.close(theirs)
+        assert process.stdout.readline()
+        pids = children(process)
+        process.send_signal(signal.SIGHUP)  # a reload
+        if redis_is_up:
+            while "reload" not in process.stdout.readline():
+                pass
+        os.close(terminal)
+        assert process.wait(30) == 0
+    assert not any(is_running(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_processes_that_wait_for_redis_stop_at_once(processes):
     url = f"redis://127.0.0.1:{free_port()}"
     with subprocess.Popen(
-        [sys.executable, "-m", "callee.cli", "callee.demo:rpc", "-p", "2", "--redis", url],
+        [sys.executable, "-m", "callee.cli", "callee.demo:rpc", "-p", processes, "--redis", url],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

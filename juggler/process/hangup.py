@@ -1,0 +1,26 @@
+"""Tells the SIGHUP of a terminal that has closed from one that asks for a reload."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class Hangup:
+    """The terminal of this process, if it has one. Create it before a handler for SIGHUP is set."""
+
+    def __init__(self) -> None:
+        # nohup starts programs with SIGHUP ignored: they outlive their terminal.
+        self._stops = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+    def has_closed(self) -> bool:
+        """Return whether the terminal has closed, so that the process has to stop."""
+        return self._stops and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
