@@ -39,6 +39,9 @@ log = logging.getLogger("juggler.callee")
 
 ADVICE = "start one, or name another with --redis or REDIS_URL"
 PERIOD = 1.0
+TERMINAL_VARIABLE = "JUGGLER_CALLEE_TERMINAL"
+"""Environment variable of a process that restarts, set if it stops with its terminal."""
+
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -63,11 +66,13 @@ def serve(options: Options, say: Callable[[str], None], complain: Callable[[str]
         with socket.socket(fileno=int(descriptor)) as supervisor, closing(_Service(options, complain)) as service:
             close_in_children(supervisor)
             return _Supervised(service, supervisor).run()
-    hangup = Hangup()
+    hangup = Hangup(os.environ.pop(TERMINAL_VARIABLE, None) is not None)
     for each in _STOPS:
         # The default action of SIGTERM does not stop a process with number 1, as in a container.
         signal.signal(each, _exit)
     signal.signal(signal.SIGHUP, lambda *_: _exit() if hangup.has_closed() else None)
+    # Blocked during a restart, so that none is lost or kills the process.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPS, signal.SIGHUP))
     with closing(_Service(options, complain)) as service:
         return _Alone(service, say, hangup).run()
 
@@ -169,6 +174,7 @@ class _Alone:
         self._say = say
         self._hangup = hangup
         self._again = False
+        self._checking = self._check_again = False
         self._stopping = False
         self._waiting = "waiting for Redis"
 
@@ -186,8 +192,11 @@ class _Alone:
             self._say(serving_line(self._service.serving, 1, shortened(self._service.uris)))
             abandoned = worker.run()
             self._say(f"stopped: {summary(worker.snapshot())}")
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOPS, signal.SIGHUP))
         if self._again and not self._stopping:
             self._service.close()
+            if self._hangup.stops:
+                os.environ[TERMINAL_VARIABLE] = "1"
             with suppress(OSError):
                 sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
@@ -214,8 +223,14 @@ class _Alone:
             self._stopping = True
             self._service.worker.stop()
             return
-        command = [sys.executable, *sys.orig_argv[1:], "--check"]
-        checked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if self._checking:
+            self._check_again = True
+            return
+        self._checking = True
+        checked = self._check()
+        while checked.returncode and self._check_again:
+            checked = self._check()
+        self._checking = False
         if self._stopping:
             return
         if checked.returncode:
@@ -224,6 +239,11 @@ class _Alone:
         log.info(Line("reload: restarting"))
         self._again = True
         self._service.worker.stop(returning=True)
+
+    def _check(self) -> subprocess.CompletedProcess[str]:
+        self._check_again = False
+        command = [sys.executable, *sys.orig_argv[1:], "--check"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 class _Supervised:

@@ -7,15 +7,20 @@ import signal
 
 
 class Hangup:
-    """The terminal of this process, if it has one. Create it before a handler for SIGHUP is set."""
+    """The terminal of this process, if it has one. Create it before a handler for SIGHUP is set.
 
-    def __init__(self) -> None:
+    Attributes:
+        stops: whether the process has to stop when its terminal closes.
+    """
+
+    def __init__(self, stops: bool = False) -> None:
+        """Look for the terminal, unless it is known to have been there."""
         # nohup starts programs with SIGHUP ignored: they outlive their terminal.
-        self._stops = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self.stops = stops or (_has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
 
     def has_closed(self) -> bool:
         """Return whether the terminal has closed, so that the process has to stop."""
-        return self._stops and not _has_terminal()
+        return self.stops and not _has_terminal()
 
 
 def _has_terminal() -> bool:

@@ -608,6 +608,22 @@ def test_a_stop_during_a_reload_is_a_stop(redis_url, ask, shop):
         assert end(process, signal.SIGTERM)[0] == 0
 
 
+def test_a_hangup_while_it_restarts_does_not_kill_it(redis_url, ask, shop):
+    # Before any line of ours has run.
+    (shop.path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if os.path.exists('again') and '--check' not in sys.argv:\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+    )
+    with running("shop:rpc", "--redis", redis_url, cwd=shop.path, PYTHONPATH=str(shop.path)) as process:
+        assert ask("version", None) == 1
+        shop.write(2)
+        (shop.path / "again").touch()
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: ask("version", None) == 2)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
 def test_a_reload_during_a_reload_is_not_forgotten(redis_url, ask, shop):
     with running("shop:rpc", "-p", "2", "--redis", redis_url, cwd=shop.path) as process:
         assert ask("version", None) == 1
