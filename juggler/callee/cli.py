@@ -105,7 +105,7 @@ def main(check: bool, verbose: bool, show_errors: bool, **parameters: Any) -> No
     \b
     Exit codes:
       0          stopped, all calls completed
-      1          stopped, calls in flight were abandoned
+      1          stopped, calls in flight were abandoned or results not sent
       2          invalid option or argument, callee cannot be imported, or Redis is unreachable
       130, 143   stopped at once by a second SIGINT or SIGTERM
     """

@@ -79,7 +79,8 @@ class Worker:
             source: the callee as ``MODULE:OBJECT``, from which the processes of pools import it. Required if a function
                 runs in the thread or process pool.
             uris: URIs to serve. Default: all of the callee's.
-            grace: graceful shutdown timeout, in seconds: how long `run` drains calls in flight after `stop`.
+            grace: graceful shutdown timeout, in seconds: how long `run` drains calls in flight after `stop`, and waits
+                for Redis to send results that are ready.
             time_limit: maximum run time of a function in greenlets and processes, in seconds; ``None`` means no limit.
             mask_errors: hide exceptions from callers, except `callee.CallError`: their texts can have paths, SQL or
                 passwords. Callers receive the identifier of the call, under which the exception is logged. Default:
@@ -154,7 +155,10 @@ class Worker:
                 self._announcer.start()
 
     def run(self) -> int:
-        """Serve calls until `stop`, then drain calls in flight. Return the number of calls that were abandoned.
+        """Serve calls until `stop`, then drain calls in flight and send their results.
+
+        Returns:
+            number of calls that were abandoned, or whose results were not sent.
 
         Raises:
             KeyboardInterrupt: it was raised in a function or in this greenlet.
@@ -279,14 +283,17 @@ class Worker:
         if left:
             uris = ", ".join(f"{uri} ({count})" for uri, count in left.items())
             log.warning(Line("shutdown: calls abandoned", calls=left.total(), grace=self._grace, uris=uris))
-        self._wait_until_sent(monotonic() + CLEANUP_TIMEOUT)
+        self._wait_until_sent(max(deadline, monotonic() + CLEANUP_TIMEOUT))
+        unsent = self._unsent
+        if unsent:
+            log.warning(Line("shutdown: results not sent", results=unsent, grace=self._grace))
         for consumer in self._consumers:
             consumer.close()
         for runner in self._runners:
             runner.close()
         if self._announcer is not None:
             self._announcer.close(withdraw=False)
-        return left.total()
+        return left.total() + unsent
 
     def _wait_until_sent(self, deadline: float) -> None:
         while self._unsent and (remaining := deadline - monotonic()) > 0:

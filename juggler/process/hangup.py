@@ -1,4 +1,4 @@
-"""Tells the SIGHUP of a terminal that has closed from one that asks for a reload."""
+"""Whether a SIGHUP comes from a terminal that has closed, or asks for a reload."""
 
 from __future__ import annotations
 

@@ -387,6 +387,19 @@ def test_stop_waits_until_results_are_stored(service):
     assert service.running.get(timeout=30) == 0
 
 
+def test_results_that_cannot_be_sent_have_the_grace_and_count_as_abandoned(service, caplog):
+    service.broker = LoggingBroker()
+    service.broker.result = lambda call, args, on_done, failed: None
+    service.rpc.register("f", lambda _: 1)
+    worker = service.start(grace=1.5)
+    service.call()
+    eventually(lambda: counts(worker)[1] == 1)
+    began = time.monotonic()
+    assert service.stop() == 1
+    assert 1.5 <= time.monotonic() - began < 8
+    assert "shutdown: results not sent results=1 grace=1.5" in caplog.text
+
+
 def test_a_worker_needs_functions(service):
     with pytest.raises(ValueError, match="at least one URI"):
         Worker(service.rpc, service.broker)
