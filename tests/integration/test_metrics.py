@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,24 @@ def test_the_figures_are_those_of_all_workers_and_outlive_them(tmp_path):
             eventually(lambda: "juggler_workers 2.0" in get(gunicorn.metrics_url, "/metrics"))
             assert variables(gunicorn.metrics_url)["MsgsPUB"] == 8
             assert variables(gunicorn.metrics_url)["TotalConns"] == 8
+        finally:
+            gunicorn.send(signal.SIGTERM)
+            gunicorn.wait()
+
+
+def test_workers_that_were_replaced_leave_no_gauges(tmp_path):
+    with EmbeddedRedis(bundled_server()) as redis:
+        gunicorn = Gunicorn(tmp_path, redis.url, "-w", "2", metrics=True)
+        try:
+            eventually(lambda: len(gunicorn.workers) == 2)
+            old = gunicorn.workers
+            with Wire(gunicorn.url) as wire:
+                wire.request(MessageType.PUB, channel="c")
+            gunicorn.send(signal.SIGHUP)
+            eventually(lambda: len(gunicorn.workers) == 4)
+            eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in old))
+            eventually(lambda: "juggler_workers 2.0" in get(gunicorn.metrics_url, "/metrics"), timeout=3)
+            assert variables(gunicorn.metrics_url)["MsgsPUB"] == 1
         finally:
             gunicorn.send(signal.SIGTERM)
             gunicorn.wait()

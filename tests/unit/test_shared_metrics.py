@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from juggler.process.metrics import Histogram, Snapshot
-from juggler.process.metrics.shared import SLOT_BYTES, SharedMetrics, Slot
+from juggler.process.metrics.shared import SLOT_BYTES, STALE, SharedMetrics, Slot
 
 
 def counted(number: float) -> Snapshot:
@@ -44,6 +44,27 @@ def test_what_another_process_writes_is_seen_here():
     assert shared.read(1) == counted(3)
 
 
+def test_a_worker_that_has_ended_leaves_its_counters_alone():
+    shared = SharedMetrics(4)
+    slots = [publishing(shared.take(alive), number) for number in (1, 2)]
+    slots[0].close()
+    assert slots[1].with_others(counted(2)) == Snapshot(
+        counters={"c": {"": 3}}, gauges={"g": {"": 2}}, calls={"f": Histogram([3] + [0] * 15, 3)}
+    )
+    slots[1].close()
+
+
+def test_the_gauges_of_a_worker_that_was_killed_go_stale():
+    now = [100.0]
+    shared = SharedMetrics(4, clock=lambda: now[0])
+    shared.take(alive)
+    shared.write(1, counted(1))
+    now[0] += STALE
+    assert [snapshot.gauges for snapshot in shared.read_others(2)] == [{"g": {"": 1}}]
+    now[0] += 1
+    assert [(s.gauges, s.counters) for s in shared.read_others(2)] == [({}, {"c": {"": 1}})]
+
+
 def test_the_counters_of_the_dead_are_kept_and_their_gauges_are_not():
     shared = SharedMetrics(2)
     for number in (1, 2):
@@ -61,7 +82,7 @@ def test_the_counters_of_the_dead_are_kept_and_their_gauges_are_not():
 def test_a_snapshot_half_written_is_ignored():
     shared = SharedMetrics(2)
     shared.write(1, counted(1))
-    shared.memory[SLOT_BYTES + 12] ^= 255
+    shared.memory[SLOT_BYTES + 20] ^= 255
     assert shared.read(1) is None
 
 

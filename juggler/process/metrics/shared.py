@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import mmap
 import struct
+import time
 import zlib
 from collections.abc import Callable
 
@@ -37,7 +38,10 @@ SLOT_BYTES = 256 * 1024
 PERIOD = 1.0
 """Seconds between two snapshots of a worker."""
 
-_HEAD = struct.Struct("<II")  # length and checksum of the JSON
+STALE = 10.0
+"""Seconds without a snapshot after which a worker counts as dead: its counters remain, its gauges do not."""
+
+_HEAD = struct.Struct("<IId")  # length and checksum of the JSON, and the time
 _ATTEMPTS = 5
 _DEAD = 0
 
@@ -47,12 +51,14 @@ class SharedMetrics:
 
     Args:
         slots: number of slots, slot 0 included.
+        clock: returns seconds that all processes share.
 
     Attributes:
         memory: the shared memory.
     """
 
-    def __init__(self, slots: int = SLOTS) -> None:
+    def __init__(self, slots: int = SLOTS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.memory = mmap.mmap(-1, slots * SLOT_BYTES)
         self._free = list(range(slots - 1, _DEAD, -1))
         self._owners: dict[int, Callable[[], bool]] = {}
@@ -79,7 +85,7 @@ class SharedMetrics:
         dead = self.read(number)
         if dead is not None:
             before = self.read(_DEAD) or Snapshot()
-            self.write(_DEAD, merge([before, Snapshot(counters=dead.counters, calls=dead.calls)]))
+            self.write(_DEAD, merge([before, lasting(dead)]))
         self._write(number, b"")
         del self._owners[number]
         self._free.append(number)
@@ -95,13 +101,13 @@ class SharedMetrics:
     def _write(self, number: int, text: bytes) -> None:
         start = number * SLOT_BYTES
         self.memory[start + _HEAD.size : start + _HEAD.size + len(text)] = text
-        _HEAD.pack_into(self.memory, start, len(text), zlib.crc32(text))
+        _HEAD.pack_into(self.memory, start, len(text), zlib.crc32(text), self._clock())
 
     def read(self, number: int) -> Snapshot | None:
         """Return the snapshot in a slot; None if it is empty, or its worker died while writing."""
         start = number * SLOT_BYTES
         for _ in range(_ATTEMPTS):
-            length, checksum = _HEAD.unpack_from(self.memory, start)
+            length, checksum, _ = _HEAD.unpack_from(self.memory, start)
             text = self.memory[start + _HEAD.size : start + _HEAD.size + length]
             if not length:
                 return None
@@ -110,9 +116,19 @@ class SharedMetrics:
         return None
 
     def read_others(self, number: int) -> list[Snapshot]:
-        """Return the snapshots of all slots but one."""
-        others = (other for other in range(len(self.memory) // SLOT_BYTES) if other != number)
-        return [snapshot for other in others if (snapshot := self.read(other)) is not None]
+        """Return the snapshots of all slots but one, without the gauges of stale ones."""
+        found = []
+        for other in range(len(self.memory) // SLOT_BYTES):
+            snapshot = None if other == number else self.read(other)
+            if snapshot is not None:
+                written_at = _HEAD.unpack_from(self.memory, other * SLOT_BYTES)[2]
+                found.append(lasting(snapshot) if self._clock() - written_at > STALE else snapshot)
+        return found
+
+
+def lasting(snapshot: Snapshot) -> Snapshot:
+    """Return what remains of a snapshot when its process has exited."""
+    return Snapshot(counters=snapshot.counters, calls=snapshot.calls)
 
 
 class Slot:
@@ -131,11 +147,12 @@ class Slot:
         self._greenlet.name = "juggler-metrics"
 
     def close(self) -> None:
-        """Write once more and stop. Idempotent."""
+        """Write what remains of the worker, and stop. Idempotent."""
         greenlet, self._greenlet = self._greenlet, None
-        if greenlet is not None:
-            self.publish()
+        snapshot, self._snapshot = self._snapshot, None
+        if greenlet is not None and snapshot is not None:
             greenlet.kill(block=False)
+            self._shared.write(self._number, lasting(snapshot()))
 
     def publish(self) -> None:
         """Write a snapshot now."""
