@@ -17,6 +17,9 @@ from juggler.protocol.headers import tokens
 from juggler.protocol.messages import MessageType
 
 _MAX_QUERY_FIELDS = 100
+# An address, which may have a port, and quotes around both: 192.0.2.7:51008, "[2001:db8::1]:443", 2001:db8::1
+_FORWARDED = r'[ \t]*("?)(?:\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+|([0-9A-Fa-f:.]+))\1[ \t]*'
+_is_forwarded = re.compile(_FORWARDED).fullmatch
 _ESCAPE = re.compile(r"\\(?:([0-3][0-7]{2})|(.))", re.DOTALL)
 
 
@@ -44,7 +47,7 @@ class ConnectRequest:
         """Read a request. For ``trusted_proxies``, see `client_address`."""
         self._environ = environ
         self.path: str = environ.get("PATH_INFO", "")
-        self.peer: str = environ.get("REMOTE_ADDR") or ""
+        self.peer: str = plain_address(environ.get("REMOTE_ADDR") or "")
         self.address = client_address(self.peer, environ.get("HTTP_X_FORWARDED_FOR"), trusted_proxies)
         self.subprotocol = subprotocol
         self.allowed = allowed
@@ -133,12 +136,24 @@ def client_address(peer: str, forwarded: str | None, trusted_proxies: int) -> st
         The client's address; ``peer`` if the header has too few entries or a malformed one.
     """
     if trusted_proxies <= 0 or not forwarded:
-        return peer
-    entries = [entry.strip() for entry in forwarded.split(",")]
-    if len(entries) < trusted_proxies:
-        return peer
-    claimed = entries[-trusted_proxies]
+        return plain_address(peer)
+    entries = forwarded.split(",")
+    claimed = entries[-trusted_proxies] if len(entries) >= trusted_proxies else ""
+    match = _is_forwarded(claimed)
     try:
-        return str(ipaddress.ip_address(claimed.removeprefix("[").removesuffix("]")))
+        return (
+            plain_address(str(ipaddress.ip_address(match[2] or match[3] or match[4]))) if match else plain_address(peer)
+        )
     except ValueError:
-        return peer
+        return plain_address(peer)
+
+
+def plain_address(text: str) -> str:
+    """Return an IPv4-mapped IPv6 address (``::ffff:192.0.2.7``) as IPv4, and any other as it is."""
+    if not text.lower().startswith("::ffff:"):
+        return text
+    try:
+        mapped = ipaddress.IPv6Address(text).ipv4_mapped
+    except ValueError:
+        return text
+    return text if mapped is None else str(mapped)

@@ -27,6 +27,22 @@ def request(trusted_proxies=0, **environ):
         ("garbage\x1b[31m", 1, "10.0.0.1"),
         ("[2001:db8::1]", 1, "2001:db8::1"),
         ("2001:DB8::1", 1, "2001:db8::1"),
+        ("192.0.2.7:51008", 1, "192.0.2.7"),
+        ('"192.0.2.7:51008"', 1, "192.0.2.7"),
+        ('6.6.6.6, "[2001:db8::1]:443" ', 1, "2001:db8::1"),
+        ("[2001:db8::1]:443", 1, "2001:db8::1"),
+        ("192.0.2.7:51008, 10.0.0.9:80", 2, "192.0.2.7"),
+        ("::ffff:192.0.2.7", 1, "192.0.2.7"),
+        ("[::FFFF:192.0.2.7]:80", 1, "192.0.2.7"),
+        ("::ffff:c000:207", 1, "192.0.2.7"),
+        ('"192.0.2.7', 1, "10.0.0.1"),
+        ("192.0.2.7:", 1, "10.0.0.1"),
+        ("192.0.2.7:x", 1, "10.0.0.1"),
+        ("[192.0.2.7", 1, "10.0.0.1"),
+        ("unknown", 1, "10.0.0.1"),
+        ("_hidden", 1, "10.0.0.1"),
+        ("192.0.2.256", 1, "10.0.0.1"),
+        ("192.0.2.7,", 1, "10.0.0.1"),
     ],
 )
 def test_only_trusted_proxies_are_believed(forwarded, proxies, address):
@@ -49,6 +65,15 @@ def test_a_request_shows_headers_cookies_query_and_subprotocols():
     assert shown.header("x-tenant") == "acme"
     assert shown.header("X-Other") is None
     assert shown.offered == ["juggler.0", "other"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [("::ffff:10.0.0.1", "10.0.0.1"), ("::1", "::1"), ("::ffff:", "::ffff:"), ("10.0.0.1", "10.0.0.1")],
+)
+def test_a_peer_of_a_dual_stack_socket_has_its_own_address(peer, address):
+    shown = request(REMOTE_ADDR=peer)
+    assert (shown.peer, shown.address) == (address, address)
 
 
 def test_a_unix_socket_has_the_address_that_its_proxy_reports():
