@@ -82,6 +82,7 @@ class BaseClient:
         reconnect: bool = True,
         reconnect_timeout: float | None = None,
         retry_first: bool = False,
+        follow_gaps: bool = False,
         ssl: ssl.SSLContext | None = None,
         on_message: OnMessage | None = None,
         on_state: OnState | None = None,
@@ -101,6 +102,7 @@ class BaseClient:
             call_timeout=call_timeout,
             reconnect=Reconnect(reconnect, reconnect_timeout, pauses),
             new_uuid=new_uuid,
+            follow_gaps=follow_gaps,
         )
         self._state = self._new_state()
         self._expects_messages = on_message is not None

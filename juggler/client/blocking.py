@@ -56,6 +56,8 @@ class Client(BaseClient):
         reconnect_timeout: seconds for which to try to reconnect; then the client closes. ``None``: unlimited.
         retry_first: whether to retry the first attempt to connect, too: the constructor returns when it has connected.
             It raises if the failure is a lasting one, or after ``reconnect_timeout``.
+        follow_gaps: whether to subscribe to ``juggler.gap``, too. A server that may have lost events, such as in a
+            restart of Redis, reports it there, and ``gaps`` and ``on_gap`` of each subscription count it.
         ssl: TLS context for ``wss://``. ``None``: the system's certificate authorities are trusted.
         on_message: called with each message from the server, and with an `Exp` for each call that expired. It runs in
             the client's own threads: it must be quick, and must not wait for an answer.
@@ -519,7 +521,8 @@ class Subscription(EventQueue):
         channel: channel or pattern of the subscription.
         pattern: whether it is a pattern.
         dropped: number of events dropped because they were not read in time.
-        gaps: number of times the subscription was re-established after a reconnect; events may be missing each time.
+        gaps: number of times that events may be missing: the subscription was re-established after a reconnect, or the
+            server reported it, see ``follow_gaps`` of `Client`.
     """
 
     def __init__(

@@ -21,12 +21,15 @@ Outcome: TypeAlias = Res | JugglerError | None
 Key: TypeAlias = tuple[str, bool]
 """A channel and False, or a pattern and True."""
 
+GAP_CHANNEL = "juggler.gap"
+"""A server publishes on it when it may have lost events."""
+
 NEVER = float("inf")
 
 _MAX_SETTLED = 64
 """Deadlines of settled calls that are kept, beside one for each request in flight."""
 
-_TRY_LATER = (NackCode.TOO_MANY_REQUESTS, NackCode.UNAVAILABLE)
+_TRY_LATER = (NackCode.TOO_MANY_REQUESTS, NackCode.UNAVAILABLE, NackCode.OUTCOME_UNKNOWN)
 
 
 class Waiter(Protocol):
@@ -192,9 +195,10 @@ class _Channel:
     Attributes:
         is_confirmed: whether the server has acknowledged it on this connection.
         is_renewed: whether it was confirmed on an earlier connection, and has been re-established or will be.
+        is_own: whether the client itself needs it, with or without subscriptions of the user.
     """
 
-    __slots__ = ("_on_answer", "is_confirmed", "is_renewed", "key", "queues", "waiters")
+    __slots__ = ("_on_answer", "is_confirmed", "is_own", "is_renewed", "key", "queues", "waiters")
 
     def __init__(self, key: Key, on_answer: Callable[[_Channel, Outcome], None]) -> None:
         self._on_answer = on_answer
@@ -203,6 +207,7 @@ class _Channel:
         self.waiters: list[Waiter] = []
         self.is_confirmed = False
         self.is_renewed = False
+        self.is_own = False
 
     def settle(self, outcome: Outcome) -> None:
         """Process the answer to the SUB."""
@@ -218,7 +223,7 @@ class Subscriptions:
     """The subscriptions of a client, by channel and pattern.
 
     Attributes:
-        refused_for_now: channels that the server could not re-establish, but may later (NACK 429 or 503).
+        refused_for_now: channels that the server could not re-establish, but may later (NACK 429, 503 or 504).
         overfull: queues that ended because they were full, to be unsubscribed.
     """
 
@@ -245,6 +250,17 @@ class Subscriptions:
             channel.waiters.append(waiter)
         return is_first
 
+    def follow_gaps(self) -> Sub | None:
+        """Subscribe the client itself to the gaps of its server. Return the SUB to send, if any."""
+        key = (GAP_CHANNEL, False)
+        channel = self._channels.get(key)
+        if channel is not None:
+            channel.is_own = True
+            return None
+        channel = self._channels[key] = _Channel(key, self._on_answer)
+        channel.is_own = True
+        return self._renew(channel)
+
     def remove(self, key: Key, queue: EventQueue | None) -> bool:
         """End one subscription to a channel, or with ``None`` all of them. Return whether the last one has ended."""
         channel = self._channels.get(key)
@@ -254,7 +270,7 @@ class Subscriptions:
         for each in leaving:
             channel.queues.remove(each)
             each.on_end(ConnectionClosed(1000, "unsubscribed"))
-        if channel.queues:
+        if channel.queues or channel.is_own:
             return False
         del self._channels[key]
         return True
@@ -266,6 +282,10 @@ class Subscriptions:
             for queue in channel.queues:
                 if not queue.on_event(event):
                     self.overfull.append(queue)
+        if event.channel == GAP_CHANNEL:
+            for each in self._channels.values():
+                for queue in each.queues:
+                    self._count_gap(queue)
 
     def lose(self, error: ConnectionClosed) -> None:
         """Mark all channels as to be re-established. Drop those that the server had never confirmed."""
@@ -323,6 +343,9 @@ class Subscriptions:
         if isinstance(outcome, JugglerError):
             queue.on_end(outcome)
             return
+        self._count_gap(queue)
+
+    def _count_gap(self, queue: EventQueue) -> None:
         queue.gaps += 1
         if queue.gap_callback is not None:
             self._callbacks.append(Callback("on_gap", queue.channel, queue.gap_callback))

@@ -45,7 +45,7 @@ class EventQueue:
         channel: channel or pattern of the subscription.
         pattern: whether it is a pattern.
         dropped: number of events dropped because the queue was full.
-        gaps: number of times the subscription was re-established; events may be missing each time.
+        gaps: number of times that events may be missing, after a reconnect or a report of the server.
         gap_callback: function to be called at each gap.
     """
 

@@ -62,13 +62,16 @@ class ClientState:
         callbacks: calls of the user's code that are due.
     """
 
-    def __init__(self, *, call_timeout: float, reconnect: Reconnect, new_uuid: Callable[[], str]) -> None:
+    def __init__(
+        self, *, call_timeout: float, reconnect: Reconnect, new_uuid: Callable[[], str], follow_gaps: bool = False
+    ) -> None:
         self.closed: ConnectionClosed | None = None
         self.lost: ConnectionClosed | None = reconnect.failure
         self.callbacks: deque[Callback] = deque()
         self._call_timeout = call_timeout
         self._reconnect = reconnect
         self._new_uuid = new_uuid
+        self._follow_gaps = follow_gaps
         self._is_renewing = False
         self._requests = Requests()
         self._subscriptions = Subscriptions(self._requests, self.callbacks, new_uuid)
@@ -129,7 +132,9 @@ class ClientState:
         text = encode(message)
         self._check_connected()
         pending.begin(message)
-        return [text] if self._subscriptions.add(message, queue, pending) else []
+        texts = [text] if self._subscriptions.add(message, queue, pending) else []
+        gaps = self._subscriptions.follow_gaps() if self._follow_gaps else None
+        return texts if gaps is None else [*texts, encode(gaps)]
 
     def unsubscribe(
         self, pending: PendingRequest, channel: str, pattern: bool, queue: EventQueue | None

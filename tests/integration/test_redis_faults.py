@@ -21,6 +21,7 @@ from gevent.server import StreamServer
 from juggler.broker import Event, IncomingCall, Subscriber
 from juggler.broker.redis import RedisBroker
 from juggler.broker.redis.persistent_connection import PersistentConnection
+from juggler.client import Client
 from juggler.errors import BrokerUnavailable
 from juggler.process.embedded import free_port
 from juggler.process.uuids import new_uuid
@@ -382,6 +383,20 @@ def test_lost_events_are_counted_and_published_as_a_gap(mortal):
             assert (event["channel"], event["args"]) == ("juggler.gap", {"gaps": gaps})
         assert wire.request(PUB, channel="other")["meta"]["type"] == ACK
         assert untold.receive()["payload"]["channel"] == "other"
+
+
+def test_clients_may_count_the_gaps_of_their_server(mortal):
+    mortal.start()
+    with stack(mortal.url) as (broker, url), Client(url, follow_gaps=True) as client, mortal.client() as admin:
+        told = []
+        with client.subscribe("c", on_gap=lambda: told.append("gap")) as events:
+            eventually(lambda: broker.pubsub.topics == 2)
+            for gaps in (1, 2):
+                admin.client_kill_filter(_type="pubsub")
+                eventually(lambda gaps=gaps: events.gaps == gaps)
+            assert told == ["gap", "gap"]
+            client.publish("c", "still there")
+            assert events.get(5).args == "still there"
 
 
 def test_requests_in_flight_fail_exactly_once(mortal):

@@ -34,9 +34,9 @@ def new_uuid():
     return f"00000000-0000-4000-8000-{next(_numbers):012}"
 
 
-def new_state(*, reconnect=True, reconnect_timeout=None):
+def new_state(*, reconnect=True, reconnect_timeout=None, follow_gaps=False):
     policy = Reconnect(reconnect, reconnect_timeout, lambda first, longest: repeat(first))
-    return ClientState(call_timeout=60.0, reconnect=policy, new_uuid=new_uuid)
+    return ClientState(call_timeout=60.0, reconnect=policy, new_uuid=new_uuid, follow_gaps=follow_gaps)
 
 
 def new_pending(callbacks=None):
@@ -536,10 +536,57 @@ def test_a_subscription_that_cannot_be_reestablished_ends(state):
     assert lose(state) == []
 
 
+def test_gaps_of_the_server_count_for_each_subscription(state):
+    seen = []
+    news = subscribed(state, gap_callback=lambda: seen.append("gap"))
+    gaps = subscribed(state, "juggler.gap")
+    state.receive(text(EVNT, for_=new_uuid(), channel="juggler.gap", args={"gaps": 1}))
+    for callback in state.callbacks:
+        callback.run()
+    assert (news.gaps, seen, gaps.gaps) == (1, ["gap"], 1)
+    assert gaps.read() == [{"gaps": 1}]
+
+
+def test_a_client_may_follow_the_gaps_of_its_server():
+    state = new_state(follow_gaps=True)
+    assert state.on_connected(0.0) == []
+
+    def subscribe_to(channel):
+        queue, pending = Queue(channel), new_pending()
+        return queue, [json.loads(each) for each in state.subscribe(pending, queue)]
+
+    news, (sub, gaps) = subscribe_to("news")
+    assert (gaps["meta"]["type"], gaps["payload"]) == (SUB, {"channel": "juggler.gap", "pattern": False})
+    for each in (sub, gaps):
+        state.receive(ack(each))
+    other, sent = subscribe_to("other")
+    assert len(sent) == 1
+
+    # A subscription of the user's to the same channel is neither sent nor ended on the server.
+    own, sent = subscribe_to("juggler.gap")
+    assert sent == []
+    assert state.unsubscribe(new_pending(), "juggler.gap", False, own) == []
+
+    state.receive(text(EVNT, for_=new_uuid(), channel="juggler.gap", args={"gaps": 7}))
+    assert (news.gaps, other.gaps) == (1, 1)
+
+    assert "juggler.gap" in [each["payload"]["channel"] for each in lose(state)]
+
+
+def test_a_server_that_refuses_to_report_gaps_is_no_error():
+    state = new_state(follow_gaps=True)
+    state.on_connected(0.0)
+    queue = Queue("news")
+    sub, gaps = map(json.loads, state.subscribe(new_pending(), queue))
+    state.receive(nack(gaps, 403))
+    state.receive(ack(sub))
+    assert [each["payload"]["channel"] for each in lose(state)] == ["news"]
+
+
 def test_a_subscription_that_is_refused_for_the_time_being_is_retried(state):
     queue = subscribed(state)
     (again,) = lose(state)
-    for code in (503, 429):
+    for code in (503, 429, 504):
         assert not state.begin_renewal()
         state.receive(nack(again, code))
         assert (state.begin_renewal(), state.begin_renewal()) == (True, False)

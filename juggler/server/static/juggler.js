@@ -206,7 +206,7 @@ export class Client extends EventTarget {
         if (isEarly && error instanceof Expired) continue; // waited for the first connection
         // The next connection re-establishes it.
         if (again && error instanceof ConnectionClosed) throw error;
-        const later = error instanceof Expired || error.code === 429 || error.code === 503;
+        const later = error instanceof Expired || [429, 503, 504].includes(error.code);
         if (!again || !later) {
           if (this.#channels.get(entry.key) === entry) this.#channels.delete(entry.key);
           for (const each of entry.subscriptions) each._end(error);
