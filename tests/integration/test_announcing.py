@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from contextlib import closing
 
 import gevent
 import pytest
@@ -129,6 +130,29 @@ def test_the_list_is_an_ordinary_uri_where_it_is_not_enabled():
         assert wire.receive()["payload"]["args"] == "mine"
 
 
+def test_a_new_callee_removes_what_killed_callees_have_left(broker, redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client, closing(RedisBroker(redis_url)) as killed:
+        for number in range(5):
+            killed.announce(f"killed{number}", {"math.add": ADD, "math.gone": ADD}, 0.1)
+
+        def sets():
+            broker.announce("new", {"math.add": ADD}, 0.2)
+            return client.smembers("juggler:callees:{math.add}"), client.smembers("juggler:uris")
+
+        eventually(lambda: sets() == ({b"new"}, {b"math.add"}))
+        broker.withdraw("new", ["math.add"])
+
+
+def test_a_withdrawn_uri_leaves_the_set_of_uris_unless_it_is_still_served(broker, redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        broker.announce("one", {"math.add": ADD, "math.sub": ADD}, 60)
+        broker.announce("two", {"math.add": ADD}, 60)
+        broker.withdraw("one", ["math.add", "math.sub"])
+        eventually(lambda: client.smembers("juggler:uris") == {b"math.add"})
+        broker.withdraw("two", ["math.add"])
+        eventually(lambda: not client.exists("juggler:uris"))
+
+
 # With the commands
 
 
@@ -147,7 +171,7 @@ def test_a_killed_callee_is_forgotten_and_a_new_one_is_found_at_once(redis_url):
         with callee_process(redis_url):
             eventually(lambda: call(wire, "test.echo")[0] == ACK)
     with redis.Redis.from_url(redis_url, protocol=2) as client:
-        eventually(lambda: not client.keys("juggler:*"))
+        eventually(lambda: not client.keys("juggler:callees:*") and not client.exists("juggler:uris"))
 
 
 def refused(wire):

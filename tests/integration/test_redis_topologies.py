@@ -192,8 +192,9 @@ def test_each_documented_permission_is_needed(acl_server, line, right):
 
         def is_refused() -> bool:
             # Functions are announced, withdrawn and listed, all on connections of their own.
-            callee.announce("one", {"u": Announcement(), "gone": Announcement()}, 60)
-            callee.withdraw("one", ["gone"])
+            callee.announce("one", {"u": Announcement()}, 0.2)
+            callee.announce("two", {"gone": Announcement()}, 60)
+            callee.withdraw("two", ["gone"])
             with suppress(BrokerError):
                 server.functions()
             return any(is_about(entry, *refused) for entry in client.acl_log())

@@ -1,15 +1,18 @@
 """Service discovery: callees announce their functions periodically, servers and operators read the catalogue.
 
 Each URI has a set of its callees, and for each callee a key with its announcement, all in one slot. One more set has
-all URIs, for listings. Everything expires in Redis, by Redis's clock.
+all URIs, for listings. Everything expires in Redis, by Redis's clock. A set expires after its last member, so members
+that were left by killed callees are removed by the next callee.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -29,6 +32,9 @@ log = logging.getLogger("juggler.redis")
 DOUBT = 3.0
 """Seconds after a lost connection for which a missing announcement means nothing: callees may reconnect later."""
 
+NO_KEY = -2
+"""The reply to ``PTTL`` if the key does not exist."""
+
 REPLY_TIMEOUT = 5.0
 """Seconds to wait for replies to one step of `Announcements.functions`."""
 
@@ -43,6 +49,7 @@ class Announcements:
         self._losses = 0
         self._doubt_until = 0.0
         self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
+        self._prune_at: dict[str, float] = {}
         topology.on_up(self._on_up)
 
     def _on_up(self) -> None:
@@ -59,8 +66,15 @@ class Announcements:
     def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
         """See `juggler.broker.CalleeBroker.announce`."""
         announced = {uri: (announcement, lifetime) for uri, announcement in functions.items()}
-        self._announced.setdefault(callee_id, {}).update(announced)
+        known = self._announced.setdefault(callee_id, {})
+        now = time.monotonic()
+        for uri in announced.keys() - known.keys():
+            # By then the announcements of a callee that this one has replaced have expired.
+            self._prune_at[uri] = now + lifetime
+        known.update(announced)
         self._announce(callee_id, announced)
+        if self._prune_at:
+            self._prune([uri for uri in announced if self._prune_at.get(uri, math.inf) <= now])
 
     def _announce(self, callee_id: str, announced: Mapping[str, tuple[Announcement, float]]) -> None:
         ttl_ms = 0
@@ -87,12 +101,67 @@ class Announcements:
         """See `juggler.broker.CalleeBroker.withdraw`."""
         self._announced.pop(callee_id, None)
         for uri in uris:
+            self._prune_at.pop(uri, None)
             callees = self._names.callees(uri)
             self._write(
                 callees,
                 pack(b"DEL", self._names.announcement(uri, callee_id)),
                 pack(b"SREM", callees, callee_id),
             )
+        self._remove_unserved(uris)
+
+    # Removing what callees that were killed have left, once for each new callee
+
+    def _prune(self, uris: Sequence[str]) -> None:
+        for uri in uris:
+            del self._prune_at[uri]
+            callees = self._names.callees(uri)
+            self._ask(callees, pack(b"SMEMBERS", callees), partial(self._on_callees, uri))
+        if uris and not self._prune_at:
+            self._ask(
+                self._names.uris,
+                pack(b"SMEMBERS", self._names.uris),
+                lambda known: self._remove_unserved([uri.decode(errors="replace") for uri in known]),
+            )
+
+    def _on_callees(self, uri: str, callee_ids: Sequence[bytes]) -> None:
+        if callee_ids:
+            keys = self._announcement_keys(uri, callee_ids)
+            self._ask(keys[0], pack(b"MGET", *keys), partial(self._remove_gone, uri, callee_ids))
+
+    def _remove_gone(self, uri: str, callee_ids: Sequence[bytes], texts: Sequence[bytes | None]) -> None:
+        """Remove callees whose announcement has expired from the set of a URI."""
+        gone = [callee_id for callee_id, text in zip(callee_ids, texts, strict=True) if text is None]
+        if gone:
+            callees = self._names.callees(uri)
+            self._write(callees, pack(b"SREM", callees, *gone))
+
+    def _remove_unserved(self, uris: Sequence[str]) -> None:
+        """Remove those of ``uris`` that have no callees from the set of all URIs."""
+
+        def on_replies(replies: list[Reply]) -> None:
+            self._on_written(replies)
+            unserved = [uri for uri, pttl in zip(uris, replies, strict=True) if pttl == NO_KEY]
+            if unserved:
+                self._write(self._names.uris, pack(b"SREM", self._names.uris, *unserved))
+
+        keys = map(self._names.callees, uris)
+        gather(self._topology.link_for, [(key, pack(b"PTTL", key)) for key in keys], on_replies)
+
+    def _announcement_keys(self, uri: str, callee_ids: Sequence[bytes]) -> list[bytes]:
+        return [self._names.announcement(uri, callee_id.decode(errors="replace")) for callee_id in callee_ids]
+
+    def _ask(self, key: bytes, command: bytes, on_list: Callable[[list[Any]], None]) -> None:
+        """Send a command and call ``on_list`` with its reply, unless it fails."""
+
+        def on_reply(reply: Reply) -> None:
+            if isinstance(reply, list):
+                on_list(reply)
+            else:
+                self._on_written([reply])
+
+        with suppress(BrokerUnavailable):
+            self._topology.link_for(key).send(command, (on_reply,))
 
     def _write(self, key: bytes, *commands: bytes) -> None:
         # What fails is written again soon.
@@ -142,12 +211,9 @@ class Announcements:
 
     def _announcements(self, uri: str, callee_ids: Sequence[bytes]) -> list[Announcement]:
         """Return what the callees of a URI announce, and remove callees that have gone."""
-        keys = [self._names.announcement(uri, callee_id.decode(errors="replace")) for callee_id in callee_ids]
+        keys = self._announcement_keys(uri, callee_ids)
         (texts,) = self._execute([(keys[0], pack(b"MGET", *keys))])
-        gone = [callee_id for callee_id, text in zip(callee_ids, texts, strict=True) if text is None]
-        if gone:
-            callees = self._names.callees(uri)
-            self._write(callees, pack(b"SREM", callees, *gone))
+        self._remove_gone(uri, callee_ids, texts)
         found = []
         for text in texts:
             with suppress(msgspec.MsgspecError):
