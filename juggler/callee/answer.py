@@ -13,7 +13,7 @@ from juggler.callee.current import running
 from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeIsUp
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
-from juggler.process import forks
+from juggler.process import forked
 from juggler.protocol.codec import check_args, encode_args
 
 _HERE = os.path.dirname(__file__) + os.sep
@@ -46,16 +46,16 @@ def run(thunk: Thunk, call: IncomingCall) -> Answer:
 
 def _run(thunk: Thunk, call: IncomingCall) -> Answer:
     running.set(call)
-    forked = forks.count
+    forks = forked.count
     try:
         value = thunk.run(call)
     except BaseException as exception:
-        if forks.count != forked:
-            forks.leave(exception)
+        if forked.count != forks:
+            forked.leave(exception)
         raise
-    if forks.count != forked:
+    if forked.count != forks:
         # The function has forked this process and returned in it, too: only the first one answers.
-        forks.leave()
+        forked.leave()
     if type(value) is Raw:
         return _raw(bytes(value))
     try:

@@ -118,7 +118,8 @@ def main(check: bool, verbose: bool, show_errors: bool, **parameters: Any) -> No
             _check(options)
             return
         supervised = CONTROL_VARIABLE in os.environ
-        if not supervised and (options.processes > 1 or options.reload):
+        # A process whose event loop is stuck cannot report that it is: health checks need a supervisor.
+        if not supervised and (options.processes > 1 or options.reload or options.listen is not None):
             from juggler.callee.supervisor import Supervisor
 
             sys.exit(Supervisor(options, sys.argv[1:], _say).run())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from juggler.callee.metric_names import CALLEE, counts_by_uri
 from juggler.errors import ConfigError
-from juggler.process.forks import close_in_children
+from juggler.process.forked import close_in_children
 from juggler.process.logline import Line
 from juggler.process.metrics import Snapshot
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus

@@ -27,7 +27,7 @@ from juggler.callee.pools.processes import ProcessRunner
 from juggler.callee.pools.threads import ThreadRunner
 from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError
-from juggler.process import forks
+from juggler.process import forked
 from juggler.process.logline import Line
 from juggler.process.metrics import BUCKETS, Snapshot
 from juggler.process.uuids import new_uuid
@@ -148,7 +148,7 @@ class Worker:
         """Start to serve and return. Idempotent; `run` calls it."""
         if not self._started:
             self._started = True
-            forks.leave_loop_in_children()
+            forked.leave_loop_in_children()
             for consumer in self._consumers:
                 consumer.start()
             if self._announcer is not None:

@@ -23,17 +23,16 @@ from gevent.event import Event  # noqa: E402
 from juggler.broker import redis  # noqa: E402
 from juggler.broker.redis import RedisBroker, connect_or_wait  # noqa: E402
 from juggler.callee.command_options import Options, chosen, shortened  # noqa: E402
-from juggler.callee.health import HealthServer, Status, check_file, touch  # noqa: E402
+from juggler.callee.health import Status, check_file, touch  # noqa: E402
 from juggler.callee.metric_names import summary  # noqa: E402
 from juggler.callee.registry import load_callee  # noqa: E402
 from juggler.callee.supervisor_messages import CONTROL_VARIABLE, Report, Serving, encode, serving_line  # noqa: E402
 from juggler.callee.worker import Worker  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.process import logs  # noqa: E402
-from juggler.process.forks import close_in_children  # noqa: E402
+from juggler.process.forked import close_in_children  # noqa: E402
 from juggler.process.hangup import Hangup  # noqa: E402
 from juggler.process.logline import Line  # noqa: E402
-from juggler.process.metrics import Snapshot  # noqa: E402
 
 log = logging.getLogger("juggler.callee")
 
@@ -176,18 +175,14 @@ class _Alone:
         self._again = False
         self._checking = self._check_again = False
         self._stopping = False
-        self._waiting = "waiting for Redis"
 
     def run(self) -> int:
         options, worker = self._service.options, self._service.worker
         check_file(options.health_file)
         with ExitStack() as stack:
-            if options.listen is not None:
-                stack.callback(HealthServer(options.listen, self._status).close)
             self._service.wait_for_redis()
-            self._waiting = ""
             self._take_signals()
-            stack.enter_context(_every_second(lambda: touch(options.health_file, self._status())))
+            stack.enter_context(_every_second(lambda: touch(options.health_file, self._service.status())))
             worker.start()
             self._say(serving_line(self._service.serving, 1, shortened(self._service.uris)))
             abandoned = worker.run()
@@ -201,9 +196,6 @@ class _Alone:
                 sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
         return abandoned
-
-    def _status(self) -> Status:
-        return Status(self._waiting, Snapshot()) if self._waiting else self._service.status()
 
     def _take_signals(self) -> None:
         def on_stop(signum: int, frame: FrameType | None) -> None:

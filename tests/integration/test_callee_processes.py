@@ -740,6 +740,20 @@ def test_health_and_figures_are_told(redis_url, ask, processes, tmp_path):
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_stuck_callee_is_not_healthy(redis_url, ask, shop, processes):
+    address = f"127.0.0.1:{free_port()}"
+    with running("shop:rpc", "--listen", address, "-p", processes, "--redis", redis_url, cwd=shop.path) as process:
+        eventually(lambda: get(address, "/healthz") == (200, "consuming\n"))
+        pid = ask("pid", None)
+        os.kill(pid, signal.SIGSTOP)
+        _, text = eventually(lambda: (page := get(address, "/healthz"))[0] == 503 and page)
+        assert f"process {pid}: no report for" in text
+        os.kill(pid, signal.SIGCONT)
+        eventually(lambda: get(address, "/healthz")[0] == 200)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_callee_without_redis_is_not_healthy_and_comes_back(processes, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     with mortal_redis(tmp_path) as server:

@@ -26,7 +26,7 @@ from juggler.broker.redis.replies import Reply
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 from juggler.process.backoff import pauses
-from juggler.process.forks import close_in_children
+from juggler.process.forked import close_in_children
 from juggler.process.logline import Line
 from juggler.process.output import Output, readable
 

@@ -22,7 +22,7 @@ from juggler.callee.failures import CallError
 from juggler.callee.pools import wire
 from juggler.callee.registry import Callee, load_callee
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
-from juggler.process.forks import close_in_children
+from juggler.process.forked import close_in_children
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

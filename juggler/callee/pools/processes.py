@@ -19,7 +19,7 @@ from juggler.callee.pools import Runner, limit_of, wire
 from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError
 from juggler.process.backoff import pauses
-from juggler.process.forks import close_in_children
+from juggler.process.forked import close_in_children
 from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.callee")
