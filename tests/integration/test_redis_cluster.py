@@ -281,6 +281,9 @@ def test_service_comes_back_when_a_master_is_lost(sharded):
             assert cluster.master_of(channel.encode()) is cluster.masters[0]
             pubsub.subscribe(channel, False, subscriber, done)
             assert done.wait() is None
+            gaps, done = RecordedSubscriber(), Outcome()
+            pubsub.subscribe("juggler.gap", False, gaps, done)
+            assert done.wait() is None
             lost_at = time.monotonic()
             cluster.masters[0].kill()
             eventually(lambda: not all_are_served(running.broker), message="the loss is noticed")
@@ -292,6 +295,9 @@ def test_service_comes_back_when_a_master_is_lost(sharded):
             assert outcomes["refused"] > 0
             eventually(lambda: publish(pubsub, channel) is None)
             eventually(lambda: not publish(pubsub, channel) and subscriber.events)
+            if sharded:
+                assert pubsub.pubsub.gaps > 0
+                eventually(lambda: gaps.events, message="the gap is reported")
     finally:
         cluster.stop()
 

@@ -147,7 +147,9 @@ class ShardedPubSub:
                 self._move(key, link)
         gone = [a for a, link in self._links.items() if a not in self._nodes.slots.nodes and not link.connection.usable]
         for address in gone:
-            self._links.pop(address).close()
+            link = self._links.pop(address)
+            link.close()
+            self._gaps += link.gaps
 
     def _move(self, key: TopicKey, link: _ShardLink) -> None:
         self._gaps += self._topics.unconfirm([key])
