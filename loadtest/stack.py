@@ -62,10 +62,11 @@ class Stack:
         Raises:
             LoadTestError: it did not start.
         """
-        own = [app] if app else []
         self._metrics = f"127.0.0.1:{free_port()}"
-        binds = ["--bind", "127.0.0.1:0", "--metrics-bind", self._metrics]
-        child = self._start("server", "juggler.cli.main", "server", *own, *binds, *options)
+        # Generators keep more calls in flight on a connection than the default allows.
+        own = [app] if app else ["--max-calls", "1000"]
+        own += ["--bind", "127.0.0.1:0", "--metrics-bind", self._metrics]
+        child = self._start("server", "juggler.cli.main", "server", *own, *options)
         shown = child.hear_match(r"(ws|http)://\S+", START_TIMEOUT).group()
         # Several workers of an app of your own do not print the path.
         self.url = shown if shown.startswith("ws:") else f"ws://{urlsplit(shown).netloc}/ws"

@@ -23,7 +23,8 @@ class ServerOptions:
         max_call_timeout: maximum timeout of a CALL, at most 24 hours; a longer one is refused with NACK 400. Default:
             600.
         max_connections: maximum connections; more are refused with 503. ``None`` = unlimited. Default: 10,000.
-        max_calls: maximum calls in flight per connection; more are refused with NACK 429. Default: 1,000.
+        max_calls: maximum calls in flight per connection; more are refused with NACK 429. Default: 50, half of what one
+            callee process runs concurrently by default.
         max_call_bytes: maximum size of the arguments of a connection's calls in flight; more are refused with NACK 429.
             One call may always be in flight. Default: 8 MiB.
         max_subscriptions: maximum subscriptions per connection; more are refused with NACK 429. Default: 1,000.
@@ -59,7 +60,7 @@ class ServerOptions:
     call_timeout: float = 60.0
     max_call_timeout: float = 600.0
     max_connections: int | None = 10_000
-    max_calls: int = 1000
+    max_calls: int = 50
     max_call_bytes: int = 8 * 1024 * 1024
     max_subscriptions: int = 1000
     max_patterns: int = 20

@@ -25,4 +25,4 @@ def handler(ctx: Context, connection: Connection, message: Message) -> None:
 
 
 broker = RedisBroker(os.environ["REDIS_URL"])
-server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler)
+server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler, max_calls=1000)

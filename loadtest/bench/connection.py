@@ -40,7 +40,7 @@ def serve(state: str) -> None:
     broker = MemoryBroker()
     # Any handler but the standard one starts the greenlets.
     handler = chain(lambda last: lambda *message: last(*message)) if "greenlets" in state else process_message
-    server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler, max_connections=None)
+    server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler, max_connections=None, max_calls=1000)
     http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None)
     http.start()
     print(http.server_port, flush=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields
 
 import pytest
 
+from juggler.callee.worker import Worker
 from juggler.cli.config.load import given, load, source_of
 from juggler.cli.config.table import BY_KEY, SETTINGS, show
 from juggler.server.options import ServerOptions
@@ -197,6 +199,10 @@ def test_flags_and_variables_are_unique():
     assert len({setting.flag for setting in SETTINGS}) == len(SETTINGS)
     variables = [variable for setting in SETTINGS for variable in setting.variables]
     assert len(set(variables)) == len(variables)
+
+
+def test_one_connection_takes_at_most_half_of_the_workers_of_a_callee_by_default():
+    assert ServerOptions().max_calls * 2 <= inspect.signature(Worker).parameters["concurrency"].default
 
 
 def table() -> str:
