@@ -23,6 +23,7 @@ from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGISe
 
 from juggler.errors import ConfigError
 from juggler.process.address import parse_address
+from juggler.process.descriptors import RESERVE
 from juggler.process.garbage import raise_gc_threshold
 from juggler.process.logline import Line, printable
 from juggler.process.metrics import Snapshot, merge
@@ -34,6 +35,7 @@ from juggler.wsgi import MetricsApplication
 MARGIN = 1.0
 """Seconds of gunicorn's graceful timeout, at most half of it, that are reserved for the exit of the worker."""
 
+_ROOM = 100  # sockets beyond the websockets, for health checks and other requests
 _POLL = 0.05
 
 # With --preload, the application and redis are imported before the worker patches. This part of redis is not used.
@@ -130,6 +132,11 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         raise_gc_threshold()
+        # At its limit, a server responds with 503. gunicorn would leave clients waiting, health checks included.
+        self.worker_connections = self.cfg.worker_connections + _ROOM
+        for server in live_servers():
+            files = server.fit_to_process(self.cfg.worker_connections)
+            self.worker_connections = min(self.worker_connections, max(2, files - RESERVE // 2))
         if self._slot is not None:
             self._slot.start(_snapshot)
         try:

@@ -8,7 +8,7 @@ if "JUGGLER_LISTEN_METRICS_BIND" in os.environ:
     bind.append(os.environ["JUGGLER_LISTEN_METRICS_BIND"])
 workers = int(os.environ.get("WORKERS", "2"))
 worker_class = "juggler.worker.GeventWorker"
-# Maximum sockets per worker; at least Server(max_connections=...).
+# Maximum websockets per worker, if Server(max_connections=...) is not lower.
 worker_connections = 10_000
 # Size of the accept queue; net.core.somaxconn must be at least as high.
 backlog = 2048

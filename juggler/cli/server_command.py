@@ -13,6 +13,7 @@ from juggler.cli.config.schema import Settings
 from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 from juggler.process.address import format_address, parse_address
+from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 
 if TYPE_CHECKING:
     from gevent.event import Event
@@ -89,8 +90,9 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
     from juggler.wsgi import Application, MetricsApplication
 
     raise_gc_threshold()
+    files = min([server.fit_to_process() for server in live_servers()] or [raise_descriptor_limit(None)])
     try:
-        http = _listen(application, parse_address(settings.listen.bind), "--bind")
+        http = _listen(application, parse_address(settings.listen.bind), "--bind", max(2, files - RESERVE // 2))
         metrics = None
         if settings.listen.metrics_bind is not None:
             metrics = _listen(MetricsApplication(), parse_address(settings.listen.metrics_bind), "--metrics-bind")
@@ -114,12 +116,15 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
             server.close()
 
 
-def _listen(application: Callable[..., Any], bind: tuple[str, int], option: str) -> WSGIServer:
+def _listen(
+    application: Callable[..., Any], bind: tuple[str, int], option: str, most: int = RESERVE // 4
+) -> WSGIServer:
+    from gevent.pool import Pool
     from gevent.pywsgi import WSGIServer
 
     from juggler.server.websocket import WebSocketHandler
 
-    http = WSGIServer(bind, application, handler_class=WebSocketHandler, log=None)
+    http = WSGIServer(bind, application, handler_class=WebSocketHandler, log=None, spawn=Pool(most))
     try:
         http.start()
     except OSError as error:

@@ -34,7 +34,7 @@ class Workers(BaseApplication):  # type: ignore[misc]
             binds.append(_bind(settings.listen.metrics_bind))
             os.environ[METRICS_BIND] = settings.listen.metrics_bind
         # Above its limit a server responds with 503; gunicorn would leave clients waiting.
-        connections = _UNLIMITED if self._app else (settings.server.max_connections or _UNLIMITED) + 100
+        connections = _UNLIMITED if self._app else (settings.server.max_connections or _UNLIMITED)
         options: dict[str, Any] = {
             "bind": binds,
             "workers": settings.listen.workers,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from juggler.errors import ConfigError, NackCode, Refused
 from juggler.protocol.messages import REQUEST_TYPES, Message, MessageType
+from juggler.server.connect_hook import address_group
 from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
@@ -39,13 +40,18 @@ def by_identity(connection: Connection, message: Message) -> Hashable:
     return connection.uuid if identity is None else ("identity", identity)
 
 
+def by_address(connection: Connection, message: Message) -> Hashable:
+    """Use one bucket per client address, of IPv6 per /64 network. A reconnect does not fill it."""
+    return ("address", address_group(connection.address)) if connection.address else connection.uuid
+
+
 def by_name(connection: Connection, message: Message) -> Hashable:
     """Use one bucket per connection and URI or channel."""
     name = getattr(message, "uri", None) or getattr(message, "channel", "")
     return connection.uuid, message.type, name
 
 
-KEYS: dict[str, Key] = {"connection": by_connection, "identity": by_identity, "uri": by_name}
+KEYS: dict[str, Key] = {"connection": by_connection, "identity": by_identity, "address": by_address, "uri": by_name}
 
 
 class Buckets:
@@ -107,9 +113,9 @@ def rate_limit(
     Args:
         rate: requests per second, on average.
         burst: maximum requests at once, at least 1. Default: the requests of one second.
-        key: unit that the limit applies to: ``"connection"``, ``"identity"`` (all its connections together), ``"uri"``
-            (each URI or channel of a connection), or a function of the connection and the message that returns a
-            hashable key. Default: ``"connection"``.
+        key: unit that the limit applies to: ``"connection"``, ``"identity"`` or ``"address"`` (all its connections
+            together), ``"uri"`` (each URI or channel of a connection), or a function of the connection and the message
+            that returns a hashable key. Default: ``"connection"``.
         types: types of requests that are limited, together. Default: all.
         most_buckets: maximum keys to remember, at about 200 bytes each. The least recently used one is forgotten, so a
             client with more keys evades the limit: put a limit by connection outside of one by URI. Default: 10,000.

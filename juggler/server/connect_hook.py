@@ -157,3 +157,13 @@ def plain_address(text: str) -> str:
     except ValueError:
         return text
     return text if mapped is None else str(mapped)
+
+
+def address_group(address: str) -> str:
+    """Return the address by which a client is counted: of IPv6 its /64 network, which one client may have to itself."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address

@@ -23,6 +23,8 @@ class ServerOptions:
         max_call_timeout: maximum timeout of a CALL, at most 24 hours; a longer one is refused with NACK 400. Default:
             600.
         max_connections: maximum connections; more are refused with 503. ``None`` = unlimited. Default: 10,000.
+        max_connections_per_address: maximum connections of one client address, of IPv6 of one /64 network; more are
+            refused with 429. Addresses of UNIX sockets are not limited. ``None`` = unlimited. Default: ``None``.
         max_calls: maximum calls in flight per connection; more are refused with NACK 429. Default: 50, half of what one
             callee process runs concurrently by default.
         max_call_bytes: maximum size of the arguments of a connection's calls in flight; more are refused with NACK 429.
@@ -60,6 +62,7 @@ class ServerOptions:
     call_timeout: float = 60.0
     max_call_timeout: float = 600.0
     max_connections: int | None = 10_000
+    max_connections_per_address: int | None = None
     max_calls: int = 50
     max_call_bytes: int = 8 * 1024 * 1024
     max_subscriptions: int = 1000
@@ -89,7 +92,7 @@ class ServerOptions:
                 raise ValueError(f"{name}: expected a number over 0, got {value!r}")
 
 
-_UNLIMITED = ("max_connections", "max_uri_length", "max_channel_length", "write_limit")
+_UNLIMITED = ("max_connections", "max_connections_per_address", "max_uri_length", "max_channel_length", "write_limit")
 _POSITIVE = (
     *_UNLIMITED,
     "max_calls",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,12 @@ import gevent
 
 from juggler.broker import Broker, CallerBroker, PubSubBroker
 from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
+from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
 from juggler.server import figures
 from juggler.server.catalogue import Catalogue
-from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized
+from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized, address_group
 from juggler.server.connection import Connection, Handler, State
 from juggler.server.draining import GOODBYE, drain
 from juggler.server.options import ServerOptions
@@ -85,6 +87,8 @@ class Server:
         self._catalogue = Catalogue(caller_broker)
         self._outgoing = Outgoing(self.options, self.metrics)
         self._asking = 0  # clients in the connect hook
+        self._limit = self.options.max_connections
+        self._by_address: Counter[str] = Counter()
         self._lag = LagMeter(self.metrics)
         self._sweeper: Sweeper | None = None
         _live.add(self)
@@ -97,10 +101,36 @@ class Server:
         """
         if self.draining:
             raise HandshakeRefused("503 Service Unavailable", GOODBYE, [("Retry-After", "1")])
-        limit = self.options.max_connections
+        limit = self._limit
         if limit is not None and len(self.connections) + self._asking >= limit:
             reason = f"the server has reached its limit of {limit} connections"
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")])
+
+    def _check_address(self, request: ConnectRequest) -> None:
+        limit = self.options.max_connections_per_address
+        if limit is not None and self._by_address[address_group(request.address)] >= limit:
+            reason = f"the server has reached its limit of {limit} connections from your address"
+            raise HandshakeRefused("429 Too Many Requests", reason, [("Retry-After", "5")])
+
+    def fit_to_process(self, sockets: int | None = None) -> int:
+        """Raise the limit of open files for the connections, or lower the limit of connections to what is possible.
+
+        Commands and the gunicorn worker call it at start.
+
+        Args:
+            sockets: maximum connections that the process accepts. None: unlimited.
+
+        Returns:
+            The limit of open files.
+        """
+        wanted = self.options.max_connections
+        files = raise_descriptor_limit(None if wanted is None else wanted + RESERVE)
+        possible = max(1, files - RESERVE) if sockets is None else min(max(1, files - RESERVE), sockets)
+        if wanted is None or wanted > possible:
+            self._limit = possible
+            level = logging.WARNING if possible == files - RESERVE else logging.INFO
+            log.log(level, Line("server: fewer connections are possible", max_connections=possible, open_files=files))
+        return files
 
     def unready_reason(self) -> str | None:
         """Return why load balancers should send no clients to this server now; ``None`` if it is ready."""
@@ -123,10 +153,12 @@ class Server:
             HandshakeRefused: the client may not connect; 503 if the connect hook fails.
         """
         self.check_admission()
+        self._check_address(request)
         identity = None
         if self._connect is not None:
             identity = self._ask_hook(self._connect, request)
             self.check_admission()  # the hook may have taken its time
+            self._check_address(request)
         return Connection(
             request,
             identity,
@@ -142,6 +174,8 @@ class Server:
 
     def _ask_hook(self, connect: Connect, request: ConnectRequest) -> Any:
         self._asking += 1
+        group = address_group(request.address)
+        self._by_address[group] += bool(group)
         try:
             with gevent.Timeout(self.options.connect_timeout):
                 identity = connect(request)
@@ -156,6 +190,7 @@ class Server:
             raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")]) from None
         finally:
             self._asking -= 1
+            self._release(group)
 
     def snapshot(self) -> Snapshot:
         """Return the metrics of this server and its brokers."""
@@ -181,14 +216,22 @@ class Server:
         sweeper = self._sweeper  # `close` may release it meanwhile
         self.connections.add(connection)
         self.metrics.connections += 1
+        group = address_group(connection.address)
+        self._by_address[group] += bool(group)
         self._lag.start()
         sweeper.add(websocket)
         try:
             connection.serve(self._on_state)
         finally:
             self.connections.discard(connection)
+            self._release(group)
             self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)
             sweeper.discard(websocket)
+
+    def _release(self, group: str) -> None:
+        self._by_address[group] -= bool(group)
+        if self._by_address[group] <= 0:
+            del self._by_address[group]
 
     def shut_down(self, grace: float = 10.0, spread: float = 2.0) -> None:
         """Refuse new connections, and close each with 1001 once it is idle, all of them within ``grace``.

@@ -23,10 +23,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_python(*args: str, stdin: int = subprocess.DEVNULL, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Run Python with these arguments; it is killed at the end when it still runs."""
+def running_python(
+    *args: str, stdin: int = subprocess.DEVNULL, prefix: tuple[str, ...] = (), **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run Python with these arguments, after a prefix; it is killed at the end when it still runs."""
     process = subprocess.Popen(
-        [sys.executable, *args],
+        [*prefix, sys.executable, *args],
         env=environment(**variables),
         stdin=stdin,
         stdout=subprocess.PIPE,

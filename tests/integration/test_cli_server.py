@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -140,6 +140,26 @@ def test_other_hosts_are_refused_on_loopback_unless_allowed(redis_url):
         assert status(process) == 403
     with running(*args, "--allow-host", "evil.example") as process:
         assert status(process) == 200
+
+
+@pytest.mark.parametrize(("soft", "hard", "most"), [(100, 4096, 3), (103, 103, 3), (130, 130, 30)])
+def test_open_files_suffice_for_the_connections_or_bound_them(redis_url, soft, hard, most):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url)
+    limited = ("sh", "-c", f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"', "sh")
+    enough = hard == 4096
+    with (
+        running(*args, "--max-connections", "3" if enough else "1000", prefix=limited) as process,
+        ExitStack() as stack,
+    ):
+        url = url_in(process.stdout.readline())
+        for _ in range(most):
+            stack.enter_context(Client(url))
+        with pytest.raises(HandshakeRefused, match=f"503.*limit of {most} connections"):
+            Client(url)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+        with closing(connection):
+            connection.request("GET", "/readyz")
+            assert connection.getresponse().status == 200
 
 
 def test_a_port_in_use_names_the_option(redis_url):

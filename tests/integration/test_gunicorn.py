@@ -573,6 +573,18 @@ def test_a_tls_handshake_that_never_comes_does_not_take_a_place(start, certifica
     assert not any("Traceback" in line for line in gunicorn.said)
 
 
+def test_websockets_leave_room_for_health_checks(start):
+    gunicorn = start("--worker-connections", "3")
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(Wire(gunicorn.url)).request(SUB, channel="c")
+        with pytest.raises(InvalidStatus) as refused:
+            Wire(gunicorn.url)
+        assert refused.value.response.status_code == 503
+        assert gunicorn.get("/healthz") == b"alive\n"
+    gunicorn.stop()
+
+
 # Other workers
 
 

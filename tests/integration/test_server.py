@@ -197,6 +197,41 @@ def test_other_paths_say_where_websockets_are():
         assert "/ws" in refused.value.response.body.decode()
 
 
+def test_connections_per_address_are_limited():
+    with running_server(max_connections_per_address=2) as running:
+        with Wire(running.url) as first, Wire(running.url) as second:
+            for _ in range(2):
+                with pytest.raises(InvalidStatus) as refused:
+                    Wire(running.url)
+                assert refused.value.response.status_code == 429
+                assert refused.value.response.headers["Retry-After"] == "5"
+            first.request(SUB, channel="c")
+            second.request(SUB, channel="c")
+        eventually(lambda: not running.server.connections)
+        with Wire(running.url), Wire(running.url):
+            pass
+
+
+def test_clients_in_the_connect_hook_count_for_their_address():
+    go = Signal()
+    hooked = []
+
+    def connect(request):
+        hooked.append(request)
+        go.wait()
+        return "ann"
+
+    with running_server(max_connections_per_address=1, connect=connect) as running:
+        waiting = gevent.spawn(Wire, running.url)
+        eventually(lambda: hooked)
+        with pytest.raises(InvalidStatus) as refused:
+            Wire(running.url)
+        assert refused.value.response.status_code == 429
+        go.set()
+        with waiting.get(timeout=10) as wire:
+            wire.request(SUB, channel="c")
+
+
 REBOUND = {"Host": "evil.example", "Origin": "http://evil.example"}
 """Headers from a web page whose own name resolves to this server: DNS rebinding."""
 

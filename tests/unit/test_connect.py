@@ -7,7 +7,7 @@ import time
 import pytest
 
 from juggler.protocol.messages import REQUEST_TYPES
-from juggler.server.connect_hook import ConnectRequest, client_address, parse_query
+from juggler.server.connect_hook import ConnectRequest, address_group, client_address, parse_query
 
 
 def request(trusted_proxies=0, **environ):
@@ -114,3 +114,11 @@ def test_cookies_are_read_in_linear_time(unit):
 def test_what_cannot_be_read_is_empty():
     assert request(HTTP_COOKIE="flag; =nameless; ;;").cookies == {}
     assert parse_query("&".join(f"f{n}=1" for n in range(101))) == {}
+
+
+def test_clients_are_counted_by_address_and_network():
+    assert address_group("192.0.2.7") == "192.0.2.7"
+    assert address_group("") == ""
+    assert address_group("2001:db8::1") == address_group("2001:db8::ffff:1") != address_group("2001:db8:0:1::1")
+    assert address_group("fe80::1%eth0") == "fe80::/64"
+    assert address_group("a:b") == "a:b"

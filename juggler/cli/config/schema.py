@@ -106,6 +106,7 @@ class ServerSettings(Struct, frozen=True):
         float, Meta(gt=0, le=MAX_TIMEOUT), about("Longest timeout in seconds that a call may set.")
     ] = 600.0
     max_connections: Annotated[Limit | None, about("Maximum connections per process.")] = 10_000
+    max_connections_per_address: Annotated[Limit | None, about("Maximum connections per client address.")] = None
     max_calls: Annotated[Limit, about("Maximum calls in flight per connection.")] = 50
     max_call_bytes: Annotated[Limit, about("Maximum bytes of the arguments of calls in flight per connection.")] = (
         8 * _MIB
