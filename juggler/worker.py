@@ -9,6 +9,7 @@ there, and nothing else.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ from juggler.errors import ConfigError
 from juggler.process.address import parse_address
 from juggler.process.descriptors import RESERVE
 from juggler.process.garbage import raise_gc_threshold
-from juggler.process.logline import Line, printable
+from juggler.process.logline import Line, PlainFormatter, printable
 from juggler.process.metrics import Snapshot, merge
 from juggler.process.metrics.shared import ENVIRON_KEY, METRICS_BIND, SharedMetrics
 from juggler.server import live_servers
@@ -137,6 +138,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         for server in live_servers():
             files = server.fit_to_process(self.cfg.worker_connections)
             self.worker_connections = min(self.worker_connections, max(2, files - RESERVE // 2))
+        if logging.lastResort is not None:  # what writes juggler's records unless the application configures logging
+            logging.lastResort.setFormatter(PlainFormatter())
         if self._slot is not None:
             self._slot.start(_snapshot)
         try:

@@ -7,6 +7,7 @@ Loggers are those of the standard library. A line is formatted only if a handler
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any
 
@@ -60,3 +61,16 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def indented(block: str) -> str:
+    """Return the lines of a traceback, each after a line break and spaces: text in them cannot pass for a record."""
+    return "".join(f"\n    {printable(line)}" for line in block.split("\n"))
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats the message alone, as the standard library does without configuration, but as one printable line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        traceback = indented(self.formatException(record.exc_info)) if record.exc_info else ""
+        return printable(record.getMessage()) + traceback

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from juggler.process.logline import Line, printable, quoted
+from juggler.process.logline import Line, indented, printable, quoted
 
 
 def _add_fields(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +59,7 @@ def _text(logger: Any, name: str, event: dict[str, Any]) -> str:
     timestamp, level, origin, what = (event.pop(each) for each in _ORDER)
     parts = [printable(f"{timestamp} [{level}] {what} [{origin}]")]
     parts += [f"{key}={quoted(value)}" for key, value in event.items()]
-    traceback = [f"\n    {printable(line)}" for block in blocks for line in block.split("\n")]
-    return " ".join(parts) + "".join(traceback)
+    return " ".join(parts) + "".join(map(indented, blocks))
 
 
 def _logfmt(logger: Any, name: str, event: dict[str, Any]) -> str:

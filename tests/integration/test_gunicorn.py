@@ -43,10 +43,16 @@ import gc, json, os, time
 from socket import IPPROTO_TCP, TCP_NODELAY
 from juggler.broker.redis import RedisBroker
 from juggler.server import Server
+from juggler.server.processing import process_message
 from juggler.wsgi import UPGRADE, Application
 
+def handler(ctx, connection, message):
+    if getattr(message, "uri", "").startswith("bad"):
+        raise ValueError("bad URI " + message.uri)
+    process_message(ctx, connection, message)
+
 broker = RedisBroker(os.environ["REDIS_URL"])
-server = Server(caller_broker=broker, pubsub_broker=broker)
+server = Server(caller_broker=broker, pubsub_broker=broker, handler=handler)
 juggler = Application(server)
 nodelay = []
 slow = 0
@@ -323,6 +329,15 @@ def test_the_access_log_has_no_tokens_and_no_control_characters(start):
     gunicorn.stop()
 
 
+def test_errors_of_handlers_cannot_forge_log_lines(start):
+    gunicorn = start()
+    with Wire(gunicorn.url) as wire:
+        wire.send(CALL, uri="bad\n2026-11-27 [ERROR] forged\x1b[2J", timeout=LONG)
+        eventually(lambda: any("forged" in line for line in gunicorn.said))
+    lines = [line for line in gunicorn.complaints if "forged" in line]
+    assert all(line.startswith("    ") and line.isprintable() for line in lines), lines
+
+
 def test_each_request_has_one_line_in_the_access_log(gunicorn):
     with Wire(gunicorn.url) as wire:
         wire.request(SUB, channel="c")
@@ -335,7 +350,9 @@ def test_each_request_has_one_line_in_the_access_log(gunicorn):
     eventually(lambda: gunicorn.accesses() == expected, message="the log line of the closed websocket")
 
 
-HEAD = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+HEAD = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+)
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: juggler.0\r\n\r\n"
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset
 GARBAGE = {

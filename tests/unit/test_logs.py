@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from juggler.process.logline import Line
+from juggler.process.logline import Line, PlainFormatter
 from juggler.process.logs import formatter
 
 
@@ -73,6 +73,14 @@ def test_text_of_clients_cannot_forge_lines_or_control_terminals(format, place):
     assert all(part.startswith("    ") for part in more)
     assert "forged" in text
     assert more == [] or (format, place) == ("text", "exception")
+
+
+def test_tracebacks_cannot_forge_lines_without_configuration():
+    record = logging.makeLogRecord({"msg": Line("call: failed", uri=HOSTILE), "exc_info": raises_hostile_text()})
+    first, *more = PlainFormatter().format(record).split("\n")
+    assert first == str(Line("call: failed", uri=HOSTILE))
+    assert all(line.startswith("    ") and line.isprintable() for line in more)
+    assert more[-1].endswith("forged\\r\\x1b[2J\\x9b31m\\x85\\u2028\\u202e")
 
 
 def test_a_detail_of_any_logger_is_quoted():
