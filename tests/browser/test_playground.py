@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from juggler.process.embedded import EmbeddedRedis, free_port
-from tests.integration.commands import callee_process, server_process
+from tests.integration.commands import ROOT, callee_process, running_python, server_process
 from tests.integration.test_example_chat import chat
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
@@ -66,6 +66,107 @@ def test_a_call_can_be_cancelled(playground):
     playground.get_by_role("button", name="Call", exact=True).click()
     playground.get_by_role("button", name="Cancel").click()
     expect(playground.locator("#answer")).to_have_text("cancelled; the function may still run")
+
+
+def test_a_failed_result_does_not_look_like_a_good_one(playground):
+    call = playground.get_by_role("button", name="Call", exact=True)
+    colours = []
+    for args, answer in (('"ab"', '"ba"'), ("1", "InvalidArguments")):
+        playground.locator("#call-uri").fill("test.reverse")
+        playground.locator("#call-args").fill(args)
+        call.click()
+        expect(playground.locator("#answer")).to_contain_text(answer)
+        for shown in ("#answer span", '#log [data-type="RES"] b'):
+            colours.append(playground.locator(shown).first.evaluate("(element) => getComputedStyle(element).color"))
+    assert colours[0] != colours[2]
+    assert colours[1] != colours[3]
+
+
+def test_large_integers_keep_their_digits(playground):
+    playground.locator("#call-uri").fill("test.echo")
+    playground.locator("#call-args").fill("[[12345678901234567890, 1.5]]")
+    playground.get_by_role("button", name="Call", exact=True).click()
+    expect(playground.locator("#answer")).to_contain_text("12345678901234567890")
+    for type in ("CALL", "RES"):
+        expect(playground.locator(f'#log [data-type="{type}"]').first).to_contain_text("12345678901234567890")
+    playground.locator("#pub-channel").fill("numbers")
+    playground.locator("#pub-args").fill("9007199254740993")
+    playground.get_by_role("button", name="Publish").click()
+    expect(playground.locator('#log [data-type="PUB"]')).to_contain_text("9007199254740993")
+
+
+def test_a_second_call_keeps_the_answer_of_the_first(playground):
+    call = playground.get_by_role("button", name="Call", exact=True)
+    for uri, args in (("test.delay", '"700"'), ("test.echo", "1"), ("test.reverse", "2")):
+        playground.locator("#call-uri").fill(uri)
+        playground.locator("#call-args").fill(args)
+        call.click()
+    answer = playground.locator("#answer")
+    expect(answer.locator("span")).to_have_count(3)
+    expect(answer.locator('[data-kind="none"]')).to_have_count(0)
+    assert answer.inner_text().splitlines() == [
+        "test.delay: 700",
+        "test.echo: 1",
+        "test.reverse: InvalidArguments: text: Expected str, got int (code 400)",
+    ]
+    call.click()
+    expect(answer).to_have_text("InvalidArguments: text: Expected str, got int (code 400)")
+
+
+TYPED = """
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Literal, Optional
+from uuid import UUID
+from callee import Callee
+
+@dataclass
+class Order:
+    name: str = "tea"
+
+rpc = Callee()
+
+@rpc.register("a.order")
+def order(order: Order): ...
+
+@rpc.register("b.many")
+def many(count: Optional[int], colour: Literal["red", "green"], day: date, id: UUID, orders: dict[str, list[Order]],
+         limit: Annotated[float, "x"], note: str | None, other: int = 3): ...
+
+@rpc.register("c.named")
+def named(*, name: str, orders: list[Order]): ...
+"""
+
+TEMPLATES = [
+    "[{}]",
+    '[1, "red", "2026-01-31", "00000000-0000-4000-8000-000000000000", {}, 1.5, "text"]',
+    '{"name": "text", "orders": []}',
+]
+
+
+def test_templates_of_arguments_fit_the_signature(page, tmp_path):
+    (tmp_path / "typed.py").write_text(TYPED)
+    with (
+        EmbeddedRedis() as redis,
+        running_python(
+            "-m", "callee.cli", "typed:rpc", "--redis", redis.url, PYTHONPATH=f"{tmp_path}:{ROOT}"
+        ) as callee,
+        server_process(redis.url, "--playground", "--list-uri", "juggler.uris") as url,
+    ):
+        assert callee.stdout.readline(), callee.stderr.read()
+        page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+        expect(page.locator("#uris button")).to_have_count(len(TEMPLATES))
+        for button, template in zip(page.locator("#uris button").all(), TEMPLATES, strict=True):
+            button.click()
+            expect(page.locator("#call-args")).to_have_value(template)
+        page.goto("about:blank")
+
+
+def test_a_server_that_does_not_list_functions(page):
+    with EmbeddedRedis() as redis, server_process(redis.url, "--playground") as url:
+        page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+        expect(page.locator("#no-uris")).to_contain_text("This server does not list functions")
+        page.goto("about:blank")
 
 
 def test_events_and_messages_are_shown(playground):

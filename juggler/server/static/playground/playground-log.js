@@ -3,6 +3,12 @@
 const TYPES = { 1: "CALL", 2: "PUB", 3: "SUB", 4: "UNSB", 7: "NACK", 8: "ACK", 9: "RES", 10: "EVNT" };
 const MOST = 500, MOST_CHARACTERS = 2000;
 
+/** Parse JSON. Numbers that JavaScript would change, such as integers beyond 2^53, keep their text. */
+export function exact(text) {
+  if (!JSON.rawJSON) return JSON.parse(text); // a browser from before 2025
+  return JSON.parse(text, (key, value, { source }) => typeof value === "number" && String(value) !== source ? JSON.rawJSON(source) : value);
+}
+
 export class Log {
   #list; #count; #controls; #entries = []; #total = 0; #scheduled = false;
 
@@ -61,7 +67,7 @@ export class Log {
 function parse(entry) {
   if (!entry.parsed) {
     try {
-      const { meta, payload } = JSON.parse(entry.text);
+      const { meta, payload } = exact(entry.text);
       entry.parsed = { type: meta.type, payload };
     } catch {
       entry.parsed = { type: 0, payload: {} };

@@ -2,7 +2,7 @@
 
 import { CallFailed, Client, ConnectionClosed, Expired, Nacked } from "./juggler.js";
 import { Chart } from "./playground-chart.js";
-import { Log } from "./playground-log.js";
+import { Log, exact } from "./playground-log.js";
 
 const $ = (id) => document.getElementById(id);
 const chart = new Chart($("chart"), $("chart-now"));
@@ -12,6 +12,7 @@ const settings = await fetch("playground.json").then((answer) => answer.json());
 
 let client = null;
 let functions = [];
+let whyUnlisted = settings.listUri ? "" : "This server does not list functions. Start it with --list-uri juggler.uris to see them here.";
 
 // Connection
 
@@ -22,7 +23,12 @@ function connect() {
   const token = $("token").value;
   client = new Client($("url").value, {
     ...(token ? { token } : {}),
-    onMessage: (direction, text) => log.add(direction, text),
+    onMessage: (direction, text) => {
+      log.add(direction, text);
+      if (direction === "sent") lastSent = text;
+      // The last message of a call is its result.
+      else for (const each of calls) if (each.id && text.includes(each.id)) each.message = text;
+    },
   });
   client.addEventListener("state", ({ target, error }) => {
     if (target === client) showState(error);
@@ -44,11 +50,12 @@ function showState(error) {
 // Registered functions
 
 async function listFunctions() {
-  if (!settings.listUri) return;
+  if (!settings.listUri) return showFunctions();
   try {
     functions = await client.call(settings.listUri, null, { timeout: 5 });
-  } catch {
-    return; // the log shows why
+    whyUnlisted = "";
+  } catch (error) {
+    whyUnlisted = `The functions cannot be listed: ${described(error)}`;
   }
   $("known-uris").replaceChildren(...functions.map(({ uri }) => Object.assign(document.createElement("option"), { value: uri })));
   showFunctions();
@@ -59,7 +66,8 @@ function showFunctions() {
   const shown = functions.filter(({ uri, doc }) => `${uri} ${doc}`.toLowerCase().includes(wanted));
   $("uris").replaceChildren(...shown.map(functionItem));
   $("no-uris").hidden = shown.length > 0;
-  if (functions.length && !shown.length) $("no-uris").textContent = "No function matches.";
+  const why = functions.length ? "No function matches." : "No functions registered. Start a callee to see its functions here.";
+  $("no-uris").textContent = whyUnlisted || why;
 }
 
 function functionItem(each) {
@@ -84,10 +92,49 @@ function pick({ uri, signature }) {
 /** Return arguments with a sample value for each parameter of a signature that has no default. */
 function template(signature) {
   const inside = /^\((.*?)\)(?: ->|$)/.exec(signature)?.[1] ?? "";
-  const samples = { int: "1", float: "1.5", str: '"text"', bool: "true" };
-  const values = inside.split(/,\s*(?![^[]*\])/).filter((part) => part && !/[=*/]|^\.\.\.|^raw$/.test(part))
-    .map((part) => samples[part.split(":")[1]?.trim()] ?? (/: (list|tuple|set)/.test(part) ? "[]" : /: (dict|\w*[A-Z])/.test(part) ? "{}" : '"text"'));
+  let isByName = false;
+  const samples = [];
+  for (const part of parts(inside)) {
+    if (part === "*") isByName = true;
+    const [name, type = ""] = part.split(/:\s*(.*)/s);
+    if (/^[*/.]|=/.test(part) || part === "raw") continue;
+    samples.push(isByName ? [name, sample(type)] : [null, sample(type)]);
+  }
+  if (samples.some(([name]) => name)) {
+    // A parameter for keywords alone: all go by name.
+    const names = parts(inside).filter((part) => !/^[*/.]|=/.test(part)).map((part) => part.split(":")[0]);
+    return `{${samples.map(([, value], n) => `${JSON.stringify(names[n])}: ${value}`).join(", ")}}`;
+  }
+  const values = samples.map(([, value]) => value);
   return values.length === 1 && !/^[[{]/.test(values[0]) ? values[0] : values.length ? `[${values.join(", ")}]` : "";
+}
+
+/** Split the parameters of a signature at the commas outside of brackets. */
+function parts(text) {
+  const found = [""];
+  let depth = 0;
+  for (const character of text) {
+    depth += "[({".includes(character) - "])}".includes(character);
+    if (character === "," && depth === 0) found.push("");
+    else found[found.length - 1] += character;
+  }
+  return found.map((part) => part.trim()).filter(Boolean);
+}
+
+const SAMPLES = {
+  int: "1", float: "1.5", Decimal: "1.5", bool: "true", None: "null",
+  list: "[]", tuple: "[]", set: "[]", frozenset: "[]", Sequence: "[]", Iterable: "[]", Collection: "[]",
+  dict: "{}", Mapping: "{}",
+  date: '"2026-01-31"', datetime: '"2026-01-31T12:00:00Z"', time: '"12:00:00"', UUID: '"00000000-0000-4000-8000-000000000000"',
+};
+
+/** Return a sample value for an annotation, as JSON. A class, such as a dataclass, is an object. */
+function sample(type) {
+  const [, path = "", inner = ""] = /^([\w.]*)(?:\[(.*?)\](?: \||$))?/s.exec(type) ?? [];
+  const name = path.split(".").pop();
+  if (name === "Annotated" || name === "Optional" || name === "Union") return sample(parts(inner)[0] ?? "");
+  if (name === "Literal") return parts(inner)[0]?.replace(/^'(.*)'$/s, (_, text) => JSON.stringify(text)) ?? "null";
+  return SAMPLES[name] ?? (/^[A-Z]/.test(name) && name !== "Any" ? "{}" : '"text"');
 }
 
 function showDoc() {
@@ -103,9 +150,10 @@ function json(field) {
   field.setCustomValidity("");
   if (!text) return null;
   try {
-    return JSON.parse(text);
+    if (!JSON.rawJSON && /\d{16}/.test(text)) throw new RangeError("this browser rounds integers beyond 2^53: send them as strings");
+    return exact(text);
   } catch (error) {
-    field.setCustomValidity(`not JSON: ${error.message}`);
+    field.setCustomValidity(error instanceof RangeError ? error.message : `not JSON: ${error.message}`);
     field.reportValidity();
     throw error;
   }
@@ -121,7 +169,9 @@ function described(error) {
   return error.name === "AbortError" ? "cancelled; the function may still run" : String(error);
 }
 
-let running = null;
+/** The calls that were made since none was in flight, with their answers. */
+let calls = [];
+let lastSent = null;
 
 async function call() {
   let args;
@@ -130,30 +180,36 @@ async function call() {
   } catch {
     return; // the field shows the error
   }
-  running?.abort();
-  const mine = running = new AbortController();
-  $("cancel-button").disabled = false;
-  answer("none", "…");
+  if (calls.every(({ kind }) => kind !== "none")) calls = [];
+  const mine = { uri: $("call-uri").value, controller: new AbortController(), kind: "none", text: "…" };
+  calls.push(mine);
   const began = performance.now();
-  let kind = "value", text;
   try {
-    const options = { timeout: Number($("call-timeout").value), signal: mine.signal };
-    text = JSON.stringify(await client.call($("call-uri").value, args, options), null, 2);
+    lastSent = null;
+    const result = client.call(mine.uri, args, { timeout: Number($("call-timeout").value), signal: mine.controller.signal });
+    mine.id = lastSent && JSON.parse(lastSent).meta.uuid;
+    showAnswers();
+    const value = await result;
+    mine.text = JSON.stringify(mine.message ? exact(mine.message).payload.args ?? null : value, null, 2);
+    mine.kind = "value";
   } catch (error) {
-    [kind, text] = ["error", described(error)];
+    [mine.kind, mine.text] = ["error", described(error)];
   }
-  if (running !== mine) return;
-  const took = performance.now() - began;
-  if (kind === "value") chart.addTrip(took);
-  answer(kind, text, took);
-  $("cancel-button").disabled = true;
-  running = null;
+  mine.took = performance.now() - began;
+  if (mine.kind === "value") chart.addTrip(mine.took);
+  showAnswers(mine);
 }
 
-function answer(kind, text, took) {
+/** Show the answers of all recent calls, with their URIs if there are several. */
+function showAnswers({ kind = "none", took } = {}) {
   $("answer").dataset.kind = kind;
-  $("answer").textContent = text;
+  $("answer").replaceChildren(...calls.flatMap(({ uri, kind, text }, n) => {
+    const shown = element("span", calls.length > 1 ? `${uri}: ${text}` : text);
+    shown.dataset.kind = kind;
+    return n ? ["\n", shown] : [shown];
+  }));
   $("call-took").textContent = took === undefined ? "" : `${took < 100 ? took.toFixed(1) : Math.round(took)} ms`;
+  $("cancel-button").disabled = calls.every((each) => each.kind !== "none");
 }
 
 function subscribe() {
@@ -224,7 +280,7 @@ onSubmit("publish", publish);
 $("refresh").onclick = listFunctions;
 $("filter-functions").oninput = showFunctions;
 $("call-uri").oninput = () => { showDoc(); showFunctions(); };
-$("cancel-button").onclick = () => running?.abort();
+$("cancel-button").onclick = () => calls.forEach(({ controller }) => controller.abort());
 for (const field of [$("call-args"), $("pub-args"), $("sub-channel")]) field.oninput = () => field.setCustomValidity("");
 for (const field of document.querySelectorAll("textarea")) {
   field.onkeydown = (event) => {
