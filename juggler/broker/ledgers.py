@@ -120,6 +120,10 @@ class CallLedger:
         del self._of[owner]
         return calls
 
+    def oldest(self) -> PendingCall | None:
+        """Return the call that was entered first, or ``None``."""
+        return next(iter(self._by_id.values()), None)
+
     def overdue(self, now: float) -> list[PendingCall]:
         """Return the stored calls whose deadline has passed, oldest first."""
         return [call for call in self._by_id.values() if call.stored and call.deadline <= now]

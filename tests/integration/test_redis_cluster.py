@@ -20,6 +20,7 @@ from juggler.broker.redis import RedisBroker
 from juggler.broker.redis.keys import Names
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.uuids import new_uuid
+from juggler.protocol.codec import encode_event
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber, pop_all
 from tests.redis_cluster import Node, RedisCluster
 from tests.stack import serving
@@ -267,6 +268,8 @@ def test_results_are_read_while_their_slots_move(redis_cluster, make_broker):
             redis_cluster.move(key, home)
         assert all_are_served(running.broker)
         outcomes = running.stop()
+        eventually(lambda: len(running.broker.caller.connections()) == len(redis_cluster.masters))
+        assert all_are_served(running.broker)
     assert outcomes["expired"] + outcomes["refused"] < outcomes["result"] / 20
 
 
@@ -320,6 +323,28 @@ def test_the_node_for_events_may_go_away(redis_cluster, make_broker):
     eventually(lambda: connection.up)
     assert broker.topology.pubsub.subscribed_node != before
     eventually(lambda: not publish(broker, "c") and subscriber.events)
+    redis_cluster.settle()
+
+
+def test_an_event_that_the_next_node_delivers_once_more_is_dropped(redis_cluster, make_broker):
+    """The nodes pass on publications at their own pace: a node may receive one after the reconnect."""
+    broker = make_broker()
+    broker.connect()
+    subscriber, done = RecordedSubscriber(), Outcome()
+    broker.subscribe("c", False, subscriber, done)
+    assert done.wait() is None
+    first, second = (encode_event(new_uuid(), args) for args in (b"1", b"2"))
+    redis_cluster.masters[0].run("PUBLISH", "c", first)
+    subscriber.wait(1)
+    connection = broker.pubsub.receiver.connection
+    connection.drop("for the test")
+    eventually(lambda: connection.up)
+    confirmed = Outcome()
+    broker.subscribe("c", False, RecordedSubscriber(), confirmed)
+    assert confirmed.wait() is None
+    for event in (first, second):
+        redis_cluster.masters[0].run("PUBLISH", "c", event)
+    assert [args for _, _, args in subscriber.wait(2)] == [b"1", b"2"]
     redis_cluster.settle()
 
 

@@ -204,3 +204,6 @@ class RedisCaller(CallerBroker):
                 # Swept in the next second, since their keys in Redis expire a little later.
                 self._sweep.add(pending.uri)
                 pending.on_expired()
+        if self._results is not None:
+            oldest = self._ledger.oldest()
+            self._results.release(None if oldest is None else oldest.call_id, f"{self._prefix}{self._count:012x}")

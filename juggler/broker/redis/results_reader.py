@@ -76,6 +76,14 @@ class ResultsReader(ABC):
     def connections(self) -> list[PersistentConnection]:
         """Return the connections that pop."""
 
+    def release(self, oldest: str | None, newest: str) -> None:  # noqa: B027  # one list is always in use
+        """Stop to read lists that no call uses any more; called once a second.
+
+        Args:
+            oldest: identifier of the oldest call in flight. Identifiers are in the order of the calls.
+            newest: identifier of the latest call.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Stop reading. Idempotent."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import time
+from collections import deque
 from typing import Any
 
 import hiredis
@@ -12,12 +14,23 @@ from juggler.broker.ledgers import SubscriptionLedger
 from juggler.broker.redis.cluster.nodes import ClusterNodes, NodeLink
 from juggler.broker.redis.cluster.slot_map import Address, key_slot, redirection
 from juggler.broker.redis.commands import pack
+from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.event_receiver import OnEvent, PubSubLink, TopicKey, Topics
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import OnReply, Reply
+from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, NackCode
 
 log = logging.getLogger("juggler.redis")
+
+RECENT_EVENTS = 4096
+"""Events of one node that are recognised when the next node delivers them once more."""
+
+REPETITION_PERIOD = 10.0
+"""Seconds after a reconnect in which they are."""
+
+EVENT_START = 64
+"""Bytes of a payload that identify it: they contain the identifier of the publication."""
 
 
 class BroadcastPubSub:
@@ -46,7 +59,7 @@ class BroadcastPubSub:
 
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> PubSubLink:
         """Return a receiver that connects to a different node each time."""
-        self._receiver = PubSubLink("pubsub", self._connect, self._nodes.watchdog, topics, on_event)
+        self._receiver = _BroadcastLink("pubsub", self._connect, self._nodes.watchdog, topics, on_event)
         return self._receiver
 
     def _choose(self, but: Address | None = None) -> Address:
@@ -61,6 +74,33 @@ class BroadcastPubSub:
         """Leave a node that was removed from the cluster: it no longer receives events."""
         if self._receiver is not None and self.subscribed_node not in self._nodes.slots.nodes:
             self._receiver.connection.drop("the node has left the cluster")
+
+
+class _BroadcastLink(PubSubLink):
+    """Drops events that the former node has delivered already: the next one may receive them later."""
+
+    def __init__(self, name: str, connector: Connector, watchdog: Watchdog, topics: Topics, on_event: OnEvent) -> None:
+        super().__init__(name, connector, watchdog, topics, self._on_first)
+        self._pass_on = on_event
+        self._recent: deque[tuple[bool, bytes, bytes]] = deque(maxlen=RECENT_EVENTS)
+        self._delivered: set[tuple[bool, bytes, bytes]] = set()  # by former nodes
+        self._up_since = 0.0
+
+    def on_up(self) -> None:
+        self._delivered.update(self._recent)
+        self._recent.clear()
+        self._up_since = time.monotonic()
+        super().on_up()
+
+    def _on_first(self, pattern: bool, name: bytes, channel: bytes, payload: bytes) -> None:
+        event = (pattern, name, payload[:EVENT_START])
+        if self._delivered:
+            if time.monotonic() - self._up_since > REPETITION_PERIOD:
+                self._delivered.clear()
+            elif event in self._delivered:
+                return
+        self._recent.append(event)
+        self._pass_on(pattern, name, channel, payload)
 
 
 class ShardedPubSub:

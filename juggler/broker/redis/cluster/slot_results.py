@@ -28,18 +28,32 @@ class _ResultsList(SlotFollower):
 
 
 class ListPerMaster(ResultsReader):
-    """Uses the lists in turn. A list is read as long as the process lives, since results may still arrive in it."""
+    """Uses the lists in turn. One that is no longer used is read until its last call has completed."""
 
     def __init__(self, nodes: ClusterNodes, on_results: OnResults) -> None:
         self._nodes = nodes
         self._on_results = on_results
         self._lists = [_ResultsList(nodes, new_uuid(), on_results)]
+        # The latest call when each list was found to be unused.
+        self._unused: dict[_ResultsList, str] = {}
+        self._used = set(self._lists)
         self.conn_uuids = cycle([each.conn_uuid for each in self._lists])
         self._on_change()
         nodes.slots.on_change.append(self._on_change)
 
     def connections(self) -> list[PersistentConnection]:
         return [each.link.connection for each in self._lists]
+
+    def release(self, oldest: str | None, newest: str) -> None:
+        for each in self._lists.copy():
+            if each in self._used:
+                self._unused.pop(each, None)
+                continue
+            latest = self._unused.setdefault(each, newest)
+            if oldest is None or oldest > latest:
+                del self._unused[each]
+                self._lists.remove(each)
+                each.close()
 
     def close(self) -> None:
         if self._on_change in self._nodes.slots.on_change:
@@ -60,4 +74,5 @@ class ListPerMaster(ResultsReader):
                 on[master] = _ResultsList(self._nodes, uuid, self._on_results)
                 self._lists.append(on[master])
         if masters:
+            self._used = {on[master] for master in masters}
             self.conn_uuids = cycle([on[master].conn_uuid for master in masters])
