@@ -18,6 +18,9 @@ from juggler.errors import ConfigError
 from juggler.process.address import parse_address
 from juggler.process.logline import printable
 
+LOOPBACK = "127.0.0.1"
+"""Where health checks and metrics are served unless the user names another host."""
+
 _POSITIVE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
 _POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
@@ -29,9 +32,10 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     if value is None:
         return None
     try:
-        return parse_address(value)
+        host, port = parse_address(value if ":" in value else f":{value}")
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    return host or LOOPBACK, port
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -83,7 +87,12 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 @_option("--show-errors", is_flag=True, help="Send the text of exceptions to callers; for development.")
 @_option("--mask-errors", is_flag=True, help="Send only the call's identifier, the default; overrides --show-errors.")
 @_option("--reload", is_flag=True, help="Restart when a Python file under the current directory changes.")
-@_option("--listen", callback=_address, metavar="HOST:PORT", help="Serve /healthz, /metrics and /debug/vars here.")
+@_option(
+    "--listen",
+    callback=_address,
+    metavar="[HOST:]PORT",
+    help="Serve /healthz, /metrics and /debug/vars here. Default host: 127.0.0.1, which only this machine reaches.",
+)
 @_option("--health-file", metavar="PATH", help="File to touch every second while healthy.")
 @_option("--log-level", type=_LEVELS, default="info", show_default=True, help="Lowest level to log.")
 @_option("--log-format", type=_FORMATS, default="text", show_default=True, help="Format of log lines.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from juggler.callee.metric_names import CALLEE, counts_by_uri
 from juggler.errors import ConfigError
+from juggler.process.address import format_address
 from juggler.process.forked import close_in_children
 from juggler.process.logline import Line
 from juggler.process.metrics import Snapshot
@@ -64,11 +66,16 @@ class HealthServer:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def send_response(self, code: int, message: str | None = None) -> None:
+                """Send the status without the header Server, which names versions."""
+                self.send_response_only(code, message)
+                self.send_header("Date", self.date_time_string())
+
             def log_message(self, format: str, *args: object) -> None:
                 """Log nothing: probes come every few seconds."""
 
         try:
-            self._server = ThreadingHTTPServer(address, Handler)
+            self._server = _server_class(address[0])(address, Handler)
         except OSError as error:
             host, port = address
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
@@ -77,13 +84,20 @@ class HealthServer:
         self.address: tuple[str, int] = self._server.server_address[:2]  # type: ignore[assignment]
         self._thread = threading.Thread(target=self._server.serve_forever, name="callee-status", daemon=True)
         self._thread.start()
-        log.info(Line("health: listening", url="http://{}:{}".format(*self.address)))
+        log.info(Line("health: listening", url=f"http://{format_address(self.address)}"))
 
     def close(self) -> None:
         """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _server_class(host: str) -> type[ThreadingHTTPServer]:
+    class IPv6Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    return IPv6Server if ":" in host else ThreadingHTTPServer
 
 
 def _page(path: str, status: Status) -> tuple[int, str, bytes]:

@@ -739,6 +739,22 @@ def test_health_and_figures_are_told(redis_url, ask, processes, tmp_path):
         assert end(process, signal.SIGTERM)[0] == 0
 
 
+@pytest.mark.parametrize("listen", ["{port}", ":{port}", "[::1]:{port}"])
+def test_health_is_served_on_loopback_and_names_no_version(redis_url, listen):
+    port = free_port()
+    with running("callee.demo:rpc", "--listen", listen.format(port=port), "--redis", redis_url) as process:
+        host = "::1" if "::1" in listen else "127.0.0.1"
+        shown = f"[{host}]" if ":" in host else host
+        assert f"health: listening [juggler.callee] url=http://{shown}:{port}\n" in process.stderr.readline()
+        for path in ("/healthz", "/metrics", "/debug/vars", "/other"):
+            with socket.create_connection((host, port), timeout=30) as client, client.makefile("rb") as stream:
+                client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                head = stream.read().lower()
+            assert b"date:" in head
+            assert b"server:" not in head
+            assert b"python" not in head
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_stuck_callee_is_not_healthy(redis_url, ask, shop, processes):
     address = f"127.0.0.1:{free_port()}"
