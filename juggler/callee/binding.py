@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from decimal import Decimal
 from inspect import Parameter
 from typing import Any, NamedTuple
 
@@ -21,11 +22,15 @@ _SHOWN = 60
 
 
 class _Expected(NamedTuple):
-    """A parameter: its name and the type that its argument is converted to; ``None`` means no conversion."""
+    """A parameter: its name and the type that its argument is converted to; ``None`` means no conversion.
+
+    A parameter that ``takes_floats`` gets floats although the arguments were decoded with decimals.
+    """
 
     name: str
     type: Any
     required: bool
+    takes_floats: bool = False
 
 
 class Binding:
@@ -33,6 +38,8 @@ class Binding:
 
     Attributes:
         signature: parameters and result of the function, for the catalogue.
+        is_exact: whether a parameter is or contains a ``Decimal``: then numbers that are not integers are to be decoded
+            as ``Decimal``, or they lose digits.
     """
 
     def __init__(self, uri: str, function: Callable[..., Any], whole: bool = False) -> None:
@@ -49,6 +56,7 @@ class Binding:
         """
         self._function = function
         parameters = _parameters(uri, function)
+        self.is_exact = any(_has_decimals(parameter.annotation) for parameter in parameters or ())
         self.signature = "(...)" if parameters is None else _shown_signature(function)
         self._positional: list[_Expected] = []
         self._named: dict[str, _Expected] = {}
@@ -70,7 +78,12 @@ class Binding:
 
     def _inspect(self, uri: str, parameters: list[Parameter]) -> None:
         for parameter in parameters:
-            expected = _Expected(parameter.name, _checked_type(uri, parameter), parameter.default is Parameter.empty)
+            expected = _Expected(
+                parameter.name,
+                _checked_type(uri, parameter),
+                parameter.default is Parameter.empty,
+                self.is_exact and not _has_decimals(parameter.annotation),
+            )
             if parameter.kind is Parameter.VAR_POSITIONAL:
                 self._more = expected
             elif parameter.kind is Parameter.VAR_KEYWORD:
@@ -180,8 +193,29 @@ def _checked_type(uri: str, parameter: Parameter) -> Any:
     return wanted
 
 
+def _has_decimals(annotation: Any) -> bool:
+    if annotation in _ANY:
+        return False
+    try:
+        return b'"format":"decimal"' in msgspec.json.encode(msgspec.json.schema(annotation))
+    except Exception:
+        return False  # `_checked_type` reports it
+
+
+def _floats(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list):
+        return [_floats(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _floats(part) for key, part in value.items()}
+    return value
+
+
 def _convert(value: Any, expected: _Expected) -> Any:
     wanted = expected.type
+    if expected.takes_floats:
+        value = _floats(value)
     if wanted is None or type(value) is wanted:
         return value
     try:

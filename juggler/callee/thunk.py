@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from juggler.broker import Announcement, IncomingCall
 from juggler.callee.binding import Binding
 from juggler.errors import ConfigError
-from juggler.protocol.codec import decode_args
+from juggler.protocol.codec import decode_args, decode_args_exactly
 
 Pool: TypeAlias = Literal["thread", "process"]
 Deadline: TypeAlias = Literal["inform", "enforce"]
@@ -88,7 +88,8 @@ class Thunk:
         """Call the function with the arguments of a call and return its result."""
         if self.raw:
             return self.function(call)
-        return self._binding.call(decode_args(call.args))
+        binding = self._binding
+        return binding.call(decode_args_exactly(call.args) if binding.is_exact else decode_args(call.args))
 
     def renamed(self, uri: str) -> Thunk:
         """Return a copy for another URI."""

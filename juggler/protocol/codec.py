@@ -10,6 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -542,7 +543,7 @@ def _plain(value: object) -> Any:
     """Convert a value that ujson does not know; its parts may need conversion in turn."""
     if not isinstance(value, _BYTES):
         try:
-            return msgspec.to_builtins(value, builtin_types=_KEPT)
+            return _exact(msgspec.to_builtins(value, builtin_types=_KEPT))
         except (TypeError, ValueError) as error:
             what = str(error)
             if type(value).__name__ not in what:
@@ -553,15 +554,15 @@ def _plain(value: object) -> Any:
 def encode_args(value: Any) -> bytes:
     """Return a Python value as JSON text.
 
-    From ujson: keys that are not strings become strings, a ``Decimal`` the nearest float, and objects may define their
-    JSON with ``__json__`` or ``toDict``. From msgspec: dataclasses and structs become objects, sets arrays, enums
-    their values, dates, times and UUIDs strings.
+    From ujson: keys that are not strings become strings, and objects may define their JSON with ``__json__`` or
+    ``toDict``. From msgspec: dataclasses and structs become objects, sets arrays, enums their values, dates, times and
+    UUIDs strings. A ``Decimal`` becomes a number with all its digits, an enum as a key its value.
 
     Raises:
         InvalidValue: JSON cannot carry the value (NaN, bytes, a set of objects), it is circular, or nested too deeply.
     """
     try:
-        text = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_plain)
+        text = _dump(value)
         _check(text)
     except InvalidValue:
         raise
@@ -573,6 +574,66 @@ def encode_args(value: Any) -> bytes:
     except Exception as error:
         raise InvalidValue(f"cannot be sent as JSON: {error}"[:_MAX_ERROR]) from error
     return bytes(text, "utf-8")
+
+
+def _dump(value: Any) -> str:
+    try:
+        text: str = _ujson(value)
+    except OverflowError as error:
+        if "recursion" in str(error) or not _is_inexact((value,)):
+            raise
+        return _ujson(_exact(value))  # a Decimal beyond the range of floats
+    # ujson writes a Decimal as a float and an enum as a key by its name: both have a point.
+    return _ujson(_exact(value)) if "." in text and _is_inexact((value,)) else text
+
+
+def _ujson(value: Any) -> str:
+    text: str = ujson.dumps(value, allow_nan=False, escape_forward_slashes=False, default=_plain)
+    return text
+
+
+class _Number:
+    """A number that ujson writes as it is."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, value: Decimal) -> None:
+        if not value.is_finite():
+            raise InvalidValue("NaN and Infinity are not JSON")
+        self._text = Decimal.__str__(value)
+
+    def __json__(self) -> str:
+        return self._text
+
+
+_PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
+_KEY_TYPES = frozenset((str, int))
+
+
+def _is_inexact(values: Iterable[Any]) -> bool:
+    """Return whether one of the values is or contains a ``Decimal``, or an enum as a key."""
+    others = set(map(type, values)).difference(_PLAIN_TYPES)
+    for kind in others:
+        if issubclass(kind, Decimal):
+            return True
+    return bool(others) and any(_has_inexact_parts(value) for value in values if type(value) in others)
+
+
+def _has_inexact_parts(value: Any) -> bool:
+    if isinstance(value, dict):
+        kinds = set(map(type, value)).difference(_KEY_TYPES)
+        return any(issubclass(kind, Enum) for kind in kinds) or _is_inexact(value.values())
+    return isinstance(value, (list, tuple)) and _is_inexact(value)
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return _Number(value)
+    if isinstance(value, dict):
+        return {key.value if isinstance(key, Enum) else key: _exact(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_exact(part) for part in value]
+    return value
 
 
 def _check(text: str) -> None:
@@ -595,6 +656,21 @@ def check_args(text: bytes) -> None:
         _check(text.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"not a JSON value: {error}"[:_MAX_ERROR]) from None
+
+
+_decode_exactly = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+def decode_args_exactly(text: bytes) -> Any:
+    """Return the value of validated JSON text, with a ``Decimal`` for each number that is not an integer.
+
+    Raises:
+        InvalidValue: as for `decode_args`.
+    """
+    try:
+        return _decode_exactly(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return decode_args(text)  # lone surrogates
 
 
 def decode_args(text: bytes | str) -> Any:
