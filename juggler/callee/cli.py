@@ -74,6 +74,21 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     help="URL of the Redis that functions publish to.",
 )
 @_option("--key-prefix", default="", metavar="TEXT", help="Prefix of all keys and channels in Redis.")
+@_option(
+    "--result-capacity",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Maximum results queued per server process (0 = unlimited); further ones are lost.",
+)
+@_option(
+    "--blocking-timeout",
+    type=click.FloatRange(min=0.01),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds that a blocking pop waits in Redis.",
+)
 @_option("--fail-fast", is_flag=True, help="Exit if Redis is unreachable at start, instead of waiting for it.")
 @_option(
     "--grace",

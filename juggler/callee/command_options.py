@@ -29,6 +29,8 @@ class Options(Struct, frozen=True):
     redis_url: str | None
     pubsub_url: str | None
     key_prefix: str
+    result_capacity: int
+    blocking_timeout: float
     fail_fast: bool
     only: tuple[str, ...]
     without: tuple[str, ...]

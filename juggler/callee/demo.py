@@ -27,11 +27,12 @@ def reverse(text: str) -> str:
 
 
 def delay(milliseconds: str) -> int:
-    """Wait for a number of milliseconds, given as a string, and return it."""
-    is_number = milliseconds.isascii() and milliseconds.isdecimal()
-    if not is_number or len(milliseconds) > 9 or int(milliseconds) > MAX_DELAY_MS:
+    """Wait for a number of milliseconds, given as a string, and return it. A negative number does not wait."""
+    digits = milliseconds[1:] if milliseconds.startswith(("+", "-")) else milliseconds
+    is_number = digits.isascii() and digits.isdecimal()
+    if not is_number or len(digits) > 9 or int(milliseconds) > MAX_DELAY_MS:
         raise CallError(f'expected milliseconds as a string of digits, as in "250", got {milliseconds!r:.60}')
-    time.sleep(int(milliseconds) / 1000)
+    time.sleep(max(0, int(milliseconds)) / 1000)
     return int(milliseconds)
 
 

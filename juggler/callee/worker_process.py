@@ -121,7 +121,12 @@ class _Service:
 
     def _make_broker(self, url: str) -> RedisBroker:
         try:
-            broker = RedisBroker(url, key_prefix=self.options.key_prefix)
+            broker = RedisBroker(
+                url,
+                key_prefix=self.options.key_prefix,
+                result_capacity=self.options.result_capacity,
+                blocking_timeout=self.options.blocking_timeout,
+            )
         except ValueError as error:
             self._stack.close()
             raise ConfigError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -54,6 +55,22 @@ def end(process, *signals):
         process.send_signal(each)
     out, err = process.communicate(timeout=100)
     return process.returncode, out, err
+
+
+def test_results_over_the_capacity_are_not_queued(redis_url):
+    conn, uri = "00000000-0000-4000-8000-000000000030", "test.echo"
+    options = ("--result-capacity", "2", "--blocking-timeout", "0.1")
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        with running("callee.demo:rpc", *options, REDIS_URL=redis_url) as process:
+            for number in range(5):
+                client.set(f"juggler:calls:timeout:{{{uri}}}:{number}", 60_000, px=60_000)
+                call = {"conn_uuid": conn, "msg_uuid": str(number), "uri": uri, "args": number}
+                client.lpush(f"juggler:calls:{{{uri}}}", json.dumps(call))
+            eventually(lambda: not client.llen(f"juggler:calls:{{{uri}}}"))
+            code, _, err = end(process, signal.SIGTERM)
+        assert (code, err.count("list capacity exceeded")) == (0, 3)
+        assert [json.loads(result)["args"] for result in client.lrange(f"juggler:results:{{{conn}}}", 0, -1)] == [1, 0]
+        client.flushall()
 
 
 def test_serves_the_demo_and_stops_in_order(redis_url, ask):

@@ -23,7 +23,7 @@ def test_reverse_needs_a_string(value):
         demo.rpc["test.reverse"](value)
 
 
-@pytest.mark.parametrize("text", ["0", "1", "007"])
+@pytest.mark.parametrize("text", ["0", "1", "007", "+5", "-5", "-0", "-999999999"])
 def test_delay_takes_a_string_and_answers_the_number(text):
     assert demo.rpc["test.delay"](text) == int(text)
 
@@ -34,7 +34,9 @@ def test_delay_needs_a_string(value):
         demo.rpc["test.delay"](value)
 
 
-@pytest.mark.parametrize("value", ["", "-1", "1.5", " 1", "1_0", "x", "٣", "9" * 5000, "86400001"])
+@pytest.mark.parametrize(
+    "value", ["", "-", "+", "--1", "+-1", "+ 1", "1-", "1.5", " 1", "1_0", "x", "٣", "9" * 5000, "86400001"]
+)
 def test_delay_says_what_it_expects(value):
     with pytest.raises(CallError, match=r'expected milliseconds as a string of digits, as in "250", got .{1,60}$'):
         demo.rpc["test.delay"](value)

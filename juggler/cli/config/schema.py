@@ -87,7 +87,6 @@ class Redis(Struct, frozen=True):
     call_bytes: Annotated[
         Count, about("Maximum bytes of the arguments of a process's calls in flight, per URI (0 = unlimited).")
     ] = 64 * _MIB
-    result_capacity: Annotated[Count, about("Maximum results queued per server process (0 = unlimited).")] = 0
     pattern_capacity: Annotated[
         Count, about("Maximum distinct patterns with subscribers in a process (0 = unlimited).")
     ] = 500
