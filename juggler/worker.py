@@ -15,6 +15,7 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -22,7 +23,7 @@ from gevent import monkey
 from gunicorn.glogging import SafeAtoms
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
-from juggler.errors import ConfigError
+from juggler.errors import ConfigError, HandshakeRefused
 from juggler.process.address import parse_address
 from juggler.process.descriptors import RESERVE
 from juggler.process.garbage import raise_gc_threshold
@@ -36,6 +37,16 @@ from juggler.wsgi import MetricsApplication
 MARGIN = 1.0
 """Seconds of gunicorn's graceful timeout, at most half of it, that are reserved for the exit of the worker."""
 
+_UNSUPPORTED = {
+    "proxy_protocol": "let the proxy set X-Forwarded-For, with Application(trusted_proxies=...)",
+    "forwarded_allow_ips": "set Application(trusted_proxies=...)",
+    "limit_request_fields": "the limit is 100",
+    "limit_request_field_size": "all headers together may have 16 KiB",
+}
+"""gunicorn's settings that have no effect here, and what to do instead."""
+
+_MAX_REQUEST_LINE = 8190
+_RELOAD_GRACE = 2.0  # seconds until the new code runs, in development
 _ROOM = 100  # sockets beyond the websockets, for health checks and other requests
 _POLL = 0.05
 
@@ -72,7 +83,13 @@ class Handler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
         self.__dict__.pop("headers", None)
         return super().handle_one_request()
 
+    def read_request(self, raw_requestline: str) -> bool:
+        if len(raw_requestline) > self.server.max_request_line:
+            raise HandshakeRefused("414 URI Too Long", "the request line is too long")
+        return super().read_request(raw_requestline)
+
     def handle_one_response(self) -> None:
+        self.server.on_request()
         self.server.responding.add(self)
         try:
             super().handle_one_response()
@@ -99,9 +116,13 @@ class HttpServer(PyWSGIServer):  # type: ignore[misc]
     Attributes:
         responding: handlers that have read a request and not completed the response, open websockets included.
         handshake_timeout: seconds for the TLS handshake of a client. Default: 10.
+        max_request_line: maximum length of a request line in bytes.
+        on_request: called for each request.
     """
 
     handshake_timeout = 10.0
+    max_request_line = _MAX_REQUEST_LINE
+    on_request: Callable[[], None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -131,6 +152,21 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
             self.log.atoms_wrapper_class = AccessLogAtoms
         self._slot = _shared_metrics(self.app).take(self._is_alive)  # still in the master
 
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse settings of gunicorn that would have no effect. gunicorn calls it at start.
+
+        Raises:
+            RuntimeError: there is one; gunicorn prints it and exits.
+        """
+        for name, instead in _UNSUPPORTED.items():
+            setting = cfg.settings[name]
+            if setting.get() != type(setting)().get():
+                raise RuntimeError(f"{name}: not supported by {cls.__module__}.{cls.__name__}; {instead}")
+        if not 0 < cfg.limit_request_line <= _MAX_REQUEST_LINE:
+            expected = f"expected 1 to {_MAX_REQUEST_LINE}"
+            raise RuntimeError(f"limit_request_line: {expected}, got {cfg.limit_request_line}")
+
     def run(self) -> None:
         raise_gc_threshold()
         # At its limit, a server responds with 503. gunicorn would leave clients waiting, health checks included.
@@ -159,6 +195,10 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         if self._is_for_metrics(server.address):
             server.application = MetricsApplication()
         server.environ[ENVIRON_KEY] = self._slot
+        server.on_request = self._count_request
+        limit = self.cfg.settings["limit_request_line"]
+        if limit.get() != type(limit)().get():
+            server.max_request_line = limit.get()
         self._http.append(server)
         return server
 
@@ -175,6 +215,21 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)
+        self._start_drain()
+
+    def notify(self) -> None:
+        super().notify()
+        if not self.alive:  # gunicorn's reloader
+            self._start_drain()
+
+    def _count_request(self) -> None:
+        self.nr += 1
+        if self.nr == self.max_requests:
+            self.log.info(Line("worker: restarting after max_requests", requests=self.nr, pid=self.pid))
+            self.alive = False
+            self._start_drain()
+
+    def _start_drain(self) -> None:
         if self._drainer is None:
             # Signal handlers must not block.
             self._drainer = gevent.Greenlet(self._drain)
@@ -184,6 +239,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
     def _drain(self) -> None:
         timeout = self.cfg.graceful_timeout
         grace = max(timeout - MARGIN, timeout / 2)
+        if self.cfg.reload:
+            grace = min(grace, _RELOAD_GRACE)
         deadline = time.monotonic() + grace
         for http in self._http:
             http.close()  # at once, so that new connections go to other workers

@@ -602,6 +602,64 @@ def test_websockets_leave_room_for_health_checks(start):
     gunicorn.stop()
 
 
+# gunicorn's settings
+
+
+def test_a_worker_restarts_after_its_maximum_of_requests(start, echo):
+    gunicorn = start("--max-requests", "5", "--graceful-timeout", "5")
+    with Wire(gunicorn.url) as wire:
+        for _ in range(4):
+            gunicorn.get("/healthz")
+        assert wire.closed() == (1001, "the server is shutting down")
+    eventually(lambda: len(gunicorn.workers) == 2)
+    with Wire(gunicorn.url) as wire:
+        call(wire, "echo", 1)
+        assert result(wire) == 1
+    gunicorn.stop()
+
+
+def test_reload_runs_the_new_code_soon(start, tmp_path):
+    gunicorn = start("--reload", "--reload-engine", "poll")
+    with Wire(gunicorn.url) as wire:
+        wire.request(SUB, channel="c")
+        began = time.monotonic()
+        (tmp_path / "app.py").write_text(APP + "\n")
+        assert wire.closed()[0] == 1001
+        eventually(lambda: len(gunicorn.workers) == 2)
+        assert time.monotonic() - began < 8
+    gunicorn.send(signal.SIGTERM)
+    gunicorn.wait()
+
+
+def test_the_length_of_a_request_line_is_gunicorn_s(start):
+    gunicorn = start("--limit-request-line", "100")
+    for length, status in [(80, b"404"), (100, b"414")]:
+        with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
+            sock.sendall(b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * length))
+            assert sock.recv(12) == b"HTTP/1.1 " + status
+    gunicorn.stop()
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (
+            ["--proxy-protocol", "auto"],
+            "proxy_protocol: not supported by juggler.worker.GeventWorker; let the proxy set",
+        ),
+        (["--forwarded-allow-ips", "*"], "forwarded_allow_ips: not supported"),
+        (["--limit-request-fields", "10"], "limit_request_fields: not supported"),
+        (["--limit-request-field_size", "10"], "limit_request_field_size: not supported"),
+        (["--limit-request-line", "0"], "limit_request_line: expected 1 to 8190, got 0"),
+    ],
+)
+def test_settings_without_effect_are_refused_at_start(tmp_path, redis_url, args, reason):
+    gunicorn = Gunicorn(tmp_path, redis_url, *args)
+    assert gunicorn.wait() == 1
+    assert any(reason in line for line in gunicorn.said)
+    assert not gunicorn.workers
+
+
 # Other workers
 
 
