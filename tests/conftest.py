@@ -20,7 +20,7 @@ from tests.support import is_kept
 LEAK_DEADLINE = 1.0
 
 # Announcements of a killed callee expire within seconds: tests/integration/test_announcing.py.
-EXPIRE_SOON = ("*juggler:uris", "*juggler:callees:*")
+EXPIRE_SOON = ("*juggler:uris", "*juggler:callees:*", "*juggler:proof:*")
 
 _spawned: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 gevent.Greenlet.add_spawn_callback(_spawned.add)

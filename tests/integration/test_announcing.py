@@ -104,6 +104,27 @@ def test_in_doubt_a_call_is_let_through(tmp_path):
             eventually(lambda: call(wire, timeout=0.1)[1].get("code") == 404, timeout=8)
 
 
+def test_an_emptied_redis_refuses_no_call_until_callees_have_announced_again(broker, redis_url):
+    with running_server(broker, unknown_uris="refuse") as running, Wire(running.url) as wire:
+        broker.announce("one", {"math.add": ADD, "math.sub": ADD}, 60)
+        assert call(wire, "math.add", timeout=0.1)[0] == ACK
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            client.flushall()
+        emptied = time.monotonic()
+        assert accepted(wire, "math.sub"), "one that the server has not asked for yet"
+        # The server asks for those it knows once a second, and callees announce functions once a second.
+        while time.monotonic() - emptied < 2:
+            assert accepted(wire, "math.add")
+        eventually(lambda: not accepted(wire, "math.add"))
+
+
+def accepted(wire, uri):
+    """Call with a short timeout and return whether the call was accepted; too many in flight are accepted as well."""
+    type, payload = call(wire, uri, timeout=0.01)
+    assert type == ACK or payload["code"] in (404, 429), payload
+    return type == ACK or payload["code"] == 429
+
+
 def test_the_list_can_be_called_like_any_function():
     with running_server(list_uri="juggler.uris") as running, Wire(running.url) as wire:
         running.broker.announce("one", {"math.add": ADD}, 60)

@@ -26,11 +26,16 @@ from juggler.broker.redis.replies import Reply, as_error, is_unsettled
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable
 from juggler.process.logline import Line
+from juggler.process.uuids import new_uuid
 
 log = logging.getLogger("juggler.redis")
 
 DOUBT = 3.0
-"""Seconds after a lost connection for which a missing announcement means nothing: callees may reconnect later."""
+"""Seconds after a lost connection, and after Redis was emptied, for which a missing announcement means nothing: callees
+may come back later."""
+
+MARKER_TTL = 20
+"""Seconds for which the marker of a server lives in Redis."""
 
 NO_KEY = -2
 """The reply to ``PTTL`` if the key does not exist."""
@@ -48,13 +53,16 @@ class Announcements:
         self._refused = False
         self._losses = 0
         self._doubt_until = 0.0
+        # A key that exists as long as servers ask. When it is missing, Redis has been emptied.
+        self._marker = names.proofs + new_uuid().encode()
+        self._marked_at = -math.inf
         self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
         self._prune_at: dict[str, float] = {}
         topology.on_up(self._on_up)
 
     def _on_up(self) -> None:
         losses = sum(connection.losses for connection in self._topology.connections())
-        if losses > self._losses:
+        if losses != self._losses:  # fewer, if a node has left a cluster
             self._losses = losses
             self._doubt_until = time.monotonic() + DOUBT
         # Redis may have lost everything.
@@ -183,14 +191,33 @@ class Announcements:
         """See `juggler.broker.CallerBroker.ask_served`."""
 
         def on_replies(replies: list[Reply]) -> None:
-            if not all(isinstance(reply, int) for reply in replies):
+            *found, marker = replies
+            self._on_marked(marker)
+            if not all(isinstance(reply, int) for reply in found):
                 on_served(None)
                 return
             doubt = time.monotonic() < self._doubt_until
-            on_served({uri: reply > 0 or doubt for uri, reply in zip(uris, replies, strict=True)})
+            on_served({uri: reply > 0 or doubt for uri, reply in zip(uris, found, strict=True)})
 
         keys = map(self._names.callees, uris)
-        gather(self._topology.link_for, [(key, pack(b"EXISTS", key)) for key in keys], on_replies)
+        commands = [(key, pack(b"EXISTS", key)) for key in keys]
+        # The reply to SET with GET is nil if the key did not exist.
+        mark = pack(b"SET", self._marker, b"", b"PX", MARKER_TTL * 1000, b"GET")
+        gather(self._topology.link_for, [*commands, (self._marker, mark)], on_replies)
+
+    def _on_marked(self, reply: Reply) -> None:
+        if isinstance(reply, Exception):
+            return
+        now = time.monotonic()
+        if reply is None and now - self._marked_at < MARKER_TTL / 2:
+            self._doubt_until = now + DOUBT
+        self._marked_at = now
+
+    def close(self) -> None:
+        """Delete the marker. Idempotent."""
+        if self._marked_at > -math.inf:
+            self._marked_at = -math.inf
+            self._write(self._marker, pack(b"DEL", self._marker))
 
     def functions(self, limit: int) -> list[ServedFunction]:
         """See `juggler.broker.CallerBroker.functions`."""

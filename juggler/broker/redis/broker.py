@@ -249,6 +249,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.pubsub.unsubscribe_all(subscriber)
 
     def close(self) -> None:
+        self._announcements.close()
         # The links for commands first, so that what is in flight fails.
         self.topology.close()
         self.caller.close()

@@ -66,7 +66,8 @@ class Names:
 
     @property
     def proofs(self) -> bytes:
-        """The prefix of short-lived keys that prove that two connections lead to the same server."""
+        """The prefix of short-lived keys: they prove that two connections lead to the same server, and that it was not
+        emptied."""
         return self._bytes + b"juggler:proof:"
 
     def channel(self, channel: str) -> bytes:
