@@ -304,6 +304,18 @@ def test_calls_in_flight_and_subscriptions_are_bounded():
         assert wire.request(SUB, channel="b")["meta"]["type"] == ACK
 
 
+def test_the_recipients_of_an_event_share_its_uuid_as_documented():
+    with running_server() as running, Wire(running.url) as one, Wire(running.url) as two:
+        for wire in (one, two):
+            wire.request(SUB, channel="c")
+        two.request(SUB, channel="c*", pattern=True)
+        one.send(PUB, channel="c")
+        first = next(message for message in (one.receive(), one.receive()) if message["meta"]["type"] == EVNT)
+        second, by_pattern = two.receive(), two.receive()
+    assert first["meta"]["uuid"] == second["meta"]["uuid"] != by_pattern["meta"]["uuid"]
+    assert len({event["payload"]["for"] for event in (first, second, by_pattern)}) == 1
+
+
 def test_patterns_are_bounded():
     options = {"max_patterns": 1, "max_pattern_length": 10, "max_wildcards": 2}
     with running_server(**options) as running, Wire(running.url) as wire:
