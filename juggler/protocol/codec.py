@@ -346,9 +346,10 @@ def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -
     if not _is_uuid(envelope.meta.uuid):
         raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
     type = envelope.meta.type
-    if type not in allowed:
-        _refuse_type(type, allowed)
-    return _REQUESTS[type](envelope.meta.uuid, envelope.payload)
+    decode = _REQUESTS.get(type)
+    if decode is None or type not in allowed:
+        _refuse_type(type, allowed & _REQUESTS.keys())
+    return decode(envelope.meta.uuid, envelope.payload)
 
 
 def decode_response(text: str) -> Response:

@@ -179,8 +179,11 @@ class Connection(Subscriber):
         """Responses that wait for the handler, in each of the greenlets for them."""
         return [len(outbox.waiting) for outbox in (self._results, self._events) if outbox is not None]
 
-    def send(self, message: Response) -> None:
-        """Send a response through the server's handler."""
+    def send(self, message: Message) -> None:
+        """Send a response through the server's handler.
+
+        A message of a custom type, a `Message` with a ``type`` of 256 or more, reaches the handler and is never sent.
+        """
         self._handle(message)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -237,17 +240,24 @@ class Connection(Subscriber):
         try:
             self._handler(Context(), self, message)
         except Refused as refusal:
-            if isinstance(message, Nack):
-                log.warning(Line("connection: handler refused a NACK", error=refusal), extra=self._in_log)
+            if isinstance(message, Nack) or message.type >= MessageType.CUSTOM:
+                log.warning(
+                    Line(
+                        "connection: handler refused a message that needs no answer",
+                        type=_type_name(message),
+                        error=refusal,
+                    ),
+                    extra=self._in_log,
+                )
             else:
                 self._handle(nack(message, refusal.code, refusal.reason))
         except (Exception, gevent.Timeout, SystemExit):
             self.metrics.panics += 1
             log.exception(
-                Line("connection: handler failed", type=message.type.name, message=message.uuid), extra=self._in_log
+                Line("connection: handler failed", type=_type_name(message), message=message.uuid), extra=self._in_log
             )
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
-        if time.monotonic() - began > SLOW:
+        if time.monotonic() - began > SLOW and message.type < MessageType.CUSTOM:
             self.metrics.slow[message.type] += 1
 
     def _wait_for_room(self) -> None:
@@ -321,6 +331,10 @@ class Connection(Subscriber):
     def write(self, response: Response) -> None:
         """Put a response on the websocket, past the handlers."""
         self._outgoing.write(self.websocket, response)
+
+
+def _type_name(message: Message) -> str | int:
+    return getattr(message.type, "name", message.type)
 
 
 def _kept(request: ConnectRequest, names: Iterable[str]) -> Mapping[str, str]:

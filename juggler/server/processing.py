@@ -46,12 +46,12 @@ def process_message(ctx: Context, connection: Connection, message: Message) -> N
     Args:
         ctx: not used.
         connection: the connection that sent the message or receives it.
-        message: any of the eight.
+        message: any of the eight. A message of a custom type is ignored: it is for handlers, and never sent.
 
     Raises:
         Refused: the message exceeds a limit of the server or of the connection.
     """
-    _PROCESS[type(message)](connection, message)
+    _PROCESS.get(type(message), _ignore)(connection, message)
 
 
 def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
@@ -188,6 +188,10 @@ def _answering(connection: Connection, request: Request) -> Done:
 
 def _process_response(connection: Connection, message: Response) -> None:
     connection.write(message)
+
+
+def _ignore(connection: Connection, message: Message) -> None:
+    """A custom type that no handler has stopped."""
 
 
 _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import gevent
 import pytest
 from gevent.event import Event
 
 from juggler.errors import NackCode, Refused
 from juggler.handlers import chain, process_message
-from juggler.protocol.messages import Call, Evnt, MessageType, Res
+from juggler.protocol.messages import Call, Evnt, Message, MessageType, Res, Sub
 from juggler.server import Server
 from tests.stack import Wire, running_server, serving
 
@@ -41,6 +43,37 @@ def test_every_message_passes_with_a_context_of_its_own():
     assert sorted(type for type, _, _ in seen) == sorted([SUB, ACK, CALL, ACK, RES, PUB, ACK, EVNT])
     assert len({id(ctx) for _, ctx, _ in seen}) == len(seen)
     assert len({connection for _, _, connection in seen}) == 1
+
+
+class Tick(Message, frozen=True, gc=False):
+    """A message of a custom type."""
+
+    type: ClassVar[int] = MessageType.CUSTOM + 44
+    refuse: bool = False
+
+
+def test_a_message_of_a_custom_type_passes_the_handlers_and_is_not_sent():
+    seen = []
+
+    def send_ticks(next_handler):
+        def handler(ctx, connection, message):
+            if isinstance(message, Tick):
+                seen.append(message.type)
+                gevent.sleep(0.11)  # long enough to count as slow
+                if message.refuse:
+                    raise Refused(NackCode.FORBIDDEN, "not now")
+            elif isinstance(message, Sub):
+                for refuse in (False, True):
+                    connection.send(Tick(refuse=refuse))
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    with running_server(handler=chain(send_ticks)) as running, Wire(running.url) as wire:
+        for _ in range(2):
+            assert wire.request(SUB, channel="c")["meta"]["type"] == ACK
+        assert running.server.metrics.panics == 0
+    assert seen == [300] * 4
 
 
 def test_chained_handlers_run_outermost_first_and_share_the_context():

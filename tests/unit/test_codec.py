@@ -427,6 +427,18 @@ def test_a_restricted_connection() -> None:
     assert str(caught.value) == "$.meta.type: only 1 (CALL) or 2 (PUB) may be sent here, got 4 (UNSB)"
 
 
+def test_types_that_only_servers_send_are_refused_even_if_they_are_allowed() -> None:
+    allowed = frozenset({MessageType.CALL, *MessageType})
+
+    assert decode_request(GOLDEN["PUB"], allowed).type is MessageType.PUB
+    for text in RESPONSES.values():
+        with pytest.raises(MessageNotAllowed, match=r"only 1 \(CALL\) or .* or 4 \(UNSB\) may be sent here, got"):
+            decode_request(text, allowed)
+    custom = GOLDEN["PUB"].replace('"type":2', '"type":256')
+    with pytest.raises(InvalidMessage, match=r"^\$\.meta\.type: expected 1 \(CALL\) or .*, got 256$"):
+        decode_request(custom, allowed)
+
+
 # What may be left out, and what may be there beside.
 
 
