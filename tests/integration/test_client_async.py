@@ -252,13 +252,14 @@ else:
                 peer.websocket.recv()
 
         async def main(url):
+            others = asyncio.all_tasks()
             client = AsyncClient(url)
             await client.connect()
             await client.start_call("test.echo")
             assert await cancel_after(turns, asyncio.create_task(client.close())) or turns > 2
             await client.close()
             assert client.closed
-            await until(lambda: len(asyncio.all_tasks()) == 2)  # this one, and that of `run`
+            await until(lambda: asyncio.all_tasks() == others)
 
         with serving(script) as url:
             run(main(url))

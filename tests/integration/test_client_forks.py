@@ -158,7 +158,15 @@ def test_a_child_does_not_use_the_connection_of_its_parent(tmp_path, program, is
         if is_secure:
             url = url.replace("ws://127.0.0.1", "wss://localhost")
         done = subprocess.run(
-            [sys.executable, "-c", program, url, str(tmp_path / "authority.pem") if is_secure else ""],
+            [
+                sys.executable,
+                "-W",
+                "ignore::DeprecationWarning",
+                "-c",
+                program,
+                url,
+                str(tmp_path / "authority.pem") if is_secure else "",
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
