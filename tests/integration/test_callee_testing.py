@@ -72,6 +72,20 @@ def test_twice(juggler_memory):
     assert one.client.call("price", "tea") == two.client.call("price", "tea")
 
 
+def test_a_connect_hook(juggler_memory):
+    from juggler.client import Client
+    from juggler.errors import JugglerError
+
+    def hook(request):
+        return {"Bearer secret": "ann"}.get(request.header("Authorization"))
+
+    headers = {"Authorization": "Bearer secret"}
+    stack = juggler_memory(rpc, connect=hook, client_options={"headers": headers})
+    assert stack.client.call("price", "tea") == 3
+    with pytest.raises(JugglerError, match="401"), Client(stack.url):
+        pass
+
+
 def test_with_redis(juggler_redis):
     stack = juggler_redis("shop:rpc", "-c", "5")
     assert stack.client.call("price", "tea") == 3
@@ -94,7 +108,21 @@ def test_the_fixtures_are_there_for_everybody(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
+
+
+def test_a_project_that_does_not_use_it_does_not_import_gevent(tmp_path):
+    (tmp_path / "test_other.py").write_text("import sys\n\n\ndef test_it():\n    assert 'gevent' not in sys.modules\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:locust", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_callee_that_cannot_be_served_is_an_error_at_once(juggler_memory, juggler_redis):

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 def juggler_memory() -> Iterator[Callable[..., Stack]]:
     """Start a stack in memory: ``stack = juggler_memory(rpc)``, then ``stack.client.call(…)``.
 
-    See `callee.testing.memory_stack`. The stack stops with the test.
+    See `callee.testing.memory_stack`, also for options of the server and the client. The stack stops with the test.
     """
     # Imported on first use, so that other plugins can monkey-patch before.
     from juggler.callee.testing import memory_stack
 
     with ExitStack() as stacks:
 
-        def make(callee: Any, **server_options: Any) -> Stack:
-            return stacks.enter_context(memory_stack(callee, **server_options))
+        def make(callee: Any, **options: Any) -> Stack:
+            return stacks.enter_context(memory_stack(callee, **options))
 
         yield make
 

@@ -8,8 +8,9 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import IO, Any
 
 from gevent import get_hub
@@ -33,18 +34,24 @@ class Stack:
 
     Attributes:
         url: URL of the server, for clients.
-        client: a connected client.
         redis_url: URL of Redis; empty for a stack in memory.
     """
 
-    def __init__(self, url: str, client: Client, redis_url: str = "") -> None:
+    def __init__(self, url: str, connect: Callable[[], Client], redis_url: str = "") -> None:
         self.url = url
-        self.client = client
         self.redis_url = redis_url
+        self._connect = connect
+
+    @cached_property
+    def client(self) -> Client:
+        """A client of the server. It connects when it is first used."""
+        return self._connect()
 
 
 @contextmanager
-def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator[Stack]:
+def memory_stack(
+    callee: Mapping[str, Thunk], *, client_options: Mapping[str, Any] | None = None, **server_options: Any
+) -> Iterator[Stack]:
     """Run a server, the callee and a memory broker in this process during a ``with`` block.
 
     They run in one thread, so monkey-patching is not needed. A function that blocks without gevent's knowledge blocks
@@ -52,6 +59,8 @@ def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator
 
     Args:
         callee: functions by URI.
+        client_options: options of `juggler.client.Client` for the client of the stack, for example the headers that a
+            connect hook expects.
         server_options: options of `juggler.server.Server`.
 
     Raises:
@@ -62,8 +71,8 @@ def memory_stack(callee: Mapping[str, Thunk], **server_options: Any) -> Iterator
     thread.start()
     try:
         url = service.wait()
-        with Client(url) as client:
-            yield Stack(url, client)
+        with ExitStack() as clients:
+            yield Stack(url, lambda: clients.enter_context(Client(url, **(client_options or {}))))
     finally:
         service.stop()
         thread.join(STOP_TIMEOUT)
@@ -146,8 +155,8 @@ def redis_stack(name: str, *callee_options: str, server_options: tuple[str, ...]
         found = re.search(r"ws://\S+", server)
         if found is None:
             raise ConfigError(f"cannot find the URL in the first line of the server: {server!r}")
-        client = stack.enter_context(Client(found.group()))
-        yield Stack(found.group(), client, redis.url)
+        url = found.group()
+        yield Stack(url, lambda: stack.enter_context(Client(url)), redis.url)
 
 
 @contextmanager
