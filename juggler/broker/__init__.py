@@ -122,7 +122,7 @@ class Broker(ABC):
         return {}
 
     def check_ready(self) -> None:  # noqa: B027  # one in memory always is
-        """Check that requests can be processed now and that all subscriptions are in place.
+        """Check that requests can be processed now and that all subscriptions are in place, except for refused ones.
 
         Raises:
             BrokerUnavailable: not ready; contains the reason.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from juggler.broker import Done, PendingCall, Subscriber
-from juggler.errors import BrokerError, CapacityExceeded, NackCode
+from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded, NackCode
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -148,14 +148,16 @@ class Topic:
 
     Attributes:
         confirmed: whether the broker delivers its events.
+        refused: whether the broker has refused it since it was confirmed: its subscribers do not have the permission.
         subscribers: in the order of their subscriptions.
         waiting: those to notify when it is confirmed or fails.
     """
 
-    __slots__ = ("confirmed", "subscribers", "waiting")
+    __slots__ = ("confirmed", "refused", "subscribers", "waiting")
 
     def __init__(self, confirmed: bool) -> None:
         self.confirmed = confirmed
+        self.refused = False
         self.subscribers: dict[Subscriber, None] = {}
         self.waiting: list[Waiting] = []
 
@@ -190,9 +192,13 @@ class SubscriptionLedger(Generic[Key]):
         """Return the subscribers of a topic."""
         return list(self._topics[key].subscribers)
 
-    def unconfirmed(self) -> int:
-        """Return how many topics are not confirmed."""
-        return sum(not topic.confirmed for topic in self._topics.values())
+    def unconfirmed(self) -> list[Key]:
+        """Return the topics that are not confirmed."""
+        return [key for key, topic in self._topics.items() if not topic.confirmed]
+
+    def pending(self) -> int:
+        """Return how many of them are not refused either."""
+        return sum(not topic.confirmed and not topic.refused for topic in self._topics.values())
 
     def unconfirm(self, keys: Iterable[Key]) -> bool:
         """Mark topics as not confirmed. Return whether any of them was."""
@@ -264,20 +270,24 @@ class SubscriptionLedger(Generic[Key]):
         """Remove all subscriptions of a subscriber. Return the topics that have gone with them."""
         return [key for key in tuple(self._of.get(subscriber, ())) if self.remove(key, subscriber)]
 
-    def confirm(self, key: Key) -> None:
-        """Mark a topic as confirmed and notify those who wait."""
+    def confirm(self, key: Key) -> bool:
+        """Mark a topic as confirmed and notify those who wait. Return whether it was refused before."""
         topic = self._topics.get(key)
-        if topic is not None:
-            topic.confirmed = True
-            waiting, topic.waiting = topic.waiting, []
-            for entry in waiting:
-                entry.on_done(None)
+        if topic is None:
+            return False
+        was_refused = topic.refused
+        topic.confirmed, topic.refused = True, False
+        waiting, topic.waiting = topic.waiting, []
+        for entry in waiting:
+            entry.on_done(None)
+        return was_refused
 
     def fail(self, key: Key, error: BrokerError) -> None:
         """Notify those who wait for a topic of an error. New subscriptions are removed, earlier ones stay."""
         topic = self._topics.get(key)
         if topic is None:
             return
+        topic.refused = topic.refused or not isinstance(error, BrokerUnavailable)
         waiting, topic.waiting = topic.waiting, []
         for entry in waiting:
             if entry.is_new and entry.subscriber in topic.subscribers:

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from juggler.broker.redis import RedisBroker
+from juggler.broker.redis import RedisBroker, pubsub
 from juggler.errors import BrokerError, BrokerUnavailable
 from juggler.process.embedded import EmbeddedRedis
 from juggler.process.uuids import new_uuid
@@ -103,6 +103,23 @@ def test_a_topic_that_is_forbidden_later_costs_no_other_its_subscription(limited
     limited.allow("&ok*", "&bad")
     assert not refused(limited.subscribe("bad", RecordedSubscriber()))
     assert limited.hears("bad")
+
+
+def test_a_permission_that_is_given_back_recreates_the_subscription(limited, monkeypatch):
+    monkeypatch.setattr(pubsub, "RETRY_PERIOD", 0.5)
+    limited.allow("&ok*", "&juggler.gap", "&bad")
+    gaps = RecordedSubscriber()
+    assert not refused(limited.subscribe("juggler.gap", gaps))
+    assert not any(refused(limited.subscribe(channel)) for channel in ("ok1", "bad"))
+    limited.broker.connect()
+    limited.allow("&ok*", "&juggler.gap")
+    eventually(lambda: len(gaps.events) == 1, message="the gap is reported although one topic is refused")
+    limited.broker.check_ready()
+    assert limited.hears("ok1")
+    limited.allow("&ok*", "&juggler.gap", "&bad")
+    eventually(lambda: len(gaps.events) == 2, message="the gap of the refused topic is reported")
+    assert limited.hears("bad")
+    limited.broker.check_ready()
 
 
 def test_a_refused_ping_is_a_sign_of_life(limited):

@@ -67,13 +67,13 @@ def test_subscribers_wait_for_the_confirmation_of_a_topic() -> None:
     first, second, third = Outcome(), Outcome(), Outcome()
     ledger.add("c", RecordedSubscriber(), first)
     ledger.add("c", RecordedSubscriber(), second)
-    assert (first.told, second.told, ledger.unconfirmed()) == ([], [], 1)
+    assert (first.told, second.told, ledger.unconfirmed()) == ([], [], ["c"])
 
     ledger.confirm("c")
     ledger.add("c", RecordedSubscriber(), third)
 
     assert first.told == second.told == third.told == [None]
-    assert ledger.unconfirmed() == 0
+    assert ledger.unconfirmed() == []
 
 
 def test_an_error_removes_new_subscriptions_and_keeps_earlier_ones() -> None:

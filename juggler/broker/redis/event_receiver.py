@@ -38,7 +38,7 @@ class EventReceiver(Protocol):
 
     @property
     def gaps(self) -> int:
-        """How often a connection with subscriptions was lost."""
+        """How often a connection with subscriptions was lost, or a refused subscription was recreated."""
 
     def subscribe(self, key: TopicKey) -> None:
         """Subscribe to a topic, which is confirmed or fails in the ledger.
@@ -70,7 +70,7 @@ class PubSubLink(ReplyHandler):
 
     Attributes:
         connection: the connection.
-        gaps: how often it was lost with subscriptions.
+        gaps: how often it was lost with subscriptions, or a refused one was recreated.
     """
 
     def __init__(self, name: str, connector: Connector, watchdog: Watchdog, topics: Topics, on_event: OnEvent) -> None:
@@ -162,8 +162,8 @@ class PubSubLink(ReplyHandler):
         key = keys.pop(0)
         if not keys:
             self._in_flight.popleft()
-        if self._is_last_reply(key):
-            self._topics.confirm(key)
+        if self._is_last_reply(key) and self._topics.confirm(key):
+            self.gaps += 1
 
     def _is_last_reply(self, key: TopicKey) -> bool:
         self._unconfirmed[key] -= 1
@@ -192,8 +192,10 @@ class PubSubLink(ReplyHandler):
                 self._subscribe(pattern, [name])
 
     def _on_refused(self, key: TopicKey, error: hiredis.ReplyError) -> None:
-        if key in self._topics:
-            log.warning(Line("redis: subscription refused", error=error))
+        topic = self._topics.get(key)
+        if topic is not None:
+            if not topic.refused:
+                log.warning(Line("redis: subscription refused", error=error))
             self._topics.fail(key, as_error(error))
 
     def on_lost(self, error: BrokerUnavailable) -> None:

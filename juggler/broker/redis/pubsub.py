@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from operator import itemgetter
 
 import gevent
@@ -17,6 +18,9 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
+
+RETRY_PERIOD = 5.0
+"""Seconds between two attempts to subscribe to a topic that Redis has refused."""
 
 FAN_OUT_STEP = 256
 """Subscribers notified before other greenlets run."""
@@ -41,11 +45,12 @@ class RedisPubSub(PubSubBroker):
         self._pattern_capacity = pattern_capacity
         self._is_watched = False
         self._gaps_reported = 0
+        self._since_retry = 0.0
 
     def check_ready(self) -> None:
-        unconfirmed = self._topics.unconfirmed()
-        if unconfirmed:
-            raise BrokerUnavailable(f"{unconfirmed} of {len(self._topics)} subscriptions are not confirmed")
+        pending = self._topics.pending()
+        if pending:
+            raise BrokerUnavailable(f"{pending} of {len(self._topics)} subscriptions are not confirmed")
 
     def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
         def on_receivers(reply: Reply) -> None:
@@ -112,10 +117,20 @@ class RedisPubSub(PubSubBroker):
         if not self._is_watched:
             self._is_watched = True
             self._watchdog.add(self._report_gaps)
+            self._watchdog.add(self._retry)
+
+    def _retry(self, elapsed: float) -> None:
+        """Subscribe again to topics that Redis has refused: the permission may be given back."""
+        self._since_retry += elapsed
+        if self._since_retry >= RETRY_PERIOD:
+            self._since_retry = 0.0
+            for key in self._topics.unconfirmed():
+                with suppress(BrokerUnavailable):
+                    self.receiver.expect(key)
 
     def _report_gaps(self, _: float) -> None:
-        """Publish a gap to this process once all subscriptions are confirmed again."""
-        if self.gaps > self._gaps_reported and not self._topics.unconfirmed():
+        """Publish a gap to this process once all subscriptions are confirmed again or refused."""
+        if self.gaps > self._gaps_reported and not self._topics.pending():
             self._gaps_reported = self.gaps
             name = self._names.channel(GAP_CHANNEL)
             self._on_event(False, name, name, codec.encode_event(new_uuid(), b'{"gaps":%d}' % self.gaps))

@@ -17,7 +17,7 @@ from juggler.broker.redis.commands import pack
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.event_receiver import OnEvent, PubSubLink, TopicKey, Topics
 from juggler.broker.redis.persistent_connection import PersistentConnection
-from juggler.broker.redis.replies import OnReply, Reply
+from juggler.broker.redis.replies import OnReply, Reply, is_unsettled
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, NackCode
 
@@ -146,7 +146,7 @@ class ShardedPubSub:
         link = self._link_of.get(key)
         # Without a link, it will be subscribed to on another node soon.
         if link is not None:
-            link.connection.ensure()
+            link.expect(key)
 
     def unsubscribe(self, key: TopicKey) -> None:
         link = self._link_of.pop(key, None)
@@ -260,6 +260,8 @@ class _ShardLink(PubSubLink):
         to = redirection(error, self._address)
         if to is None:
             super()._on_refused(key, error)
+            if not is_unsettled(error):
+                return
         elif not to.asking:
             self._nodes.slots.learn(to)
         self._pubsub.leave(key)
