@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from contextvars import ContextVar, copy_context
+from copy import copy
 from decimal import getcontext
 
 import gevent
@@ -398,6 +399,38 @@ def test_results_that_cannot_be_sent_have_the_grace_and_count_as_abandoned(servi
     assert service.stop() == 1
     assert 1.5 <= time.monotonic() - began < 8
     assert "shutdown: results not sent results=1 grace=1.5" in caplog.text
+
+
+class RestoredBroker(MemoryBroker):
+    """Hands out each call three times, as a Redis that was restored from a snapshot."""
+
+    def calls(self, uris):
+        consumer = super().calls(uris)
+        pop, taken = consumer.pop, []
+
+        def pop_again(limit):
+            if taken:
+                return [taken.pop()]
+            calls = pop(limit)
+            taken.extend(copy(call) for call in calls * 2)
+            return calls
+
+        consumer.pop = pop_again
+        return consumer
+
+
+def test_a_call_that_comes_again_does_not_run_again(service, caplog, monkeypatch):
+    monkeypatch.setattr("juggler.callee.worker.REMEMBERED_CALLS", 2)
+    ran = []
+    service.broker = RestoredBroker(blocking_timeout=0.02)
+    service.rpc.register("f", lambda value: ran.append(value) or value)
+    worker = service.start()
+    for number in range(5):
+        assert service.ask("f", b"%d" % number) == number
+    eventually(lambda: len(caplog.records) == 10)
+    assert ran == [0, 1, 2, 3, 4]
+    assert counts(worker) == (5, 5, 0, 0)
+    assert all("call: dropped, it has run before uri=f" in record.getMessage() for record in caplog.records)
 
 
 def test_a_worker_needs_functions(service):
