@@ -128,7 +128,7 @@ def test_an_invalid_http_request_is_one_log_line(redis_url):
         entry = json.loads(process.stderr.readline())
         assert (entry["level"], entry["logger"]) == ("info", "juggler.websocket")
         assert entry["event"] == "http: invalid request"
-        assert entry["error"].endswith(r"Invalid HTTP method: '\x00%s\r\n'")
+        assert entry["error"].endswith(r"request line: expected an HTTP/1.1 request, got '\x00%s\r\n'")
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=TIMEOUT)[1] == ""
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from juggler.errors import HandshakeRefused
 from juggler.protocol.headers import refused
 
 _BAD = "400 Bad Request"
@@ -43,7 +42,7 @@ def parse_request_line(line: str) -> RequestLine:
     """
     match = _request_line(line)
     if match is None:
-        raise HandshakeRefused(_BAD, "expected an HTTP/1.1 request")
+        raise refused(_BAD, "request line", "an HTTP/1.1 request", line)
     method, target = match[1], match[2]
     if target.startswith("/") or (target == "*" and method == "OPTIONS"):
         return RequestLine(target, None)

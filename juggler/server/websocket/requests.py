@@ -267,7 +267,7 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         if not isinstance(v, _BodyError):
             super().handle_error(t, v, tb)
             return
-        self.log_error("%s", v)
+        self.log_error("(from %s) %s", self.client_address, v)
         self.close_connection = True
         if not self.headers_sent:
             text = f"{v.refusal.reason}\n".encode()
@@ -304,7 +304,7 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         if isinstance(ex, ConnectionError):
             return None
         if isinstance(ex, HandshakeRefused):
-            self.log_error("%s", ex.reason)
+            self.log_error("(from %s) %s", self.client_address, ex.reason)
             return _answer(ex.status, ex.reason)
         known = ex if isinstance(ex, (OSError, ValueError)) else ValueError(str(ex))
         answer: tuple[str, bytes] = super()._handle_client_error(known)
