@@ -14,6 +14,7 @@ import msgspec
 
 # Valid within strings only, as a backslash.
 _MARKS = "~^`|@%$#&*;<>?!=()_\x7f"
+_MORE_MARKS = "".join(map(chr, range(0xE000, 0xE010)))
 _PRIVATE = range(0xE000, 0x110000)
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -64,7 +65,7 @@ def mask(text: str) -> Masked:
 
 def _absent(text: str) -> Iterator[str]:
     """Yield characters that a text does not contain."""
-    yield from (mark for mark in _MARKS if mark not in text)
+    yield from (mark for mark in _MARKS + _MORE_MARKS if mark not in text)
     present = set(text)
     yield from (mark for mark in map(chr, _PRIVATE) if mark not in present)
 
