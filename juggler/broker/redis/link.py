@@ -23,6 +23,7 @@ from juggler.broker.redis.replies import (
     is_not_master,
     is_temporary,
     is_unsettled,
+    lacks_replicas,
 )
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable, OutcomeUnknown
@@ -145,6 +146,8 @@ class Link(ReplyHandler):
                 raise ConnectionError(str(reply))
             if not is_unsettled(reply):
                 self.connection.refused_at = time.monotonic()
+            if lacks_replicas(reply):
+                self.connection.look_for_master()
         self._waiting.popleft()(reply)
 
     def on_lost(self, error: BrokerUnavailable) -> None:

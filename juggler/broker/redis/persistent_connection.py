@@ -48,6 +48,9 @@ SILENCE_TIMEOUT = 3.0
 """Seconds without a reply that is due, after which Redis counts as dead."""
 
 
+LOOK_PERIOD = 1.0
+"""Minimum number of seconds between two checks for another master."""
+
 _RESET = struct.pack("ii", 1, 0)  # closing sends a reset and discards what was not delivered
 
 
@@ -134,6 +137,8 @@ class PersistentConnection:
         self._heard = False
         self._waiting = False  # for data; otherwise what has arrived is being processed, and silence means nothing
         self._silence = 0.0
+        self._looked_at = -math.inf
+        self._looking: gevent.Greenlet | None = None
 
     @property
     def is_started(self) -> bool:
@@ -178,11 +183,29 @@ class PersistentConnection:
         self._lose(BrokerUnavailable("the broker is closed"))
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(Closed)
+        if self._looking is not None:
+            self._looking.kill(Closed)
 
     def drop(self, reason: str) -> None:
         """Replace the connection by a new one, if it is up; what is in flight fails."""
         if self.up:
             self._lose(BrokerUnavailable(reason))
+
+    def look_for_master(self) -> None:
+        """Replace the connection if a new one leads to another server that takes writes. Checks once a second."""
+        now = time.monotonic()
+        if self.up and now - self._looked_at >= LOOK_PERIOD:
+            self._looked_at = now
+            self._looking = gevent.spawn(self._look_for_master)
+            self._looking.name = f"juggler-redis-{self.name}-master"
+
+    def _look_for_master(self) -> None:
+        with suppress(redis.RedisError, OSError):  # also `Closed`
+            other, _ = self.connector()
+            peer = other._sock.getpeername()  # noqa: SLF001  # redis-py has no public name for it
+            other.disconnect()
+            if self.up and peer != self._established._sock.getpeername():  # noqa: SLF001
+                self.drop("another server is the master")
 
     def ensure(self) -> None:
         """Check that commands are accepted, and connect if this is the first use.

@@ -50,6 +50,11 @@ def is_temporary(reply: Reply) -> bool:
     return _is_error(reply, *_TEMPORARY)
 
 
+def lacks_replicas(reply: Reply) -> bool:
+    """Return whether the server takes no writes because too few replicas follow it: another one may be the master."""
+    return _is_error(reply, "NOREPLICAS ")
+
+
 def is_forbidden(reply: Reply) -> TypeGuard[hiredis.ReplyError]:
     """Return whether the user lacks a permission."""
     return _is_error(reply, "NOPERM ")

@@ -131,7 +131,15 @@ class SingleServer(Topology):
         return SingleListReader(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)
 
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> EventReceiver:
-        return PubSubLink("pubsub", self._connector, self._watchdog, topics, on_event)
+        receiver = PubSubLink("pubsub", self._connector, self._watchdog, topics, on_event)
+
+        def follow() -> None:
+            # Subscriptions are never refused for a lack of replicas: they follow the commands to another master.
+            if self.link.connection.losses:
+                receiver.connection.look_for_master()
+
+        self.link.up_listeners.append(follow)
+        return receiver
 
     def connect(self) -> None:
         connection, _ = self._connector()
