@@ -72,6 +72,8 @@ def serve(options: Options, say: Callable[[str], None], complain: Callable[[str]
     signal.signal(signal.SIGHUP, lambda *_: _exit() if hangup.has_closed() else None)
     # Blocked during a restart, so that none is lost or kills the process.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPS, signal.SIGHUP))
+    if hangup.has_closed():
+        return 0  # while it restarted
     with closing(_Service(options, complain)) as service:
         return _Alone(service, say, hangup).run()
 
