@@ -645,6 +645,7 @@ def test_a_terminal_that_closes_stops_it(redis_url, processes, redis_is_up):
     terminal, theirs = pty.openpty()
 
     def take_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 

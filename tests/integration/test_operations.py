@@ -184,7 +184,8 @@ def test_tokens_are_not_logged(proxy, tmp_path):
     def logged() -> dict[str, str]:
         return {path.name: path.read_text() for path in tmp_path.glob("*.log")}
 
-    eventually(lambda: "/ws HTTP/1.1" in logged()["gunicorn.log"] and "forged" in logged()["gunicorn.log"])
+    # The proxy does not pass on the other path.
+    eventually(lambda: "/ws HTTP/1.1" in logged()["gunicorn.log"])
     for name, text in logged().items():
         assert "s3cret" not in text, name
         assert not [line for line in text.splitlines() if line.startswith("forged")], name
