@@ -39,7 +39,7 @@ else
 endif
 
 test-unit: $(VENV)/.develops
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q --numprocesses logical
 
 load: $(VENV)/.develops
 	@$(BIN)/python -m loadtest.locust.run $(ARGS)
