@@ -15,6 +15,7 @@ import pytest
 from gevent.event import Event as Signal
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import MessageType
 from juggler.server.processing import chain, process_message
 from juggler.server.websocket import DeflateOptions, WebSocketOptions
@@ -54,6 +55,23 @@ def test_a_call_is_acknowledged_and_then_answered():
     assert res["meta"]["type"] == RES
     assert res["payload"] == {"for": uuid, "uri": "test.echo", "args": {"x": 1}}
     assert len({uuid, ack["meta"]["uuid"], res["meta"]["uuid"]}) == 3
+
+
+@pytest.mark.parametrize("deflate", [None, DeflateOptions()])
+@pytest.mark.parametrize("read_limit", [1 << 20, 6 << 20])
+def test_a_message_of_the_read_limit_may_arrive_in_frames_of_4_kib(read_limit, deflate):
+    websocket = WebSocketOptions(read_limit=read_limit, deflate=deflate)
+    with (
+        running_server(websocket=websocket) as running,
+        serving(running.broker, ["size"], lambda call: b"%d" % len(call.args)),
+        Wire(running.url) as wire,
+    ):
+        message = '{"meta":{"type":1,"uuid":"%s"},"payload":{"uri":"size","args":"%s"}}'
+        bare = len(message % (new_uuid(), ""))
+        text = message % (new_uuid(), "x" * (read_limit - bare))
+        wire.websocket.send(text[start : start + 4096] for start in range(0, read_limit, 4096))
+        assert wire.receive()["meta"]["type"] == ACK
+        assert wire.receive()["payload"]["args"] == read_limit - bare + len('""')
 
 
 @pytest.mark.parametrize("args", ODD_ARGS)

@@ -70,6 +70,9 @@ def test_common_variables_have_the_lowest_precedence():
         ("server.list_uri", "none", None),
         ("redis.key_prefix", "1", "1"),
         ("http.allow_origins", "", ()),
+        ("websocket.max_fragments", "auto", "auto"),
+        ("websocket.max_fragments", "12", 12),
+        ("websocket.max_fragments", "none", None),
     ],
 )
 def test_text_of_variables_is_converted(key, text, value):
@@ -117,6 +120,11 @@ def test_text_of_variables_is_converted(key, text, value):
             "config: [listen] path: expected one or more paths, each starting with /, got [1] (j.toml line 2)",
         ),
         ("[http]\nallow_origins = [1]", {}, "[http] allow_origins: expected a list of strings, got [1]"),
+        (
+            "[websocket]\nmax_fragments = 'all'",
+            {},
+            "[websocket] max_fragments: expected an integer greater than 0, auto, or none, got 'all'",
+        ),
         ("[listen]\nbind = 9000", {}, "[listen] bind: expected a string, got 9000"),
         (
             "[listen]\nbind = '9000'",

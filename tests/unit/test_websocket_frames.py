@@ -29,6 +29,8 @@ from tests.rawframes import (
     parse,
 )
 
+MIB = 1024 * 1024
+
 
 def run(*pieces: bytes, options: WebSocketOptions = DEFAULT, frames: int = 64) -> tuple[Parser, list[str]]:
     """Feed a parser piece by piece. Return it and all messages."""
@@ -330,6 +332,24 @@ def test_the_number_of_fragments_is_limited():
     parts = [client(TEXT, fin=False), client(CONTINUATION, fin=False)]
     assert run(*parts, client(CONTINUATION), options=options)[1] == [""]
     assert_fails(1009, *parts, client(CONTINUATION, fin=False), client(CONTINUATION), options=options)
+
+
+@pytest.mark.parametrize("read_limit", [1, 4096, 2 * MIB, 2 * MIB + 1, 16 * MIB, 64 * MIB, None])
+def test_a_message_of_the_read_limit_in_frames_of_4_kib(read_limit):
+    size = read_limit or 8 * MIB
+    middle = client(CONTINUATION, b"x" * 4096, fin=False)
+    first = client(TEXT, b"x" * min(size, 4096), fin=size <= 4096)
+    rest = [middle] * (size // 4096 - 1) + [client(CONTINUATION, b"x" * (size % 4096))]
+    parser, messages = run(first, *rest if size > 4096 else [], options=WebSocketOptions(read_limit=read_limit))
+    assert parser.end is None
+    assert [len(message) for message in messages] == [size]
+
+
+def test_a_number_of_fragments_stays_as_it_is_given():
+    assert WebSocketOptions(max_fragments=3, read_limit=64 * MIB).fragment_limit == 3
+    assert WebSocketOptions(max_fragments=None).fragment_limit is None
+    assert WebSocketOptions().fragment_limit == 1024
+    assert WebSocketOptions(max_fragments=5000, read_limit=1).fragment_limit == 5000
 
 
 def test_without_limits():

@@ -141,7 +141,13 @@ class WebSocketSettings(Struct, frozen=True):
     message_timeout: Annotated[
         Seconds | None, about("Seconds in which a message that has begun must arrive, or advance by 1 KiB per second.")
     ] = 30.0
-    max_fragments: Annotated[Limit | None, about("Maximum frames per incoming message.")] = 1024
+    max_fragments: Annotated[
+        Limit | Literal["auto"] | None,
+        about(
+            "Maximum frames per incoming message; auto: one per 2 KiB of read_limit, at least 1024.",
+            expected="an integer greater than 0, auto, or none",
+        ),
+    ] = "auto"
     queue_limit: Annotated[Limit | None, about("Maximum bytes of events queued for one client.")] = _MIB
     write_timeout: Annotated[
         Seconds | None, about("Seconds in which a client with queued output must read, or be disconnected.")

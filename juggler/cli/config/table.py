@@ -100,7 +100,8 @@ def _settings() -> Iterator[Setting]:
             meta: Meta = annotation.__metadata__[-1]
             extra = meta.extra or {}
             bare = list(_bare(inspect.type_info(annotation)))
-            (info,) = (each for each in bare if not isinstance(each, inspect.NoneType))
+            # The first type counts: a number may have a word as an alternative.
+            info = next(each for each in bare if not isinstance(each, inspect.NoneType))
             is_optional = len(bare) > 1
             # In the order of the source, which msgspec does not keep.
             choices = get_args(annotation.__origin__) if isinstance(info, inspect.LiteralType) else ()

@@ -88,7 +88,7 @@ class Parser:
 
     def __init__(self, options: WebSocketOptions, inflater: Inflater | None = None) -> None:
         self._read_limit = _NO_LIMIT if options.read_limit is None else options.read_limit
-        self._max_fragments = _NO_LIMIT if options.max_fragments is None else options.max_fragments
+        self._max_fragments = _NO_LIMIT if options.fragment_limit is None else options.fragment_limit
         self._inflater = inflater
         self._buffer = b""
         self._position = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -58,7 +59,7 @@ class WebSocketOptions:
     Attributes:
         read_limit: maximum size of a message in bytes, over all fragments and after decompression. The declared length
             of a frame is checked before its payload is read. Default: 1 MiB. Close code: 1009.
-        max_fragments: maximum frames per message. Default: 1024. Close code: 1009.
+        max_fragments: maximum frames per message. Default: ``"auto"``, see `fragment_limit`. Close code: 1009.
         queue_limit: maximum bytes queued for a peer that does not read. A single message of any size may be queued.
             Default: 1 MiB. Close code: 4429 (`CloseCode.PEER_TOO_SLOW`).
         read_timeout: seconds without a complete message from the peer, pongs not counted. Closes clients that only
@@ -74,7 +75,7 @@ class WebSocketOptions:
     """
 
     read_limit: int | None = 1 * _MIB
-    max_fragments: int | None = 1024
+    max_fragments: int | Literal["auto"] | None = "auto"
     queue_limit: int | None = 1 * _MIB
     read_timeout: float | None = None
     message_timeout: float | None = 30.0
@@ -87,10 +88,20 @@ class WebSocketOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "deflate" or value is None:
+            if field.name == "deflate" or value is None or (field.name == "max_fragments" and value == "auto"):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise ValueError(f"{field.name}: expected a number over 0, or None for no limit, got {value!r}")
+
+    @property
+    def fragment_limit(self) -> int | None:
+        """`max_fragments` as a number. ``"auto"`` is one frame per 2 KiB of the read limit, at least 1024.
+
+        Clients of the Go package send frames of 4 KiB, whatever the size of the message.
+        """
+        if self.max_fragments != "auto":
+            return self.max_fragments
+        return None if self.read_limit is None else max(1024, self.read_limit // 2048)
 
 
 DEFAULT = WebSocketOptions()
