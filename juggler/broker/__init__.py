@@ -186,6 +186,7 @@ class CallerBroker(Broker):
         pending: PendingCall,
         limit: int | None = None,
         max_bytes: int | None = None,
+        by: bytes = b"",
     ) -> None:
         """Register a call. Returns at once; every outcome, errors included, goes to ``pending``.
 
@@ -197,6 +198,7 @@ class CallerBroker(Broker):
             limit: maximum calls in flight of this owner; another one fails with code 429. ``None`` = unlimited.
             max_bytes: maximum bytes of arguments of this owner's calls in flight, likewise. One call may always be in
                 flight, whatever its size.
+            by: identity of the caller as JSON text; empty if unknown.
         """
 
     @abstractmethod
@@ -239,6 +241,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         deadline: time on the clock ``time.monotonic`` after which the result is not wanted, in seconds.
         waited: time the call spent in its queue, in seconds.
         publisher: publishes for the function; set by the worker that runs the call.
+        by: identity of the caller as JSON text, as the server derived it; empty if unknown.
     """
 
     conn_uuid: str
@@ -248,6 +251,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     deadline: float
     waited: float = 0.0
     publisher: PublishArgs | None = None
+    by: bytes = b""
 
     @property
     def value(self) -> Any:

@@ -116,10 +116,11 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         pending: PendingCall,
         limit: int | None = None,
         max_bytes: int | None = None,
+        by: bytes = b"",
     ) -> None:
         call_id = new_uuid()
         deadline = self._clock() + timeout
-        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline)
+        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline, by=by)
         try:
             self._check_open()
             check_uri(uri)

@@ -56,6 +56,7 @@ _repr.maxstring = _repr.maxother = 60
 # JSON of messages. Only the Raw field of each may contain a lone surrogate.
 
 _NULL = Raw(NULL)
+_ABSENT = Raw(b"")
 _Id = Annotated[str, Meta(min_length=1)]
 
 
@@ -119,6 +120,7 @@ class _Stored(Struct, gc=False):
     conn_uuid: _Id
     msg_uuid: _Id
     uri: str
+    by: Raw = _ABSENT
     args: Raw = _NULL
 
 
@@ -391,6 +393,7 @@ _FLAGGED_RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"failed":%b,"args":
 _EVNT = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"args":%b}}'
 _EVNT_BY_PATTERN = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"pattern":%b,"args":%b}}'
 _STORED = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"args":%b}'
+_STORED_BY = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"by":%b,"args":%b}'
 _FLAGGED_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"failed":%b,"args":%b}'
 _FLAGS = {False: b"false", True: b"true"}
 _EVENT = b'{"msg_uuid":%b,"args":%b}'
@@ -482,14 +485,14 @@ def _utf8(data: bytes) -> str:
         raise InvalidMessage(f"$: not UTF-8 (byte {error.start})") from None
 
 
-def decode_call(data: bytes) -> tuple[str, str, str, bytes]:
-    """Return the ``conn_uuid``, ``msg_uuid``, ``uri`` and ``args`` of a stored call.
+def decode_call(data: bytes) -> tuple[str, str, str, bytes, bytes]:
+    """Return the ``conn_uuid``, ``msg_uuid``, ``uri``, ``args`` and ``by`` of a stored call. ``by`` may be empty.
 
     Raises:
         InvalidMessage: malformed.
     """
     stored = _read_stored(_utf8(data))
-    return stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args)
+    return stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args), bytes(stored.by)
 
 
 def decode_result(data: bytes) -> tuple[str, bytes, bool | None]:
@@ -514,8 +517,10 @@ def decode_event(data: bytes) -> tuple[str, bytes]:
     return event.msg_uuid, bytes(event.args)
 
 
-def encode_call(conn_uuid: str, msg_uuid: str, uri: str, args: bytes) -> bytes:
-    """Return a call as brokers store it. ``args`` are not checked."""
+def encode_call(conn_uuid: str, msg_uuid: str, uri: str, args: bytes, by: bytes = b"") -> bytes:
+    """Return a call as brokers store it. ``args`` and ``by`` are not checked; an empty ``by`` is left out."""
+    if by:
+        return _STORED_BY % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), by, args)
     return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
 
 

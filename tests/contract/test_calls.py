@@ -38,6 +38,16 @@ def test_args_and_result_arrive_byte_for_byte(caller, callee, call, text):
     assert pending.wait(2) == [("stored", None), ("result", text)]
 
 
+@pytest.mark.parametrize("by", [b"", *TEXTS[1:5]], ids=range(5))
+def test_a_callee_learns_who_calls(caller, callee, by):
+    pending = RecordedCall()
+    caller.call("test.uri", b'{"by": "mallory"}', 5.0, pending, by=by)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    assert (incoming.by, incoming.args) == (by, b'{"by": "mallory"}')
+    callee.result(incoming, b"1", Outcome())
+    pending.wait(2)
+
+
 @pytest.mark.parametrize("failed", [None, False, True])
 def test_the_failed_flag_arrives_with_a_result(caller, callee, call, failed):
     pending = call(caller)

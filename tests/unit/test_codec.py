@@ -94,7 +94,7 @@ def test_no_kind_of_message_is_missing() -> None:
     wire_types = {json.loads(text)["meta"]["type"] for text in (REQUESTS | RESPONSES).values()}
 
     assert wire_types == set(MessageType) - {MessageType.CUSTOM}
-    assert len(PAYLOADS) == 4
+    assert len(PAYLOADS) == 5
 
 
 def test_fields_of_a_call() -> None:
@@ -154,6 +154,11 @@ def carriers(args: bytes) -> dict[str, tuple[Callable[[bytes], Any], bytes]]:
         "RES": (response, encode(Res(uuid=ID, for_=ID, uri="u", args=args))),
         "EVNT": (response, encode(Evnt(uuid=ID, for_=ID, channel="c", args=args))),
         "call payload": (lambda text: Carried(decode_call(text)[3]), encode_call("c", "m", "u", args)),
+        # An empty "by" would be left out.
+        "call payload by": (
+            lambda text: Carried(decode_call(text)[4]),
+            encode_call("c", "m", "u", b"1", b"@").replace(b"@", args),
+        ),
         "result payload": (lambda text: Carried(decode_result(text)[1]), encode_result("c", "m", "u", args)),
         "event payload": (lambda text: Carried(decode_event(text)[1]), encode_event(ID, args)),
     }
@@ -247,11 +252,12 @@ def test_responses_come_back(message: Any) -> None:
     assert decode_response(encode(message).decode()) == message
 
 
-@given(TEXTS.filter(bool), TEXTS.filter(bool), TEXTS, ARGS)
-def test_calls_and_results_come_back(conn_uuid: str, msg_uuid: str, uri: str, args: bytes) -> None:
+@given(TEXTS.filter(bool), TEXTS.filter(bool), TEXTS, ARGS, ARGS)
+def test_calls_and_results_come_back(conn_uuid: str, msg_uuid: str, uri: str, args: bytes, by: bytes) -> None:
     fields = conn_uuid, msg_uuid, uri, args
 
-    assert decode_call(encode_call(*fields)) == fields
+    assert decode_call(encode_call(*fields)) == (*fields, b"")
+    assert decode_call(encode_call(*fields, by)) == (*fields, by)
     assert decode_result(encode_result(*fields)) == (msg_uuid, args, None)
     assert decode_result(encode_result(*fields, failed=True)) == (msg_uuid, args, True)
 

@@ -209,8 +209,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         pending: PendingCall,
         limit: int | None = None,
         max_bytes: int | None = None,
+        by: bytes = b"",
     ) -> None:
-        self.caller.call(uri, args, timeout, pending, limit, max_bytes)
+        self.caller.call(uri, args, timeout, pending, limit, max_bytes, by)
 
     def forget(self, pending: PendingCall) -> None:
         self.caller.forget(pending)

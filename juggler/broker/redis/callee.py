@@ -23,8 +23,8 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
 
-Popped: TypeAlias = tuple[str, str, str, bytes]
-"""A call before the check: ``conn_uuid``, ``msg_uuid``, ``uri`` and ``args``."""
+Popped: TypeAlias = tuple[str, str, str, bytes, bytes]
+"""A call before the check: ``conn_uuid``, ``msg_uuid``, ``uri``, ``args`` and ``by``."""
 
 
 class RedisCallee(CalleeBroker):
@@ -177,7 +177,7 @@ class RedisConsumer(CallConsumer):
     def _ask(self, popped: list[Popped]) -> tuple[list[bytes], AsyncResult]:
         """Ask for the remaining times and the timeouts of calls from one list; return their keys and the replies."""
         call_timeout = self._callee.names.call_timeout
-        keys = [call_timeout(uri, msg_uuid) for _, msg_uuid, uri, _ in popped]
+        keys = [call_timeout(uri, msg_uuid) for _, msg_uuid, uri, _, _ in popped]
         replies: AsyncResult = AsyncResult()
         commands = [PTTL % (len(key), key) for key in keys]
         commands.append(pack(b"MGET", *keys))
@@ -206,11 +206,15 @@ class RedisConsumer(CallConsumer):
             self._topology.link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))
         return [
             IncomingCall(
-                *call,
+                conn_uuid,
+                msg_uuid,
+                uri,
+                args,
                 now + pttl / 1000,
                 # The value of the key is the call's timeout. The key may have expired between the two commands.
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
+                by=by,
             )
-            for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
+            for (conn_uuid, msg_uuid, uri, args, by), pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0
         ]

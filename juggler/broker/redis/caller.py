@@ -87,6 +87,7 @@ class RedisCaller(CallerBroker):
         pending: PendingCall,
         limit: int | None = None,
         max_bytes: int | None = None,
+        by: bytes = b"",
     ) -> None:
         if self._closed:
             pending.on_stored(BrokerUnavailable("the broker is closed"))
@@ -106,7 +107,7 @@ class RedisCaller(CallerBroker):
         try:
             self._store.push(
                 *self._names.call_keys(uri, call_id),
-                codec.encode_call(next(results.conn_uuids), call_id, uri, args),
+                codec.encode_call(next(results.conn_uuids), call_id, uri, args, by),
                 timeout,
                 partial(self._on_pushed, pending),
             )
