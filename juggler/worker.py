@@ -41,7 +41,7 @@ _UNSUPPORTED = {
     "proxy_protocol": "let the proxy set X-Forwarded-For, with Application(trusted_proxies=...)",
     "forwarded_allow_ips": "set Application(trusted_proxies=...)",
     "limit_request_fields": "the limit is 100",
-    "limit_request_field_size": "all headers together may have 16 KiB",
+    "limit_request_field_size": "all headers together may have max_header_size of the handler, 16 KiB by default",
 }
 """gunicorn's settings that have no effect here, and what to do instead."""
 
@@ -140,9 +140,15 @@ class HttpServer(PyWSGIServer):  # type: ignore[misc]
 
 
 class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
-    """gunicorn's gevent worker with websockets. Monkey-patches as that does."""
+    """gunicorn's gevent worker with websockets. Monkey-patches as that does. Subclass it to set other limits.
+
+    Attributes:
+        wsgi_handler: handler of requests. Its limits are those of `juggler.server.WebSocketHandler`.
+        handshake_timeout: seconds for the TLS handshake of a client; None means that of `HttpServer`. Default: None.
+    """
 
     wsgi_handler = Handler
+    handshake_timeout: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -196,6 +202,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
             server.application = MetricsApplication()
         server.environ[ENVIRON_KEY] = self._slot
         server.on_request = self._count_request
+        if self.handshake_timeout is not None:
+            server.handshake_timeout = self.handshake_timeout
         limit = self.cfg.settings["limit_request_line"]
         if limit.get() != type(limit)().get():
             server.max_request_line = limit.get()

@@ -92,10 +92,10 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
     raise_gc_threshold()
     files = min([server.fit_to_process() for server in live_servers()] or [raise_descriptor_limit(None)])
     try:
-        http = _listen(application, parse_address(settings.listen.bind), "--bind", max(2, files - RESERVE // 2))
+        http = _listen(application, settings, settings.listen.bind, "--bind", max(2, files - RESERVE // 2))
         metrics = None
         if settings.listen.metrics_bind is not None:
-            metrics = _listen(MetricsApplication(), parse_address(settings.listen.metrics_bind), "--metrics-bind")
+            metrics = _listen(MetricsApplication(), settings, settings.listen.metrics_bind, "--metrics-bind")
         with _exit_at_signal():
             connect()
         stop = _stop_at_signal()
@@ -117,14 +117,21 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
 
 
 def _listen(
-    application: Callable[..., Any], bind: tuple[str, int], option: str, most: int = RESERVE // 4
+    application: Callable[..., Any], settings: Settings, where: str, option: str, most: int = RESERVE // 4
 ) -> WSGIServer:
     from gevent.pool import Pool
     from gevent.pywsgi import WSGIServer
 
     from juggler.server.websocket import WebSocketHandler
+    from juggler.server.websocket.requests import with_limits
 
-    http = WSGIServer(bind, application, handler_class=WebSocketHandler, log=None, spawn=Pool(most))
+    bind = parse_address(where)
+    handler = with_limits(
+        WebSocketHandler,
+        request_timeout=settings.listen.request_timeout,
+        max_header_size=settings.listen.max_header_size,
+    )
+    http = WSGIServer(bind, application, handler_class=handler, log=None, spawn=Pool(most))
     try:
         http.start()
     except OSError as error:

@@ -38,7 +38,7 @@ class Workers(BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": binds,
             "workers": settings.listen.workers,
-            "worker_class": "juggler.worker.GeventWorker",
+            "worker_class": _worker_class(settings),
             "worker_connections": connections,
             "graceful_timeout": max(1, round(settings.listen.grace)),
             "loglevel": "warning",
@@ -76,6 +76,16 @@ class Workers(BaseApplication):  # type: ignore[misc]
 
         logs.configure(self._settings.log.level, self._settings.log.format)
         return _make(self._settings, self._app)
+
+
+def _worker_class(settings: Settings) -> type:
+    from juggler.server.websocket.requests import with_limits
+    from juggler.worker import GeventWorker, Handler
+
+    handler = with_limits(
+        Handler, request_timeout=settings.listen.request_timeout, max_header_size=settings.listen.max_header_size
+    )
+    return type("GeventWorker", (GeventWorker,), {"wsgi_handler": handler})
 
 
 def _bind(text: str) -> str:

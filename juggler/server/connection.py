@@ -17,7 +17,7 @@ from gevent.event import Event as Signal
 from juggler.broker import CallerBroker, Event, PubSubBroker, Subscriber
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
 from juggler.process.logline import Line
-from juggler.process.metrics import SLOW, Metrics
+from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.messages import Ack, Message, MessageType, Nack, Response, nack
@@ -257,7 +257,7 @@ class Connection(Subscriber):
                 Line("connection: handler failed", type=_type_name(message), message=message.uuid), extra=self._in_log
             )
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
-        if time.monotonic() - began > SLOW and message.type < MessageType.CUSTOM:
+        if time.monotonic() - began > self.metrics.slow_after and message.type < MessageType.CUSTOM:
             self.metrics.slow[message.type] += 1
 
     def _wait_for_room(self) -> None:

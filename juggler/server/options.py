@@ -46,6 +46,8 @@ class ServerOptions:
         answer_limit: size of the answers that may wait for a client to read them, beyond
             `WebSocketOptions.queue_limit`, which limits events: the results of many calls may arrive faster than a
             client reads. Default: 64 MiB.
+        slow_threshold: seconds from which processing a message counts as slow, in the metric
+            ``juggler_slow_messages_total``. ``None`` counts none. Default: 0.1.
         unknown_uris: what happens to a CALL to a URI that no callee has announced. ``"queue"`` keeps it until its
             timeout, as the Go package does; ``"refuse"`` answers NACK 404 at once. Callees of the Go package announce
             nothing. Default: ``"queue"``.
@@ -75,6 +77,7 @@ class ServerOptions:
     max_channel_length: int | None = 512
     write_limit: int | None = 16 * 1024 * 1024
     answer_limit: int = 64 * 1024 * 1024
+    slow_threshold: float | None = 0.1
     unknown_uris: Literal["queue", "refuse"] = "queue"
     list_uri: str | None = None
 
@@ -86,6 +89,8 @@ class ServerOptions:
         _check_seconds("max_call_timeout", self.max_call_timeout, MAX_TIMEOUT)
         _check_seconds("call_timeout", self.call_timeout, self.max_call_timeout)
         _check_seconds("connect_timeout", self.connect_timeout, MAX_TIMEOUT)
+        if self.slow_threshold is not None:
+            _check_seconds("slow_threshold", self.slow_threshold, MAX_TIMEOUT)
         for name in _POSITIVE:
             value = getattr(self, name)
             if (value is None and name not in _UNLIMITED) or (value is not None and value <= 0):

@@ -80,7 +80,7 @@ class Server:
         self.pubsub_broker = pubsub_broker
         self.connections: set[Connection] = set()
         self.draining = False
-        self.metrics = Metrics()
+        self.metrics = Metrics(self.options.slow_threshold)
         self._handler = handler
         self._connect = connect
         self._on_state = on_state

@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from juggler.process.metrics import SLOW, Metrics
+from juggler.process.metrics import Metrics
 from loadtest.bench.harness.programs import emit
 
 
 def handled(metrics: Metrics, number: int) -> None:
     """Count a handled message as the server does."""
     began = time.monotonic()
-    if time.monotonic() - began > SLOW:
+    if time.monotonic() - began > metrics.slow_after:
         metrics.slow[number] += 1
 
 

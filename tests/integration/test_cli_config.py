@@ -133,6 +133,24 @@ def test_an_invalid_http_request_is_one_log_line(redis_url):
         assert process.communicate(timeout=TIMEOUT)[1] == ""
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_limits_of_requests_are_options(redis_url, workers):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--workers", workers)
+    with running(*args, "--request-timeout", "0.5", "--max-header-size", "300") as process:
+        url = urlsplit(url_of(process))
+        address = (url.hostname, url.port)
+        for size, status in ((100, b"200"), (400, b"431")):
+            with socket.create_connection(address) as sock:
+                sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: %s\r\n\r\n" % (b"x" * size))
+                assert sock.recv(12) == b"HTTP/1.1 " + status
+        with socket.create_connection(address) as slow:
+            slow.settimeout(TIMEOUT)
+            slow.sendall(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n")
+            assert slow.recv(12) == b"HTTP/1.1 408"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+
+
 @pytest.mark.leaves_keys("juggler:calls:*")
 @pytest.mark.parametrize(("name", "path"), [("myapp:server", "/ws"), ("myapp:application", "/mine")])
 def test_your_own_server(in_tmp, redis_url, name, path):

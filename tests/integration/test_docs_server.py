@@ -83,5 +83,5 @@ def test_the_defaults_of_the_page_are_the_real_ones():
         if shown == "none":
             assert SERVER_DEFAULTS[name] is None, name
             continue
-        number = float(re.match(r"[\d,]+", shown).group().replace(",", ""))
+        number = float(re.match(r"[\d,.]+", shown).group().replace(",", ""))
         assert SERVER_DEFAULTS[name] == number * (1024 * 1024 if "MiB" in shown else 1), name

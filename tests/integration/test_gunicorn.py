@@ -573,8 +573,7 @@ def test_tls(start, certificate, echo):
 
 def test_a_tls_handshake_that_never_comes_does_not_take_a_place(start, certificate, tmp_path):
     (tmp_path / "impatient.py").write_text(
-        "from juggler import worker\n\n\nclass Worker(worker.GeventWorker):\n    pass\n\n\n"
-        "worker.HttpServer.handshake_timeout = 0.3\n"
+        "from juggler import worker\n\n\nclass Worker(worker.GeventWorker):\n    handshake_timeout = 0.3\n"
     )
     public = certificate.with_suffix(".crt")
     options = ["--certfile", str(public), "--keyfile", str(certificate), "--worker-connections", "2"]
@@ -599,6 +598,27 @@ def test_websockets_leave_room_for_health_checks(start):
             Wire(gunicorn.url)
         assert refused.value.response.status_code == 503
         assert gunicorn.get("/healthz") == b"alive\n"
+    gunicorn.stop()
+
+
+# Limits
+
+
+def test_a_subclass_of_the_worker_in_gunicorn_s_file_sets_limits(tmp_path, redis_url, start):
+    blocks = re.findall(r"```python\n(# gunicorn.conf.py\n.*?)```", (ROOT / "docs/server.md").read_text(), re.DOTALL)
+    (block,) = [each for each in blocks if "max_header_size" in each]
+    assert "max_header_size = 64 * 1024" in block
+    (tmp_path / "limits.py").write_text(
+        block.replace("64 * 1024", "300").replace("request_timeout = 30", "request_timeout = 0.5")
+    )
+    gunicorn = start(worker="limits.PatientWorker")
+    for size, status in [(100, b"404"), (400, b"431")]:
+        with socket.create_connection(("127.0.0.1", gunicorn.port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %s\r\n\r\n" % (b"x" * size))
+            assert sock.recv(12) == b"HTTP/1.1 " + status
+    with socket.create_connection(("127.0.0.1", gunicorn.port)) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\n")
+        assert slow.recv(12) == b"HTTP/1.1 408"
     gunicorn.stop()
 
 

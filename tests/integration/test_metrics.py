@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
+import gevent
 import pytest
 
 from juggler.broker.redis import RedisBroker
@@ -20,6 +21,7 @@ from juggler.process.embedded import EmbeddedRedis, bundled_server, free_port
 from juggler.process.metrics import Snapshot
 from juggler.process.metrics.exposition import prometheus
 from juggler.protocol.messages import MessageType
+from juggler.server.processing import process_message
 from tests.integration.test_gunicorn import ROOT, Gunicorn
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
@@ -250,3 +252,18 @@ def test_the_address_of_the_figures_serves_nothing_else(tmp_path):
         finally:
             gunicorn.send(signal.SIGTERM)
             gunicorn.wait()
+
+
+@pytest.mark.parametrize(("threshold", "slow"), [(0.02, 1), (None, 0), (60, 0)])
+def test_what_counts_as_slow_is_an_option(threshold, slow):
+    def handler(ctx, connection, message):
+        if message.type is MessageType.SUB:
+            gevent.sleep(0.03)
+        process_message(ctx, connection, message)
+
+    with running_server(application=METRICS, handler=handler, slow_threshold=threshold) as running:
+        with Wire(running.url) as wire:
+            wire.request(MessageType.SUB, channel="c")
+            wire.request(MessageType.PUB, channel="d")
+        found = variables(running.url)
+        assert (found["SlowProcessMsg"], found["SlowProcessMsgSUB"]) == (slow, slow)

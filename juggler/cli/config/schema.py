@@ -47,6 +47,10 @@ class Listen(Struct, frozen=True):
         Meta(min_length=1),
         about("Paths that accept websockets.", expected="one or more paths, each starting with /"),
     ] = ("/ws",)
+    request_timeout: Annotated[
+        Seconds | None, about("Seconds in which a request, such as an opening handshake, must arrive.")
+    ] = 10.0
+    max_header_size: Annotated[Limit, about("Maximum bytes of all headers of a request.")] = 16 * 1024
     workers: Annotated[Limit, about("Worker processes; more than one run under gunicorn.")] = 1
     grace: Annotated[
         Seconds, about("Graceful shutdown timeout in seconds: drain calls in flight, then close connections.")
@@ -122,6 +126,10 @@ class ServerSettings(Struct, frozen=True):
     max_channel_length: Annotated[Limit | None, about("Maximum length of a channel in characters.")] = 512
     write_limit: Annotated[Limit | None, about("Maximum size of an outgoing message in bytes.")] = 16 * _MIB
     answer_limit: Annotated[Limit, about("Maximum bytes of responses queued for one client.")] = 64 * _MIB
+    slow_threshold: Annotated[
+        Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None,
+        about("Seconds from which processing a message counts as slow, in juggler_slow_messages_total."),
+    ] = 0.1
     unknown_uris: Annotated[
         Literal["queue", "refuse"],
         about("Calls to a URI that no callee announces: queue them until their timeout, or refuse them with NACK 404."),

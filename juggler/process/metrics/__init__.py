@@ -9,6 +9,7 @@ URI 1.6 µs (here: 0.19). prometheus_client formats the snapshots, see `juggler.
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections import Counter, deque
@@ -19,9 +20,6 @@ from msgspec import Struct, field
 
 from juggler.errors import CloseCode
 from juggler.protocol.messages import MessageType
-
-SLOW = 0.1
-"""Seconds from which processing a message counts as slow."""
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets of histograms, in seconds."""
@@ -80,7 +78,8 @@ class Metrics:
     Attributes:
         read: messages received, indexed by type.
         written: messages sent, indexed by type.
-        slow: messages that took longer than `SLOW` to process, indexed by type.
+        slow: messages that took longer than ``slow_after`` to process, indexed by type.
+        slow_after: seconds from which processing a message counts as slow; infinite if none does.
         invalid: malformed messages, and messages of types that are not allowed.
         nacks: NACKs sent, by code.
         closes: connections closed, by close code; 0 for codes that are not in `CloseCode`, which clients can invent.
@@ -94,7 +93,8 @@ class Metrics:
         calls: durations from CALL to RES, by URI.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slow_after: float | None = 0.1) -> None:
+        self.slow_after = math.inf if slow_after is None else slow_after
         self.read = [0] * _SIZE
         self.written = [0] * _SIZE
         self.slow = [0] * _SIZE

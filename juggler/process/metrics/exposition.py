@@ -48,7 +48,10 @@ SERVER = MetricNames(
     counters={
         "juggler_messages": ("Messages.", ("direction", "type")),
         "juggler_invalid_messages": ("Malformed messages, and messages that are not allowed.", ()),
-        "juggler_slow_messages": ("Messages that took over 100 ms to process.", ("type",)),
+        "juggler_slow_messages": (
+            "Messages that took longer to process than the slow threshold of the server.",
+            ("type",),
+        ),
         "juggler_nacks": ("NACKs sent.", ("code",)),
         "juggler_closes": ("Connections closed.", ("code",)),
         "juggler_refused": ("Handshakes refused.", ("status",)),

@@ -311,8 +311,12 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
         return answer
 
 
-def _does_not_read() -> OSError:
-    return ConnectionResetError(ECONNRESET, "the client does not read")
+def with_limits(
+    handler: type[BoundedRequestHandler], *, request_timeout: float | None, max_header_size: int
+) -> type[BoundedRequestHandler]:
+    """Return a subclass of a handler with other limits; they are described in `BoundedRequestHandler`."""
+    limits = {"request_timeout": request_timeout, "max_header_size": max_header_size}
+    return type(handler.__name__, (handler,), limits)
 
 
 def _answer(status: str, reason: str) -> _Answer:
