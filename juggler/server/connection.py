@@ -72,6 +72,7 @@ class Connection(Subscriber):
         headers: the request headers that the server keeps (``Server(keep_headers=…)``), by the name given there.
         closed: code and reason with which it closed; ``None`` while it is open.
         identity: what the server's connect hook returned; ``None`` without a hook or for `ANONYMOUS`.
+        by: identity that accompanies its calls, as JSON text; empty for none, ``None`` until the first CALL.
         draining: whether it refuses new calls, because it closes once the calls in flight have completed.
         unanswered: requests that await their ACK or NACK.
         websocket: its websocket, once it is served.
@@ -81,12 +82,14 @@ class Connection(Subscriber):
         "_attrs",
         "_events",
         "_handler",
+        "_identify",
         "_is_direct",
         "_outgoing",
         "_results",
         "_room",
         "address",
         "allowed",
+        "by",
         "caller_broker",
         "catalogue",
         "closed",
@@ -113,6 +116,7 @@ class Connection(Subscriber):
         options: ServerOptions,
         handler: Handler,
         is_direct: bool,
+        identify: Callable[[Connection], bytes],
         caller_broker: CallerBroker,
         pubsub_broker: PubSubBroker,
         catalogue: Catalogue,
@@ -127,6 +131,7 @@ class Connection(Subscriber):
             options: options of the server.
             handler: handler of every message.
             is_direct: whether responses need no handler and go straight to the websocket.
+            identify: returns the identity that accompanies its calls.
             caller_broker: broker of calls.
             pubsub_broker: broker of subscriptions and publications.
             catalogue: catalogue of registered functions.
@@ -145,10 +150,12 @@ class Connection(Subscriber):
         self.peer = request.peer
         self.identity = identity
         self.headers = _kept(request, options.keep_headers) if options.keep_headers else _NO_HEADERS
+        self.by: bytes | None = None
         self.closed: ConnectionClosed | None = None
         self.draining = False
         self.unanswered = 0
         self._handler = handler
+        self._identify = identify
         self._is_direct = is_direct
         self._outgoing = outgoing
         self._room: Signal | None = None
@@ -178,6 +185,11 @@ class Connection(Subscriber):
     def outboxes(self) -> list[int]:
         """Responses that wait for the handler, in each of the greenlets for them."""
         return [len(outbox.waiting) for outbox in (self._results, self._events) if outbox is not None]
+
+    def identify(self) -> bytes:
+        """Find the identity that accompanies its calls, set `by` and return it."""
+        self.by = self._identify(self)
+        return self.by
 
     def send(self, message: Message) -> None:
         """Send a response through the server's handler.

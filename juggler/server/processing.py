@@ -107,11 +107,14 @@ def _process_call(connection: Connection, message: Call) -> None:
         return
     if options.unknown_uris == "refuse" and not connection.catalogue.is_served(message.uri):
         raise Refused(NackCode.NOT_FOUND, f"no callee serves {message.uri!r}")
+    by = connection.by
+    if by is None:
+        by = connection.identify()
     connection.unanswered += 1
     call = ServerCall(connection, message)
     timeout = message.timeout or options.call_timeout
     broker = connection.caller_broker
-    broker.call(message.uri, message.args, timeout, call, options.max_calls, options.max_call_bytes)
+    broker.call(message.uri, message.args, timeout, call, options.max_calls, options.max_call_bytes, by)
 
 
 def _list_functions(connection: Connection, message: Call) -> None:

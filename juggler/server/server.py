@@ -17,6 +17,7 @@ from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
 from juggler.server import figures
+from juggler.server.caller_identity import CallerHook, CallerIdentity
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized, address_group
 from juggler.server.connection import Connection, Handler, State
@@ -54,6 +55,7 @@ class Server:
         pubsub_broker: PubSubBroker,
         handler: Handler = process_message,
         connect: Connect | None = None,
+        caller: CallerHook | None = None,
         on_state: Callable[[Connection, State], None] | None = None,
         options: ServerOptions = DEFAULTS,
         **changes: Any,
@@ -67,6 +69,9 @@ class Server:
             connect: connect hook: receives the request of each client before it is admitted, and returns its identity
                 or refuses it; see `juggler.server.connect_hook` and `juggler.auth`. ``None`` admits all clients without
                 an identity.
+            caller: caller hook: receives a connection and returns the identity that callees receive with its calls, any
+                JSON value of at most 4 KiB; see `juggler.server.caller_identity`. Default: what the connect hook
+                returned, if that is JSON of at most 4 KiB.
             on_state: called when a connection is accepting, connected and closed; see `State`. It must not block.
             options: options of the server.
             **changes: single options, by name: ``Server(…, max_calls=100)``.
@@ -83,6 +88,7 @@ class Server:
         self.metrics = Metrics(self.options.slow_threshold)
         self._handler = handler
         self._connect = connect
+        self._identify = CallerIdentity(caller)
         self._on_state = on_state
         self._catalogue = Catalogue(caller_broker)
         self._outgoing = Outgoing(self.options, self.metrics)
@@ -165,6 +171,7 @@ class Server:
             options=self.options,
             handler=self._handler,
             is_direct=self._handler is process_message,
+            identify=self._identify,
             caller_broker=self.caller_broker,
             pubsub_broker=self.pubsub_broker,
             catalogue=self._catalogue,
