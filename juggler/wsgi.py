@@ -17,7 +17,7 @@ from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
 from juggler.server import Server, live_servers
 from juggler.server.connect_hook import ConnectRequest, parse_query
 from juggler.server.static_files import StaticFiles
-from juggler.server.websocket import UPGRADE, WebSocket, handshake
+from juggler.server.websocket import LOCAL_NAME, UPGRADE, WebSocket, handshake
 from juggler.server.websocket.requests import BIND
 
 log = logging.getLogger("juggler.wsgi")
@@ -163,6 +163,7 @@ class Application:
             subprotocol=subprotocol,
             allowed=allowed_messages(_requested_messages(environ)),
             trusted_proxies=self._trusted_proxies,
+            local_name=environ.get(LOCAL_NAME),
         )
         # The upgrade empties the environ, so the request is read before.
         connection = self.server.admit(request)

@@ -6,7 +6,9 @@ It is read from the WSGI environ, which the upgrade empties. No I/O.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, TypeAlias
@@ -29,12 +31,25 @@ class ConnectRequest:
     Attributes:
         path: path without the query.
         peer: address of the TCP connection's peer, which may be a proxy; empty for a UNIX socket.
+        peer_port: port of this peer; None for a UNIX socket.
+        local_address: address on which the connection arrived: a host, or the path of a UNIX socket.
+        local_port: port on which it arrived; None for a UNIX socket.
         address: address of the client: `peer`, or the address that trusted proxies report.
         subprotocol: negotiated subprotocol; None if the client offers none and that is allowed.
         allowed: types of requests that the client may send on this connection.
     """
 
-    __slots__ = ("_environ", "address", "allowed", "path", "peer", "subprotocol")
+    __slots__ = (
+        "_environ",
+        "address",
+        "allowed",
+        "local_address",
+        "local_port",
+        "path",
+        "peer",
+        "peer_port",
+        "subprotocol",
+    )
 
     def __init__(
         self,
@@ -43,11 +58,22 @@ class ConnectRequest:
         subprotocol: str | None,
         allowed: frozenset[MessageType],
         trusted_proxies: int = 0,
+        local_name: Any = None,
     ) -> None:
-        """Read a request. For ``trusted_proxies``, see `client_address`."""
+        """Read a request.
+
+        Args:
+            environ: the WSGI environ.
+            subprotocol: negotiated subprotocol.
+            allowed: allowed types of requests.
+            trusted_proxies: see `client_address`.
+            local_name: what the connection's socket returned from ``getsockname``; None if it is unknown.
+        """
         self._environ = environ
         self.path: str = environ.get("PATH_INFO", "")
         self.peer: str = plain_address(environ.get("REMOTE_ADDR") or "")
+        self.peer_port = _port(environ.get("REMOTE_PORT"))
+        self.local_address, self.local_port = _local(local_name)
         self.address = client_address(self.peer, environ.get("HTTP_X_FORWARDED_FOR"), trusted_proxies)
         self.subprotocol = subprotocol
         self.allowed = allowed
@@ -71,6 +97,17 @@ class ConnectRequest:
     def query(self) -> dict[str, str]:
         """Query parameters by name. The last of several with one name wins."""
         return parse_query(self._environ.get("QUERY_STRING", ""))
+
+
+def _port(text: Any) -> int | None:
+    return int(text) if text else None
+
+
+def _local(name: Any) -> tuple[str, int | None]:
+    if isinstance(name, tuple):
+        # All connections share the text.
+        return sys.intern(plain_address(name[0])), name[1]
+    return (os.fsdecode(name) if name else ""), None
 
 
 class Unauthorized(HandshakeRefused):

@@ -69,6 +69,9 @@ class Connection(Subscriber):
         allowed: types of requests that the client may send.
         address: address of the client, behind trusted proxies the one they report; empty for a UNIX socket.
         peer: address of the TCP peer: the client or a proxy.
+        peer_port: port of the TCP peer; ``None`` for a UNIX socket.
+        local_address: address on which it arrived: a host, or the path of a UNIX socket.
+        local_port: port on which it arrived; ``None`` for a UNIX socket.
         headers: the request headers that the server keeps (``Server(keep_headers=…)``), by the name given there.
         closed: code and reason with which it closed; ``None`` while it is open.
         identity: what the server's connect hook returned; ``None`` without a hook or for `ANONYMOUS`.
@@ -96,9 +99,12 @@ class Connection(Subscriber):
         "draining",
         "headers",
         "identity",
+        "local_address",
+        "local_port",
         "metrics",
         "options",
         "peer",
+        "peer_port",
         "pubsub_broker",
         "subprotocol",
         "unanswered",
@@ -148,6 +154,9 @@ class Connection(Subscriber):
         self.allowed = request.allowed
         self.address = request.address
         self.peer = request.peer
+        self.peer_port = request.peer_port
+        self.local_address = request.local_address
+        self.local_port = request.local_port
         self.identity = identity
         self.headers = _kept(request, options.keep_headers) if options.keep_headers else _NO_HEADERS
         self.by: bytes | None = None

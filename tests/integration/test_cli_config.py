@@ -133,6 +133,20 @@ def test_an_invalid_http_request_is_one_log_line(redis_url):
         assert process.communicate(timeout=TIMEOUT)[1] == ""
 
 
+def test_connections_and_messages_are_logged_if_wanted(redis_url):
+    args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--log-format", "json", "--close-uri", "bye")
+    with running(*args, "--log-connections", "--log-messages") as process:
+        with Wire(url_of(process)) as wire:
+            client = f"127.0.0.1:{wire.websocket.local_address[1]}"
+            uuid = wire.send(1, uri="bye")
+            assert wire.closed()[0] == 1000
+        opened, message, closed = (json.loads(process.stderr.readline()) for _ in range(3))
+        assert (opened["event"], opened["client"]) == ("connection: connected", client)
+        assert (message["event"], message["message"]) == ("message: processed", uuid)
+        assert (closed["event"], closed["code"]) == ("connection: closed", 1000)
+        assert len({entry["connection"] for entry in (opened, message, closed)}) == 1
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_limits_of_requests_are_options(redis_url, workers):
     args = ("server", "--bind", "127.0.0.1:0", "--redis", redis_url, "--workers", workers)
@@ -173,6 +187,7 @@ def test_your_own_server(in_tmp, redis_url, name, path):
         (["absent:server"], "cannot import 'absent': ModuleNotFoundError: No module named 'absent'"),
         (["myapp:absent"], "'myapp:absent': module 'myapp' has no attribute 'absent'"),
         (["myapp:number"], "'myapp:number': expected a Server or a WSGI application, got int"),
+        (["myapp:server", "--log-messages"], "--log-messages: myapp:server is a Server; set this in Python"),
         (["myapp:server", "--max-calls", "5"], "--max-calls: myapp:server is a Server; set this in Python"),
         (["myapp:application", "--path", "/x"], "--path: myapp:application is a WSGI application; set this in Python"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import ClassVar
 
 import gevent
 import pytest
@@ -13,15 +14,18 @@ from juggler.handlers import chain
 from juggler.handlers.allow import allow
 from juggler.handlers.authorize import Rule, authorize
 from juggler.handlers.drill import drill
-from juggler.handlers.log import log_messages
+from juggler.handlers.log import log_connections, log_messages
 from juggler.handlers.rate_limit import rate_limit
 from juggler.handlers.recover import recover
 from juggler.handlers.rewrite import rewrite
-from juggler.protocol.messages import MessageType
+from juggler.protocol.messages import Message, MessageType
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
+
+
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def failing_on(type, error):
@@ -51,16 +55,102 @@ def test_messages_are_logged_with_their_connection_and_args_only_when_asked_for(
         (connection,) = running.server.connections
         codes(wire, [(CALL, {"uri": "u\n", "args": "secret"}), (PUB, {"channel": "c"})])
     lines = [
-        re.sub(r"ms=[\d.]+", "ms=0", record.getMessage())
+        re.sub(r"ms=[\d.]+", "ms=0", re.sub(f"(message|for)={UUID}", r"\1=id", record.getMessage()))
         for record in caplog.records
         if record.name == "juggler.messages"
     ]
     assert lines == [
-        r'message: processed type=CALL uri="u\n" args="\"sec…" ms=0',
-        r'message: processed type=ACK uri="u\n" args="" ms=0',
-        r'message: processed type=NACK channel=c code=403 reason="not you" args="" ms=0',
+        r'message: processed type=CALL uri="u\n" args="\"sec…" ms=0 message=id',
+        r'message: processed type=ACK uri="u\n" args="" ms=0 message=id for=id',
+        r'message: processed type=NACK channel=c code=403 reason="not you" args="" ms=0 message=id for=id',
     ]
     assert {record.connection for record in caplog.records if record.name == "juggler.messages"} == {connection.uuid}
+
+
+class Note(Message, frozen=True):
+    type: ClassVar[int] = MessageType.CUSTOM + 7
+
+
+def test_each_logged_message_has_the_uuid_that_the_client_sees(caplog):
+    caplog.set_level(logging.INFO, "juggler.messages")
+
+    def note(next_handler):
+        def handler(ctx, connection, message):
+            if message.type is CALL:
+                connection.send(Note())
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    handler = chain(log_messages(events=True), note, failing_on(UNSB, Refused(403, "no")))
+    with (
+        running_server(handler=handler) as running,
+        Wire(running.url) as wire,
+        serving(running.broker, ["f"], lambda call: call.args),
+    ):
+        sent = {
+            wire.send(type, **fields)
+            for type, fields in (
+                (SUB, {"channel": "c"}),
+                (PUB, {"channel": "c"}),
+                (CALL, {"uri": "f"}),
+            )
+        }
+        received = [wire.receive() for _ in range(5)]
+        refused = wire.send(UNSB, channel="c")
+        received.append(wire.receive())
+    assert sorted(message["meta"]["type"] for message in received) == [NACK, ACK, ACK, ACK, RES, EVNT]
+    logged = {
+        record.msg.fields["message"]: (record.msg.fields["type"], record.msg.fields.get("for"))
+        for record in caplog.records
+    }
+    assert {uuid for uuid, (type, _) in logged.items() if type in {"CALL", "PUB", "SUB"}} == sent
+    for message in received:
+        uuid, type = message["meta"]["uuid"], message["meta"]["type"]
+        assert logged[uuid] == (MessageType(type).name, message["payload"]["for"])
+    assert received[-1]["payload"]["for"] == refused
+    assert len([type for type, _ in logged.values() if type == MessageType.CUSTOM + 7]) == 1
+    assert len(logged) == len(caplog.records) == 10
+
+
+def test_connections_are_logged_with_their_addresses_and_their_end(caplog):
+    caplog.set_level(logging.INFO, "juggler.connections")
+    application = {"trusted_proxies": 1}
+    with running_server(application=application, on_state=log_connections()) as running:
+        with Wire(running.url, additional_headers={"X-Forwarded-For": "192.0.2.7"}) as wire:
+            (connection,) = running.server.connections
+            proxy = f"127.0.0.1:{wire.websocket.local_address[1]}"
+            server = f"127.0.0.1:{wire.websocket.remote_address[1]}"
+            assert (connection.peer_port, connection.local_port) == (
+                wire.websocket.local_address[1],
+                wire.websocket.remote_address[1],
+            )
+            assert (connection.peer, connection.local_address) == ("127.0.0.1", "127.0.0.1")
+        eventually(lambda: len(caplog.records) == 2)
+        with Wire(running.url) as wire:
+            direct = f"127.0.0.1:{wire.websocket.local_address[1]}"
+            wire.websocket.send("{")
+            wire.closed()
+        eventually(lambda: len(caplog.records) == 4)
+    via = f'client="192.0.2.7 via {proxy}" local={server}'
+    assert [record.getMessage() for record in caplog.records] == [
+        f"connection: connected {via} subprotocol=juggler.0",
+        f'connection: closed {via} code=1000 reason=""',
+        f"connection: connected client={direct} local={server} subprotocol=juggler.0",
+        f"connection: closed client={direct} local={server} code=4400 "
+        'reason="$: invalid JSON: Input data was truncated"',
+    ]
+    first, second, third, _ = (record.connection for record in caplog.records)
+    assert first == second == connection.uuid != third
+
+
+def test_a_level_that_is_off_logs_no_connections(caplog):
+    with running_server(on_state=log_connections(level=logging.DEBUG)) as running:
+        caplog.set_level(logging.INFO, "juggler.connections")
+        with Wire(running.url) as wire:
+            wire.request(SUB, channel="c")
+        eventually(lambda: not running.server.connections)
+    assert not caplog.records
 
 
 def test_names_and_reasons_that_clients_choose_are_cut(caplog):

@@ -122,3 +122,19 @@ def test_clients_are_counted_by_address_and_network():
     assert address_group("2001:db8::1") == address_group("2001:db8::ffff:1") != address_group("2001:db8:0:1::1")
     assert address_group("fe80::1%eth0") == "fe80::/64"
     assert address_group("a:b") == "a:b"
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "expected"),
+    [
+        ({"REMOTE_PORT": "51008"}, ("::ffff:192.0.2.1", 9000, 0, 0), (51008, "192.0.2.1", 9000)),
+        ({"REMOTE_PORT": "51008"}, ("::1", 9000, 0, 0), (51008, "::1", 9000)),
+        ({}, "/run/juggler.sock", (None, "/run/juggler.sock", None)),
+        ({}, b"\0juggler", (None, "\0juggler", None)),
+        ({}, "", (None, "", None)),
+        ({}, None, (None, "", None)),
+    ],
+)
+def test_both_ends_of_the_connection_are_known(environ, name, expected):
+    request = ConnectRequest(environ, subprotocol=None, allowed=frozenset(), local_name=name)
+    assert (request.peer_port, request.local_address, request.local_port) == expected

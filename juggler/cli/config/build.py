@@ -13,15 +13,16 @@ from juggler.cli.config.load import given
 from juggler.cli.config.schema import Settings
 from juggler.errors import ConfigError
 from juggler.handlers.drill import drill
+from juggler.handlers.log import log_connections, log_messages
 from juggler.process.loading import load_object
 from juggler.server import Server
-from juggler.server.processing import Handler, chain, process_message
+from juggler.server.processing import Handler, chain
 from juggler.server.websocket import WebSocketOptions
 from juggler.server.websocket.websocket_options import DeflateOptions
 from juggler.wsgi import Application
 
 _REMEDIES = "start Redis, set its URL with --redis or REDIS_URL, or run juggler demo"
-_SERVER_GROUPS = ("redis", "server", "websocket", "debug")
+_SERVER_GROUPS = ("redis", "server", "websocket", "debug", "log.connections", "log.messages")
 
 
 def make_brokers(settings: Settings) -> tuple[RedisBroker, RedisBroker]:
@@ -49,13 +50,14 @@ def _broker(url: str, **options: Any) -> RedisBroker:
 
 
 def make_server(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) -> Server:
-    """Return a server with the options of the groups server, websocket and debug."""
+    """Return a server with the options of the groups server, websocket and debug, and the logs of the group log."""
     websocket = asdict(settings.websocket)
     deflate = DeflateOptions() if websocket.pop("deflate") else None
     return Server(
         caller_broker=caller,
         pubsub_broker=pubsub,
         handler=_handler(settings),
+        on_state=log_connections() if settings.log.connections else None,
         websocket=WebSocketOptions(deflate=deflate, **websocket),
         **asdict(settings.server),
     )
@@ -63,7 +65,10 @@ def make_server(settings: Settings, caller: RedisBroker, pubsub: RedisBroker) ->
 
 def _handler(settings: Settings) -> Handler:
     uris = asdict(settings.debug)
-    return chain(drill(**uris)) if any(uris.values()) else process_message
+    middlewares = [log_messages()] if settings.log.messages else []
+    if any(uris.values()):
+        middlewares.append(drill(**uris))
+    return chain(*middlewares)
 
 
 def make_application(settings: Settings, server: Server) -> Application:

@@ -202,6 +202,13 @@ class Log(Struct, frozen=True):
         Literal["text", "logfmt", "json"],
         about("One line per record, as text, logfmt (key=value) or json.", flag="--log-format"),
     ] = "text"
+    connections: Annotated[
+        bool, about("Log each connection that opens or closes, at level info.", flag="--log-connections")
+    ] = False
+    messages: Annotated[
+        bool,
+        about("Log each message but events, without its arguments, at level info.", flag="--log-messages"),
+    ] = False
 
 
 class Debug(Struct, frozen=True):

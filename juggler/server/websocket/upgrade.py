@@ -28,6 +28,8 @@ from juggler.server.websocket.stream import WebSocket
 from juggler.server.websocket.websocket_options import DEFAULT, WebSocketOptions
 
 UPGRADE = "juggler.upgrade"
+LOCAL_NAME = "juggler.local_name"
+"""Key in the environ of an upgrade request: the name of its socket, a tuple or the path of a UNIX socket."""
 
 # What access logs, gunicorn's included, need of the request when the connection has closed.
 _LOGGED = (
@@ -56,6 +58,7 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
     def run_application(self) -> None:
         if "websocket" in self.environ.get("HTTP_UPGRADE", "").lower():
             self.environ[UPGRADE] = self.upgrade
+            self.environ[LOCAL_NAME] = self.socket.getsockname()
         try:
             super(StockHandler, self).run_application()
         except GreenletExit:
