@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from juggler.errors import ConfigError
-from juggler.process.embedded import EmbeddedRedis, free_port
+from juggler.process.embedded import HOST, EmbeddedRedis, free_port
 from juggler.process.metrics.exposition import parse
 from juggler.process.metrics.rates import Samples
 from loadtest.children import Child, Children
@@ -23,6 +23,8 @@ class Stack:
 
     Attributes:
         redis: the Redis.
+        redis_port: its TCP port: what is measured uses TCP, as in production.
+        redis_url: its URL with that port.
         url: websocket URL of the server; empty before `start_server`.
         children: all processes but Redis.
     """
@@ -36,7 +38,10 @@ class Stack:
         self.url = ""
         with ExitStack() as stack:
             try:
-                self.redis = stack.enter_context(EmbeddedRedis())
+                self.redis_port = free_port()
+                self.redis_url = f"redis://{HOST}:{self.redis_port}"
+                options = ("--port", str(self.redis_port), "--bind", HOST)
+                self.redis = stack.enter_context(EmbeddedRedis(options=options))
             except ConfigError as error:
                 raise LoadTestError(str(error)) from None
             self.children = stack.enter_context(Children())
@@ -105,5 +110,5 @@ class Stack:
             return parse(response.read().decode())
 
     def _start(self, name: str, module: str, *arguments: str, **environment: str) -> Child:
-        environment["REDIS_URL"] = self.redis.url
+        environment["REDIS_URL"] = self.redis_url
         return self.children.start(name, ["-m", module, *arguments], environment=environment)

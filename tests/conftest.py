@@ -28,7 +28,7 @@ gevent.Greenlet.add_spawn_callback(_spawned.add)
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
-    """A private Redis on a free port, one per test process; ``JUGGLER_TEST_SERVER`` is the path of another binary."""
+    """A private Redis, one per test process; ``JUGGLER_TEST_SERVER`` is the path of another binary."""
     with EmbeddedRedis(os.environ.get("JUGGLER_TEST_SERVER") or bundled_server()) as server:
         yield server
 

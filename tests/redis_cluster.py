@@ -19,9 +19,9 @@ NODE_TIMEOUT_MS = 800
 class Node:
     """One server of a cluster."""
 
-    def __init__(self, server: EmbeddedRedis) -> None:
+    def __init__(self, server: EmbeddedRedis, port: int) -> None:
         self.server = server
-        self.port = server.port
+        self.port = port
         self._is_running = True
         self.id = self.run("CLUSTER", "MYID").decode()
 
@@ -68,12 +68,14 @@ class RedisCluster:
             raise
 
     def _start(self) -> Node:
+        port = free_port()
         options = (
+            *("--port", str(port), "--bind", HOST),
             *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
             *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"),
             *("--repl-diskless-sync-delay", "0", "--save", ""),
         )
-        return Node(self._stack.enter_context(EmbeddedRedis(bundled_server(), options=options)))
+        return Node(self._stack.enter_context(EmbeddedRedis(bundled_server(), options=options)), port)
 
     def _form(self) -> None:
         nodes = [*self.masters, *self.replicas]

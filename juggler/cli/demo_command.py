@@ -73,7 +73,7 @@ def command(callee: str, bind: tuple[str, int], app: str | None, reload: bool, r
             redis_url = redis.url
             processes.watch("the embedded Redis", redis.wait)
         assert redis_url is not None
-        _print("redis", _host(redis_url) + (" (embedded)" if redis else ""))
+        _print("redis", f"{redis.url} (embedded)" if redis else _host(redis_url))
         url = _start(processes, bind, redis_url, callee, app, reload)
         if callee != DEMO_FUNCTIONS:
             click.echo(f"\nOpen {_page(url)}.\nCtrl-C stops everything.")

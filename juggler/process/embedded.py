@@ -1,11 +1,13 @@
 """A private Redis-compatible server for tests, demos and first steps.
 
-It persists nothing, listens on loopback only, and exits with the process that started it, even if that is killed.
+It persists nothing, listens only on a UNIX socket that no other user can reach, and exits with the process that
+started it, even if that is killed.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import random
 import shutil
 import socket
@@ -14,16 +16,21 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import quote
 
 from juggler.errors import ConfigError
 from juggler.process.guard import ProcessGuard
 
 SERVER_NAMES = ("redis-server", "valkey-server")
 HOST = "127.0.0.1"
-START_ATTEMPTS = 3
 POLL_INTERVAL = 0.005
 ANSWER_TIMEOUT = 0.1
 LOG_LINES = 10
+SOCKET_NAME = "redis.sock"
+MAX_SOCKET_PATH = 103
+"""Longest path of a UNIX socket in bytes, on macOS and the BSDs; Linux accepts 107."""
+SHORT_DIRECTORY = "/tmp"  # noqa: S108
+"""Parent of the private directory if the path in the system's directory for temporary files would be too long."""
 OWN_PORTS = range(15_000, 32_768)
 """Ports below those that Linux (from 32,768) and other systems (from 49,152) assign to outgoing connections."""
 PORT_ATTEMPTS = 100
@@ -65,18 +72,19 @@ def bundled_server() -> str:
 class EmbeddedRedis:
     """A private server, running from construction until `stop` or the end of a ``with`` block.
 
-    Works with and without gevent's monkey-patching. Greenlets may not share it.
+    Works with and without gevent's monkey-patching. Greenlets may not share it. Only its own user can connect.
 
     Args:
         binary: path of the server. Default: the result of `find_server`.
         start_timeout: maximum time to start, in seconds.
-        options: more options of the server, for example ``("--maxmemory", "64mb")``.
+        options: more options of the server, for example ``("--maxmemory", "64mb")``. ``("--port", "7000", "--bind",
+            "127.0.0.1")`` opens a TCP port as well, to every local user.
 
     Attributes:
-        url: ``redis://127.0.0.1:<port>``.
-        port: a port that was free.
+        url: ``unix:///tmp/juggler-redis-…/redis.sock``.
+        socket: path of that UNIX socket, for ``redis-cli -s``.
         pid: process id of the server.
-        directory: private working directory, removed by `stop`.
+        directory: private working directory with mode 0700, removed by `stop`.
 
     Raises:
         ConfigError: no server was found, or it did not start. The text ends with the last lines of its log.
@@ -85,14 +93,18 @@ class EmbeddedRedis:
     def __init__(
         self, binary: str | None = None, *, start_timeout: float = 10.0, options: tuple[str, ...] = ()
     ) -> None:
-        self._command = [
-            binary or find_server(),
-            *("--bind", HOST, "--save", "", "--appendonly", "no", "--daemonize", "no"),
-            *options,
-        ]
+        program = binary or find_server()
         self._start_timeout = start_timeout
         self._stopped = False
-        self.directory = Path(tempfile.mkdtemp(prefix="juggler-redis-"))
+        self.directory = _private_directory()
+        self.socket = self.directory / SOCKET_NAME
+        self.url = f"unix://{quote(str(self.socket))}"
+        self._command = [
+            program,
+            *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(self.directory)),
+            *options,
+        ]
         self._log = self.directory / "server.log"
         self._guard = ProcessGuard(self.directory)
         try:
@@ -116,16 +128,14 @@ class EmbeddedRedis:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def restart(self, pause: float = 0.0) -> None:
-        """Kill the server, and start an empty one on the same port after ``pause`` seconds.
+        """Kill the server, and start an empty one on the same socket after ``pause`` seconds.
 
         Raises:
             ConfigError: it did not start.
         """
         self._kill()
         time.sleep(pause)
-        self._launch()
-        if not self._wait_until_ready():
-            raise ConfigError(f"{self._command[0]} did not restart:\n{self.log_tail()}")
+        self._start()
 
     def __enter__(self) -> EmbeddedRedis:  # noqa: PYI034 (typing.Self is of Python 3.11)
         return self
@@ -136,55 +146,48 @@ class EmbeddedRedis:
         self.stop()
 
     def _start(self) -> None:
-        for _ in range(START_ATTEMPTS):
-            self.port = free_port()
-            self._launch()
-            try:
-                if self._wait_until_ready():
-                    return
-                reason = f"exited with status {self._server.returncode}"
-            except TimeoutError:
-                reason = f"did not answer within {self._start_timeout:g} s"
-            except BaseException:
-                self._kill()
-                raise
+        self._launch()
+        try:
+            self._wait_until_ready()
+        except BaseException:
             self._kill()
-            # Another process may have taken the port between the check and the server's bind.
-            if "already in use" not in self.log_tail():
-                break
-        raise ConfigError(f"{self._command[0]} {reason}:\n{self.log_tail()}")
+            raise
 
     def _launch(self) -> None:
-        command = [*self._command, "--port", str(self.port), "--dir", str(self.directory)]
         try:
             with self._log.open("wb") as log:
                 # A session of its own, so that a Ctrl-C in the terminal does not stop it before its clients.
                 self._server = subprocess.Popen(  # noqa: S603
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
         except OSError as error:
             raise ConfigError(f"cannot run {self._command[0]}: {error.strerror}") from error
         self.pid = self._server.pid
-        self.url = f"redis://{HOST}:{self.port}"
         self._guard.add(self.pid)
 
-    def _wait_until_ready(self) -> bool:
-        """Return True once this server answers on its port, False if it has exited."""
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout
-        while self._server.poll() is None:
-            if self._answers():
-                return True
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            time.sleep(POLL_INTERVAL)
-        return False
+        while not self._answers():
+            if self._server.poll() is not None:
+                reason = f"exited with status {self._server.returncode}"
+            elif time.monotonic() > deadline:
+                reason = f"did not answer within {self._start_timeout:g} s"
+            else:
+                time.sleep(POLL_INTERVAL)
+                continue
+            raise ConfigError(f"{self._command[0]} {reason}:\n{self.log_tail()}")
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.port), timeout=ANSWER_TIMEOUT) as connection:
-                connection.sendall(b"INFO server\r\n")
-                # A server of another process on this port has another process id.
-                return f"process_id:{self.pid}\r\n".encode() in connection.recv(65536)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(ANSWER_TIMEOUT)
+                connection.connect(str(self.socket))
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
         except OSError:
             return False
 
@@ -198,6 +201,23 @@ class EmbeddedRedis:
         """Return the last lines of the server's log."""
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
+
+
+def _private_directory() -> Path:
+    """Return a new directory of mode 0700 whose path leaves room for that of a UNIX socket.
+
+    Raises:
+        ConfigError: it cannot be created.
+    """
+    try:
+        for parent in (tempfile.gettempdir(), SHORT_DIRECTORY):
+            directory = tempfile.mkdtemp(prefix="juggler-redis-", dir=parent)
+            if len(os.fsencode(os.path.join(directory, SOCKET_NAME))) <= MAX_SOCKET_PATH:
+                return Path(directory)
+            os.rmdir(directory)
+    except OSError as error:
+        raise ConfigError(f"cannot create a directory for the embedded Redis: {error}; set TMPDIR") from error
+    raise AssertionError("a path in the short directory is short")
 
 
 def free_port() -> int:

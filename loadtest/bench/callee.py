@@ -143,7 +143,7 @@ def main() -> None:
         for number in range(ROUNDS):
             for kind in KINDS:
                 progress.step(f"round {number + 1} of {ROUNDS}: {kind}")
-                found[kind].append(measure(stack.redis.url, pids, kind, in_flight, seconds))
+                found[kind].append(measure(stack.redis_url, pids, kind, in_flight, seconds))
     for kind, rounds in found.items():
         rate = median(rate for rate, _ in rounds)
         costs = [median(costs[number] for _, costs in rounds) for number in (0, 1)]

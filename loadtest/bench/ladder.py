@@ -40,7 +40,7 @@ def run(progress: Progress, *, connections: int, seconds: float, payload: int) -
 def _measure(stack: MeasuredStack, connections: int, seconds: float, payload: int, options: dict[str, bool]) -> Sample:
     common: Spec = {
         "connections": connections,
-        "redis_port": stack.redis.port,
+        "redis_port": stack.redis_port,
         "payload_bytes": payload,
         **options,
     }

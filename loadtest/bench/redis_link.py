@@ -28,7 +28,7 @@ import trustme  # noqa: E402
 from juggler.broker import Event, PendingCall, Subscriber  # noqa: E402
 from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.errors import BrokerError, ConfigError  # noqa: E402
-from juggler.process.embedded import EmbeddedRedis, free_port  # noqa: E402
+from juggler.process.embedded import HOST, EmbeddedRedis, free_port  # noqa: E402
 from juggler.process.uuids import new_uuid  # noqa: E402
 from loadtest.bench.harness.programs import emit  # noqa: E402
 from loadtest.children import Children  # noqa: E402
@@ -292,6 +292,14 @@ def callee_process(bench: Bench, kind: str, url: str) -> Iterator[None]:
         bench.callee_pid = 0
 
 
+@contextmanager
+def redis_on_tcp(*options: str) -> Iterator[tuple[EmbeddedRedis, str]]:
+    """Yield a Redis and its TCP URL: what is measured uses TCP, as in production."""
+    port = free_port()
+    with EmbeddedRedis(options=("--port", str(port), "--bind", HOST, *options)) as server:
+        yield server, f"redis://{HOST}:{port}"
+
+
 def tls(seconds: float) -> None:
     """Measure over TLS if a server on PATH supports it."""
     authority = trustme.CA()
@@ -314,13 +322,12 @@ def tls(seconds: float) -> None:
 
 def cluster(seconds: float) -> None:
     """Measure the code for clusters on one node with all slots: its cost, not how a cluster scales."""
-    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    with EmbeddedRedis(options=options) as server:
+    with redis_on_tcp("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as (server, url):
         with redis.Redis.from_url(server.url, protocol=2) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                 gevent.sleep(0.01)
-        url = server.url.replace("redis://", "redis+cluster://")
+        url = url.replace("redis://", "redis+cluster://")
         juggler_rpc(Bench(server.pid, seconds), url, 200, "juggler: RPC, cluster")
 
 
@@ -329,10 +336,10 @@ def main() -> None:
         {"juggler": juggler_callee, "redis-py": redis_py_callee}[sys.argv[2]](sys.argv[3])
         return
     seconds = float(sys.argv[1]) if sys.argv[1:] else SECONDS
-    with EmbeddedRedis() as server:
+    with redis_on_tcp() as (server, url):
         bench = Bench(server.pid, seconds)
-        measure_juggler(bench, server.url)
-        measure_redis_py(bench, server.url)
+        measure_juggler(bench, url)
+        measure_redis_py(bench, url)
     tls(seconds)
     cluster(seconds)
 

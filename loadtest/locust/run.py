@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("locust is missing: pip install 'juggler[load]', or make load")
     try:
         with Stack() as stack, tempfile.TemporaryDirectory(prefix="juggler-load-") as directory:
-            print(f"redis   {stack.redis.url} (embedded)", flush=True)
+            print(f"redis   {stack.redis_url} (embedded)", flush=True)
             stack.start_server("--log-level", "warning", app=given.app)
             print(f"server  {stack.url}", flush=True)
             stack.start_callee("--log-level", "warning")

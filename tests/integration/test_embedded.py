@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 
+from juggler.broker.redis import RedisBroker
 from juggler.errors import ConfigError
 from juggler.process import embedded
 from juggler.process.embedded import EmbeddedRedis, bundled_server, find_server
@@ -21,15 +27,15 @@ import sys, time
 {patch}
 from juggler.process.embedded import EmbeddedRedis
 server = EmbeddedRedis(sys.argv[1])
-print(server.port, server.directory, flush=True)
+print(server.socket, server.directory, flush=True)
 time.sleep(60)
 """
 PATCHES = {"plain": "", "gevent": "from gevent import monkey; monkey.patch_all()"}
 
 
-def port_is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def is_open(path: str | Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def is_alive(pid: int) -> bool:
@@ -40,26 +46,76 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def ask(port: int, command: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+def ask(server: EmbeddedRedis, command: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(server.socket))
         connection.sendall(command.encode() + b"\r\n")
         return connection.recv(65536)
 
 
 def test_answers_and_keeps_nothing_on_disk():
     with EmbeddedRedis(bundled_server()) as server:
-        assert server.url == f"redis://127.0.0.1:{server.port}"
-        assert ask(server.port, "PING") == b"+PONG\r\n"
-        assert ask(server.port, "CONFIG GET save").endswith(b"$4\r\nsave\r\n$0\r\n\r\n")
-        assert b"no" in ask(server.port, "CONFIG GET appendonly")
+        assert server.url == f"unix://{server.socket}"
+        assert ask(server, "PING") == b"+PONG\r\n"
+        assert ask(server, "CONFIG GET save").endswith(b"$4\r\nsave\r\n$0\r\n\r\n")
+        assert b"no" in ask(server, "CONFIG GET appendonly")
 
 
-def test_stop_leaves_no_process_no_port_and_no_directory():
+def test_no_other_user_can_connect():
+    with EmbeddedRedis(bundled_server()) as server:
+        assert b"\r\ntcp_port:0\r\n" in ask(server, "INFO server")
+        assert stat.S_IMODE(server.directory.stat().st_mode) == 0o700
+        assert stat.S_IMODE(server.socket.stat().st_mode) == 0o700
+        if os.getuid() == 0:
+            assert connect_as(65534, server.socket) == errno.EACCES
+
+
+def connect_as(user: int, path: Path) -> int:
+    """Connect to a UNIX socket as another user, and return the error number."""
+    child = os.fork()
+    if child == 0:
+        status = 255
+        try:
+            os.setuid(user)
+            with socket.socket(socket.AF_UNIX) as probe:
+                status = probe.connect_ex(str(path))
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_short"),
+    [("a ?#%20b'", True), ("x" * 52, True), ("x" * 60, False), ("é" * 35, False), ("x" * 150, False)],
+    ids=["odd", "longest", "long", "long in bytes", "very long"],
+)
+def test_any_directory_for_temporary_files(monkeypatch, prefix, is_short):
+    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp") as parent:
+        monkeypatch.setattr(tempfile, "tempdir", parent)
+        with (
+            EmbeddedRedis(bundled_server()) as server,
+            redis.Redis.from_url(server.url, protocol=2) as client,
+            closing(RedisBroker(server.url)) as broker,
+        ):
+            assert client.ping()
+            broker.connect()
+            assert len(os.fsencode(server.socket)) <= 103
+            assert list(Path(parent).iterdir()) == [server.directory] * is_short
+        assert not server.directory.exists()
+
+
+def test_no_directory_for_temporary_files(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(ConfigError, match=r"cannot create a directory.*/nowhere.*set TMPDIR"):
+        EmbeddedRedis(bundled_server())
+
+
+def test_stop_leaves_no_process_and_no_directory():
     server = EmbeddedRedis(bundled_server())
     assert server.directory.is_dir()
     server.stop()
     assert not is_alive(server.pid)
-    assert not port_is_open(server.port)
     assert not server.directory.exists()
     server.stop()
 
@@ -69,22 +125,22 @@ def test_stop_leaves_no_process_no_port_and_no_directory():
 def test_does_not_outlive_its_parent(patch, signum):
     command = [sys.executable, "-c", PARENT.format(patch=PATCHES[patch]), bundled_server()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        port, directory = parent.stdout.readline().split()
-        assert port_is_open(int(port))
+        path, directory = parent.stdout.readline().split()
+        assert is_open(path)
         parent.send_signal(signum)
         parent.wait()
-    eventually(lambda: not port_is_open(int(port)))
+    eventually(lambda: not is_open(path))
     eventually(lambda: not Path(directory).exists())
 
 
-def test_restart_starts_an_empty_server_on_the_same_port():
+def test_restart_starts_an_empty_server_on_the_same_socket():
     with EmbeddedRedis(bundled_server()) as server:
-        port, pid = server.port, server.pid
-        assert ask(port, "SET k 1") == b"+OK\r\n"
+        url, pid = server.url, server.pid
+        assert ask(server, "SET k 1") == b"+OK\r\n"
         server.restart()
         assert not is_alive(pid)
-        assert server.port == port
-        assert ask(port, "GET k") == b"$-1\r\n"
+        assert server.url == url
+        assert ask(server, "GET k") == b"$-1\r\n"
 
 
 def test_a_ctrl_c_in_the_terminal_does_not_reach_it():
@@ -92,20 +148,20 @@ def test_a_ctrl_c_in_the_terminal_does_not_reach_it():
         assert os.getsid(server.pid) != os.getsid(0)
 
 
-def test_several_servers_have_different_ports():
+def test_several_servers_are_separate():
     with EmbeddedRedis(bundled_server()) as one, EmbeddedRedis(bundled_server()) as two:
-        assert one.port != two.port
-        assert ask(one.port, "SET k 1") == b"+OK\r\n"
-        assert ask(two.port, "GET k") == b"$-1\r\n"
+        assert ask(one, "SET k 1") == b"+OK\r\n"
+        assert ask(two, "GET k") == b"$-1\r\n"
 
 
-def test_another_port_is_tried_when_somebody_elses_server_took_the_first(monkeypatch):
-    with EmbeddedRedis(bundled_server()) as other:
-        ports = iter([other.port, embedded.free_port()])
-        monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
-        with EmbeddedRedis(bundled_server()) as server:
-            assert server.port != other.port
-            assert f"process_id:{server.pid}\r\n".encode() in ask(server.port, "INFO server")
+def test_an_option_opens_a_tcp_port():
+    port = embedded.free_port()
+    with (
+        EmbeddedRedis(bundled_server(), options=("--port", str(port), "--bind", embedded.HOST)) as server,
+        socket.create_connection((embedded.HOST, port), timeout=30) as connection,
+    ):
+        connection.sendall(b"INFO server\r\n")
+        assert f"process_id:{server.pid}\r\n".encode() in connection.recv(65536)
 
 
 def test_a_server_that_does_not_start_tells_its_last_words():

@@ -161,8 +161,9 @@ def test_unreachable_nodes_do_not_matter(redis_cluster, make_broker):
         assert all_are_served(broker)
 
 
-def test_a_single_server_is_no_cluster(redis_url):
-    broker = RedisBroker(redis_url.replace("redis:", "redis+cluster:"))
+def test_a_single_server_is_no_cluster(mortal):
+    mortal.start()
+    broker = RedisBroker(mortal.url.replace("redis:", "redis+cluster:"))
     with pytest.raises(BrokerUnavailable, match="cluster support disabled"):
         broker.connect()
     broker.close()
