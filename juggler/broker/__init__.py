@@ -230,6 +230,36 @@ PublishArgs: TypeAlias = Callable[[str, bytes], None]
 """Publishes JSON text on a channel and returns once the broker has it."""
 
 
+class Caller:
+    """The identity of a caller, as the server derived it from the connection. Clients cannot set it. Immutable.
+
+    Not a struct or dataclass: a function's parameter of this type must never be filled from arguments.
+    """
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, identity: Any = None) -> None:
+        self._identity = identity
+
+    @property
+    def identity(self) -> Any:
+        """Any JSON value, decoded: what the server's connect hook or caller hook returned. ``None`` if unknown."""
+        return self._identity
+
+    @property
+    def known(self) -> bool:
+        """Whether the server sent an identity. Servers of the Go package send none."""
+        return self._identity is not None
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity == other._identity if isinstance(other, Caller) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # the identity may be a dict
+
+    def __repr__(self) -> str:
+        return f"Caller({self._identity!r})" if self.known else "Caller()"
+
+
 class IncomingCall(Struct, gc=False, tag=True):
     """A call on the callee's side of the broker. Functions know it as `callee.Call`.
 
@@ -257,6 +287,11 @@ class IncomingCall(Struct, gc=False, tag=True):
     def value(self) -> Any:
         """The decoded arguments. Raises `juggler.errors.InvalidValue` if they have no Python value."""
         return decode_args(self.args)
+
+    @property
+    def caller(self) -> Caller:
+        """The caller. Raises `juggler.errors.InvalidValue` if its identity has no Python value."""
+        return Caller(decode_args(self.by) if self.by else None)
 
     def time_left(self) -> float:
         """Return the seconds until the deadline; 0 after it."""

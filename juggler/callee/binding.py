@@ -1,23 +1,28 @@
 """How the arguments of a call become those of a Python function. Prepared once for each function. PURE.
 
 An array fills the parameters by position, an object by name, and any other value is the only argument. ``null``, which
-is also sent for a call without arguments, means no arguments if the function has no required parameters.
+is also sent for a call without arguments, means no arguments if the function has no required parameters. A parameter
+annotated `callee.Caller` is no argument: it receives the caller.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from inspect import Parameter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
+from juggler.broker import Caller
+from juggler.callee.current import running
 from juggler.callee.failures import InvalidArguments
 
 _ANY = (Parameter.empty, Any, object)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _SHOWN = 60
 
 
@@ -51,13 +56,19 @@ class Binding:
             whole: pass the decoded arguments, of any type, to the only parameter.
 
         Raises:
-            TypeError: an annotation cannot be evaluated, JSON does not support its type, or ``whole`` is set and the
-                function cannot be called with one argument.
+            TypeError: an annotation cannot be evaluated, JSON does not support its type, a parameter for the caller is
+                not exactly one annotated `callee.Caller`, or ``whole`` is set and the function cannot be called with
+                one argument.
         """
-        self._function = function
         parameters = _parameters(uri, function)
+        self._hidden = ""
+        self._function = function
+        if parameters is not None and (taking := _parameter_for_caller(uri, parameters)):
+            self._function = _passing_caller(function, parameters, taking)
+            self._hidden = "" if taking.kind is Parameter.POSITIONAL_ONLY else taking.name
+            parameters.remove(taking)
         self.is_exact = any(_has_decimals(parameter.annotation) for parameter in parameters or ())
-        self.signature = "(...)" if parameters is None else _shown_signature(function)
+        self.signature = "(...)" if parameters is None else _shown_signature(function, parameters)
         self._positional: list[_Expected] = []
         self._named: dict[str, _Expected] = {}
         self._defaults: dict[str, Any] = {}
@@ -153,7 +164,7 @@ class Binding:
         return self._function(*first, **named)
 
     def _other(self, name: str) -> _Expected:
-        if self._more_named is None:
+        if self._more_named is None or name == self._hidden:
             raise InvalidArguments(f"{name[:_SHOWN]}: unknown parameter{self._names()}")
         return self._more_named._replace(name=name)
 
@@ -176,8 +187,42 @@ def _parameters(uri: str, function: Callable[..., Any]) -> list[Parameter] | Non
         raise TypeError(f"{uri}: cannot evaluate an annotation: {error}") from error
 
 
-def _shown_signature(function: Callable[..., Any]) -> str:
-    return str(inspect.signature(function, eval_str=True))
+def _shown_signature(function: Callable[..., Any], parameters: list[Parameter]) -> str:
+    return str(inspect.signature(function, eval_str=True).replace(parameters=parameters))
+
+
+def _parameter_for_caller(uri: str, parameters: list[Parameter]) -> Parameter | None:
+    """Return the parameter that receives the caller, if there is one."""
+    found = [parameter for parameter in parameters if _mentions_caller(parameter.annotation)]
+    if len(found) > 1:
+        raise TypeError(f"{uri}: expected at most one parameter of type Caller, got {len(found)}")
+    for parameter in found:
+        if parameter.annotation is not Caller or parameter.kind in _VARIADIC:
+            raise TypeError(f"{uri}: expected a parameter annotated Caller, got {parameter}")
+        return parameter
+    return None
+
+
+def _mentions_caller(annotation: Any) -> bool:
+    return annotation is Caller or any(map(_mentions_caller, get_args(annotation)))
+
+
+def _passing_caller(function: Callable[..., Any], parameters: list[Parameter], taking: Parameter) -> Callable[..., Any]:
+    """Return a function without the parameter for the caller, which passes the caller of the running call."""
+    before = [parameter for parameter in parameters[: parameters.index(taking)] if parameter.kind in _POSITIONAL]
+    by_position = taking.kind is Parameter.POSITIONAL_ONLY
+    index = len(before) if taking.kind in _POSITIONAL else sys.maxsize
+
+    def passing_caller(*arguments: Any, **named: Any) -> Any:
+        call = running.get(None)
+        caller = Caller() if call is None else call.caller
+        if by_position:
+            arguments += tuple(parameter.default for parameter in before[len(arguments) :])
+        elif len(arguments) <= index:
+            return function(*arguments, **named, **{taking.name: caller})
+        return function(*arguments[:index], caller, *arguments[index:], **named)
+
+    return passing_caller
 
 
 def _checked_type(uri: str, parameter: Parameter) -> Any:

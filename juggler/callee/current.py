@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from juggler.broker import IncomingCall
+from juggler.broker import Caller, IncomingCall
 
 running: ContextVar[IncomingCall] = ContextVar("callee.running")
 """The call that runs in this context."""
@@ -23,6 +23,11 @@ def current_call() -> IncomingCall:
         return running.get()
     except LookupError:
         raise RuntimeError("no call is running here: use this within a registered function") from None
+
+
+def caller() -> Caller:
+    """Return the caller of the running call. Its `callee.Caller.identity` is ``None`` if the server sent none."""
+    return current_call().caller
 
 
 def time_left() -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -14,7 +15,10 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 import pytest
 
+from juggler.broker import Caller, IncomingCall
+from juggler.callee import caller
 from juggler.callee.binding import Binding
+from juggler.callee.current import running
 from juggler.callee.failures import InvalidArguments
 
 
@@ -240,3 +244,149 @@ def test_a_type_error_of_the_function_is_its_own():
 
     with pytest.raises(TypeError, match="its own"):
         call(fails, 1)
+
+
+def in_the_middle(a: int, who: Caller, b: int = 2):
+    return a, who.identity, b
+
+
+def at_the_end(*rest, who: Caller, **more):
+    return rest, who.identity, more
+
+
+def at_the_beginning(who: Caller, *rest):
+    return who.identity, rest
+
+
+def by_position_only(a=1, who: Caller = Caller("default"), /, **more):  # noqa: B008
+    return a, who.identity, more
+
+
+def by_itself(who: Caller):
+    return who.identity, who.known, who == caller()
+
+
+class Desk:
+    def ask(self, who: Caller, what: str):
+        return who.identity, what
+
+
+@contextmanager
+def called_by(by: bytes) -> Iterator[None]:
+    token = running.set(IncomingCall("conn", "msg", "f", b"null", 1e12, by=by))
+    yield
+    running.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "result"),
+    [
+        (in_the_middle, [1], (1, "ann", 2)),
+        (in_the_middle, [1, 3], (1, "ann", 3)),
+        (in_the_middle, {"b": 3, "a": 1}, (1, "ann", 3)),
+        (in_the_middle, 1, (1, "ann", 2)),
+        (at_the_end, [1, 2], ((1, 2), "ann", {})),
+        (at_the_end, {"x": 1}, ((), "ann", {"x": 1})),
+        (at_the_beginning, [1, 2], ("ann", (1, 2))),
+        (at_the_beginning, None, ("ann", ())),
+        (by_position_only, None, (1, "ann", {})),
+        (by_position_only, [5], (5, "ann", {})),
+        (by_position_only, {"a": 5, "who": "mallory"}, (5, "ann", {"who": "mallory"})),
+        (by_itself, None, ("ann", True, True)),
+        (by_itself, [], ("ann", True, True)),
+        (by_itself, {}, ("ann", True, True)),
+        (Desk().ask, "tea", ("ann", "tea")),
+        (Desk().ask, {"what": "tea"}, ("ann", "tea")),
+    ],
+)
+def test_a_parameter_of_type_caller_is_no_argument(function, value, result):
+    with called_by(b'"ann"'):
+        assert call(function, value) == result
+
+
+def test_the_whole_value_and_the_caller():
+    with called_by(b'"ann"'):
+        assert call(at_the_beginning, [1, 2], whole=True) == ("ann", ([1, 2],))
+        assert call(in_the_middle, 7, whole=True) == (7, "ann", 2)
+
+
+def test_without_an_identity_the_caller_is_unknown():
+    with called_by(b""):
+        assert call(by_itself) == (None, False, True)
+        assert repr(caller()) == "Caller()"
+    with called_by(b"null"):
+        assert call(by_itself) == (None, False, True)
+    assert Binding("f", in_the_middle).call([1]) == (1, None, 2)  # called directly, in a test for example
+    with pytest.raises(RuntimeError, match="no call is running here"):
+        caller()
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "reason"),
+    [
+        (in_the_middle, {"a": 1, "who": "mallory"}, "who: unknown parameter (the parameters are a, b)"),
+        (at_the_end, {"who": "mallory"}, "who: unknown parameter"),
+        (by_itself, ["mallory"], "expected no arguments, got 1"),
+        (by_itself, "mallory", "expected no arguments, got 1"),
+        (by_itself, {"who": {"identity": "mallory"}}, "who: unknown parameter"),
+        (in_the_middle, [1, 2, "mallory"], "expected 2 arguments (the parameters are a, b), got 3"),
+        (in_the_middle, [1, "mallory"], "b: Expected int, got str"),
+    ],
+)
+def test_a_client_cannot_pass_a_caller(function, value, reason):
+    with called_by(b'"ann"'):
+        assert refusal(function, value) == reason
+
+
+def test_a_caller_is_immutable_and_comparable():
+    ann = Caller({"sub": "ann"})
+    with pytest.raises(AttributeError):
+        ann.identity = "mallory"
+    assert ann == Caller({"sub": "ann"}) != Caller({"sub": "bob"})
+    assert ann != {"sub": "ann"}
+    assert repr(ann) == "Caller({'sub': 'ann'})"
+
+
+def test_the_parameter_is_not_in_the_signature():
+    assert Binding("f", in_the_middle).signature == "(a: int, b: int = 2)"
+    assert Binding("f", by_itself).signature == "()"
+
+
+@dataclass
+class Forged:
+    who: Caller
+
+
+def two(who: Caller, other: Caller):
+    pass
+
+
+def optional(who: Caller | None = None):
+    pass
+
+
+def variadic(*who: Caller):
+    pass
+
+
+def annotated(who: Annotated[Caller, "who"]):
+    pass
+
+
+def inside(request: Forged):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (two, "expected at most one parameter of type Caller, got 2"),
+        (optional, "expected a parameter annotated Caller, got who: "),
+        (variadic, "expected a parameter annotated Caller, got \\*who: "),
+        (annotated, "expected a parameter annotated Caller, got who: "),
+        (inside, "JSON does not support the type .*Forged"),
+    ],
+)
+def test_an_annotation_that_arguments_could_fill_is_refused(function, expected):
+    with pytest.raises(TypeError, match=f"f: .*{expected}"):
+        Binding("f", function)
