@@ -17,7 +17,21 @@ from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
 from juggler.errors import CallFailed, ConnectionClosed, Nacked
 from juggler.protocol.codec import MAX_TIMEOUT, decode_args, decode_response, encode
-from juggler.protocol.messages import NULL, Ack, Call, Evnt, Message, MessageType, Nack, Pub, Res, Response, Sub, Unsb
+from juggler.protocol.messages import (
+    NULL,
+    Ack,
+    Call,
+    Evnt,
+    Message,
+    MessageType,
+    Nack,
+    Pub,
+    Res,
+    Response,
+    Sub,
+    Unknown,
+    Unsb,
+)
 
 RENEWAL_PAUSE = 1.0
 """Seconds before a subscription is retried that the server refused to re-establish for the time being."""
@@ -180,14 +194,16 @@ class ClientState:
 
     # Messages and time
 
-    def receive(self, text: str) -> Response:
+    def receive(self, text: str) -> Response | Unknown:
         """Process a message from the server, and return it. An answer to an unknown request is no error.
 
         Raises:
             InvalidMessage: the text is not a message that servers send.
         """
         message = decode_response(text)
-        self._processors[type(message)](self, message)
+        processor = self._processors.get(type(message))
+        if processor is not None:
+            processor(self, message)
         return message
 
     def expire(self, now: float) -> list[Exp]:

@@ -1,4 +1,4 @@
-"""The JSON of juggler.0: decode and encode messages and payloads. All knowledge of their JSON lives here.
+"""The JSON of juggler.0 and juggler.1: decode and encode messages and payloads. All knowledge of their JSON lives here.
 
 PURE. ``args`` are not decoded: they are validated and keep their text. Decoding raises `InvalidMessage` and no other
 error, whatever the text.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import marshal
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Generic, NoReturn, TypeVar
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 import ujson
@@ -21,20 +21,30 @@ from msgspec import Meta, Raw, Struct, field
 from juggler.errors import InvalidMessage, InvalidValue, MessageNotAllowed
 from juggler.protocol import rawjson
 from juggler.protocol.messages import (
+    MAX_WINDOW,
     NULL,
     REQUEST_TYPES,
     Ack,
+    Auth,
     Call,
+    Cncl,
+    Crdt,
+    Ends,
     Evnt,
     Message,
     MessageType,
     Nack,
+    Part,
+    Parts,
     Pub,
     Request,
     Res,
     Response,
     Sub,
+    Unknown,
     Unsb,
+    Wlcm,
+    is_response_number,
 )
 
 MAX_TIMEOUT = 24 * 3600.0
@@ -47,6 +57,8 @@ _MALFORMED = "JSON is malformed: "  # msgspec's words
 
 _X = "[0-9a-fA-F]"
 _is_uuid = re.compile(f"{_X}{{8}}-{_X}{{4}}-{_X}{{4}}-{_X}{{4}}-{_X}{{12}}").fullmatch
+# W3C trace context, version 00; all zeros are invalid there.
+_is_trace = re.compile(rb'"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"').fullmatch
 _has_surrogate_escape = re.compile(r"\\u[dD]").search
 
 _repr = reprlib.Repr()
@@ -57,7 +69,10 @@ _repr.maxstring = _repr.maxother = 60
 
 _NULL = Raw(NULL)
 _ABSENT = Raw(b"")
+_NO_LIMITS = Raw(b"{}")
 _Id = Annotated[str, Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=0, lt=2**53)]  # exact in JavaScript
+_Seq = Annotated[int, Meta(ge=1, lt=2**53)]
 
 
 class _Meta(Struct, gc=False):
@@ -74,6 +89,20 @@ class _Call(Struct, gc=False):
     uri: str
     timeout: int | None = None
     args: Raw = _NULL
+    trace: Raw = _NULL  # malformed ones are ignored
+
+
+class _Parts(Struct, gc=False):
+    mode: str
+    window: int
+
+
+class _CallInParts(Struct, gc=False):
+    uri: str
+    timeout: int | None = None
+    args: Raw = _NULL
+    trace: Raw = _NULL
+    parts: _Parts | None = None
 
 
 class _Pub(Struct, gc=False):
@@ -84,6 +113,20 @@ class _Pub(Struct, gc=False):
 class _Sub(Struct, gc=False):
     channel: str
     pattern: bool | None = None
+
+
+class _Cncl(Struct, gc=False):
+    for_: str = field(name="for")
+    wait: bool | None = None
+
+
+class _Crdt(Struct, gc=False):
+    for_: str = field(name="for")
+    until: _Count
+
+
+class _Auth(Struct, gc=False):
+    token: str
 
 
 class _Ack(Struct, gc=False):
@@ -116,12 +159,40 @@ class _Evnt(Struct, gc=False):
     args: Raw = _NULL
 
 
+class _Wlcm(Struct, gc=False):
+    conn: str
+    ttl: int | float | None = None
+    features: tuple[str, ...] = ()
+    limits: Raw = _NO_LIMITS
+
+
+class _Part(Struct, gc=False):
+    for_: str = field(name="for")
+    seq: _Seq
+    args: Raw = _NULL
+    parts: Raw = _NULL
+
+
+class _Ends(Struct, gc=False):
+    channel: str
+    code: int
+    message: str
+    pattern: bool | None = None
+
+
 class _Stored(Struct, gc=False):
     conn_uuid: _Id
     msg_uuid: _Id
     uri: str
     by: Raw = _ABSENT
+    parts: Raw = _NULL
+    trace: Raw = _NULL
     args: Raw = _NULL
+
+
+class _StoredParts(Struct, gc=False):
+    mode: str
+    until: _Count
 
 
 class _StoredResult(Struct, gc=False):
@@ -129,7 +200,11 @@ class _StoredResult(Struct, gc=False):
     msg_uuid: _Id
     uri: str
     failed: bool | None = None
+    seq: _Count = 0
+    more: bool = False
+    callee: str = ""
     args: Raw = _NULL
+    parts: Raw = _NULL
 
 
 class _Event(Struct, gc=False):
@@ -194,8 +269,10 @@ def _unmask(value: Struct, masked: rawjson.Masked) -> None:
         part = getattr(value, name)
         if isinstance(part, str):
             setattr(value, name, masked.unmask_string(part))
-        elif isinstance(part, Raw):
+        elif isinstance(part, Raw) and part is not _NULL:
             setattr(value, name, Raw(masked.unmask(bytes(part).decode())))
+        elif isinstance(part, tuple):
+            setattr(value, name, tuple(map(masked.unmask_string, part)))
         elif isinstance(part, Struct):
             _unmask(part, masked)
 
@@ -217,12 +294,20 @@ def _wrong(where: str, expected: str, got: object) -> InvalidMessage:
 _read_envelope = _Reader(_Envelope, "$")
 _read_call = _Reader(_Call, "$.payload")
 _read_pub = _Reader(_Pub, "$.payload")
+_read_call_in_parts = _Reader(_CallInParts, "$.payload")
 _read_sub = _Reader(_Sub, "$.payload")
+_read_cncl = _Reader(_Cncl, "$.payload")
+_read_crdt = _Reader(_Crdt, "$.payload")
+_read_auth = _Reader(_Auth, "$.payload")
 _read_ack = _Reader(_Ack, "$.payload")
 _read_nack = _Reader(_Nack, "$.payload")
 _read_res = _Reader(_Res, "$.payload")
 _read_evnt = _Reader(_Evnt, "$.payload")
+_read_wlcm = _Reader(_Wlcm, "$.payload")
+_read_part = _Reader(_Part, "$.payload")
+_read_ends = _Reader(_Ends, "$.payload")
 _read_stored = _Reader(_Stored, "$")
+_read_stored_parts = _Reader(_StoredParts, "$.parts")
 _read_stored_result = _Reader(_StoredResult, "$")
 _read_event = _Reader(_Event, "$")
 
@@ -236,7 +321,49 @@ def _decode_call(uuid: str, text: Raw) -> Call:
     except _DECODE_ERRORS as error:
         payload = _read_call.recover(text, error)
     timeout = max(-_INT64, min(payload.timeout or 0, _INT64))
-    return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS)
+    if payload.trace is _NULL:
+        return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS)
+    trace = _trace(payload.trace)
+    return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS, trace=trace)
+
+
+def _decode_call_in_parts(uuid: str, text: Raw) -> Call:
+    try:
+        payload = _read_call_in_parts.decode(text)
+    except _DECODE_ERRORS as error:
+        payload = _read_call_in_parts.recover(text, error)
+    timeout = max(-_INT64, min(payload.timeout or 0, _INT64))
+    if payload.parts is None and payload.trace is _NULL:
+        return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS)
+    return Call(
+        uuid=uuid,
+        uri=payload.uri,
+        args=bytes(payload.args),
+        timeout=timeout / _NS,
+        parts=None if payload.parts is None else _parts(payload.parts),
+        trace=_trace(payload.trace),
+    )
+
+
+def _trace(text: Raw) -> str:
+    """Return a valid traceparent, or nothing: as W3C demands, a malformed one is no error."""
+    trace = bytes(text)
+    return trace[1:-1].decode() if _is_trace(trace) else ""
+
+
+def _mode(mode: str, where: str) -> Literal["all", "latest"]:
+    if mode == "all":
+        return "all"
+    if mode == "latest":
+        return "latest"
+    raise _wrong(where, "all or latest", mode)
+
+
+def _parts(parts: _Parts) -> Parts:
+    mode = _mode(parts.mode, "$.payload.parts.mode")
+    if not 1 <= parts.window <= MAX_WINDOW:
+        raise _wrong("$.payload.parts.window", f"1 to {MAX_WINDOW}", parts.window)
+    return Parts(mode, parts.window)
 
 
 def _decode_pub(uuid: str, text: Raw) -> Pub:
@@ -254,14 +381,28 @@ def _decode_unsb(uuid: str, text: Raw) -> Unsb:
     return Unsb(uuid=uuid, channel=payload.channel, is_pattern=payload.pattern or False)
 
 
-def _for(payload: _Ack | _Nack | _Res | _Evnt) -> str:
+def _decode_cncl(uuid: str, text: Raw) -> Cncl:
+    payload = _read_cncl(text)
+    return Cncl(uuid=uuid, for_=_for(payload), wait=payload.wait or False)
+
+
+def _decode_crdt(uuid: str, text: Raw) -> Crdt:
+    payload = _read_crdt(text)
+    return Crdt(uuid=uuid, for_=_for(payload), until=payload.until)
+
+
+def _decode_auth(uuid: str, text: Raw) -> Auth:
+    return Auth(uuid=uuid, token=_read_auth(text).token)
+
+
+def _for(payload: _Cncl | _Crdt | _Ack | _Nack | _Res | _Evnt | _Part) -> str:
     if not _is_uuid(payload.for_):
         raise _wrong("$.payload.for", "a UUID", payload.for_)
     return payload.for_
 
 
 def _for_type(payload: _Ack | _Nack) -> int:
-    if payload.for_type not in REQUEST_TYPES:
+    if is_response_number(payload.for_type):
         raise _wrong("$.payload.for_type", "the type of a request", payload.for_type)
     return payload.for_type
 
@@ -306,37 +447,100 @@ def _decode_evnt(uuid: str, text: Raw) -> Evnt:
     )
 
 
-_REQUESTS: dict[int, Callable[[str, Raw], Request]] = {
+def _decode_wlcm(uuid: str, text: Raw) -> Wlcm:
+    payload = _read_wlcm(text)
+    if not _is_uuid(payload.conn):
+        raise _wrong("$.payload.conn", "a UUID", payload.conn)
+    try:
+        limits = decode_args(bytes(payload.limits))
+    except InvalidValue as error:
+        raise InvalidMessage(f"$.payload.limits: {error}"[:_MAX_ERROR]) from None
+    if not isinstance(limits, dict):
+        raise _wrong("$.payload.limits", "an object", limits)
+    return Wlcm(uuid=uuid, conn=payload.conn, features=payload.features, limits=limits, ttl=payload.ttl)
+
+
+def _decode_part(uuid: str, text: Raw) -> Part:
+    payload = _read_part(text)
+    args, joined = _joined(payload, "$.payload.parts")
+    return Part(uuid=uuid, for_=_for(payload), seq=payload.seq, args=args, joined=joined)
+
+
+def _joined(payload: _Part | _StoredResult, where: str) -> tuple[bytes, bool]:
+    """Return what was sent, and whether it is an array of joined parts."""
+    parts = bytes(payload.parts)
+    if parts == NULL:
+        return bytes(payload.args), False
+    if not parts.startswith(b"["):
+        raise _wrong(where, "an array", parts[:_MAX_ERROR].decode(errors="replace"))
+    return parts, True
+
+
+def _decode_ends(uuid: str, text: Raw) -> Ends:
+    payload = _read_ends(text)
+    return Ends(
+        uuid=uuid,
+        channel=payload.channel,
+        is_pattern=payload.pattern or False,
+        code=payload.code,
+        message=payload.message,
+    )
+
+
+Decoders: TypeAlias = Mapping[int, Callable[[str, Raw], Request]]
+"""Functions that decode requests, by their types."""
+
+REQUESTS_0: Decoders = {
     MessageType.CALL: _decode_call,
     MessageType.PUB: _decode_pub,
     MessageType.SUB: _decode_sub,
     MessageType.UNSB: _decode_unsb,
 }
+"""The requests of juggler.0."""
+
+REQUESTS_1: Decoders = {
+    **REQUESTS_0,
+    MessageType.CALL: _decode_call_in_parts,
+    MessageType.CNCL: _decode_cncl,
+    MessageType.CRDT: _decode_crdt,
+    MessageType.AUTH: _decode_auth,
+}
+"""The requests of juggler.1."""
+
 _RESPONSES: dict[int, Callable[[str, Raw], Response]] = {
     MessageType.NACK: _decode_nack,
     MessageType.ACK: _decode_ack,
     MessageType.RES: _decode_res,
     MessageType.EVNT: _decode_evnt,
+    MessageType.WLCM: _decode_wlcm,
+    MessageType.PART: _decode_part,
+    MessageType.ENDS: _decode_ends,
 }
 
+_NAMES = {int(type): type.name for type in MessageType if type not in (MessageType.UNKNOWN, MessageType.CUSTOM)}
 
-def _refuse_type(type: int, allowed: Iterable[int]) -> NoReturn:
-    expected = " or ".join(_type_name(number) for number in sorted(allowed))
-    if type not in _REQUESTS and type not in _RESPONSES:
+
+def _refuse_type(type: int, allowed: Iterable[int], known: Iterable[int]) -> NoReturn:
+    expected = " or ".join(map(_type_name, sorted(allowed)))
+    if type not in known:
         raise _wrong("$.meta.type", expected, type)
     raise MessageNotAllowed(f"$.meta.type: only {expected} may be sent here, got {_type_name(type)}")
 
 
 def _type_name(number: int) -> str:
-    return f"{number} ({MessageType(number).name})"
+    return f"{number} ({_NAMES[number]})" if number in _NAMES else str(number)
 
 
-def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -> Request:
+def decode_request(
+    text: str, allowed: frozenset[MessageType] = REQUEST_TYPES, decoders: Decoders = REQUESTS_0
+) -> Request:
     """Decode a request.
 
     Args:
         text: a websocket text message.
-        allowed: types that this client may send.
+        allowed: types that this client may send. With `MessageType.UNKNOWN`, a request of another type is decoded as
+            `Unknown`.
+        decoders: requests of the subprotocol.
 
     Raises:
         MessageNotAllowed: a message of another type.
@@ -349,17 +553,23 @@ def decode_request(text: str, allowed: frozenset[MessageType] = REQUEST_TYPES) -
     if not _is_uuid(envelope.meta.uuid):
         raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
     type = envelope.meta.type
-    decode = _REQUESTS.get(type)
+    decode = decoders.get(type)
     if decode is None or type not in allowed:
-        _refuse_type(type, allowed & _REQUESTS.keys())
+        is_response = is_response_number(type)
+        if decode is None and not is_response and MessageType.UNKNOWN in allowed:
+            return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
+        _refuse_type(type, allowed & decoders.keys(), (*decoders, *_RESPONSES, *([type] if is_response else ())))
     return decode(envelope.meta.uuid, envelope.payload)
 
 
-def decode_response(text: str) -> Response:
+def decode_response(text: str) -> Response | Unknown:
     """Decode a response.
 
     Args:
         text: a websocket text message.
+
+    Returns:
+        The response; `Unknown` for one of a later version.
 
     Raises:
         MessageNotAllowed: a request, which only clients send.
@@ -373,7 +583,9 @@ def decode_response(text: str) -> Response:
         raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
     type = envelope.meta.type
     if type not in _RESPONSES:
-        _refuse_type(type, _RESPONSES)
+        if is_response_number(type):
+            return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
+        _refuse_type(type, _RESPONSES, REQUESTS_1)
     return _RESPONSES[type](envelope.meta.uuid, envelope.payload)
 
 
@@ -383,24 +595,42 @@ _quote = msgspec.json.encode
 
 _HEAD = b'{"meta":{"type":%d,"uuid":%%b},"payload":{'
 _CALL = _HEAD % MessageType.CALL + b'"uri":%b,"timeout":%d,"args":%b}}'
+_CALL_WITH = _HEAD % MessageType.CALL + b'"uri":%b,"timeout":%d%b,"args":%b}}'
+_PARTS = b',"parts":{"mode":%b,"window":%d}'
+_STORED_PARTS = b',"parts":{"mode":%b,"until":%d}'
+_TRACE = b',"trace":%b'
 _PUB = _HEAD % MessageType.PUB + b'"channel":%b,"args":%b}}'
 _SUB = _HEAD % MessageType.SUB + b'"channel":%b,"pattern":%b}}'
 _UNSB = _HEAD % MessageType.UNSB + b'"channel":%b,"pattern":%b}}'
+_CNCL = _HEAD % MessageType.CNCL + b'"for":%b,"wait":%b}}'
+_CRDT = _HEAD % MessageType.CRDT + b'"for":%b,"until":%d}}'
+_AUTH = _HEAD % MessageType.AUTH + b'"token":%b}}'
+_UNKNOWN = b'{"meta":{"type":%d,"uuid":%b},"payload":%b}'
 _NACK = _HEAD % MessageType.NACK + b'"for":%b,"for_type":%d%b,"code":%d,"message":%b}}'
 _ACK = _HEAD % MessageType.ACK + b'"for":%b,"for_type":%d%b}}'
 _RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"args":%b}}'
 _FLAGGED_RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"failed":%b,"args":%b}}'
 _EVNT = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"args":%b}}'
 _EVNT_BY_PATTERN = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"pattern":%b,"args":%b}}'
+_WLCM = _HEAD % MessageType.WLCM + b'"conn":%b%b,"features":%b,"limits":%b}}'
+_PART = _HEAD % MessageType.PART + b'"for":%b,"seq":%d,"args":%b}}'
+_JOINED_PART = _HEAD % MessageType.PART + b'"for":%b,"seq":%d,"parts":%b}}'
+_ENDS = _HEAD % MessageType.ENDS + b'"channel":%b,"pattern":%b,"code":%d,"message":%b}}'
 _STORED = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"args":%b}'
-_STORED_BY = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"by":%b,"args":%b}'
+_STORED_WITH = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b%b,"args":%b}'
+_RESULT_WITH = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b%b,%b:%b}'
 _FLAGGED_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"failed":%b,"args":%b}'
 _FLAGS = {False: b"false", True: b"true"}
 _EVENT = b'{"msg_uuid":%b,"args":%b}'
 
 
 def _encode_call(m: Call, uuid: str) -> bytes:
-    return _CALL % (_quote(uuid), _quote(m.uri), round(m.timeout * _NS), m.args)
+    if m.parts is None and not m.trace:
+        return _CALL % (_quote(uuid), _quote(m.uri), round(m.timeout * _NS), m.args)
+    members = b"" if m.parts is None else _PARTS % (_quote(m.parts.mode), m.parts.window)
+    if m.trace:
+        members += _TRACE % _quote(m.trace)
+    return _CALL_WITH % (_quote(uuid), _quote(m.uri), round(m.timeout * _NS), members, m.args)
 
 
 def _encode_pub(m: Pub, uuid: str) -> bytes:
@@ -415,15 +645,34 @@ def _encode_unsb(m: Unsb, uuid: str) -> bytes:
     return _UNSB % (_quote(uuid), _quote(m.channel), _quote(m.is_pattern))
 
 
+def _encode_cncl(m: Cncl, uuid: str) -> bytes:
+    return _CNCL % (_quote(uuid), _quote(m.for_), _FLAGS[m.wait])
+
+
+def _encode_crdt(m: Crdt, uuid: str) -> bytes:
+    return _CRDT % (_quote(uuid), _quote(m.for_), m.until)
+
+
+def _encode_auth(m: Auth, uuid: str) -> bytes:
+    return _AUTH % (_quote(uuid), _quote(m.token))
+
+
+def _encode_unknown(m: Unknown, uuid: str) -> bytes:
+    return _UNKNOWN % (m.number, _quote(uuid), m.payload)
+
+
 def _target(m: Ack | Nack) -> bytes:
     uri = b',"uri":' + _quote(m.uri) if m.uri else b""
     return uri + b',"channel":' + _quote(m.channel) if m.channel else uri
 
 
 def _encode_nack(m: Nack, uuid: str) -> bytes:
-    # The reason may quote anything: replace what UTF-8 cannot encode, so that the NACK is sent.
-    reason = m.message.encode("utf-8", "replace").decode()
-    return _NACK % (_quote(uuid), _quote(m.for_), m.for_type, _target(m), m.code, _quote(reason))
+    return _NACK % (_quote(uuid), _quote(m.for_), m.for_type, _target(m), m.code, _quote_any(m.message))
+
+
+def _quote_any(reason: str) -> bytes:
+    # It may quote anything: replace what UTF-8 cannot encode, so that the message is sent.
+    return _quote(reason.encode("utf-8", "replace").decode())
 
 
 def _encode_ack(m: Ack, uuid: str) -> bytes:
@@ -443,15 +692,35 @@ def _encode_evnt(m: Evnt, uuid: str) -> bytes:
     return _EVNT % (_quote(uuid), _quote(m.for_), _quote(m.channel), m.args)
 
 
+def _encode_wlcm(m: Wlcm, uuid: str) -> bytes:
+    ttl = b"" if m.ttl is None else b',"ttl":' + _quote(m.ttl)
+    return _WLCM % (_quote(uuid), _quote(m.conn), ttl, _quote(m.features), encode_args(m.limits))
+
+
+def _encode_part(m: Part, uuid: str) -> bytes:
+    return (_JOINED_PART if m.joined else _PART) % (_quote(uuid), _quote(m.for_), m.seq, m.args)
+
+
+def _encode_ends(m: Ends, uuid: str) -> bytes:
+    return _ENDS % (_quote(uuid), _quote(m.channel), _FLAGS[m.is_pattern], m.code, _quote_any(m.message))
+
+
 _ENCODERS: dict[type[Message], Callable[[Any, str], bytes]] = {
     Call: _encode_call,
     Pub: _encode_pub,
     Sub: _encode_sub,
     Unsb: _encode_unsb,
+    Cncl: _encode_cncl,
+    Crdt: _encode_crdt,
+    Auth: _encode_auth,
+    Unknown: _encode_unknown,
     Nack: _encode_nack,
     Ack: _encode_ack,
     Res: _encode_res,
     Evnt: _encode_evnt,
+    Wlcm: _encode_wlcm,
+    Part: _encode_part,
+    Ends: _encode_ends,
 }
 
 
@@ -459,16 +728,16 @@ def encode(message: Message, uuid: str = "") -> bytes:
     """Return a message as JSON text in UTF-8. Its ``args`` are not checked.
 
     Args:
-        message: any of the eight.
+        message: a request or a response.
         uuid: its identifier, where the message has none yet.
 
     Raises:
         InvalidValue: a URI or channel that UTF-8 cannot carry, or a timeout that is no number.
-        TypeError: it is none of the eight messages.
+        TypeError: it is neither.
     """
     encoder = _ENCODERS.get(type(message))
     if encoder is None:
-        raise TypeError(f"expected one of the eight messages, got {type(message).__name__}")
+        raise TypeError(f"expected a request or a response, got {type(message).__name__}")
     try:
         return encoder(message, message.uuid or uuid)
     except (ValueError, OverflowError) as error:
@@ -485,24 +754,100 @@ def _utf8(data: bytes) -> str:
         raise InvalidMessage(f"$: not UTF-8 (byte {error.start})") from None
 
 
-def decode_call(data: bytes) -> tuple[str, str, str, bytes, bytes]:
-    """Return the ``conn_uuid``, ``msg_uuid``, ``uri``, ``args`` and ``by`` of a stored call. ``by`` may be empty.
+class StoredParts(Struct, frozen=True, gc=False):
+    """How a stored call asks for parts.
+
+    Attributes:
+        mode: see `juggler.protocol.messages.Parts`.
+        until: the first credit: parts up to this number may be sent. A window is a credit from the start.
+    """
+
+    mode: Literal["all", "latest"]
+    until: int
+
+
+class StoredCall(Struct, frozen=True, gc=False):
+    """A call as brokers store it. What is absent leaves no trace in its text.
+
+    Attributes:
+        conn_uuid: identifies the consumer of the result.
+        msg_uuid: identifies the call.
+        uri: URI of the function.
+        args: arguments as JSON text.
+        by: who calls, as JSON text; empty if that is unknown.
+        parts: how the caller asks for parts; ``None`` if it does not.
+        trace: W3C traceparent; empty without a valid one.
+    """
+
+    conn_uuid: str
+    msg_uuid: str
+    uri: str
+    args: bytes = NULL
+    by: bytes = b""
+    parts: StoredParts | None = None
+    trace: str = ""
+
+
+class StoredResult(Struct, frozen=True, gc=False):
+    """A result as brokers store it, or one of its parts, for its consumer. See `encode_result`.
+
+    Attributes:
+        msg_uuid: identifies the call.
+        args: the result, or the part, as JSON text; a JSON array of the parts, if several were joined.
+        failed: see `juggler.protocol.messages.Res`.
+        seq: number of the part, of joined ones that of the first; 0 for what is not a part.
+        more: whether the result is still to come. With ``seq`` 0 there is no part either: a callee has taken the call.
+        callee: identifier of the callee; empty if it is unknown.
+        joined: whether several parts were joined.
+    """
+
+    msg_uuid: str
+    args: bytes = NULL
+    failed: bool | None = None
+    seq: int = 0
+    more: bool = False
+    callee: str = ""
+    joined: bool = False
+
+
+def decode_call(data: bytes) -> StoredCall:
+    """Return a stored call.
 
     Raises:
         InvalidMessage: malformed.
     """
     stored = _read_stored(_utf8(data))
-    return stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args), bytes(stored.by)
+    if stored.by is _ABSENT and stored.parts is _NULL and stored.trace is _NULL:
+        return StoredCall(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args))
+    parts = bytes(stored.parts)
+    return StoredCall(
+        stored.conn_uuid,
+        stored.msg_uuid,
+        stored.uri,
+        bytes(stored.args),
+        bytes(stored.by),
+        None if parts == NULL else _stored_parts(stored.parts),
+        _trace(stored.trace),
+    )
 
 
-def decode_result(data: bytes) -> tuple[str, bytes, bool | None]:
-    """Return the ``msg_uuid``, ``args`` and ``failed`` of a stored result.
+def _stored_parts(text: Raw) -> StoredParts:
+    parts = _read_stored_parts(text)
+    return StoredParts(_mode(parts.mode, "$.parts.mode"), parts.until)
+
+
+def decode_result(data: bytes) -> StoredResult:
+    """Return a stored result or part.
 
     Raises:
         InvalidMessage: malformed.
     """
     stored = _read_stored_result(_utf8(data))
-    return stored.msg_uuid, bytes(stored.args), stored.failed
+    if stored.parts is _NULL:
+        args = bytes(stored.args)
+        return StoredResult(stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee)
+    args, joined = _joined(stored, "$.parts")
+    return StoredResult(stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee, joined)
 
 
 def decode_event(data: bytes) -> tuple[str, bytes]:
@@ -517,18 +862,52 @@ def decode_event(data: bytes) -> tuple[str, bytes]:
     return event.msg_uuid, bytes(event.args)
 
 
-def encode_call(conn_uuid: str, msg_uuid: str, uri: str, args: bytes, by: bytes = b"") -> bytes:
-    """Return a call as brokers store it. ``args`` and ``by`` are not checked; an empty ``by`` is left out."""
-    if by:
-        return _STORED_BY % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), by, args)
-    return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
+def encode_call(
+    conn_uuid: str,
+    msg_uuid: str,
+    uri: str,
+    args: bytes,
+    by: bytes = b"",
+    parts: StoredParts | None = None,
+    trace: str = "",
+) -> bytes:
+    """Return a call as brokers store it, see `StoredCall`. ``args`` and ``by`` are not checked."""
+    if parts is None and not by and not trace:
+        return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
+    members = b',"by":' + by if by else b""
+    if parts is not None:
+        members += _STORED_PARTS % (_quote(parts.mode), parts.until)
+    if trace:
+        members += _TRACE % _quote(trace)
+    return _STORED_WITH % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), members, args)
 
 
-def encode_result(conn_uuid: str, msg_uuid: str, uri: str, args: bytes, failed: bool | None = None) -> bytes:
-    """Return a result as brokers store it. ``args`` are not checked."""
-    if failed is None:
-        return encode_call(conn_uuid, msg_uuid, uri, args)
-    return _FLAGGED_RESULT % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), _FLAGS[failed], args)
+def encode_result(
+    conn_uuid: str,
+    msg_uuid: str,
+    uri: str,
+    args: bytes,
+    failed: bool | None = None,
+    seq: int = 0,
+    more: bool = False,
+    callee: str = "",
+    joined: bool = False,
+) -> bytes:
+    """Return a result or a part as brokers store it. ``args`` are not checked.
+
+    Without ``more`` and ``callee``, the text is that of juggler.0. The arguments are those of `StoredResult`.
+    """
+    if not callee and not more:
+        if failed is None:
+            return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
+        return _FLAGGED_RESULT % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), _FLAGS[failed], args)
+    members = b"" if failed is None else b',"failed":' + _FLAGS[failed]
+    if more:
+        members += b',"seq":%d,"more":true' % seq
+    if callee:
+        members += b',"callee":' + _quote(callee)
+    name = b'"parts"' if joined else b'"args"'
+    return _RESULT_WITH % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), members, name, args)
 
 
 def encode_event(msg_uuid: str, args: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The eight messages of juggler.0, and the payload of a call in Redis, as plain values.
+"""The messages of juggler.0 and juggler.1 as plain values.
 
 PURE. Their JSON is defined in `juggler.protocol.codec` alone.
 """
@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Struct
 
 NULL = b"null"
 
+MAX_WINDOW = 1024
+"""Maximum window of a CALL that asks for parts."""
+
 
 class MessageType(IntEnum):
-    """Numbers of ``meta.type``. Those from `CUSTOM` up are local to a program and are never sent."""
+    """Numbers of ``meta.type``. Those from `CUSTOM` up are local to a program and are never sent.
 
+    juggler.1 has requests from 16 to 31 and responses from 32 to 47. `UNKNOWN` stands for those of later versions.
+    """
+
+    UNKNOWN = 0
     CALL = 1
     PUB = 2
     SUB = 3
@@ -25,21 +32,32 @@ class MessageType(IntEnum):
     ACK = 8
     RES = 9
     EVNT = 10
+    CNCL = 16
+    CRDT = 17
+    AUTH = 19
+    WLCM = 32
+    PART = 33
+    ENDS = 34
     CUSTOM = 256
 
     @property
     def is_request(self) -> bool:
         """Whether clients send this type (the Go package's ``IsRead``)."""
-        return 1 <= self <= 4
+        return 0 <= self <= 4 or 16 <= self <= 31
 
     @property
     def is_response(self) -> bool:
         """Whether servers send this type (the Go package's ``IsWrite``)."""
-        return 7 <= self <= 10
+        return is_response_number(self)
+
+
+def is_response_number(number: int) -> bool:
+    """Return whether a number is that of a response, known or not."""
+    return 7 <= number <= 10 or 32 <= number <= 47
 
 
 class Message(Struct, frozen=True, gc=False, kw_only=True):
-    """The base of the eight messages.
+    """The base of all messages.
 
     Attributes:
         uuid: identifier of the message; empty in a response until it is written, when the server assigns one.
@@ -50,6 +68,18 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
     uuid: str = ""
 
 
+class Parts(Struct, frozen=True, gc=False):
+    """How a CALL asks for its result in parts.
+
+    Attributes:
+        mode: whether the caller needs each part (``"all"``) or the newest one (``"latest"``).
+        window: parts that may be sent before the caller has renewed the credit, 1 to `MAX_WINDOW`.
+    """
+
+    mode: Literal["all", "latest"]
+    window: int
+
+
 class Call(Message, frozen=True, gc=False):
     """Calls the function at a URI.
 
@@ -57,6 +87,8 @@ class Call(Message, frozen=True, gc=False):
         uri: URI of the function.
         args: arguments as JSON text, UTF-8.
         timeout: seconds until the call expires; 0 means the server's default.
+        parts: how the caller asks for parts; ``None`` if it does not, and always under juggler.0.
+        trace: W3C traceparent; empty without a valid one.
     """
 
     type: ClassVar[MessageType] = MessageType.CALL
@@ -64,6 +96,8 @@ class Call(Message, frozen=True, gc=False):
     uri: str
     args: bytes = NULL
     timeout: float = 0.0
+    parts: Parts | None = None
+    trace: str = ""
 
 
 class Pub(Message, frozen=True, gc=False):
@@ -91,6 +125,51 @@ class Unsb(Message, frozen=True, gc=False):
 
     channel: str
     is_pattern: bool = False
+
+
+class Cncl(Message, frozen=True, gc=False):
+    """Cancels the CALL ``for_``. juggler.1.
+
+    Attributes:
+        for_: UUID of the CALL.
+        wait: whether a RES follows; if not, the ACK of this message completes the call.
+    """
+
+    type: ClassVar[MessageType] = MessageType.CNCL
+
+    for_: str
+    wait: bool = False
+
+
+class Crdt(Message, frozen=True, gc=False):
+    """Allows the CALL ``for_`` to send its parts up to the number ``until``. juggler.1. It gets no answer."""
+
+    type: ClassVar[MessageType] = MessageType.CRDT
+
+    for_: str
+    until: int
+
+
+class Auth(Message, frozen=True, gc=False):
+    """Renews the identity of the connection with a ``token``. juggler.1."""
+
+    type: ClassVar[MessageType] = MessageType.AUTH
+
+    token: str
+
+
+class Unknown(Message, frozen=True, gc=False):
+    """A message of a type that this version does not know: under juggler.1 it gets NACK 501, and clients ignore it.
+
+    Attributes:
+        number: its type.
+        payload: its payload as JSON text.
+    """
+
+    type: ClassVar[MessageType] = MessageType.UNKNOWN
+
+    number: int
+    payload: bytes = NULL
 
 
 class Nack(Message, frozen=True, gc=False):
@@ -157,10 +236,68 @@ class Evnt(Message, frozen=True, gc=False):
     pattern: str = ""
 
 
-Request: TypeAlias = Call | Pub | Sub | Unsb
-Response: TypeAlias = Nack | Ack | Res | Evnt
+class Wlcm(Message, frozen=True, gc=False):
+    """The first message of a server. juggler.1.
 
-REQUEST_TYPES: frozenset[MessageType] = frozenset(t for t in MessageType if t.is_request)
+    Attributes:
+        conn: UUID of the connection.
+        features: names of what the server supports, see `juggler.protocol.subprotocols`.
+        limits: limits of the server by name, see `juggler.server.options.ServerOptions.limits`.
+        ttl: seconds until the client's identity expires; ``None``: it does not.
+    """
+
+    type: ClassVar[MessageType] = MessageType.WLCM
+
+    conn: str
+    features: tuple[str, ...] = ()
+    limits: dict[str, Any] = {}
+    ttl: float | None = None
+
+
+class Part(Message, frozen=True, gc=False):
+    """A part of the result of the CALL ``for_``, or several parts that were joined. juggler.1.
+
+    Attributes:
+        seq: number of the part in its call, from 1; of the first one, if they were joined.
+        args: the part as JSON text; a JSON array of the parts, if they were joined.
+        joined: whether they were.
+    """
+
+    type: ClassVar[MessageType] = MessageType.PART
+
+    for_: str
+    seq: int
+    args: bytes = NULL
+    joined: bool = False
+
+
+class Ends(Message, frozen=True, gc=False):
+    """The server has cancelled the subscription with this ``channel`` and ``is_pattern``. juggler.1.
+
+    Attributes:
+        code: see `juggler.errors.NackCode`.
+        message: reason, for people.
+    """
+
+    type: ClassVar[MessageType] = MessageType.ENDS
+
+    channel: str
+    code: int
+    message: str
+    is_pattern: bool = False
+
+
+Request: TypeAlias = Call | Pub | Sub | Unsb | Cncl | Crdt | Auth | Unknown
+Response: TypeAlias = Nack | Ack | Res | Evnt | Wlcm | Part | Ends
+
+ALL_REQUEST_TYPES: frozenset[MessageType] = frozenset(t for t in MessageType if t.is_request)
+"""The requests of juggler.1. `UNKNOWN` is one of them."""
+
+REQUEST_TYPES: frozenset[MessageType] = frozenset(t for t in MessageType if 1 <= t <= 4)
+"""The requests of juggler.0."""
+
+UNANSWERED: frozenset[MessageType] = frozenset(MessageType[name] for name in ("NACK", "CRDT", "WLCM", "ENDS"))
+"""Messages to which no NACK refers."""
 
 
 _Reference: TypeAlias = tuple[str, int, str, str]
@@ -171,9 +308,14 @@ _REFERENCES: dict[type[Message], Callable[[Any], _Reference]] = {
     Pub: lambda m: (m.uuid, MessageType.PUB, "", m.channel),
     Sub: lambda m: (m.uuid, MessageType.SUB, "", m.channel),
     Unsb: lambda m: (m.uuid, MessageType.UNSB, "", m.channel),
+    Cncl: lambda m: (m.uuid, MessageType.CNCL, "", ""),
+    Crdt: lambda m: (m.uuid, MessageType.CRDT, "", ""),
+    Auth: lambda m: (m.uuid, MessageType.AUTH, "", ""),
+    Unknown: lambda m: (m.uuid, m.number, "", ""),
     Ack: lambda m: (m.for_, m.for_type, m.uri, m.channel),
     Nack: lambda m: (m.for_, m.for_type, m.uri, m.channel),
     Res: lambda m: (m.for_, MessageType.CALL, m.uri, ""),
+    Part: lambda m: (m.for_, MessageType.CALL, "", ""),
     Evnt: lambda m: (m.for_, MessageType.PUB, "", m.channel),
 }
 
@@ -188,15 +330,15 @@ def nack(message: Message, code: int, reason: str) -> Nack:
     """Return the NACK that refers to the request at the origin of a message.
 
     Args:
-        message: any of the eight: the request itself, or a response that could not be sent.
+        message: the request itself, or a response to it that could not be sent.
         code: see `juggler.errors.NackCode`.
         reason: text for people.
 
     Raises:
-        TypeError: the message is none of the eight.
+        TypeError: the message is neither.
     """
     reference = _REFERENCES.get(type(message))
     if reference is None:
-        raise TypeError(f"expected one of the eight messages, got {type(message).__name__}")
+        raise TypeError(f"expected a request or a response to one, got {type(message).__name__}")
     for_, for_type, uri, channel = reference(message)
     return Nack(for_=for_, for_type=for_type, uri=uri, channel=channel, code=code, message=reason)

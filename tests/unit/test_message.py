@@ -86,7 +86,7 @@ def test_a_nack_is_a_message_of_its_own(message: Message) -> None:
 
 
 def test_nack_of_something_else() -> None:
-    with pytest.raises(TypeError, match="one of the eight messages, got Message"):
+    with pytest.raises(TypeError, match="a request or a response to one, got Message"):
         nack(Message(), 500, "")
 
 
@@ -94,8 +94,8 @@ def test_types_are_requests_or_responses() -> None:
     requests = [type.name for type in MessageType if type.is_request]
     responses = [type.name for type in MessageType if type.is_response]
 
-    assert requests == ["CALL", "PUB", "SUB", "UNSB"]
-    assert responses == ["NACK", "ACK", "RES", "EVNT"]
+    assert requests == ["UNKNOWN", "CALL", "PUB", "SUB", "UNSB", "CNCL", "CRDT", "AUTH"]
+    assert responses == ["NACK", "ACK", "RES", "EVNT", "WLCM", "PART", "ENDS"]
 
 
 def fields(message: Message) -> dict[str, object]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
 
 from gevent.event import AsyncResult
 
@@ -22,9 +21,7 @@ from juggler.broker.redis.unsent_results import UnsentResults
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
-
-Popped: TypeAlias = tuple[str, str, str, bytes, bytes]
-"""A call before the check: ``conn_uuid``, ``msg_uuid``, ``uri``, ``args`` and ``by``."""
+from juggler.protocol.codec import StoredCall
 
 
 class RedisCallee(CalleeBroker):
@@ -109,7 +106,7 @@ class RedisConsumer(CallConsumer):
         self._callee = callee
         self._topology = topology
         # Popped calls for which the check whether they are still wanted has failed.
-        self._unchecked: list[list[Popped]] = []
+        self._unchecked: list[list[StoredCall]] = []
         self._popping = False
         self.closed = False
 
@@ -145,7 +142,7 @@ class RedisConsumer(CallConsumer):
         self.source.close()
         self._callee.forget(self)
 
-    def _decode(self, batch: list[bytes]) -> list[Popped]:
+    def _decode(self, batch: list[bytes]) -> list[StoredCall]:
         popped = []
         for data in batch:
             try:
@@ -154,7 +151,7 @@ class RedisConsumer(CallConsumer):
                 self._callee.invalid += 1
         return popped
 
-    def _still_wanted(self, batches: list[list[Popped]]) -> list[IncomingCall]:
+    def _still_wanted(self, batches: list[list[StoredCall]]) -> list[IncomingCall]:
         # All checks are sent before the first reply is awaited.
         checks = [(popped, *self._ask(popped)) for popped in batches if popped]
         calls: list[IncomingCall] = []
@@ -174,10 +171,10 @@ class RedisConsumer(CallConsumer):
             raise failure
         return calls
 
-    def _ask(self, popped: list[Popped]) -> tuple[list[bytes], AsyncResult]:
+    def _ask(self, popped: list[StoredCall]) -> tuple[list[bytes], AsyncResult]:
         """Ask for the remaining times and the timeouts of calls from one list; return their keys and the replies."""
         call_timeout = self._callee.names.call_timeout
-        keys = [call_timeout(uri, msg_uuid) for _, msg_uuid, uri, _, _ in popped]
+        keys = [call_timeout(call.uri, call.msg_uuid) for call in popped]
         replies: AsyncResult = AsyncResult()
         commands = [PTTL % (len(key), key) for key in keys]
         commands.append(pack(b"MGET", *keys))
@@ -187,7 +184,7 @@ class RedisConsumer(CallConsumer):
             replies.set_exception(error)
         return keys, replies
 
-    def _wanted(self, popped: list[Popped], keys: list[bytes], replies: list[Reply]) -> list[IncomingCall]:
+    def _wanted(self, popped: list[StoredCall], keys: list[bytes], replies: list[Reply]) -> list[IncomingCall]:
         """Return the calls that are still wanted, and delete the timeout keys of all.
 
         Raises:
@@ -206,15 +203,15 @@ class RedisConsumer(CallConsumer):
             self._topology.link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))
         return [
             IncomingCall(
-                conn_uuid,
-                msg_uuid,
-                uri,
-                args,
+                call.conn_uuid,
+                call.msg_uuid,
+                call.uri,
+                call.args,
                 now + pttl / 1000,
                 # The value of the key is the call's timeout. The key may have expired between the two commands.
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
-                by=by,
+                by=call.by,
             )
-            for (conn_uuid, msg_uuid, uri, args, by), pttl, timeout in zip(popped, pttls, timeouts, strict=True)
+            for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0
         ]

@@ -176,20 +176,20 @@ class RedisCaller(CallerBroker):
         now = time.monotonic()
         for data in batch:
             try:
-                call_id, args, failed = codec.decode_result(data)
+                result = codec.decode_result(data)
             except InvalidMessage:
                 self.invalid += 1
                 self.dropped += 1
                 continue
-            over.append(self._names.result_timeout(conn_uuid, call_id))
-            pending = self._ledger.get(call_id)
+            over.append(self._names.result_timeout(conn_uuid, result.msg_uuid))
+            pending = self._ledger.get(result.msg_uuid)
             if pending is None or pending.deadline <= now:
                 self.dropped += 1
             elif pending.stored:
-                self._deliver(pending, args, failed)
+                self._deliver(pending, result.args, result.failed)
             else:
                 # The result has overtaken the reply to the push, which arrives on another connection.
-                pending.early_result = args, failed
+                pending.early_result = result.args, result.failed
         self._store.delete(over)
 
     def _deliver(self, pending: PendingCall, args: bytes, failed: bool | None) -> None:

@@ -65,7 +65,7 @@ class Sweep:
 
     def _timeout_key(self, uri: str, payload: bytes) -> bytes:
         try:
-            _, msg_uuid, *_ = codec.decode_call(payload)
+            msg_uuid = codec.decode_call(payload).msg_uuid
         except InvalidMessage:
             msg_uuid = ""  # no such key exists
         return self._names.call_timeout(uri, msg_uuid)

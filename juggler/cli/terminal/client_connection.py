@@ -18,7 +18,7 @@ from juggler.client.opening import shown
 from juggler.client.state import Exp, result_value
 from juggler.errors import CallFailed, ConnectionClosed, InvalidMessage, InvalidValue, JugglerError
 from juggler.protocol.codec import decode_request, encode
-from juggler.protocol.messages import Evnt, MessageType, Nack, Response
+from juggler.protocol.messages import Ends, Evnt, MessageType, Nack, Response, Wlcm
 
 CATALOGUE_URI = "juggler.uris"
 """URI of the catalogue, if the server has one (``--list-uri``)."""
@@ -198,7 +198,7 @@ class ClientConnection:
     # Called in threads of the client:
 
     def _on_message(self, message: Response | Exp) -> None:
-        if isinstance(message, Exp):
+        if isinstance(message, (Exp, Wlcm, Ends)):
             return
         if isinstance(message, Evnt):
             self._shared.channels.add(message.channel)

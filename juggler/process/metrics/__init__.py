@@ -30,7 +30,7 @@ MAX_URIS = 100
 OTHER = "(other)"
 """The URI for calls to all further URIs."""
 
-TYPES = tuple(MessageType[name] for name in ("CALL", "PUB", "SUB", "UNSB", "NACK", "ACK", "RES", "EVNT"))
+TYPES = tuple(type for type in MessageType if type is not MessageType.CUSTOM)
 _SIZE = max(TYPES) + 1
 _CLOSE_CODES = frozenset(CloseCode)
 _LAG_PERIOD = 0.5

@@ -40,6 +40,7 @@ class MetricNames(NamedTuple):
     variables: Mapping[str, Sums]
 
 
+_GO_TYPES = [type for type in TYPES if 1 <= type <= 10]
 _READ: Sums = [("juggler_messages", f"in,{type.name}") for type in TYPES if type.is_request]
 _WRITTEN: Sums = [("juggler_messages", f"out,{type.name}") for type in TYPES if type.is_response]
 _INVALID: Sums = [("juggler_invalid_messages", None)]
@@ -84,10 +85,13 @@ SERVER = MetricNames(
         "Msgs": [*_READ, *_WRITTEN, *_INVALID],
         "MsgsRead": [*_READ, *_INVALID],
         "MsgsWrite": _WRITTEN,
-        **{f"Msgs{type.name}": [("juggler_messages", f"{way},{type.name}") for way in ("in", "out")] for type in TYPES},
+        **{
+            f"Msgs{type.name}": [("juggler_messages", f"{way},{type.name}") for way in ("in", "out")]
+            for type in _GO_TYPES
+        },
         "MsgsUnknown": _INVALID,
         "SlowProcessMsg": [("juggler_slow_messages", None)],
-        **{f"SlowProcessMsg{type.name}": [("juggler_slow_messages", type.name)] for type in TYPES},
+        **{f"SlowProcessMsg{type.name}": [("juggler_slow_messages", type.name)] for type in _GO_TYPES},
         "ActiveConns": [("juggler_connections", None)],
         "TotalConns": [("juggler_connections_opened", None)],
         "ActiveConnGoros": [("juggler_connection_greenlets_active", None)],
