@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextvars import Context
 from typing import NamedTuple
@@ -14,10 +15,13 @@ from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeI
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
 from juggler.process import forked
+from juggler.process.logline import Line
 from juggler.protocol.codec import check_args, encode_args
 
+log = logging.getLogger("juggler.callee")
+
 _HERE = os.path.dirname(__file__) + os.sep
-_FOR_CALLERS = (CallError, TimeIsUp, ProcessDied)
+_OF_THE_LIBRARY = (TimeIsUp, ProcessDied)
 _LOOKS_FAILED = b'{"error":'
 
 
@@ -94,15 +98,28 @@ def text_of(exception: BaseException) -> str:
         return type(exception).__name__
 
 
+def is_for_caller(exception: BaseException) -> bool:
+    """Return whether an exception was raised for the caller: a `CallError`, or one whose class defines its JSON."""
+    return isinstance(exception, CallError) or hasattr(type(exception), "__json__")
+
+
 def error(exception: BaseException, call_id: str = "", mask: bool = False) -> Answer:
     """Convert an exception to the error that the caller receives.
+
+    If the class of the exception defines its JSON with ``__json__``, as results may, this is all that the caller
+    receives.
 
     Args:
         exception: the exception.
         call_id: identifier of the call, under which the exception is logged.
-        mask: send only ``call_id``, except for a `CallError` and for errors that juggler itself raises.
+        mask: send only ``call_id``, except for errors that are raised for the caller or by juggler itself.
     """
-    if mask and not isinstance(exception, _FOR_CALLERS):
+    if hasattr(type(exception), "__json__"):
+        try:
+            return Answer(encode_args(exception), True)
+        except InvalidValue as invalid:
+            log.error(Line("call: __json__ of an exception failed", type=type(exception).__name__, error=invalid))
+    if mask and not isinstance(exception, (CallError, *_OF_THE_LIBRARY)):
         return Answer(encode_args({"error": {"message": f"internal error, call {call_id}", "type": "Internal"}}), True)
     fields: dict[str, object] = {"message": text_of(exception), "type": type(exception).__name__}
     if isinstance(exception, CallError):

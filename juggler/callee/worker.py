@@ -91,7 +91,7 @@ class Worker:
             announce: list the functions in the catalogue.
 
         Raises:
-            ValueError: there is no URI to serve, a URI has no function, or a number is less than 1.
+            ValueError: a URI has no function, or a number is less than 1.
             juggler.errors.ConfigError: an annotation of a function is not supported.
         """
         served = tuple(callee if uris is None else uris)
@@ -142,8 +142,7 @@ class Worker:
         self, name: str, pool: str | None, concurrency: int, runner: Runner, publisher: PublishArgs | None
     ) -> None:
         uris = self._uris_of(pool)
-        # A worker without functions asks the broker for a consumer without URIs, which raises.
-        if uris or (pool is None and not self._thunks):
+        if uris:
             calls = self._broker.calls(uris)
             self._runners.append(runner)
             serve = partial(self._serve, len(self._consumers), runner, publisher)
@@ -162,12 +161,17 @@ class Worker:
     def run(self) -> int:
         """Serve calls until `stop`, then drain calls in flight and send their results.
 
+        A worker without functions returns at once, as in the Go package.
+
         Returns:
             number of calls that were abandoned, or whose results were not sent.
 
         Raises:
             KeyboardInterrupt: it was raised in a function or in this greenlet.
         """
+        if not self._thunks:
+            log.warning(Line("worker: no function to serve"))
+            return 0
         self.start()
         try:
             self._stop_requested.wait()
@@ -263,8 +267,9 @@ class Worker:
             self._interrupt = exception
             self.stop()
         # Errors that are raised for the caller are not the operator's problem.
-        level = logging.INFO if isinstance(exception, (CallError, TimeIsUp)) else logging.ERROR
-        says_all = isinstance(exception, (CallError, TimeIsUp, InvalidResult, ProcessDied))
+        for_caller = answer.is_for_caller(exception)
+        level = logging.INFO if for_caller or isinstance(exception, TimeIsUp) else logging.ERROR
+        says_all = for_caller or isinstance(exception, (TimeIsUp, InvalidResult, ProcessDied))
         log.log(
             level,
             Line("call: failed", uri=call.uri, call=call.msg_uuid, error=answer.text_of(exception)),

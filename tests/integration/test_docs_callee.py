@@ -36,6 +36,9 @@ def test_its_functions_do_what_it_says(page):
     with pytest.raises(CallFailed, match="not enough money") as failed:
         caller.call("shop.pay", [5, 3])
     assert (failed.value.code, failed.value.data) == ("balance", {"missing": 2})
+    with pytest.raises(CallFailed) as failed:
+        caller.call("shop.take", "tea")
+    assert failed.value.data == {"out_of_stock": "tea"}
 
 
 @pytest.fixture

@@ -154,6 +154,37 @@ def test_an_error_of_ones_own_need_not_say_all():
     assert told(Mine(3))["type"] == "Mine"
 
 
+class OutOfStock(Exception):
+    def __json__(self):
+        return json.dumps({"out_of_stock": self.args[0]})
+
+
+class Refusal(CallError):
+    def __json__(self):
+        return json.dumps([self.message, self.code])
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize(
+    ("exception", "text"),
+    [(OutOfStock("tea"), b'{"out_of_stock": "tea"}'), (Refusal("no", code=7), b'["no", 7]')],
+)
+def test_an_exception_may_define_its_json(exception, text, mask):
+    assert answer.error(exception, "123", mask) == (text, True)
+    assert answer.is_for_caller(exception)
+
+
+@pytest.mark.parametrize("text", [None, "{", b"\xff", "NaN"])
+def test_json_of_an_exception_that_is_none_is_logged_and_hides_nothing(text, caplog):
+    class Broken(Exception):
+        def __json__(self):
+            return text
+
+    assert told(Broken("why")) == {"message": "why", "type": "Broken"}
+    assert told(Broken("why"), call_id="123", mask=True)["message"] == "internal error, call 123"
+    assert "call: __json__ of an exception failed type=Broken" in caplog.text
+
+
 def test_a_code_that_cannot_be_sent_does_not_hide_the_error():
     assert told(CallError("no", code=math.nan))["message"] == "no"
 

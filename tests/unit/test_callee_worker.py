@@ -433,9 +433,16 @@ def test_a_call_that_comes_again_does_not_run_again(service, caplog, monkeypatch
     assert all("call: dropped, it has run before uri=f" in record.getMessage() for record in caplog.records)
 
 
+def test_a_worker_without_functions_has_nothing_to_do(service, caplog):
+    service.rpc.register("f", lambda: 1)
+    for worker in (Worker({}, service.broker), Worker(service.rpc, service.broker, uris=[])):
+        assert gevent.spawn(worker.run).get(timeout=10) == 0
+        assert worker.unhealthy_reason() is None
+        assert counts(worker) == (0, 0, 0, 0)
+    assert caplog.text.count("worker: no function to serve") == 2
+
+
 def test_a_worker_needs_functions(service):
-    with pytest.raises(ValueError, match="at least one URI"):
-        Worker(service.rpc, service.broker)
     with pytest.raises(ValueError, match="no function is registered for x, y"):
         Worker(service.rpc, service.broker, uris=["x", "y"])
     service.rpc.register("g", lambda: 1, pool="thread")
@@ -543,6 +550,25 @@ def test_errors_for_callers_are_no_fault_and_have_no_traceback(service, caplog):
     assert pending.failed is True
     assert service.ask("pay", b'["3"]')["error"]["message"] == "amount: Expected int, got str"
     assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", None), ("INFO", None)]
+
+
+def test_an_exception_with_json_of_its_own_is_for_the_caller(service, caplog):
+    caplog.set_level(logging.INFO, "juggler.callee")
+
+    class Gone(Exception):
+        def __json__(self):
+            return '{"gone": 1e400}'
+
+    def fail():
+        raise Gone("for good")
+
+    service.rpc.register("f", fail)
+    service.start(mask_errors=True)
+    pending = service.call()
+    _, (kind, args) = pending.wait(2)
+    assert (kind, args, pending.failed) == ("result", b'{"gone": 1e400}', True)
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", None)]
+    assert service.worker.stats.by_uri["f"].failures == 1
 
 
 def test_other_errors_are_hidden_by_default(service, caplog):

@@ -18,7 +18,6 @@ from types import FrameType
 
 from juggler.broker import IncomingCall
 from juggler.callee import answer
-from juggler.callee.failures import CallError
 from juggler.callee.pools import wire
 from juggler.callee.registry import Callee, load_callee
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
@@ -60,7 +59,7 @@ class Child:
             return wire.Raised(
                 answer.error(error).args,
                 answer.error(error, call.msg_uuid, mask=True).args,
-                isinstance(error, CallError),
+                answer.is_for_caller(error),
                 _encodable(answer.text_of(error)),
                 _encodable("".join(traceback.format_exception(answer.without_library_frames(error)))),
             )

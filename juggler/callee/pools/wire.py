@@ -46,7 +46,7 @@ class Raised(msgspec.Struct, tag=True):
     Attributes:
         args: the error for the caller, as JSON text.
         masked: the same error without the exception.
-        for_caller: whether the exception is a `callee.CallError`.
+        for_caller: whether it was raised for the caller, see `juggler.callee.answer.is_for_caller`.
         message: text of the exception, for the log.
         traceback: formatted traceback, for the log.
     """

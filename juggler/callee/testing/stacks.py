@@ -16,6 +16,7 @@ from typing import IO, Any
 from gevent import get_hub
 
 from juggler.broker.memory import MemoryBroker
+from juggler.broker.names import check_uris
 from juggler.callee.thunk import Thunk
 from juggler.callee.worker import Worker
 from juggler.client import Client
@@ -64,8 +65,9 @@ def memory_stack(
         server_options: options of `juggler.server.Server`.
 
     Raises:
-        ValueError: as for `callee.worker.Worker`.
+        ValueError: there is no function, or as for `callee.worker.Worker`.
     """
+    check_uris(callee)
     service = _Service(callee, server_options)
     thread = threading.Thread(target=service.run, name="juggler-memory-stack", daemon=True)
     thread.start()
