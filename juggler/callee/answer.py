@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from contextvars import Context
+from functools import partial
 from typing import NamedTuple
 
 from msgspec import Raw
 
 from juggler.broker import IncomingCall
+from juggler.callee.around import surround
 from juggler.callee.current import running
 from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeIsUp
 from juggler.callee.thunk import Thunk
@@ -17,6 +19,7 @@ from juggler.errors import InvalidValue
 from juggler.process import forked
 from juggler.process.logline import Line
 from juggler.protocol.codec import check_args, encode_args
+from juggler.protocol.messages import NULL
 
 log = logging.getLogger("juggler.callee")
 
@@ -38,14 +41,30 @@ class Answer(NamedTuple):
 
 
 def run(thunk: Thunk, call: IncomingCall) -> Answer:
-    """Run the function in a new `contextvars.Context` and return its result.
+    """Run the function in a new `contextvars.Context`, within the generators that wrap it, and return its result.
 
     Raises:
         juggler.errors.InvalidValue: the arguments cannot be decoded.
         InvalidResult: the result cannot be encoded.
-        BaseException: any exception of the function.
+        BaseException: any exception of the function or of a generator.
     """
+    if thunk.around:
+        return Context().run(_run_within, thunk, call)
     return Context().run(_run, thunk, call)
+
+
+def _run_within(thunk: Thunk, call: IncomingCall) -> Answer:
+    running.set(call)
+    forks = forked.count
+    try:
+        found = surround(thunk.around, partial(_run, thunk, call))
+    except BaseException as exception:
+        if forked.count != forks:
+            forked.leave(exception)
+        raise
+    if forked.count != forks:
+        forked.leave()
+    return Answer(NULL, None) if found is None else found
 
 
 def _run(thunk: Thunk, call: IncomingCall) -> Answer:
@@ -58,7 +77,8 @@ def _run(thunk: Thunk, call: IncomingCall) -> Answer:
             forked.leave(exception)
         raise
     if forked.count != forks:
-        # The function has forked this process and returned in it, too: only the first one answers.
+        # The function has forked this process and returned in it, too: only the first one answers, or resumes the
+        # generators that wrap the function.
         forked.leave()
     if type(value) is Raw:
         return _raw(bytes(value))

@@ -8,15 +8,17 @@ from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from juggler.broker.names import check_uris
+from juggler.callee.around import Around, check_around
 from juggler.callee.thunk import Deadline, Pool, Thunk
 from juggler.errors import ConfigError
 from juggler.process.loading import load_object
 
 F = TypeVar("F", bound=Callable[..., Any])
+G = TypeVar("G", bound=Around)
 
 
 class Callee(Mapping[str, Thunk]):
-    """A mapping of URIs to functions, filled with `register` and `include`.
+    """A mapping of URIs to functions, filled with `register` and `include`. `around` wraps their calls.
 
     Arguments are passed by position from an array, by name from an object, and any other value as the only argument.
     They are validated against the annotations and converted. The return value is encoded as JSON. If the function
@@ -26,6 +28,7 @@ class Callee(Mapping[str, Thunk]):
 
     def __init__(self) -> None:
         self._thunks: dict[str, Thunk] = {}
+        self._around: tuple[Around, ...] = ()
 
     @overload
     def register(
@@ -76,7 +79,7 @@ class Callee(Mapping[str, Thunk]):
         self._check_free(uri)
 
         def bind(function: F) -> F:
-            self._add(Thunk(uri, function, raw=raw, whole=whole, pool=pool, deadline=deadline))
+            self._add(Thunk(uri, function, raw=raw, whole=whole, pool=pool, deadline=deadline, around=self._around))
             return function
 
         return bind if function is None else bind(function)
@@ -86,19 +89,49 @@ class Callee(Mapping[str, Thunk]):
 
         Args:
             source: a module (the functions in its ``__all__``, or all public functions defined in it), another
-                `Callee`, or an object (its public methods).
+                `Callee` (with the generators that wrap its calls so far), or an object (its public methods).
             prefix: prefix of the URIs, for example ``"math."``.
 
         Raises:
             ValueError: as for `register`, or there are no functions.
         """
-        thunks = [thunk.renamed(f"{prefix}{thunk.uri}") for thunk in _thunks_of(source)]
+        thunks = [thunk.included(f"{prefix}{thunk.uri}", self._around) for thunk in _thunks_of(source)]
         if not thunks:
             raise ValueError(f"expected public functions, found none in {source!r}")
         for uri in check_uris(thunk.uri for thunk in thunks):
             self._check_free(uri)
         for thunk in thunks:
             self._add(thunk)
+
+    def around(self, generator: G) -> G:
+        """Wrap each call of every function with a generator, for example to open and close a database session.
+
+        ::
+
+            @rpc.around
+            def transaction():
+                with Session(engine) as session, session.begin():
+                    current_session.set(session)
+                    yield
+
+        The generator runs up to its ``yield`` before the function, and from there after it and the encoding of its
+        result, in the same greenlet, thread or process and in the context of the call. An exception is raised at the
+        ``yield``: arguments that do not match, any exception of the function, a result that JSON does not support. If
+        the generator catches it and returns, the call succeeds with ``null``. Exceptions of the generator itself become
+        the error of the call. Several generators nest, the first one outermost.
+
+        Args:
+            generator: a generator function without parameters that yields exactly once. It is unchanged.
+
+        Raises:
+            TypeError: ``generator`` is not such a function.
+        """
+        check_around(generator)
+        place = len(self._around)  # within the earlier ones, around those of an included callee
+        for thunk in self._thunks.values():
+            thunk.around = (*thunk.around[:place], generator, *thunk.around[place:])
+        self._around += (generator,)
+        return generator
 
     def check(self) -> None:
         """Check that all functions can be called. Workers do this at start.

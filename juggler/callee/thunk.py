@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 from juggler.broker import Announcement, IncomingCall
+from juggler.callee.around import Around
 from juggler.callee.binding import Binding
 from juggler.errors import ConfigError
 from juggler.protocol.codec import decode_args, decode_args_exactly
@@ -20,7 +21,7 @@ _MAX_DOC = 500
 
 
 class Thunk:
-    """The function registered for a URI. Calling it with decoded arguments calls the function as a client would.
+    """The function registered for a URI. Calling it with decoded arguments calls the function alone as a client would.
 
     Attributes:
         uri: the URI.
@@ -28,6 +29,7 @@ class Thunk:
         raw: whether the function receives the `callee.Call` instead of the arguments.
         pool: where it runs: ``None`` for a greenlet, ``"thread"`` or ``"process"`` for a pool.
         deadline: ``"enforce"`` raises `DeadlineExceeded` in the function at the deadline.
+        around: generators that wrap its calls, the first one outermost.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Thunk:
         whole: bool = False,
         pool: Pool | None = None,
         deadline: Deadline = "inform",
+        around: Iterable[Around] = (),
     ) -> None:
         """Bind a function. Annotations are evaluated by `check`, after the names they use have been defined.
 
@@ -63,6 +66,7 @@ class Thunk:
         self.raw = raw
         self.pool = pool
         self.deadline = deadline
+        self.around = tuple(around)
         self._whole = whole
 
     @cached_property
@@ -91,13 +95,18 @@ class Thunk:
         binding = self._binding
         return binding.call(decode_args_exactly(call.args) if binding.is_exact else decode_args(call.args))
 
-    def renamed(self, uri: str) -> Thunk:
-        """Return a copy for another URI."""
-        return Thunk(uri, self.function, raw=self.raw, whole=self._whole, pool=self.pool, deadline=self.deadline)
+    def included(self, uri: str, around: Iterable[Around]) -> Thunk:
+        """Return a copy for another URI, whose calls are also wrapped by ``around``, further out."""
+        return self._copy(uri, self.pool, (*around, *self.around))
 
     def in_place(self) -> Thunk:
         """Return a copy that runs in a greenlet instead of a pool."""
-        return Thunk(self.uri, self.function, raw=self.raw, whole=self._whole, deadline=self.deadline)
+        return self._copy(self.uri, None, self.around)
+
+    def _copy(self, uri: str, pool: Pool | None, around: Iterable[Around]) -> Thunk:
+        return Thunk(
+            uri, self.function, raw=self.raw, whole=self._whole, pool=pool, deadline=self.deadline, around=around
+        )
 
     @cached_property
     def signature(self) -> str:
