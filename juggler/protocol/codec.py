@@ -517,6 +517,9 @@ _RESPONSES: dict[int, Callable[[str, Raw], Response]] = {
     MessageType.ENDS: _decode_ends,
 }
 
+_MESSAGES: dict[int, Callable[[str, Raw], Message]] = {**REQUESTS_1, **_RESPONSES}
+_LATER_TYPES = range(16, 48)
+
 _NAMES = {int(type): type.name for type in MessageType if type not in (MessageType.UNKNOWN, MessageType.CUSTOM)}
 
 
@@ -587,6 +590,30 @@ def decode_response(text: str) -> Response | Unknown:
             return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
         _refuse_type(type, _RESPONSES, REQUESTS_1)
     return _RESPONSES[type](envelope.meta.uuid, envelope.payload)
+
+
+def decode_message(text: str) -> Message:
+    """Decode a request or a response of any subprotocol: for programs between clients and servers, and for tools.
+
+    Args:
+        text: a websocket text message.
+
+    Returns:
+        The message; `Unknown` for one of a later version.
+
+    Raises:
+        InvalidMessage: malformed, or of a type that is none of a message.
+    """
+    envelope = _read_envelope(text)
+    if not _is_uuid(envelope.meta.uuid):
+        raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
+    type = envelope.meta.type
+    decode = _MESSAGES.get(type)
+    if decode is None:
+        if type in _LATER_TYPES:
+            return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
+        raise _wrong("$.meta.type", "the type of a message", type)
+    return decode(envelope.meta.uuid, envelope.payload)
 
 
 # Message -> text.

@@ -22,6 +22,7 @@ from juggler.protocol.codec import (
     decode_args,
     decode_call,
     decode_event,
+    decode_message,
     decode_request,
     decode_response,
     decode_result,
@@ -42,6 +43,7 @@ from juggler.protocol.messages import (
     Pub,
     Res,
     Sub,
+    Unknown,
     Unsb,
 )
 
@@ -425,6 +427,44 @@ def test_errors_in_payloads(decode: Callable[[bytes], Any], data: bytes, error: 
 def test_a_client_sends_no_responses(text: str) -> None:
     with pytest.raises(MessageNotAllowed, match=r"^\$\.meta\.type: only 1 \(CALL\) or .* may be sent here, got"):
         decode_request(text)
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, *RESPONSES])
+def test_a_message_of_either_direction(name: str) -> None:
+    text = GOLDEN[name]
+    message = decode_message(text)
+
+    assert message == (decode_request if name in REQUESTS else decode_response)(text)
+    assert encode(message).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{", "$: invalid JSON: Input data was truncated"),
+        (f'{{"meta":{{"type":1,"uuid":"{ID}"}}}}', "$: object missing required field payload"),
+        ('{"meta":{"type":1,"uuid":"x"},"payload":{}}', "$.meta.uuid: expected a UUID, got 'x'"),
+        *(
+            (
+                f'{{"meta":{{"type":{type},"uuid":"{ID}"}},"payload":{{}}}}',
+                f"$.meta.type: expected the type of a message, got {type}",
+            )
+            for type in (-1, 0, 5, 6, 11, 15, 48, 256)
+        ),
+    ],
+)
+def test_errors_in_messages_of_either_direction(text: str, error: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode_message(text)
+
+    assert str(caught.value) == error
+
+
+def test_a_message_of_a_later_version_is_unknown() -> None:
+    later = decode_message(envelope('{"a":1}', 47))
+
+    assert isinstance(later, Unknown)
+    assert (later.uuid, later.number, later.payload) == (ID, 47, b'{"a":1}')
 
 
 @pytest.mark.parametrize("text", REQUESTS.values(), ids=REQUESTS)
