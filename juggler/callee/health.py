@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-from juggler.callee.metric_names import CALLEE, counts_by_uri
+from juggler.callee.metric_names import CALLEE, callee_variables
 from juggler.errors import ConfigError
 from juggler.process.address import format_address
 from juggler.process.forked import close_in_children
@@ -108,8 +108,8 @@ def _page(path: str, status: Status) -> tuple[int, str, bytes]:
     if path == METRICS:
         return 200, CONTENT_TYPE, prometheus(status.snapshot, CALLEE)
     if path == VARIABLES:
-        variables = go_variables(status.snapshot, CALLEE) | {"URIs": counts_by_uri(status.snapshot)}
-        return 200, "application/json", json.dumps({"juggler": variables}).encode()
+        variables = {"juggler": go_variables(status.snapshot, CALLEE), "callee": callee_variables(status.snapshot)}
+        return 200, "application/json", json.dumps(variables).encode()
     return 404, text, f"not found; expected {HEALTH}, {METRICS} or {VARIABLES}\n".encode()
 
 

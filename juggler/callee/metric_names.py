@@ -34,20 +34,26 @@ CALLEE = MetricNames(
     },
 )
 
-_COUNTS = ("requests", "successes", "failures", "expiries")
+_GO_NAMES = {
+    "requests": ("Requests", "Requests"),
+    "successes": ("Succeeded", "Succeded"),  # as they are spelt there
+    "failures": ("Failed", "Failed"),
+    "expiries": ("Expired", "Expired"),
+}
+"""Variables of the Go package for all URIs, and before the URI, by count."""
 
 
 def summary(snapshot: Snapshot) -> str:
     """Return the counts of all URIs together, in words."""
-    sums = {name: int(sum(snapshot.counters.get(f"juggler_callee_{name}", {}).values())) for name in _COUNTS}
+    sums = {name: int(sum(snapshot.counters.get(f"juggler_callee_{name}", {}).values())) for name in _GO_NAMES}
     return ", ".join(f"{number} {name}" for name, number in sums.items())
 
 
-def counts_by_uri(snapshot: Snapshot) -> dict[str, dict[str, int]]:
-    """Return the counts of each URI, as in the Go package's variable ``URIs``."""
-    return {
-        uri: {
-            name.capitalize(): int(snapshot.counters.get(f"juggler_callee_{name}", {}).get(uri, 0)) for name in _COUNTS
-        }
-        for uri in snapshot.counters.get("juggler_callee_requests", {})
-    }
+def callee_variables(snapshot: Snapshot) -> dict[str, int]:
+    """Return the counts as the Go package's command ``juggler-callee`` has them under ``callee``: all, and by URI."""
+    found = {}
+    for name, (total, by_uri) in _GO_NAMES.items():
+        counts = snapshot.counters.get(f"juggler_callee_{name}", {})
+        found[total] = int(sum(counts.values()))
+        found |= {f"{by_uri}.{uri}": int(count) for uri, count in counts.items()}
+    return found

@@ -24,7 +24,7 @@ import redis
 from juggler.broker.redis import RedisBroker
 from juggler.process.embedded import free_port
 from loadtest.procfs import cpu_seconds
-from tests.integration.commands import server_process
+from tests.integration.commands import ROOT, server_process
 from tests.integration.test_callee_command import end, run, running
 from tests.load import Load
 from tests.recorders import RecordedCall
@@ -733,7 +733,31 @@ def test_health_and_figures_are_told(redis_url, ask, processes, tmp_path):
         assert f"juggler_callee_processes {processes}.0" in text
         assert 'juggler_callee_duration_seconds_count{uri="test.echo"} 3.0' in text
         assert 'juggler_callee_wait_seconds_count{uri="test.echo"} 3.0' in text
-        assert '"Calls": 3' in get(address, "/debug/vars")[1]
+        ask("test.reverse", 1)
+
+        def variables():
+            return json.loads(get(address, "/debug/vars")[1])
+
+        eventually(lambda: variables()["callee"].get("Failed") == 1)
+        found = variables()
+        assert (found["juggler"]["Calls"], found["juggler"]["ExpiredCalls"]) == (4, 0)
+        assert found["callee"] == {
+            "Requests": 4,
+            "Requests.test.echo": 3,
+            "Requests.test.reverse": 1,
+            "Succeeded": 3,
+            "Succeded.test.echo": 3,
+            "Succeded.test.reverse": 0,
+            "Failed": 1,
+            "Failed.test.echo": 0,
+            "Failed.test.reverse": 1,
+            "Expired": 0,
+            "Expired.test.echo": 0,
+            "Expired.test.reverse": 0,
+        }
+        documented = re.findall(r"`callee`: (\w+), (\w+)\.<URI>", (ROOT / "docs/metrics.md").read_text())
+        names = {name.removesuffix(".test.echo") for name in found["callee"] if "reverse" not in name}
+        assert {name for pair in documented for name in pair} == names
         assert get(address, "/")[0] == 404
         before = file.stat().st_mtime
         eventually(lambda: file.stat().st_mtime > before)
