@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from locust import events
 
+from loadtest.locust.scenarios.burst import BurstListener, BurstPublisher  # noqa: F401
 from loadtest.locust.scenarios.fanout import FanoutListener, FanoutPublisher  # noqa: F401
 from loadtest.locust.scenarios.idle import IdleUser  # noqa: F401
 from loadtest.locust.scenarios.mixed import MixedUser  # noqa: F401
@@ -25,6 +26,7 @@ from loadtest.locust.user_selection import select_users
 OPTIONS: tuple[tuple[str, type, float, str], ...] = (
     ("call-rate", float, 10.0, "RpcRate: calls a second of each user"),
     ("event-rate", float, 10.0, "FanoutPublisher, SlowPublisher: events a second"),
+    ("burst", int, 600, "BurstPublisher: events at once"),
     ("size", int, 100, "Approximate size of arguments and events in bytes"),
     ("channels", int, 5, "MixedUser: number of channels"),
     ("storm-period", float, 3.0, "StormUser: seconds between storms"),

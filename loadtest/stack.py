@@ -92,6 +92,15 @@ class Stack:
         self.wait_serving(child)
         return child
 
+    def sabotage(self, kind: str, *options: str) -> str:
+        """Start a proxy that breaks the server's promises, and return its URL; see `loadtest.sabotage`.
+
+        Raises:
+            LoadTestError: it did not start.
+        """
+        child = self.children.start("saboteur", ["-m", "loadtest.sabotage", kind, self.url, *options], cwd=str(ROOT))
+        return child.hear_match(r"ws://\S+", START_TIMEOUT).group()
+
     def wait_serving(self, callee: Child) -> None:
         """Wait until a callee reports that it serves its functions.
 

@@ -5,14 +5,15 @@ What is certain is judged, what is not is counted. Times are seconds of one cloc
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from juggler.client.state import Exp
 from juggler.protocol.messages import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
+from loadtest.disturbances import Disturbances
 from loadtest.locust.event_checks import EventChecks
 from loadtest.locust.request_checks import Entry, Fate, RequestChecks
-from loadtest.locust.tally import Tally, Violations
+from loadtest.locust.tally import Tally
+from loadtest.violations import Violations
 
 
 class Book:
@@ -23,15 +24,24 @@ class Book:
     Attributes:
         tally: counts.
         violations: what the server must not do, and did.
+        disturbances: injected failures.
         events: publications, subscriptions and received events.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, disturbances: Disturbances | None = None, max_latency: float | None = None) -> None:
+        """Open the book.
+
+        Args:
+            disturbances: injected failures, which excuse missed events, overdue calls and lost connections. Default:
+                none.
+            max_latency: seconds in which results and events must arrive. Default: ``None``, unlimited.
+        """
         self.tally = Tally()
         self.violations = Violations()
-        self._disturbed: list[tuple[float, float]] = []
-        self._requests = RequestChecks(self.tally, self.violations, self.is_disturbed)
-        self.events = EventChecks(self.tally, self.violations, self.is_disturbed)
+        self.disturbances = disturbances or Disturbances()
+        excused = self.disturbances.overlap
+        self._requests = RequestChecks(self.tally, self.violations, excused, max_latency)
+        self.events = EventChecks(self.tally, self.violations, excused, max_latency)
         self._open: dict[int, float] = {}
         self._last = 0
 
@@ -59,7 +69,7 @@ class Book:
         if heard is None:
             return
         self.tally.lost_connections += 1
-        if not self.is_disturbed(heard, now):
+        if not self.disturbances.overlap(heard, now):
             self.violations.add("a connection was lost", reason)
         self.events.gone(connection, heard, now)
         self._requests.lost(connection)
@@ -77,7 +87,7 @@ class Book:
         """
         self._requests.sent(connection, message, now, expected)
         if isinstance(message, Pub):
-            self.events.publishing(message.uuid, message.channel, now)
+            self.events.publishing(connection, message.uuid, message.channel, now)
         elif isinstance(message, Sub):
             self.events.subscribing(connection, message.channel, message.is_pattern, now)
         elif isinstance(message, Unsb):
@@ -88,12 +98,14 @@ class Book:
         if connection in self._open:
             self._open[connection] = now
         if isinstance(message, Evnt):
-            self.events.received(connection, message)
+            self.events.received(connection, message, now)
+            return None
+        if isinstance(message, Exp):
+            return self._requests.expired(message, now)
+        if not self._requests.is_own(connection, message):
             return None
         if isinstance(message, Res):
             return self._requests.answered(message, now)
-        if isinstance(message, Exp):
-            return self._requests.expired(message, now)
         return self._on_ack(message, now) if isinstance(message, Ack) else self._on_nack(message, now)
 
     def _on_ack(self, ack: Ack, now: float) -> Entry | None:
@@ -112,20 +124,6 @@ class Book:
         if entry and isinstance(entry.message, Sub):
             self.events.refused(entry.connection, entry.message.channel, entry.message.is_pattern, now)
         return entry
-
-    # Disturbances
-
-    def disturbed(self, since: float, until: float = inf) -> None:
-        """Excuse missed events, overdue calls and lost connections until `recovered`: a failure is injected."""
-        self._disturbed.append((since, until))
-
-    def recovered(self, now: float) -> None:
-        """Record that the system has recovered from all injected failures."""
-        self._disturbed = [(since, min(until, now)) for since, until in self._disturbed]
-
-    def is_disturbed(self, since: float, until: float) -> bool:
-        """Return whether a failure was injected at some time between these."""
-        return any(begin <= until and since <= end for begin, end in self._disturbed)
 
     # Verdicts
 

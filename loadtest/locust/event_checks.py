@@ -2,11 +2,13 @@
 
 A publication happens at an unknown time between PUB and ACK. A subscription begins between SUB and ACK, and ends
 between UNSB and ACK. A connection that was subscribed all that time must receive the event once; one that was not at
-any time must not receive it. Anything else is counted as uncertain.
+any time must not receive it. Anything else is counted as uncertain. What one connection publishes on a channel arrives
+in its order.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +16,8 @@ from typing import TypeAlias
 
 from juggler.protocol.glob import matches
 from juggler.protocol.messages import Evnt
-from loadtest.locust.tally import Tally, Violations
+from loadtest.locust.tally import Tally
+from loadtest.violations import Violations
 
 SLACK = 2.0
 """Seconds after the ACK of a publication in which its event may still be delivered or missed."""
@@ -47,6 +50,8 @@ class _Subscription:
 
 @dataclass
 class _Publication:
+    publisher: int
+    number: int
     channel: str
     sent: float
     acked: float | None = None
@@ -65,18 +70,28 @@ class EventChecks:
         subscriptions: subscriptions by channel or pattern and by connection; old ones are dropped.
     """
 
-    def __init__(self, tally: Tally, violations: Violations, excused: Callable[[float, float], bool]) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        violations: Violations,
+        excused: Callable[[float, float], bool],
+        max_latency: float | None = None,
+    ) -> None:
         self._tally = tally
         self._violations = violations
         self._excused = excused
+        self._max_latency = max_latency
         self._publications: dict[str, _Publication] = {}
+        self._numbers = itertools.count()
+        # The last event of a publisher on a channel, by subscription.
+        self._last_numbers: dict[Key, dict[tuple[int, str], int]] = defaultdict(dict)
         self.subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
         self._patterns: set[str] = set()
 
     # Messages
 
-    def publishing(self, uuid: str, channel: str, now: float) -> None:
-        self._publications[uuid] = _Publication(channel, now)
+    def publishing(self, connection: int, uuid: str, channel: str, now: float) -> None:
+        self._publications[uuid] = _Publication(connection, next(self._numbers), channel, now)
 
     def published(self, uuid: str, now: float) -> None:
         """Record the ACK of a PUB; without it, the event may be delivered all the same."""
@@ -111,8 +126,10 @@ class EventChecks:
             for each in subscribers.get(connection, ()):
                 each.leaving = since if each.leaving is None else min(each.leaving, since)
                 each.left = now if each.left is None else each.left
+        for key in [key for key in self._last_numbers if key[0] == connection]:
+            del self._last_numbers[key]
 
-    def received(self, connection: int, event: Evnt) -> None:
+    def received(self, connection: int, event: Evnt, now: float) -> None:
         self._tally.events += 1
         publication = self._publications.get(event.for_)
         if publication is None:
@@ -122,6 +139,13 @@ class EventChecks:
             self._violations.add("an event on another channel than its publication's", event.for_)
         key = (connection, event.pattern, True) if event.pattern else (connection, event.channel, False)
         publication.receipts[key] += 1
+        last_numbers, stream = self._last_numbers[key], (publication.publisher, event.channel)
+        if last_numbers.get(stream, -1) > publication.number:
+            self._violations.add("an event out of order", f"{event.channel} {event.for_}, connection {connection}")
+        last_numbers[stream] = publication.number
+        age = now - publication.sent
+        if self._max_latency and age > self._max_latency and not self._excused(publication.sent, now):
+            self._violations.add("a late event", f"{event.channel} {event.for_}: after {age:.1f} s")
 
     # Verdicts
 

@@ -14,8 +14,8 @@ from loadtest.locust.client import RecordingClient
 RESPONSE_TIMEOUT = 15.0
 """Seconds without progress for which `Ledger.finish` waits for responses and results."""
 
-EVENTS_TIMEOUT = 3.0
-"""Seconds without progress for which `Ledger.finish` waits for events."""
+EVENTS_TIMEOUT = 8.0
+"""The same for events."""
 
 JUDGE_INTERVAL = 2.0
 
@@ -31,8 +31,8 @@ class Ledger:
         clients: open clients.
     """
 
-    def __init__(self) -> None:
-        self.book = Book()
+    def __init__(self, book: Book | None = None) -> None:
+        self.book = book or Book()
         self.run = new_uuid()[:8]
         self.stopping = False
         self.results: list[str] = []
@@ -49,8 +49,8 @@ class Ledger:
     def finish(self) -> None:
         """Wait for everything in flight, judge it, and close all clients. Idempotent."""
         self._judge.kill()
-        _wait_for_none(self.book.unanswered, RESPONSE_TIMEOUT)
-        _wait_for_none(self.book.missing, EVENTS_TIMEOUT)
+        waits = ((self.book.unanswered, RESPONSE_TIMEOUT), (self.book.missing, EVENTS_TIMEOUT))
+        gevent.joinall([gevent.spawn(_wait_for_none, *each) for each in waits])
         self.book.finish(time.monotonic())
         clients, self.clients = self.clients, set()
         gevent.joinall([gevent.spawn(client.close) for client in clients], timeout=RESPONSE_TIMEOUT)

@@ -15,6 +15,7 @@ import gevent
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadtest.locust.book import Book
 from loadtest.locust.ledger import Ledger
 from loadtest.locust.tally import Tally
 
@@ -36,8 +37,10 @@ def ledger_of(environment: Any) -> Ledger:
 
 
 @events.init_command_line_parser.add_listener
-def _add_option(parser: Any, **_: Any) -> None:
+def _add_options(parser: Any, **_: Any) -> None:
     parser.add_argument("--tally", metavar="FILE", default="", help="Write the counts of the test to this file as JSON")
+    help = "Fail when a result or an event takes longer than this number of seconds (default: unlimited)"
+    parser.add_argument("--max-latency", metavar="SECONDS", type=float, default=0.0, help=help)
 
 
 @events.init.add_listener
@@ -50,7 +53,7 @@ def _register_messages(environment: Any, runner: Any, **_: Any) -> None:
 
 @events.test_start.add_listener
 def _open_ledger(environment: Any, **_: Any) -> None:
-    environment.juggler = Ledger()
+    environment.juggler = Ledger(Book(max_latency=getattr(environment.parsed_options, "max_latency", 0.0) or None))
 
 
 @events.test_stopping.add_listener

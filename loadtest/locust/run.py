@@ -19,10 +19,14 @@ from juggler.process.metrics.rates import Samples
 from loadtest.children import exit_on_sigterm
 from loadtest.errors import LoadTestError, one_line
 from loadtest.locust.tally import Tally, server_disagreements
+from loadtest.sabotage import KINDS, ONE_IN
 from loadtest.stack import ROOT, Stack
 
 DESCRIPTION = "Run locust against a Redis, a server and a callee of its own, and fail if counts disagree."
-CLASSES = ("MixedUser", "FanoutListener", "FanoutPublisher", "RpcRate", "RpcClosed")
+CLASSES = ("MixedUser", "FanoutListener", "FanoutPublisher", "BurstListener", "BurstPublisher", "RpcRate", "RpcClosed")
+MAX_LATENCY = 5.0
+"""Seconds in which results and events must arrive: much more than an idle machine needs."""
+
 REPORTS = "loadtest/reports"
 EXTRA_TIME = 90.0
 """Seconds that locust may take beside the run: to start, to receive what is in flight, and to write its report."""
@@ -44,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"server  {stack.url}", flush=True)
             stack.start_callee("--log-level", "warning")
             print("callee  callee.demo:rpc", flush=True)
+            if given.sabotage:
+                stack.url = stack.sabotage(given.sabotage, "--one-in", str(given.one_in))
+                print(f"proxy   {stack.url}: {given.sabotage}, one in {given.one_in}", flush=True)
             return _run(stack, given, Path(directory) / "tally.json")
     except (LoadTestError, JugglerError, OSError) as error:
         return _complain(one_line(str(error)))
@@ -58,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", type=int, default=30, help="number of users (default: 30)")
     parser.add_argument("--processes", type=int, default=0, help="locust workers (default: none, one process)")
     parser.add_argument("--app", default="", metavar="MODULE:OBJECT", help="your own Server; Redis is in REDIS_URL")
+    parser.add_argument("--sabotage", choices=KINDS, help="break the server's promises, which must be noticed")
+    parser.add_argument("--one-in", type=int, default=ONE_IN, help=f"messages for one sabotage (default: {ONE_IN})")
     parser.add_argument("--report", default="", metavar="FILE", help=f"HTML report (default: in {REPORTS}/)")
     return parser
 
@@ -71,6 +80,8 @@ def _run(stack: Stack, given: argparse.Namespace, tally_file: Path) -> int:
     if tally_file.exists():
         tally = Tally.from_json(json.loads(tally_file.read_text()))
         wrong += tally.disagreements()
+        if tally.overdue:
+            wrong.append(f"{tally.overdue} calls had no result in time")
         if not tally.uncounted:
             wrong += _server_disagreements(stack, tally)
         if not tally.connections:
@@ -89,7 +100,7 @@ def _locust(stack: Stack, given: argparse.Namespace, report: Path, tally_file: P
     command = ["-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"]
     command += ["--host", stack.url, "--users", str(given.users), "--spawn-rate", str(given.users)]
     command += ["--run-time", f"{max(1, round(given.seconds))}s", "--html", str(report.resolve())]
-    command += ["--tally", str(tally_file)]
+    command += ["--tally", str(tally_file), "--max-latency", str(MAX_LATENCY)]
     if given.processes:
         command += ["--processes", str(given.processes), "--master-bind-host", "127.0.0.1"]
     locust = stack.children.start("locust", [*command, *(given.classes or CLASSES)], cwd=str(ROOT), output="inherited")

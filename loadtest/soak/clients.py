@@ -59,7 +59,7 @@ class MixedClients:
         try:
             client = RecordingClient(self._url, self.ledger.book, self._on_measure, expect, timeout=15.0)
         except JugglerError as error:
-            if not self.ledger.book.is_disturbed(began, time.monotonic()):
+            if not self.ledger.book.disturbances.overlap(began, time.monotonic()):
                 self.ledger.book.violations.add("a client could not connect", str(error))
             gevent.sleep(RETRY)
             return None
@@ -68,5 +68,7 @@ class MixedClients:
 
     def _on_measure(self, measure: Measure) -> None:
         now = time.monotonic()
-        if isinstance(measure.error, Nacked) and not self.ledger.book.is_disturbed(now - (measure.seconds or 0), now):
+        if isinstance(measure.error, Nacked) and not self.ledger.book.disturbances.overlap(
+            now - (measure.seconds or 0), now
+        ):
             self.ledger.book.violations.add("a request was refused", f"{measure.kind} {measure.name}: {measure.error}")

@@ -7,9 +7,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from loadtest.stack import Stack
 from tests.docs import python_blocks
 from tests.integration.commands import ROOT
+
+# One after the other: they need a core each.
+pytestmark = pytest.mark.xdist_group("load")
 
 
 def run(*arguments, timeout=100):
@@ -18,13 +23,14 @@ def run(*arguments, timeout=100):
 
 def test_make_load(tmp_path):
     report = tmp_path / "report.html"
-    done = run("loadtest.locust.run", "--seconds", "3", "--users", "12", "--report", str(report))
+    done = run("loadtest.locust.run", "--seconds", "6", "--users", "12", "--report", str(report))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("ok      all counts agree\n")
     calls = re.search(r"^CALL +([\d,]+) +([\d,]+) +0 +0$", done.stdout, re.MULTILINE)
     assert calls.group(1) == calls.group(2)
     events, due = re.search(r"^events: ([\d,]+) received, ([\d,]+) due", done.stdout, re.MULTILINE).groups()
-    assert int(events.replace(",", "")) >= int(due.replace(",", "")) > 0
+    # Enough to notice that one in a thousand is lost.
+    assert int(events.replace(",", "")) >= int(due.replace(",", "")) > 1000
     assert int(re.search(r"answered, (\d+) expired \(0 of them overdue\)", done.stdout).group(1)) > 0
     text = report.read_text()
     assert "CHECK" in text
@@ -42,6 +48,28 @@ def test_wrong_counts_fail(tmp_path):
         assert f" x {violation}" in done.stdout
     # The server has counted more ACKs than its clients.
     assert re.search(r"^WRONG   ACK: the server counted \d+, its clients \d+$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "result"),
+    [
+        ("drop", "an event was missed", "calls had no result in time"),
+        ("double", "an event was received twice", "a second result"),
+        ("swap", "an event out of order", "a result before its ACK"),
+        ("delay", "a late event", "a late result"),
+        ("misroute", "an event without a subscription", "RES at another client"),
+    ],
+)
+def test_one_message_in_a_thousand_is_noticed(tmp_path, kind, event, result):
+    classes = ("MixedUser", "BurstListener", "BurstPublisher", "RpcClosed")
+    done = run(
+        *("loadtest.locust.run", "--seconds", "8", "--users", "16", "--report", str(tmp_path / "report.html")),
+        *("--sabotage", kind, *classes),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = re.findall(r"^WRONG:? +\d+ (?:x )?(.*)$", done.stdout, re.MULTILINE)
+    for promise in (event, result):
+        assert any(line.startswith(promise) for line in found), f"{promise}: {found}"
 
 
 def test_an_error_is_one_line():

@@ -195,7 +195,8 @@ def test_a_refused_subscription_gets_nothing(book):
 
 def test_an_event_missed_during_a_failure_is_excused(book):
     subscribe(book)
-    book.disturbed(2.05, 2.5)
+    book.disturbances.begin(2.05)
+    book.disturbances.end(2.5)
     publish(book)
     assert book.missing() == 0
     publish(book, 4.0, 4.1)
@@ -223,3 +224,42 @@ def test_old_publications_and_subscriptions_are_dropped(book):
     unsubscribe(book, 40.0, 40.1)
     book.judge(200.0)
     assert not book.events.subscriptions
+
+
+def test_events_of_a_publisher_in_another_order(book):
+    subscribe(book)
+    first, second = publish(book, 2.0), publish(book, 2.5)
+    deliver(book, second)
+    deliver(book, first)
+    assert judged(book) == ({"an event out of order": 1}, (2, 2, 0))
+
+
+def test_events_of_two_publishers_in_another_order(book):
+    other = book.connected(0.0)
+    subscribe(book)
+    first = publish(book, 2.0)
+    second = do(book, other, Pub(uuid=new_uuid(), channel="news"), 2.5, 2.6)
+    deliver(book, second)
+    deliver(book, first)
+    assert judged(book) == ({}, (2, 2, 0))
+
+
+@pytest.mark.parametrize(("now", "expected"), [(6.9, {}), (7.1, {"a late event": 1})])
+def test_a_late_event(now, expected):
+    book = Book(max_latency=5.0)
+    assert [book.connected(0.0), book.connected(0.0)] == [PUBLISHER, LISTENER]
+    subscribe(book)
+    deliver(book, publish(book, 2.0, 6.9), now=now)
+    assert judged(book)[0] == expected
+
+
+def test_latency_is_unlimited_by_default_and_excused_by_a_failure(book):
+    subscribe(book)
+    deliver(book, publish(book, 2.0), now=60.0)
+    assert judged(book)[0] == {}
+    strict = Book(max_latency=5.0)
+    assert [strict.connected(0.0), strict.connected(0.0)] == [PUBLISHER, LISTENER]
+    strict.disturbances.begin(3.0)
+    subscribe(strict)
+    deliver(strict, publish(strict, 2.0), now=60.0)
+    assert judged(strict)[0] == {}

@@ -173,7 +173,8 @@ def test_requests_of_a_lost_connection_are_lost(book):
 
 
 def test_a_connection_lost_during_a_failure_is_excused(book):
-    book.disturbed(1.0, 2.0)
+    book.disturbances.begin(1.0)
+    book.disturbances.end(2.0)
     message = call(book, now=1.5, timeout=5.0)
     book.received(1, expiry(message), 6.5)
     book.lost(1, 7.0, "1006")
@@ -189,3 +190,40 @@ def test_closing_with_requests_in_flight_is_a_fault(book):
     book.closed(1, 2.0, 2.1)
     book.closed(1, 2.0, 2.1)
     assert violations(book) == {"a request in flight when its connection was closed": 1}
+
+
+def test_responses_at_another_client(book):
+    other = book.connected(0.0)
+    answered, unanswered = call(book), call(book, acked=False)
+    assert book.received(other, result(answered), 1.5) is None
+    assert book.received(other, ack(unanswered), 1.5) is None
+    assert book.unanswered(1) == 2
+    assert violations(book, 1.6) == {
+        "RES at another client than its request's": 1,
+        "ACK at another client than its request's": 1,
+        "a call without result or expiry": 1,
+        "a request without ACK or NACK": 1,
+        "CALL: 2 sent, but 1 acknowledged, refused or lost": 1,
+        "CALL: 1 acknowledged, but 0 answered, expired or lost": 1,
+    }
+
+
+def test_a_late_result_at_another_client(book):
+    other = book.connected(0.0)
+    message = call(book, expected=Fate.EXPIRES)
+    book.received(1, expiry(message), 6.0)
+    book.received(other, result(message), 6.1)
+    assert violations(book) == {"RES at another client than its request's": 1}
+
+
+@pytest.mark.parametrize(("now", "expected"), [(2.9, {}), (3.1, {"a late result": 1})])
+def test_the_maximum_latency(now, expected):
+    book = Book(max_latency=2.0)
+    assert book.connected(0.0) == 1
+    book.received(1, result(call(book, now=1.0)), now)
+    assert violations(book) == expected
+
+
+def test_a_call_expires_that_was_never_sent(book):
+    assert book.received(1, Exp(for_=new_uuid(), uri="f"), 1.0) is None
+    assert violations(book) == {}

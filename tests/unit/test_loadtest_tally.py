@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from loadtest.locust.tally import Tally, Violations, server_disagreements
+from loadtest.locust.tally import Tally, server_disagreements
+from loadtest.violations import Violations
 
 
 def tally(**changes):
