@@ -26,6 +26,7 @@ class Stack:
         redis_port: its TCP port: what is measured uses TCP, as in production.
         redis_url: its URL with that port.
         url: websocket URL of the server; empty before `start_server`.
+        metrics_url: URL of its metrics; likewise.
         children: all processes but Redis.
     """
 
@@ -35,7 +36,7 @@ class Stack:
         Raises:
             LoadTestError: no Redis can be started.
         """
-        self.url = ""
+        self.url = self.metrics_url = ""
         with ExitStack() as stack:
             try:
                 self.redis_port = free_port()
@@ -67,10 +68,11 @@ class Stack:
         Raises:
             LoadTestError: it did not start.
         """
-        self._metrics = f"127.0.0.1:{free_port()}"
+        metrics = f"127.0.0.1:{free_port()}"
+        self.metrics_url = f"http://{metrics}"
         # Generators keep more calls in flight on a connection than the default allows.
         own = [app] if app else ["--max-calls", "1000"]
-        own += ["--bind", "127.0.0.1:0", "--metrics-bind", self._metrics]
+        own += ["--bind", "127.0.0.1:0", "--metrics-bind", metrics]
         child = self._start("server", "juggler.cli.main", "server", *own, *options)
         shown = child.hear_match(r"(ws|http)://\S+", START_TIMEOUT).group()
         # Several workers of an app of your own do not print the path.
@@ -115,7 +117,7 @@ class Stack:
         Raises:
             OSError: it does not answer.
         """
-        with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"{self.metrics_url}/metrics", timeout=5) as response:
             return parse(response.read().decode())
 
     def _start(self, name: str, module: str, *arguments: str, **environment: str) -> Child:

@@ -105,3 +105,70 @@ def test_a_short_soak():
         assert what in done.stdout
     for row in ("memory, server worker", "files, callee process", "juggler_connection_greenlets_active", "keys, "):
         assert re.search(f"^{row}", done.stdout, re.MULTILINE)
+
+
+def counted(text):
+    """Return the lines of a load generator as numbers by name, and its counters as differences by name."""
+    outcomes, _, counters = text.partition("\n\n")
+    numbers = dict(re.findall(r"^(\S+) +([\d.]+)", outcomes, re.MULTILINE))
+    changes = re.findall(r"^(\w+) +(\d+) +(\d+) +(-?\d+)$", counters, re.MULTILINE)
+    assert all(int(after) - int(before) == int(change) for _, before, after, change in changes)
+    return {name: float(number) for name, number in numbers.items()}, {each[0]: int(each[3]) for each in changes}
+
+
+def test_calls_of_a_running_server():
+    with Stack() as stack:
+        stack.start_server()
+        stack.start_callee(delays=3)
+        options = ("--seconds", "1", "-c", "5", "--args", '"20"', "--metrics", stack.metrics_url)
+        done = run("loadtest.calls", stack.url, "--uris", "3", *options)
+        assert done.returncode == 0, done.stderr
+        head = f"{stack.url}: test.delay.0 to test.delay.2, 5 connections, one call after the other\n"
+        assert done.stdout.startswith(head)
+        numbers, counters = counted(done.stdout)
+        assert numbers["calls"] == numbers["results"] == counters["MsgsCALL"] == counters["MsgsRES"] > 10
+        assert counters["TotalConns"] == 5
+        assert counters["ActiveConns"] == 0
+        assert [numbers[name] for name in ("failed", "refused", "expired", "lost")] == [0, 0, 0, 0]
+        times = [numbers[name] for name in ("minimum", "median", "75%", "90%", "99%", "maximum")]
+        assert times == sorted(times)
+        assert 20 <= times[0] <= numbers["average"] <= times[-1]
+        by_uri = {dict(labels)["uri"] for _, labels in stack.metrics() if dict(labels).get("uri")}
+        assert by_uri == {"test.delay.0", "test.delay.1", "test.delay.2"}
+
+        # At a rate, calls do not wait for results.
+        done = run("loadtest.calls", stack.url, "--rate", "20", *options, "--uri", "test.delay.1", "--args", '"600"')
+        numbers, counters = counted(done.stdout)
+        assert numbers["calls"] == numbers["results"] == counters["MsgsRES"] == 100
+
+        refused = run("loadtest.calls", stack.url, *options, "--timeout", "0.01", "--args", "1")
+        numbers, _ = counted(refused.stdout)
+        assert numbers["failed"] + numbers["expired"] == numbers["calls"] > 0
+
+
+def test_calls_without_a_result_exit_with_1():
+    with Stack() as stack:
+        stack.start_server("--unknown-uris", "refuse")
+        done = run("loadtest.calls", stack.url, "--uri", "nowhere", "--seconds", "0.3", "-c", "2")
+        assert done.returncode == 1
+        numbers, counters = counted(done.stdout)
+        assert numbers["calls"] == numbers["refused"] > 0
+        assert "minimum" not in numbers
+        assert counters == {}
+        assert "No counters: name the address" in done.stdout
+        assert "404 no callee serves 'nowhere'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["ws://127.0.0.1:1/ws"], "calls: cannot connect to ws://127.0.0.1:1/ws: "),
+        (["--metrics", "http://127.0.0.1:1"], "calls: cannot read the counters of http://127.0.0.1:1: "),
+        (["--args", "{"], "calls: Invalid value for '--args': not JSON"),
+        (["--rate", "0"], "calls: Invalid value for '--rate': "),
+    ],
+)
+def test_what_calls_cannot_do_is_one_line(options, error):
+    done = run("loadtest.calls", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(error)
