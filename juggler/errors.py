@@ -17,6 +17,7 @@
     ├── CallFailed            the function answered with an error
     ├── Nacked                the server refused the request
     ├── Expired               no answer within the timeout
+    ├── NotSupported          the server does not support what a request needs
     └── Cancelled             this client has cancelled the wait for a result
 """
 
@@ -42,6 +43,8 @@ class NackCode(IntEnum):
     """A limit of this connection is reached: calls in flight, subscriptions, rate."""
     INTERNAL = 500
     """An internal error of the server."""
+    NOT_IMPLEMENTED = 501
+    """A request of a type that the server does not know. juggler.1; under juggler.0, it closes the connection."""
     UNAVAILABLE = 503
     """The broker is unreachable or its queue is full; the same request may succeed later."""
     OUTCOME_UNKNOWN = 504
@@ -58,7 +61,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002
     """The peer violated RFC 6455."""
     UNSUPPORTED_DATA = 1003
-    """A binary message; juggler.0 is text only."""
+    """A binary message; juggler is text only."""
     NO_STATUS = 1005
     """Never sent: the peer's close frame had no code."""
     ABNORMAL = 1006
@@ -219,6 +222,10 @@ class Nacked(JugglerError):
 
 class Expired(JugglerError, TimeoutError):
     """No answer arrived within the timeout."""
+
+
+class NotSupported(JugglerError):
+    """The server does not support what a request needs, which was therefore not sent."""
 
 
 class Cancelled(JugglerError):

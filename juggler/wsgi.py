@@ -13,7 +13,7 @@ from juggler.process.logline import Line
 from juggler.process.metrics import OTHER, Snapshot, merge
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 from juggler.process.metrics.shared import ENVIRON_KEY, Slot
-from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
+from juggler.protocol.subprotocols import SUBPROTOCOLS, allowed_messages, choose_subprotocol
 from juggler.server import Server, live_servers
 from juggler.server.connect_hook import ConnectRequest, parse_query
 from juggler.server.static_files import StaticFiles
@@ -56,6 +56,7 @@ class Application:
         path: str | Sequence[str] = "/ws",
         allowed_origins: Sequence[str] = (),
         allowed_hosts: Sequence[str] | None = None,
+        subprotocols: Sequence[str] = SUBPROTOCOLS,
         allow_empty_subprotocol: bool = False,
         trusted_proxies: int = 0,
         otherwise: WsgiApplication | None = None,
@@ -74,6 +75,8 @@ class Application:
                 None: if the server listens on loopback only and there are no trusted proxies, ``localhost``,
                 ``127.0.0.1`` and ``[::1]``, so that web pages cannot reach it by DNS rebinding; otherwise all.
                 Default: None.
+            subprotocols: subprotocols that clients may use, of ``juggler.1`` and ``juggler.0``, in order of preference.
+                Default: both.
             allow_empty_subprotocol: whether clients may connect without a subprotocol. Default: False.
             trusted_proxies: number of your own proxies that each request passes. The client's address is taken from
                 their ``X-Forwarded-For``. 0 means that clients connect directly. Default: 0.
@@ -84,11 +87,14 @@ class Application:
                 client can do. With the server's ``list_uri``, it lists the registered functions. Default: False.
 
         Raises:
-            ConfigError: a path, a host or an origin is malformed, or the number of proxies is negative.
+            ConfigError: a path, a host or an origin is malformed, a subprotocol is unknown, or the number of proxies is
+                negative.
         """
         paths = (path,) if isinstance(path, str) else tuple(path)
         if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
             raise ConfigError(f"path: expected one or more that begin with /, got {path!r}")
+        if isinstance(subprotocols, str) or not subprotocols or not set(subprotocols) <= set(SUBPROTOCOLS):
+            raise ConfigError(f"subprotocols: expected some of {', '.join(SUBPROTOCOLS)}, got {subprotocols!r}")
         if trusted_proxies < 0:
             raise ConfigError(f"trusted_proxies: expected a number of at least 0, got {trusted_proxies!r}")
         handshake.check_allowed_origins(allowed_origins)
@@ -98,6 +104,7 @@ class Application:
         self._trusted_proxies = trusted_proxies
         self._allowed_origins = tuple(allowed_origins)
         self._allowed_hosts = allowed_hosts
+        self._subprotocols = tuple(subprotocols)
         self._allow_empty_subprotocol = allow_empty_subprotocol
         self._otherwise = otherwise or self._not_found
         files = StaticFiles(playground=playground, path=paths[0], list_uri=server.options.list_uri)
@@ -156,12 +163,14 @@ class Application:
         handshake.websocket_key(environ)
         handshake.check_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), self._allowed_origins)
         subprotocol = choose_subprotocol(
-            environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), allow_empty=self._allow_empty_subprotocol
+            environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"),
+            allow_empty=self._allow_empty_subprotocol,
+            supported=self._subprotocols,
         )
         request = ConnectRequest(
             environ,
             subprotocol=subprotocol,
-            allowed=allowed_messages(_requested_messages(environ)),
+            allowed=allowed_messages(_requested_messages(environ), subprotocol),
             trusted_proxies=self._trusted_proxies,
             local_name=environ.get(LOCAL_NAME),
         )

@@ -8,8 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from msgspec.structs import replace
+
 from juggler.errors import ConfigError, NackCode, Refused
-from juggler.protocol.messages import REQUEST_TYPES, Message, MessageType
+from juggler.protocol.messages import ALL_REQUEST_TYPES, Message, MessageType, Wlcm
 from juggler.server.connect_hook import address_group
 from juggler.server.processing import Context, Handler, Middleware
 
@@ -102,13 +104,14 @@ def rate_limit(
     burst: float | None = None,
     *,
     key: str | Key = "connection",
-    types: Collection[MessageType] = REQUEST_TYPES,
+    types: Collection[MessageType] = ALL_REQUEST_TYPES - {MessageType.CRDT},
     most_buckets: int = 10_000,
     clock: Callable[[], float] = time.monotonic,
 ) -> Middleware:
     """Return a middleware that refuses requests over a rate with NACK 429 and the time to wait.
 
-    Each server process counts for itself. Several rate limits with different keys may be chained.
+    Each server process counts for itself. Several rate limits with different keys may be chained. Clients of juggler.1
+    find them in the WLCM, as ``rate_limits``.
 
     Args:
         rate: requests per second, on average.
@@ -116,7 +119,7 @@ def rate_limit(
         key: unit that the limit applies to: ``"connection"``, ``"identity"`` or ``"address"`` (all its connections
             together), ``"uri"`` (each URI or channel of a connection), or a function of the connection and the message
             that returns a hashable key. Default: ``"connection"``.
-        types: types of requests that are limited, together. Default: all.
+        types: types of requests that are limited, together. Default: all but CRDT, which gets no answer.
         most_buckets: maximum keys to remember, at about 200 bytes each. The least recently used one is forgotten, so a
             client with more keys evades the limit: put a limit by connection outside of one by URI. Default: 10,000.
         clock: returns the time in seconds.
@@ -126,15 +129,25 @@ def rate_limit(
     """
     if isinstance(key, str) and key not in KEYS:
         raise ConfigError(f"key: expected one of {', '.join(KEYS)}, or a function, got {key!r}")
-    if not set(types) <= REQUEST_TYPES:
+    if not set(types) <= ALL_REQUEST_TYPES:
         raise ConfigError(f"types: expected types of requests such as MessageType.CALL, got {types!r}")
     key_of = KEYS[key] if isinstance(key, str) else key
-    buckets = Buckets(rate, max(1.0, rate) if burst is None else burst, most_buckets, clock)
+    burst = max(1.0, rate) if burst is None else burst
+    buckets = Buckets(rate, burst, most_buckets, clock)
     limited = frozenset(types)
+    reported = {
+        "rate": rate,
+        "burst": burst,
+        "key": key if isinstance(key, str) else "other",
+        "types": sorted(type.name for type in limited),
+    }
 
     def middleware(next_handler: Handler) -> Handler:
         def handler(ctx: Context, connection: Connection, message: Message) -> None:
-            if message.type in limited and (wait := buckets.take(key_of(connection, message))):
+            if isinstance(message, Wlcm):
+                limits = {**message.limits, "rate_limits": [*message.limits.get("rate_limits", ()), reported]}
+                message = replace(message, limits=limits)
+            elif message.type in limited and (wait := buckets.take(key_of(connection, message))):
                 # Rounded up, so that a client that waits this long is not early.
                 shown = math.ceil(wait * 100) / 100
                 raise Refused(NackCode.TOO_MANY_REQUESTS, f"too many requests: try again in {shown:.2f} s")

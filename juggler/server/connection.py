@@ -20,15 +20,22 @@ from juggler.process.logline import Line
 from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
-from juggler.protocol.messages import Ack, Message, MessageType, Nack, Response, nack
+from juggler.protocol.messages import UNANSWERED, Ack, Crdt, Message, MessageType, Nack, Response, Wlcm, nack
+from juggler.protocol.subprotocols import IDENTITY, JUGGLER_1
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ConnectRequest
+from juggler.server.held_acks import HeldAck, HeldAcks
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing, event_message
 from juggler.server.websocket import WebSocket
 
 log = logging.getLogger("juggler.connection")
 
+FEATURES: tuple[str, ...] = (IDENTITY,)
+"""Features that this server supports, for the WLCM; see `juggler.protocol.subprotocols`."""
+
+_RESULTS = frozenset({MessageType.RES, MessageType.PART})
+_ABOUT_CALLS = frozenset({MessageType.CALL, MessageType.CNCL})
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})  # shared: most connections keep none
 
 
@@ -77,7 +84,8 @@ class Connection(Subscriber):
         identity: what the server's connect hook returned; ``None`` without a hook or for `ANONYMOUS`.
         by: identity that accompanies its calls, as JSON text; empty for none, ``None`` until the first CALL.
         draining: whether it refuses new calls, because it closes once the calls in flight have completed.
-        unanswered: requests that await their ACK or NACK.
+        unanswered: requests that the broker has neither confirmed nor refused.
+        held_acks: where the ACKs of its calls are held; ``None`` if they are sent at once, as under juggler.0.
         websocket: its websocket, once it is served.
     """
 
@@ -90,6 +98,7 @@ class Connection(Subscriber):
         "_outgoing",
         "_results",
         "_room",
+        "_welcomed",
         "address",
         "allowed",
         "by",
@@ -98,6 +107,7 @@ class Connection(Subscriber):
         "closed",
         "draining",
         "headers",
+        "held_acks",
         "identity",
         "local_address",
         "local_port",
@@ -128,6 +138,7 @@ class Connection(Subscriber):
         catalogue: Catalogue,
         metrics: Metrics,
         outgoing: Outgoing,
+        held_acks: HeldAcks | None,
     ) -> None:
         """Created by `juggler.server.Server.admit`.
 
@@ -143,6 +154,7 @@ class Connection(Subscriber):
             catalogue: catalogue of registered functions.
             metrics: counters.
             outgoing: writes the responses.
+            held_acks: holds the ACKs of the server's calls under juggler.1; ``None`` if they are sent at once.
         """
         self.uuid = new_uuid()
         self.options = options
@@ -163,11 +175,13 @@ class Connection(Subscriber):
         self.closed: ConnectionClosed | None = None
         self.draining = False
         self.unanswered = 0
+        self.held_acks = held_acks if request.subprotocol == JUGGLER_1 else None
         self._handler = handler
         self._identify = identify
         self._is_direct = is_direct
         self._outgoing = outgoing
         self._room: Signal | None = None
+        self._welcomed = False
         # Created when they are first needed: most connections are idle.
         self._attrs: SimpleNamespace | None = None
         self._results: _Outbox | None = None
@@ -230,6 +244,8 @@ class Connection(Subscriber):
         """
         self._report(on_state, State.ACCEPTING)
         try:
+            if self.subprotocol == JUGGLER_1:
+                self._send_welcome()
             self._report(on_state, State.CONNECTED)
             self._read_requests()
         except ConnectionClosed as end:
@@ -241,10 +257,11 @@ class Connection(Subscriber):
 
     def _read_requests(self) -> None:
         metrics = self.metrics
+        decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
         while True:
             text = self.websocket.receive()
             try:
-                message = codec.decode_request(text, self.allowed)
+                message = codec.decode_request(text, self.allowed, decoders)
             except InvalidMessage as error:
                 metrics.invalid += 1
                 log.info(Line("connection: invalid message", error=error), extra=self._in_log)
@@ -261,7 +278,9 @@ class Connection(Subscriber):
         try:
             self._handler(Context(), self, message)
         except Refused as refusal:
-            if isinstance(message, Nack) or message.type >= MessageType.CUSTOM:
+            if type(message) is Crdt:
+                return  # it gets no answer, and a client may send many
+            if message.type in UNANSWERED or message.type >= MessageType.CUSTOM:
                 log.warning(
                     Line(
                         "connection: handler refused a message that needs no answer",
@@ -280,6 +299,13 @@ class Connection(Subscriber):
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
         if time.monotonic() - began > self.metrics.slow_after and message.type < MessageType.CUSTOM:
             self.metrics.slow[message.type] += 1
+
+    def _send_welcome(self) -> None:
+        """Send the first message of juggler.1, for which clients wait: a handler may change it, but not stop it."""
+        message = Wlcm(conn=self.uuid, features=FEATURES, limits=self.options.limits())
+        self._handle(message)
+        if not self._welcomed:
+            self.welcome(message)
 
     def _wait_for_room(self) -> None:
         self._room = Signal()
@@ -322,13 +348,21 @@ class Connection(Subscriber):
         else:
             self.respond(response)
 
+    def hold_ack(self, call: HeldAck) -> None:
+        """Send the ACK of a call in a moment, unless its result is sent before."""
+        self.unanswered -= 1
+        if self._room is not None:
+            self._room.set()
+        assert self.held_acks is not None
+        self.held_acks.add(call)
+
     def respond(self, response: Response) -> None:
         """Send a response: at once, or through the handler in the greenlet for responses of its kind."""
         if self._is_direct:
             self._outgoing.write(self.websocket, response)
         elif self.websocket.close_code is not None:
             return
-        elif response.type is MessageType.RES or getattr(response, "for_type", None) == MessageType.CALL:
+        elif response.type in _RESULTS or getattr(response, "for_type", None) in _ABOUT_CALLS:
             if self._results is None:
                 self._results = _Outbox(self, "results")
             self._results.put(response)
@@ -348,6 +382,11 @@ class Connection(Subscriber):
             self.metrics.written[outgoing.type] += 1
             if outgoing.type is MessageType.NACK:
                 self.metrics.nacks[NackCode.TOO_LARGE] += 1
+
+    def welcome(self, message: Wlcm) -> None:
+        """Put the WLCM on the websocket."""
+        self._welcomed = True
+        self._outgoing.write(self.websocket, message)
 
     def write(self, response: Response) -> None:
         """Put a response on the websocket, past the handlers."""

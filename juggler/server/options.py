@@ -9,6 +9,9 @@ from typing import Any, Literal
 from juggler.protocol.codec import MAX_TIMEOUT
 from juggler.server.websocket import WebSocketOptions
 
+MAX_ACK_DELAY = 1.0
+"""Maximum of `ServerOptions.ack_delay`, in seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
@@ -46,6 +49,8 @@ class ServerOptions:
         answer_limit: size of the answers that may wait for a client to read them, beyond
             `WebSocketOptions.queue_limit`, which limits events: the results of many calls may arrive faster than a
             client reads. Default: 64 MiB.
+        ack_delay: longest time for which the ACK of a CALL is held under juggler.1. If the result is ready by then,
+            only the RES is sent, which implies the ACK. At most 1; 0 sends each ACK at once. Default: 0.005.
         slow_threshold: seconds from which processing a message counts as slow, in the metric
             ``juggler_slow_messages_total``. ``None`` counts none. Default: 0.1.
         unknown_uris: what happens to a CALL to a URI that no callee has announced. ``"queue"`` keeps it until its
@@ -77,6 +82,7 @@ class ServerOptions:
     max_channel_length: int | None = 512
     write_limit: int | None = 16 * 1024 * 1024
     answer_limit: int = 64 * 1024 * 1024
+    ack_delay: float = 0.005
     slow_threshold: float | None = 0.1
     unknown_uris: Literal["queue", "refuse"] = "queue"
     list_uri: str | None = None
@@ -91,12 +97,33 @@ class ServerOptions:
         _check_seconds("connect_timeout", self.connect_timeout, MAX_TIMEOUT)
         if self.slow_threshold is not None:
             _check_seconds("slow_threshold", self.slow_threshold, MAX_TIMEOUT)
+        if self.ack_delay != 0 or isinstance(self.ack_delay, bool):
+            _check_seconds("ack_delay", self.ack_delay, MAX_ACK_DELAY)
         for name in _POSITIVE:
             value = getattr(self, name)
             if (value is None and name not in _UNLIMITED) or (value is not None and value <= 0):
                 raise ValueError(f"{name}: expected a number over 0, got {value!r}")
 
+    def limits(self) -> dict[str, float]:
+        """Return the limits that clients of juggler.1 receive in the WLCM, by name; those that are off are left out."""
+        limits = {name: getattr(self, name) for name in _REPORTED} | {"read_limit": self.websocket.read_limit}
+        return {name: value for name, value in limits.items() if value is not None}
 
+
+_REPORTED = (
+    "call_timeout",
+    "max_call_timeout",
+    "max_calls",
+    "max_call_bytes",
+    "max_subscriptions",
+    "max_patterns",
+    "max_pattern_length",
+    "max_wildcards",
+    "max_unanswered",
+    "max_uri_length",
+    "max_channel_length",
+    "write_limit",
+)
 _UNLIMITED = ("max_connections", "max_connections_per_address", "max_uri_length", "max_channel_length", "write_limit")
 _POSITIVE = (
     *_UNLIMITED,

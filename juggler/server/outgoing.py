@@ -7,7 +7,7 @@ from juggler.errors import NackCode
 from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
-from juggler.protocol.messages import Evnt, MessageType, Nack, Response, nack
+from juggler.protocol.messages import UNANSWERED, Evnt, MessageType, Nack, Response, nack
 from juggler.server.options import ServerOptions
 from juggler.server.websocket import SharedText, WebSocket
 
@@ -32,11 +32,14 @@ class Outgoing:
         self.type = MessageType.EVNT
 
     def write(self, websocket: WebSocket, response: Response) -> None:
-        """Put a response on a websocket, or a NACK that refers to the request if the response is too large."""
+        """Put a response on a websocket, or a NACK that refers to the request if the response is too large.
+
+        Responses that belong to no request are small, and always sent.
+        """
         # Events arrive unasked for; answers may arrive faster than the client reads them.
         extra = 0 if type(response) is Evnt else self._answer_limit
         text = codec.encode(response, new_uuid())
-        if self._write_limit is not None and len(text) > self._write_limit:
+        if self._write_limit is not None and len(text) > self._write_limit and response.type not in UNANSWERED:
             response, text = self._too_large(response, len(text))
         if websocket.send(text, extra):
             self._metrics.written[response.type] += 1

@@ -15,17 +15,24 @@ from juggler.broker.names import GAP_CHANNEL, is_reserved
 from juggler.errors import BrokerError, NackCode, Refused
 from juggler.protocol.messages import (
     Ack,
+    Auth,
     Call,
+    Cncl,
+    Crdt,
+    Ends,
     Evnt,
     Message,
     MessageType,
     Nack,
+    Part,
     Pub,
     Request,
     Res,
     Response,
     Sub,
+    Unknown,
     Unsb,
+    Wlcm,
     ack,
     nack,
 )
@@ -46,10 +53,10 @@ def process_message(ctx: Context, connection: Connection, message: Message) -> N
     Args:
         ctx: not used.
         connection: the connection that sent the message or receives it.
-        message: any of the eight. A message of a custom type is ignored: it is for handlers, and never sent.
+        message: a request or a response. A message of a custom type is ignored: it is for handlers, and never sent.
 
     Raises:
-        Refused: the message exceeds a limit of the server or of the connection.
+        Refused: the message exceeds a limit of the server or of the connection, or its type is unknown.
     """
     _PROCESS.get(type(message), _ignore)(connection, message)
 
@@ -67,29 +74,46 @@ class ServerCall(PendingCall):
 
     Its owner is the connection, which abandons it when it closes. It keeps the UUID and URI of the message, not the
     arguments, which may be large and now belong to the broker.
+
+    Attributes:
+        awaits_ack: whether its ACK is held, see `juggler.server.held_acks`. Whatever implies the ACK sets it to false.
     """
 
-    __slots__ = ("_began", "_connection", "_uuid")
+    __slots__ = ("_began", "_connection", "_uuid", "awaits_ack")
 
     def __init__(self, connection: Connection, message: Call) -> None:
         self.owner = self._connection = connection
         self.uri = message.uri
         self._uuid = message.uuid
         self._began = time.monotonic()
+        self.awaits_ack = False
 
     def on_stored(self, error: BrokerError | None) -> None:
-        if error is None:
-            self._connection.answer(Ack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri))
-        else:
-            self._connection.answer(
+        connection = self._connection
+        if error is not None:
+            connection.answer(
                 Nack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri, code=error.code, message=error.reason)
             )
+        elif connection.held_acks is None:
+            connection.answer(Ack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri))
+        else:
+            self.awaits_ack = True
+            connection.hold_ack(self)
+
+    def acknowledge(self) -> None:
+        """Send the ACK that was held, before something that does not imply it."""
+        self.awaits_ack = False
+        if self._connection.closed is None:
+            self._connection.respond(Ack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri))
 
     def on_result(self, args: bytes, failed: bool | None) -> None:
+        self.awaits_ack = False
         self._connection.metrics.observe_call(self.uri, time.monotonic() - self._began)
         self._connection.respond(Res(for_=self._uuid, uri=self.uri, args=args, failed=failed))
 
     def on_expired(self) -> None:
+        if self.awaits_ack:
+            self.acknowledge()
         self._connection.metrics.expired += 1
 
 
@@ -120,7 +144,8 @@ def _process_call(connection: Connection, message: Call) -> None:
 def _list_functions(connection: Connection, message: Call) -> None:
     """Answer the built-in call that returns the catalogue."""
     result = Res(for_=message.uuid, uri=message.uri, args=connection.catalogue.text())
-    connection.respond(ack(message))
+    if connection.held_acks is None:
+        connection.respond(ack(message))
     connection.respond(result)
 
 
@@ -193,8 +218,20 @@ def _process_response(connection: Connection, message: Response) -> None:
     connection.write(message)
 
 
+def _process_welcome(connection: Connection, message: Wlcm) -> None:
+    connection.welcome(message)
+
+
+def _refuse_unsupported(connection: Connection, message: Request) -> None:
+    raise Refused(NackCode.NOT_IMPLEMENTED, f"{message.type.name} is not supported by this server")
+
+
+def _refuse_unknown(connection: Connection, message: Unknown) -> None:
+    raise Refused(NackCode.NOT_IMPLEMENTED, f"message type {message.number} is unknown to this server")
+
+
 def _ignore(connection: Connection, message: Message) -> None:
-    """A custom type that no handler has stopped."""
+    """A custom type that no handler has stopped, or a CRDT, which gets no answer."""
 
 
 _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
@@ -202,8 +239,15 @@ _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
     Pub: _process_pub,
     Sub: _process_sub,
     Unsb: _process_unsb,
+    Cncl: _refuse_unsupported,
+    Crdt: _ignore,
+    Auth: _refuse_unsupported,
+    Unknown: _refuse_unknown,
     Nack: _process_response,
     Ack: _process_response,
     Res: _process_response,
     Evnt: _process_response,
+    Wlcm: _process_welcome,
+    Part: _process_response,
+    Ends: _process_response,
 }

@@ -22,6 +22,7 @@ from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized, address_group
 from juggler.server.connection import Connection, Handler, State
 from juggler.server.draining import GOODBYE, drain
+from juggler.server.held_acks import HeldAcks
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing
 from juggler.server.processing import process_message
@@ -92,6 +93,7 @@ class Server:
         self._on_state = on_state
         self._catalogue = Catalogue(caller_broker)
         self._outgoing = Outgoing(self.options, self.metrics)
+        self._held_acks = HeldAcks(self.options.ack_delay) if self.options.ack_delay else None
         self._asking = 0  # clients in the connect hook
         self._limit = self.options.max_connections
         self._by_address: Counter[str] = Counter()
@@ -177,6 +179,7 @@ class Server:
             catalogue=self._catalogue,
             metrics=self.metrics,
             outgoing=self._outgoing,
+            held_acks=self._held_acks,
         )
 
     def _ask_hook(self, connect: Connect, request: ConnectRequest) -> Any:
@@ -260,6 +263,8 @@ class Server:
         for connection in list(self.connections):
             connection.close(CloseCode.GOING_AWAY, GOODBYE)
         self._lag.close()
+        if self._held_acks is not None:
+            self._held_acks.close()
         self._catalogue.close()
         if self._sweeper is not None:
             self._sweeper.close()

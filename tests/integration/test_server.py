@@ -194,7 +194,7 @@ def test_a_connection_is_held_to_the_messages_that_it_announced():
     ("options", "status", "body"),
     [
         ({"subprotocols": None}, 400, "juggler.0"),
-        ({"subprotocols": ["juggler.1"]}, 400, "juggler.0"),
+        ({"subprotocols": ["juggler.2"]}, 400, "juggler.0"),
         ({"additional_headers": {"Juggler-Allowed-Messages": "fly"}}, 400, "fly"),
         ({"origin": "https://evil.example"}, 403, "evil.example"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from juggler.errors import ConfigError, HandshakeRefused
-from juggler.protocol.messages import REQUEST_TYPES, MessageType
+from juggler.protocol.messages import ALL_REQUEST_TYPES, REQUEST_TYPES, MessageType
 from juggler.protocol.subprotocols import allowed_messages, choose_subprotocol
 from juggler.server.websocket.handshake import (
     accept_token,
@@ -126,14 +126,28 @@ def test_a_reason_is_one_short_line() -> None:
     assert caught.value.reason.isprintable()
 
 
-@pytest.mark.parametrize("offered", ["juggler.0", "chat, juggler.0", "chat,juggler.0 ,", "juggler.0,juggler.1"])
+@pytest.mark.parametrize("offered", ["juggler.0", "chat, juggler.0", "chat,juggler.0 ,", "juggler.0,juggler.2"])
 def test_subprotocol_among_others(offered: str) -> None:
     assert choose_subprotocol(offered) == "juggler.0"
 
 
+@pytest.mark.parametrize(
+    "offered", ["juggler.1", "juggler.1, juggler.0", "juggler.0,juggler.1", "juggler.2, juggler.1"]
+)
+def test_the_newest_subprotocol_is_chosen(offered: str) -> None:
+    assert choose_subprotocol(offered) == "juggler.1"
+    if "juggler.0" in offered:
+        assert choose_subprotocol(offered, supported=("juggler.0",)) == "juggler.0"
+    else:
+        with pytest.raises(HandshakeRefused, match=r"expected juggler\.0, got '.*juggler\.1'"):
+            choose_subprotocol(offered, supported=("juggler.0",))
+
+
 @pytest.mark.parametrize("offered", [None, "", "chat", "Juggler.0", "juggler.00", "juggler"])
 def test_unsupported_subprotocol(offered: str | None) -> None:
-    with pytest.raises(HandshakeRefused, match=r"^400 .*Sec-WebSocket-Protocol: expected juggler\.0, got"):
+    with pytest.raises(
+        HandshakeRefused, match=r"^400 .*Sec-WebSocket-Protocol: expected juggler\.1 or juggler\.0, got"
+    ):
         choose_subprotocol(offered)
 
 
@@ -163,6 +177,21 @@ def test_empty_is_not_another() -> None:
 )
 def test_allowed_messages(value: str | None, types: set[MessageType]) -> None:
     assert allowed_messages(value) == types
+    assert allowed_messages(value, None) == types
+
+
+@pytest.mark.parametrize(
+    ("value", "types"),
+    [
+        (None, ALL_REQUEST_TYPES),
+        ("*", ALL_REQUEST_TYPES),
+        ("call", ALL_REQUEST_TYPES - {MessageType.PUB, MessageType.SUB, MessageType.UNSB}),
+        ("pub, sub", {MessageType.PUB, MessageType.SUB, MessageType.AUTH, MessageType.UNKNOWN}),
+        ("pub, cncl, auth", {MessageType.PUB, MessageType.AUTH, MessageType.UNKNOWN}),
+    ],
+)
+def test_allowed_messages_of_juggler_1(value: str | None, types: set[MessageType]) -> None:
+    assert allowed_messages(value, "juggler.1") == types
 
 
 @pytest.mark.parametrize("value", ["teleport", "ack", "1", "call pub", "nack, res"])

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from juggler.protocol.codec import MAX_TIMEOUT
+from juggler.protocol.subprotocols import SUBPROTOCOLS
 
 _MIB = 1024 * 1024
 LARGEST = 1.7976931348623157e308
@@ -126,6 +127,10 @@ class ServerSettings(Struct, frozen=True):
     max_channel_length: Annotated[Limit | None, about("Maximum length of a channel in characters.")] = 512
     write_limit: Annotated[Limit | None, about("Maximum size of an outgoing message in bytes.")] = 16 * _MIB
     answer_limit: Annotated[Limit, about("Maximum bytes of responses queued for one client.")] = 64 * _MIB
+    ack_delay: Annotated[
+        Annotated[float, Meta(ge=0, le=1)],
+        about("Seconds in which a RES replaces the ACK of its CALL under juggler.1 (0 = never)."),
+    ] = 0.005
     slow_threshold: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None,
         about("Seconds from which processing a message counts as slow, in juggler_slow_messages_total."),
@@ -185,6 +190,12 @@ class Http(Struct, frozen=True):
             flag="--allow-host",
         ),
     ] = ()
+    subprotocols: Annotated[
+        tuple[str, ...],
+        about(
+            "Subprotocols that clients may use, in order of preference.", expected="some of " + ", ".join(SUBPROTOCOLS)
+        ),
+    ] = SUBPROTOCOLS
     allow_empty_subprotocol: Annotated[bool, about("Accept clients that offer no subprotocol.")] = False
     trusted_proxies: Annotated[Count, about("Number of your reverse proxies whose X-Forwarded-For is trusted.")] = 0
     metrics: Annotated[bool, about("Serve /metrics and /debug/vars to all clients of listen.bind.")] = False
