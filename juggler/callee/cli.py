@@ -14,6 +14,7 @@ import click
 import juggler
 from juggler.callee.command_options import Options, chosen, shortened
 from juggler.callee.supervisor_messages import CONTROL_VARIABLE
+from juggler.callee.wear import MB, WearLimits
 from juggler.errors import ConfigError
 from juggler.process.address import parse_address
 from juggler.process.logline import printable
@@ -99,6 +100,22 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     help="Graceful shutdown timeout in seconds: drain calls in flight, then abandon them.",
 )
 @_option("--time-limit", type=_POSITIVE_SECONDS, metavar="SECONDS", help="Maximum run time of a function in seconds.")
+@_option(
+    "--max-calls-per-process",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Replace a process after about this many calls (0 = unlimited).",
+)
+@_option(
+    "--max-memory-per-process",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="MB",
+    help="Replace a process that uses about this much memory (0 = unlimited).",
+)
 @_option("--show-errors", is_flag=True, help="Send the text of exceptions to callers; for development.")
 @_option("--mask-errors", is_flag=True, help="Send only the call's identifier, the default; overrides --show-errors.")
 @_option("--reload", is_flag=True, help="Restart when a Python file under the current directory changes.")
@@ -114,7 +131,14 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 @click.option("--check", is_flag=True, help="Import the callee, print the URIs it would serve, and exit.")
 @click.option("--verbose", is_flag=True, help="Log at level debug and print tracebacks.")
 @click.version_option(juggler.__version__, prog_name="juggler-callee")
-def main(check: bool, verbose: bool, show_errors: bool, **parameters: Any) -> None:
+def main(
+    check: bool,
+    verbose: bool,
+    show_errors: bool,
+    max_calls_per_process: int,
+    max_memory_per_process: int,
+    **parameters: Any,
+) -> None:
     """Serve the functions of a Callee, for example callee.demo:rpc.
 
     If the Redis of --redis or REDIS_URL is unreachable at start, the command waits for it. With --fail-fast it exits.
@@ -136,14 +160,16 @@ def main(check: bool, verbose: bool, show_errors: bool, **parameters: Any) -> No
     if verbose:
         parameters["log_level"] = "debug"
     parameters["mask_errors"] = parameters["mask_errors"] or not (show_errors or parameters["reload"])
-    options = Options(**parameters)
+    options = Options(wear=WearLimits(max_calls_per_process, max_memory_per_process * MB), **parameters)
     try:
         if check:
             _check(options)
             return
         supervised = CONTROL_VARIABLE in os.environ
-        # A process whose event loop is stuck cannot report that it is: health checks need a supervisor.
-        if not supervised and (options.processes > 1 or options.reload or options.listen is not None):
+        # A process whose event loop is stuck cannot report that it is: health checks need a supervisor. So does a
+        # process that is replaced before it stops.
+        needs_supervisor = options.processes > 1 or options.reload or options.listen is not None or options.wear
+        if needs_supervisor and not supervised:
             from juggler.callee.supervisor import Supervisor
 
             sys.exit(Supervisor(options, sys.argv[1:], _say).run())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from juggler.callee.wear import WearLimits
 from juggler.errors import ConfigError
 from juggler.protocol.glob import matches
 
@@ -18,6 +19,7 @@ class Options(Struct, frozen=True):
         redis_url: URL of Redis; ``None`` if none was given: then the command does not wait for the default one.
         only: patterns of the URIs to serve; empty means all.
         without: patterns of the URIs to leave out.
+        wear: limits after which a process is replaced.
         listen: host and port for health checks and metrics.
     """
 
@@ -37,6 +39,7 @@ class Options(Struct, frozen=True):
     grace: float
     time_limit: float | None
     mask_errors: bool
+    wear: WearLimits
     reload: bool
     listen: tuple[str, int] | None
     health_file: str | None

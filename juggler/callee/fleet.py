@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Literal
 
 from msgspec import Struct, field
 
 from juggler.callee.command_options import shortened
 from juggler.callee.supervisor_messages import Report, Serving, serving_line
+from juggler.callee.wear import UNLIMITED, WearLimits
 from juggler.process.logline import Line
 from juggler.process.metrics import Snapshot, merge
 
@@ -23,6 +25,9 @@ KILL_AFTER = 5.0
 
 SILENCE = 10.0
 """Seconds without a report after which a process is unhealthy."""
+
+STUCK_AFTER = 60.0
+"""Seconds without a report after which a process that is retired is killed."""
 
 USAGE = 2
 """Exit code of a process that cannot serve with its options."""
@@ -36,6 +41,12 @@ class Spawn(Struct, frozen=True):
 
 class Stop(Struct, frozen=True):
     """Ask a process to shut down gracefully."""
+
+    number: int
+
+
+class Retire(Struct, frozen=True):
+    """Ask a process to complete its calls in flight, however long they take, and exit."""
 
     number: int
 
@@ -65,7 +76,7 @@ class Log(Struct, frozen=True):
     line: Line
 
 
-Action = Spawn | Stop | Kill | Abort | Say | Log
+Action = Spawn | Stop | Retire | Kill | Abort | Say | Log
 
 
 class _Process(Struct):
@@ -74,10 +85,13 @@ class _Process(Struct):
     number: int
     started: float
     last_report: float
+    limits: WearLimits
     pid: int = 0
     serving: Serving | None = None
     unhealthy_reason: str | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
+    calls: int = 0
+    memory: int | None = None
     kill_at: float | None = None
 
     def why_unhealthy(self, now: float) -> str | None:
@@ -100,29 +114,48 @@ class Fleet:
     A reload starts a second generation. The first one stops when all processes of the second serve. If one of them
     exits before that, the reload fails and the first generation keeps serving.
 
+    A process beyond its limits is recycled: it is retired when a replacement serves. One process at a time is replaced,
+    and at most as many are retired as there are processes.
+
     Every event takes ``now``, a monotonic time in seconds. Collect the decisions with `take_actions` after each event.
 
     Attributes:
         exit_code: exit code for the supervisor, valid when `is_done`.
     """
 
-    def __init__(self, processes: int, grace: float, backoff: Callable[[], Iterator[float]]) -> None:
+    def __init__(
+        self,
+        processes: int,
+        grace: float,
+        backoff: Callable[[], Iterator[float]],
+        limits: WearLimits = UNLIMITED,
+        random: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Create a fleet without processes.
 
         Args:
             processes: number of processes to keep running.
             grace: graceful shutdown timeout, in seconds.
             backoff: returns the pauses before the first, second, … restart in a row, in seconds.
+            limits: limits after which a process is recycled.
+            random: returns a random number from 0 to 1.
         """
         self.exit_code = 0
         self._count = processes
         self._grace = grace
         self._backoff = backoff
         self._pauses = backoff()
+        self._limits = limits
+        self._random = random
         self._last_number = 0
         self._current: _Group = {}
         self._next: _Group = {}
         self._stopping_ones: _Group = {}
+        self._replacement: _Group = {}
+        self._worn = 0
+        self._recycle_at = 0.0
+        self._recycle_pauses = backoff()
+        self._retiring: _Group = {}
         self._retired = Snapshot()
         self._start_at: list[float] = []
         self._actions: list[Action] = []
@@ -135,7 +168,7 @@ class Fleet:
     @property
     def is_done(self) -> bool:
         """Whether all processes have exited and none will be started."""
-        return not (self._current or self._next or self._stopping_ones or self._start_at)
+        return not (self._all() or self._start_at)
 
     def take_actions(self) -> list[Action]:
         """Return the decisions since the last call, in the order in which they are to be carried out."""
@@ -153,8 +186,7 @@ class Fleet:
 
     def snapshot(self) -> Snapshot:
         """Return the metrics of all processes, including those that have exited."""
-        groups = (self._current, self._next, self._stopping_ones)
-        return merge([self._retired, *(process.snapshot for group in groups for process in list(group.values()))])
+        return merge([self._retired, *(process.snapshot for process in self._all().values())])
 
     # Events
 
@@ -174,6 +206,8 @@ class Fleet:
             self._start_at.append(now + next(self._pauses))
         elif self._next.pop(number, None):
             self._fail_reload(now)
+        elif self._replacement.pop(number, None):
+            self._recycle_at = now + next(self._recycle_pauses)
         else:
             del self._stopping_ones[number]
 
@@ -186,6 +220,7 @@ class Fleet:
                 process.serving = message
             else:
                 process.unhealthy_reason, process.snapshot = message.unhealthy_reason, message.snapshot
+                process.calls, process.memory = message.calls, message.memory
 
     def exited(self, codes: Mapping[int, int], now: float) -> None:
         """Handle the exit of processes.
@@ -194,16 +229,17 @@ class Fleet:
             codes: exit codes by number, negative for signals. Processes that exit together have to be passed together.
             now: the current time.
         """
-        current, new, stopping = (
-            [group.pop(number) for number in codes if number in group]
-            for group in (self._current, self._next, self._stopping_ones)
-        )
-        for process in (*current, *new, *stopping):
+        groups = (self._current, self._next, self._replacement, self._stopping_ones, self._retiring)
+        exited = [[group.pop(number) for number in codes if number in group] for group in groups]
+        current, new, replacements, stopping, retired = exited
+        for process in chain.from_iterable(exited):
             last = process.snapshot
             counts = Snapshot(counters=last.counters, calls=last.calls, waits=last.waits)
             self._retired = merge([self._retired, counts])
-        for process in stopping:
+        for process in (*stopping, *retired):
             self._on_exit_while_stopping(process, codes[process.number])
+        for process in replacements:
+            self._on_exit_of_replacement(process, codes[process.number], now)
         for process in current:
             self._on_exit_of_current(process, codes[process.number], now)
         for process in new:
@@ -230,6 +266,7 @@ class Fleet:
             self._reload_again = True
             return
         self._log("info", "supervisor: reloading")
+        self._stop_group(self._replacement, now)
         for _ in range(self._count):
             self._spawn(self._next, now)
 
@@ -245,18 +282,25 @@ class Fleet:
                 self._log("error", "supervisor: process killed, it did not stop in time", pid=process.pid)
                 self._actions.append(Kill(process.number))
                 process.kill_at = now + KILL_AFTER
+        for process in self._retiring.values():
+            if now - process.last_report > STUCK_AFTER:
+                self._log("error", "supervisor: process killed, it is stuck", pid=process.pid)
+                self._actions.append(Kill(process.number))
+                process.last_report = now
+        self._recycle(now)
 
     # Decisions
 
     def _all(self) -> _Group:
-        return {**self._current, **self._next, **self._stopping_ones}
+        return {**self._current, **self._next, **self._replacement, **self._stopping_ones, **self._retiring}
 
     def _log(self, level: Literal["info", "error"], event: str, **fields: object) -> None:
         self._actions.append(Log(level, Line(event, **fields)))
 
     def _spawn(self, group: _Group, now: float) -> None:
         self._last_number += 1
-        group[self._last_number] = _Process(self._last_number, now, now)
+        limits = self._limits.jittered(self._random())
+        group[self._last_number] = _Process(self._last_number, now, now, limits)
         self._actions.append(Spawn(self._last_number))
 
     def _stop_group(self, group: _Group, now: float) -> None:
@@ -270,7 +314,39 @@ class Fleet:
         self._stopping = True
         self._start_at.clear()
         self._stop_group(self._current, now)
-        self._stop_group(self._next, now)
+        for group in (self._next, self._replacement, self._retiring):
+            self._stop_group(group, now)
+
+    def _recycle(self, now: float) -> None:
+        """Start a replacement for the first process that is beyond its limits."""
+        if self._stopping or self._next or self._replacement or now < self._recycle_at:
+            return
+        if len(self._retiring) >= self._count:
+            return
+        for process in self._current.values():
+            if reason := process.limits.reason(process.calls, process.memory):
+                self._log("info", "supervisor: recycling a process", pid=process.pid, reason=reason)
+                self._worn = process.number
+                self._spawn(self._replacement, now)
+                return
+
+    def _replace(self) -> _Process | None:
+        """Put the replacement in the place of the worn process, and return that if it has not exited."""
+        worn = self._current.pop(self._worn, None)
+        self._current.update(self._replacement)
+        self._replacement.clear()
+        return worn
+
+    def _on_exit_of_replacement(self, process: _Process, code: int, now: float) -> None:
+        pause = next(self._recycle_pauses)
+        self._recycle_at = now + pause
+        self._log(
+            "error",
+            "supervisor: recycling failed, the old process keeps serving",
+            pid=process.pid,
+            status=_status(code),
+            retry_in=pause,
+        )
 
     def _on_exit_while_stopping(self, process: _Process, code: int) -> None:
         if process.serving is None:
@@ -290,11 +366,15 @@ class Fleet:
             self.exit_code = USAGE
             self._stop_all(now)
             return
+        status = _status(code)
+        if process.number == self._worn and self._replacement:
+            self._log("error", "supervisor: process exited", pid=process.pid, status=status)
+            self._replace()
+            return
         if now - process.started >= STABLE_AFTER:
             self._pauses = self._backoff()
         pause = next(self._pauses)
         self._start_at.append(now + pause)
-        status = _status(code)
         self._log("error", "supervisor: process exited", pid=process.pid, status=status, restart_in=pause)
 
     def _on_ready(self, now: float) -> None:
@@ -303,6 +383,11 @@ class Fleet:
             if first := serving[0] if all(serving) else None:
                 self._introduced = True
                 self._actions.append(Say(serving_line(first, self._count, shortened(first.uris))))
+        if any(process.serving for process in self._replacement.values()):
+            self._recycle_pauses = self._backoff()
+            if worn := self._replace():
+                self._retiring[worn.number] = worn
+                self._actions.append(Retire(worn.number))
         if self._next and all(process.serving for process in self._next.values()):
             self._log("info", "supervisor: new processes serve, stopping the old ones")
             self._stop_group(self._current, now)

@@ -169,10 +169,14 @@ class PoolConsumer:
         self._changed.set()
         self._calls.close()
 
+    def end_popping(self, timeout: float = LAST_POP_TIMEOUT) -> None:
+        """Wait for the last pop, and start its calls. Call it after `stop`."""
+        self._popper.join(timeout)
+        self._popper.kill()
+
     def join(self, deadline: float) -> bool:
         """Drain calls in flight until ``deadline``, including those of the last pop. Return whether all completed."""
-        self._popper.join(max(deadline - time.monotonic(), LAST_POP_TIMEOUT))
-        self._popper.kill()
+        self.end_popping(max(deadline - time.monotonic(), LAST_POP_TIMEOUT))
         while self.running:
             remaining = deadline - time.monotonic()
             if remaining <= 0:

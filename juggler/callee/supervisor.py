@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import selectors
 import signal
 import socket
@@ -25,10 +26,10 @@ from functools import partial
 from types import FrameType
 
 from juggler.callee.command_options import Options
-from juggler.callee.fleet import Abort, Action, Fleet, Kill, Log, Say, Spawn, Stop
+from juggler.callee.fleet import Abort, Action, Fleet, Kill, Log, Retire, Say, Spawn, Stop
 from juggler.callee.health import HealthServer, Status, check_file, touch
 from juggler.callee.metric_names import summary
-from juggler.callee.supervisor_messages import CONTROL_VARIABLE, STOP, Lines, Report, Serving
+from juggler.callee.supervisor_messages import CONTROL_VARIABLE, RETIRE, STOP, Lines, Report, Serving
 from juggler.errors import ConfigError
 from juggler.process import logs
 from juggler.process.backoff import pauses
@@ -96,7 +97,8 @@ class Supervisor:
         self._options = options
         self._command = [sys.executable, "-m", "juggler.callee.cli", *arguments]
         self._say = say
-        self._fleet = Fleet(options.processes, options.grace, partial(pauses, FIRST_PAUSE, LONGEST_PAUSE))
+        backoff = partial(pauses, FIRST_PAUSE, LONGEST_PAUSE)
+        self._fleet = Fleet(options.processes, options.grace, backoff, options.wear, random.random)
         self._processes: dict[int, _Process] = {}
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
@@ -238,9 +240,9 @@ class Supervisor:
             case Spawn(number):
                 self._spawn(number)
             case Stop(number):
-                # It may not have been started, or have exited.
-                with suppress(KeyError, OSError):
-                    self._processes[number].peer.sendall(STOP)
+                self._send(number, STOP)
+            case Retire(number):
+                self._send(number, RETIRE)
             case Kill(number):
                 self._processes[number].popen.kill()
             case Abort(signum):
@@ -249,6 +251,11 @@ class Supervisor:
                 self._say(text)
             case Log(level, line):
                 (log.error if level == "error" else log.info)(line)
+
+    def _send(self, number: int, command: bytes) -> None:
+        # The process may not have been started, or have exited.
+        with suppress(KeyError, OSError):
+            self._processes[number].peer.sendall(command)
 
     def _spawn(self, number: int) -> None:
         try:

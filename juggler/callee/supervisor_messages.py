@@ -14,6 +14,9 @@ CONTROL_VARIABLE = "JUGGLER_CALLEE_CONTROL"
 STOP = b"stop\n"
 """Sent to a process to stop it. Closing the socket has the same effect."""
 
+RETIRE = b"retire\n"
+"""Sent to a process to make it exit when its calls in flight have completed, however long that takes."""
+
 
 class Serving(msgspec.Struct, tag=True):
     """The process has started to take calls.
@@ -30,10 +33,17 @@ class Serving(msgspec.Struct, tag=True):
 
 
 class Report(msgspec.Struct, tag=True):
-    """Status of the process, sent every second and once before it exits. See `juggler.callee.health.Status`."""
+    """Status of the process, sent every second and once before it exits. See `juggler.callee.health.Status`.
+
+    Attributes:
+        calls: calls that the process has run itself, if they are limited.
+        memory: its resident memory in bytes, if it is limited.
+    """
 
     unhealthy_reason: str | None
     snapshot: Snapshot
+    calls: int = 0
+    memory: int | None = None
 
 
 _decoder = msgspec.json.Decoder(Serving | Report)

@@ -26,6 +26,7 @@ from juggler.callee.pools.greenlets import GreenletRunner
 from juggler.callee.pools.processes import ProcessRunner
 from juggler.callee.pools.threads import ThreadRunner
 from juggler.callee.thunk import Thunk
+from juggler.callee.wear import UNLIMITED, WearLimits
 from juggler.errors import BrokerError
 from juggler.process import forked
 from juggler.process.logline import Line
@@ -35,6 +36,9 @@ from juggler.process.uuids import new_uuid
 log = logging.getLogger("juggler.callee")
 
 DEFAULT_THREADS = 10
+
+COMPLETION_CHECK = 0.1
+"""Seconds between the checks of a worker that retires."""
 
 REMEMBERED_CALLS = 25_000
 """Minimum number of calls whose repetition a worker notices; at most twice as many, in about 6 MB."""
@@ -69,6 +73,7 @@ class Worker:
         time_limit: float | None = None,
         mask_errors: bool = True,
         announce: bool = True,
+        pool_limits: WearLimits = UNLIMITED,
     ) -> None:
         """Create a worker; `run` or `start` makes it serve.
 
@@ -89,6 +94,7 @@ class Worker:
                 passwords. Callers receive the identifier of the call, under which the exception is logged. Default:
                 True.
             announce: list the functions in the catalogue.
+            pool_limits: limits after which a process of a pool is replaced. Default: unlimited.
 
         Raises:
             ValueError: a URI has no function, or a number is less than 1.
@@ -117,6 +123,8 @@ class Worker:
         self._unsent = 0
         self._sent = Event()
         self._stop_requested = Event()
+        self._retiring = False
+        self._grace_began = Event()
         self._interrupt: KeyboardInterrupt | None = None
         self._loop = gevent.get_hub().loop
         self._runners: list[Runner] = []
@@ -129,9 +137,9 @@ class Worker:
             )
         publish = self._publish if self._pubsub else _refuse_publish
         self._add_consumer("greenlet", None, concurrency, GreenletRunner(time_limit), publish)
-        in_thread = ThreadRunner(source, publish, threads=threads, mask=mask_errors)
+        in_thread = ThreadRunner(source, publish, threads=threads, mask=mask_errors, limits=pool_limits)
         self._add_consumer("thread", "thread", threads, in_thread, None)
-        in_process = ProcessRunner(source, publish, time_limit=time_limit, mask=mask_errors)
+        in_process = ProcessRunner(source, publish, time_limit=time_limit, mask=mask_errors, limits=pool_limits)
         self._add_consumer("process", "process", processes, in_process, None)
         self._announcer = Announcer(broker, self._thunks, self.stats) if announce else None
 
@@ -192,6 +200,15 @@ class Worker:
             returning: another worker takes over: leave the functions in the catalogue, where they expire in seconds.
         """
         self._returning = returning
+        self._loop.run_callback_threadsafe(self._grace_began.set)
+        self._request_stop()
+
+    def retire(self) -> None:
+        """Stop taking calls. `run` returns when calls in flight have completed or expired, or ``grace`` after `stop`.
+
+        Does not block; safe in any greenlet.
+        """
+        self._retiring = True
         self._request_stop()
 
     def _request_stop(self) -> None:
@@ -206,6 +223,11 @@ class Worker:
     def snapshot(self) -> Snapshot:
         """Return the current metrics."""
         return self.stats.snapshot(self._broker.stats())
+
+    @property
+    def calls_run(self) -> int:
+        """Calls that this process has run itself, without those of its pools."""
+        return sum(self.stats.by_uri[uri].requests for uri in self._uris_of(None))
 
     @property
     def capacity(self) -> dict[str, int]:
@@ -296,12 +318,14 @@ class Worker:
     # Graceful shutdown
 
     def _finish(self) -> int:
-        deadline = monotonic() + self._grace
         self._stop_requested.set()
         if self._announcer is not None and not self._returning:
             self._announcer.close()
         for consumer in self._consumers:
             consumer.stop()
+        if self._retiring:
+            self._complete_calls()
+        deadline = monotonic() + self._grace
         for consumer in self._consumers:
             consumer.join(deadline)
         left: Counter[str] = Counter()
@@ -321,6 +345,15 @@ class Worker:
         if self._announcer is not None:
             self._announcer.close(withdraw=False)
         return left.total() + unsent
+
+    def _complete_calls(self) -> None:
+        """Wait until all calls in flight have completed or expired, or until `stop`."""
+        for consumer in self._consumers:
+            consumer.end_popping()
+        while deadlines := [call.deadline for consumer in self._consumers for call in consumer.running.values()]:
+            remaining = max(deadlines) - monotonic()
+            if remaining <= 0 or self._grace_began.wait(min(remaining, COMPLETION_CHECK)):
+                return
 
     def _wait_until_sent(self, deadline: float) -> None:
         while self._unsent and (remaining := deadline - monotonic()) > 0:

@@ -26,13 +26,23 @@ from juggler.callee.command_options import Options, chosen, shortened  # noqa: E
 from juggler.callee.health import Status, check_file, touch  # noqa: E402
 from juggler.callee.metric_names import summary  # noqa: E402
 from juggler.callee.registry import load_callee  # noqa: E402
-from juggler.callee.supervisor_messages import CONTROL_VARIABLE, Report, Serving, encode, serving_line  # noqa: E402
+from juggler.callee.supervisor_messages import (  # noqa: E402
+    CONTROL_VARIABLE,
+    RETIRE,
+    STOP,
+    Report,
+    Serving,
+    encode,
+    serving_line,
+)
+from juggler.callee.wear import JITTER, MB, WearLimits  # noqa: E402
 from juggler.callee.worker import Worker  # noqa: E402
 from juggler.errors import ConfigError  # noqa: E402
 from juggler.process import logs  # noqa: E402
 from juggler.process.forked import close_in_children  # noqa: E402
 from juggler.process.hangup import Hangup  # noqa: E402
 from juggler.process.logline import Line  # noqa: E402
+from juggler.process.process_memory import resident  # noqa: E402
 
 log = logging.getLogger("juggler.callee")
 
@@ -116,6 +126,7 @@ class _Service:
                 grace=options.grace,
                 time_limit=options.time_limit,
                 mask_errors=options.mask_errors,
+                pool_limits=options.wear,
             )
         except BaseException:
             self._stack.close()
@@ -245,6 +256,21 @@ class _Alone:
         return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
+def _check_memory(limits: WearLimits) -> None:
+    """Raise if the process would be replaced before its first call."""
+    if not limits.memory:
+        return
+    used = resident()
+    if used is None:
+        raise ConfigError("--max-memory-per-process: this system does not show the memory of processes in /proc")
+    if used >= limits.memory * (1 - JITTER):
+        least = used / (1 - JITTER) // MB + 1
+        raise ConfigError(
+            f"--max-memory-per-process: expected at least {least:.0f}, got {limits.memory // MB}: "
+            f"the process uses {used / MB:.0f} MB before its first call"
+        )
+
+
 class _Supervised:
     """The life of a supervised process: it receives commands and reports its status. The supervisor handles signals."""
 
@@ -258,6 +284,7 @@ class _Supervised:
         listener.name = "callee-control"
         try:
             self._service.wait_for_redis()
+            _check_memory(self._service.options.wear)
             self._serves = True
             self._service.worker.start()
             self._send(self._service.serving)
@@ -269,15 +296,23 @@ class _Supervised:
         return abandoned
 
     def _listen(self) -> None:
-        # The only command is to stop. If the supervisor exits, the socket closes, which has the same effect.
+        # If the supervisor exits, the socket closes, which has the effect of STOP.
+        received = b""
         with suppress(OSError):
-            self._supervisor.recv(1)
+            while STOP not in received and (data := self._supervisor.recv(1024)):
+                received += data
+                if RETIRE in received:
+                    self._service.worker.retire()
         if not self._serves:
             os._exit(0)  # still waiting for Redis, without calls in flight
         self._service.worker.stop()
 
     def _report(self) -> None:
-        self._send(Report(*self._service.status()))
+        service = self._service
+        limits = service.options.wear
+        calls = service.worker.calls_run if limits.calls else 0
+        memory = resident() if limits.memory else None
+        self._send(Report(*service.status(), calls, memory))
 
     def _send(self, message: Serving | Report) -> None:
         with suppress(OSError):

@@ -59,14 +59,15 @@ def test_its_commands_work(shop, redis_url):
     lines = [
         line for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in text.splitlines()
     ]
-    serve, call, production, uris = (shlex.split(line) for line in lines)
-    assert (serve[0], call[:2], production[0], uris[:2]) == (
+    serve, call, production, limited, uris = (shlex.split(line) for line in lines)
+    assert (serve[0], call[:2], production[0], limited[0], uris[:2]) == (
         "juggler-callee",
         ["juggler", "call"],
         "juggler-callee",
+        "juggler-callee",
         ["juggler", "uris"],
     )
-    for command in (serve, production):
+    for command in (serve, production, limited):
         command = [word.replace(":9100", f":{free_port()}") for word in command[1:]]
         with running_python("-m", "juggler.callee", *command, REDIS_URL=redis_url) as process:
             assert process.stdout.readline().startswith("serving shop.price, shop.order, shop.total, shop.echo")

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import signal
+from itertools import cycle
 
 import pytest
 
-from juggler.callee.fleet import KILL_AFTER, SILENCE, STABLE_AFTER, Abort, Fleet, Kill, Log, Say, Spawn, Stop
+from juggler.callee.fleet import (
+    KILL_AFTER,
+    SILENCE,
+    STABLE_AFTER,
+    STUCK_AFTER,
+    Abort,
+    Fleet,
+    Kill,
+    Log,
+    Retire,
+    Say,
+    Spawn,
+    Stop,
+)
 from juggler.callee.supervisor_messages import Report, Serving
+from juggler.callee.wear import UNLIMITED, WearLimits
 from juggler.process.metrics import Snapshot
 
 GRACE = 3.0
@@ -21,9 +36,10 @@ def report(reason=None, requests=0):
 class Driver:
     """A fleet whose processes are played by the test. Process N has the pid 100 + N."""
 
-    def __init__(self, processes=2):
+    def __init__(self, processes=2, limits=UNLIMITED):
         self.now = 1000.0
-        self.fleet = Fleet(processes, GRACE, lambda: iter([0.5, 1.0, 2.0, 4.0]))
+        randoms = cycle([0.0, 0.5])
+        self.fleet = Fleet(processes, GRACE, lambda: iter([0.5, 1.0, 2.0, 4.0]), limits, lambda: next(randoms))
         self.cannot_start = False
         self.done = []
         self.fleet.start(self.now)
@@ -55,6 +71,10 @@ class Driver:
     def serve(self, *numbers):
         for number in numbers:
             self.fleet.received(number, [SERVING, report()], self.now)
+        return self.after(0)
+
+    def report(self, number, calls=0, memory=None):
+        self.fleet.received(number, [Report(None, Snapshot(), calls, memory)], self.now)
         return self.after(0)
 
     def exit(self, **codes):
@@ -275,6 +295,131 @@ def test_a_reload_replaces_processes_that_wait_for_their_restart(serving):
 def test_a_stop_during_a_reload_stops_both_generations(serving):
     serving.reload()
     assert serving.stop() == [Stop(1), Stop(2), Stop(3), Stop(4)]
+
+
+# Recycling
+
+
+@pytest.fixture
+def limited():
+    """Two processes that serve, limited to 100 and 90 calls, and to 1,000 and 900 MB."""
+    driver = Driver(limits=WearLimits(100, 1_000_000_000))
+    driver.serve(1, 2)
+    driver.take()
+    return driver
+
+
+def recycling(number, reason):
+    return f'info supervisor: recycling a process pid={100 + number} reason="{reason}"'
+
+
+def test_a_worn_process_is_retired_when_its_replacement_serves(limited):
+    assert limited.report(1, calls=99) == []
+    assert limited.report(1, calls=100) == [recycling(1, "100 calls"), Spawn(3)]
+    assert limited.report(1, calls=120) == []
+    assert limited.reason is None
+    assert limited.serve(3) == [Retire(1)]
+    assert limited.reason is None
+    assert limited.exit(p1=0) == []
+    assert limited.report(3, calls=99) == []
+
+
+def test_a_process_that_uses_too_much_memory_is_replaced(limited):
+    assert limited.report(2, memory=899_000_000) == []
+    assert limited.report(2, memory=901_000_000) == [recycling(2, "901 MB"), Spawn(3)]
+
+
+def test_processes_have_different_limits(limited):
+    assert limited.report(1, calls=95) == []
+    assert limited.report(2, calls=95) == [recycling(2, "95 calls"), Spawn(3)]
+
+
+def test_one_process_is_replaced_at_a_time(limited):
+    limited.report(1, calls=100)
+    assert limited.report(2, calls=1_000) == []
+    assert limited.serve(3) == [Retire(1), recycling(2, "1,000 calls"), Spawn(4)]
+
+
+def test_no_more_processes_are_retired_than_there_are_processes(limited):
+    for number in (1, 2):
+        limited.report(number, calls=100)
+        limited.serve(number + 2)
+    assert limited.report(3, calls=100) == []
+    assert limited.exit(p1=0) == []
+    assert limited.after(0) == [recycling(3, "100 calls"), Spawn(5)]
+
+
+def test_a_retired_process_has_the_time_it_takes(limited):
+    limited.report(1, calls=100)
+    limited.serve(3)
+    for _ in range(10):
+        assert limited.after(STUCK_AFTER) == []
+        limited.report(1)
+    assert limited.after(STUCK_AFTER + 1) == ["error supervisor: process killed, it is stuck pid=101", Kill(1)]
+    assert limited.after(1) == []
+
+
+def test_a_replacement_that_exits_leaves_the_old_process_serving(limited):
+    limited.report(1, calls=100)
+    said = 'error supervisor: recycling failed, the old process keeps serving pid=103 status="exit code 2" retry_in={}'
+    assert limited.exit(p3=2) == [said.format(0.5)]
+    assert limited.reason is None
+    assert limited.after(0.4) == []
+    assert limited.after(0.1) == [recycling(1, "100 calls"), Spawn(4)]
+    assert limited.exit(p4=2) == [said.replace("103", "104").format(1.0)]
+
+
+def test_a_replacement_without_memory_is_tried_again(limited):
+    limited.cannot_start = True
+    assert limited.report(1, calls=100)[-1] == 'error supervisor: cannot start a process error="no memory"'
+    limited.cannot_start = False
+    assert limited.after(0.4) == []
+    assert limited.after(0.1) == [recycling(1, "100 calls"), Spawn(4)]
+
+
+def test_a_worn_process_that_exits_is_replaced_by_its_replacement(limited):
+    limited.report(1, calls=100)
+    assert limited.exit(p1=-9) == ['error supervisor: process exited pid=101 status="signal 9"']
+    assert limited.reason == "process 103: starting"
+    assert limited.after(60) == []
+    assert limited.serve(3) == []
+    limited.report(2)
+    assert limited.reason is None
+
+
+def test_a_worn_process_that_exits_with_its_replacement_is_restarted(limited):
+    limited.report(1, calls=100)
+    limited.exit(p1=1, p3=1)
+    assert limited.after(0.5) == [Spawn(4)]
+
+
+def test_a_reload_includes_the_process_to_be_replaced(limited):
+    limited.report(1, calls=100)
+    assert limited.reload() == ["info supervisor: reloading", Stop(3), Spawn(4), Spawn(5)]
+    assert limited.report(2, calls=100) == []
+    assert limited.serve(4, 5)[1:] == [Stop(1), Stop(2)]
+    assert limited.exit(p1=0, p2=0, p3=0) == []
+
+
+def test_a_stop_includes_replacements_and_retired_processes(limited):
+    limited.report(1, calls=100)
+    limited.serve(3)
+    limited.report(2, calls=100)
+    assert limited.stop() == [Stop(2), Stop(3), Stop(4), Stop(1)]
+    limited.exit(p2=0, p3=0, p4=0)
+    assert not limited.fleet.is_done
+    assert limited.after(GRACE + KILL_AFTER)[-1] == Kill(1)
+    limited.exit(p1=-9)
+    assert (limited.fleet.is_done, limited.fleet.exit_code) == (True, 1)
+
+
+def test_counts_of_retired_processes_are_kept(limited):
+    limited.fleet.received(1, [Report(None, report(requests=3).snapshot, 100)], limited.now)
+    limited.after(0)
+    limited.serve(3)
+    assert limited.fleet.snapshot().counters == {"requests": {"a": 3}}
+    limited.exit(p1=0)
+    assert limited.fleet.snapshot().counters == {"requests": {"a": 3}}
 
 
 # Health and metrics

@@ -263,6 +263,44 @@ def test_calls_that_do_not_end_are_given_up_and_told(service, caplog):
     assert 'shutdown: calls abandoned calls=2 grace=0.05 uris="f (2)"' in caplog.text
 
 
+def test_a_retired_worker_completes_calls_beyond_the_grace(service):
+    gate = Gate()
+    service.broker = LoggingBroker()
+    service.rpc.register("f", gate)
+    worker = service.start(grace=0.0)
+    running = service.call(args=b"1")
+    eventually(lambda: gate.inside)
+    worker.retire()
+    eventually(lambda: service.broker.closed)
+    assert not service.running.join(0.3)
+    assert gate.inside == 1
+    gate.open.set()
+    assert service.running.get(timeout=30) == 0
+    assert result(running) == 1
+
+
+def test_a_retired_worker_does_not_wait_for_calls_that_have_expired(service):
+    gate = Gate()
+    service.rpc.register("f", gate)
+    worker = service.start(grace=0.0)
+    service.call(timeout=0.3)
+    eventually(lambda: gate.inside)
+    worker.retire()
+    assert service.running.get(timeout=30) == 1
+    assert gate.inside == 0
+
+
+def test_a_retired_worker_can_be_stopped(service):
+    gate = Gate()
+    service.rpc.register("f", gate)
+    worker = service.start(grace=0.0)
+    call = service.call(timeout=60)
+    eventually(lambda: gate.inside)
+    worker.retire()
+    assert service.stop() == 1
+    assert result(call)["error"]["message"] == "the callee stopped before the function completed"
+
+
 class LoggingBroker(MemoryBroker):
     """Records the limits of pops, and the closing of consumers."""
 

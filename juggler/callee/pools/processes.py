@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import subprocess
 import sys
 import time
@@ -11,16 +12,20 @@ from contextlib import suppress
 import gevent
 from gevent import socket
 from gevent import subprocess as cooperative
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from juggler.broker import IncomingCall, PublishArgs
 from juggler.callee.answer import Answer
 from juggler.callee.failures import ProcessDied
 from juggler.callee.pools import Runner, limit_of, wire
 from juggler.callee.thunk import Thunk
+from juggler.callee.wear import UNLIMITED, WearLimits
 from juggler.errors import BrokerError
 from juggler.process.backoff import pauses
 from juggler.process.forked import close_in_children
 from juggler.process.logline import Line
+from juggler.process.process_memory import resident
 
 log = logging.getLogger("juggler.callee")
 
@@ -31,9 +36,23 @@ EXIT_TIMEOUT = 2.0
 
 
 class _Process:
-    """A pool process and a connection to each of its threads."""
+    """A pool process and a connection to each of its threads.
 
-    def __init__(self, source: str, threads: int) -> None:
+    Attributes:
+        connections: the connections.
+        limits: limits after which it is replaced.
+        calls: calls that it has run.
+        recycling: whether a replacement starts or has started.
+        busy: connections that run a call, once the process is retired; before that ``None``.
+        drained: set when a retired process runs no call any more.
+    """
+
+    def __init__(self, source: str, threads: int, limits: WearLimits) -> None:
+        self.limits = limits
+        self.calls = 0
+        self.recycling = False
+        self.busy: int | None = None
+        self.drained = Event()
         pairs = [socket.socketpair() for _ in range(threads)]
         descriptors = [theirs.fileno() for _, theirs in pairs]
         self.connections = [Connection(self, ours) for ours, _ in pairs]
@@ -56,6 +75,7 @@ class _Process:
     def _on_exit(self, _: object) -> None:
         for connection in self.connections:
             connection.on_exit()
+        self.drained.set()
 
     @property
     def is_dead(self) -> bool:
@@ -65,6 +85,10 @@ class _Process:
     def pid(self) -> int:
         pid: int = self._popen.pid
         return pid
+
+    def worn(self) -> str | None:
+        """Return why it is to be replaced; ``None`` if it is not."""
+        return self.limits.reason(self.calls, resident(self.pid) if self.limits.memory else None)
 
     def exit_status(self) -> str:
         try:
@@ -151,6 +175,7 @@ class ProcessRunner(Runner):
         time_limit: float | None = None,
         mask: bool = False,
         threads: int = 1,
+        limits: WearLimits = UNLIMITED,
     ) -> None:
         """Create a pool without processes.
 
@@ -160,12 +185,16 @@ class ProcessRunner(Runner):
             time_limit: maximum run time of a function, in seconds; ``None`` means no limit.
             mask: hide exceptions from callers.
             threads: number of threads per process.
+            limits: limits after which a process is replaced.
         """
         self._source = source
         self._publish = publish
         self._time_limit = time_limit
         self._mask = mask
         self._threads = threads
+        self._limits = limits
+        self._recycling_one = BoundedSemaphore(1)
+        self._recyclers: set[gevent.Greenlet[..., None]] = set()
         self._processes: set[_Process] = set()
         self._idle: list[Connection] = []
         self._pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE)
@@ -184,8 +213,47 @@ class ProcessRunner(Runner):
         finally:
             if timeout is not None:
                 timeout.close()
-        self._idle.append(connection)
+        self._put_idle(connection)
         return answer
+
+    def _put_idle(self, connection: Connection) -> None:
+        """Make a connection available to the next call, unless its process is retired."""
+        process = connection.process
+        process.calls += 1
+        if process.busy is not None:
+            process.busy -= 1
+            if not process.busy:
+                process.drained.set()
+            return
+        self._idle.append(connection)
+        if self._limits and not process.recycling and (reason := process.worn()):
+            log.info(Line("pool: recycling a process", pid=process.pid, reason=reason))
+            process.recycling = True
+            greenlet = gevent.Greenlet(self._recycle, process)
+            greenlet.name = "callee-pool-recycle"
+            self._recyclers.add(greenlet)
+            greenlet.rawlink(self._recyclers.discard)
+            greenlet.start()
+
+    def _recycle(self, worn: _Process) -> None:
+        """Start a process, then stop the worn one when it has completed its calls. That one serves until then."""
+        try:
+            with self._recycling_one:
+                fresh = self._start()
+        except ProcessDied:
+            worn.recycling = False  # its next call tries again
+            return
+        if worn in self._processes and not worn.is_dead:
+            idle = [connection for connection in self._idle if connection.process is worn]
+            worn.busy = len(worn.connections) - len(idle)
+            self._idle = [connection for connection in self._idle if connection.process is not worn] + fresh
+            if worn.busy:
+                worn.drained.wait()
+        else:
+            # It has exited or was killed: calls start a process themselves.
+            worn = fresh[0].process
+        self._processes.discard(worn)
+        worn.close()
 
     def _take_idle(self) -> Connection | None:
         """Return an idle connection, if there is one. Processes that exited while idle are skipped."""
@@ -228,7 +296,8 @@ class ProcessRunner(Runner):
         return Answer(raised.masked if hidden else raised.args, True)
 
     def _start(self) -> list[Connection]:
-        process = _Process(self._source, self._threads)
+        limits = self._limits.jittered(random.random())  # noqa: S311
+        process = _Process(self._source, self._threads, limits)
         began = time.monotonic()
         try:
             process.connections[0].receive()
@@ -247,6 +316,7 @@ class ProcessRunner(Runner):
         return list(process.connections)
 
     def close(self) -> None:
+        gevent.killall(list(self._recyclers))
         for process in self._processes:
             process.close()
         self._processes.clear()

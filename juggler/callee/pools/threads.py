@@ -14,12 +14,15 @@ from juggler.callee.answer import Answer
 from juggler.callee.failures import ProcessDied
 from juggler.callee.pools.processes import Connection, ProcessRunner
 from juggler.callee.thunk import Thunk
+from juggler.callee.wear import UNLIMITED, WearLimits
 
 
 class ThreadRunner(ProcessRunner):
     """See `Runner`. The process starts when it is first needed, and is replaced if it exits."""
 
-    def __init__(self, source: str, publish: PublishArgs, *, threads: int, mask: bool = False) -> None:
+    def __init__(
+        self, source: str, publish: PublishArgs, *, threads: int, mask: bool = False, limits: WearLimits = UNLIMITED
+    ) -> None:
         """Create a pool without a process.
 
         Args:
@@ -27,15 +30,16 @@ class ThreadRunner(ProcessRunner):
             publish: publishes the events of functions.
             threads: number of threads.
             mask: hide exceptions from callers.
+            limits: limits after which the process is replaced.
         """
-        super().__init__(source, publish, threads=threads, mask=mask)
+        super().__init__(source, publish, threads=threads, mask=mask, limits=limits)
         self._starting: gevent.Greenlet[..., ProcessDied | None] | None = None
 
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
         connection = self._take()
         # If this greenlet is killed, the thread still runs the function: the connection cannot be reused.
         answer = self._run(connection, call)
-        self._idle.append(connection)
+        self._put_idle(connection)
         return answer
 
     def _take(self) -> Connection:
