@@ -15,7 +15,7 @@ SHOP = """
 import os
 import time
 
-from callee import Callee, publish
+from callee import Callee, caller, publish
 
 rpc = Callee()
 
@@ -40,6 +40,23 @@ def compute(n: int) -> int:
 @rpc.register("pid")
 def pid():
     return os.getpid()
+
+
+opened = []
+
+
+@rpc.around
+def around():
+    opened.append(caller().identity)
+    try:
+        yield
+    finally:
+        opened.pop()
+
+
+@rpc.register("who", pool="process")
+def who():
+    return [caller().identity, opened]
 """
 
 TESTS = """
@@ -82,8 +99,15 @@ def test_a_connect_hook(juggler_memory):
     headers = {"Authorization": "Bearer secret"}
     stack = juggler_memory(rpc, connect=hook, client_options={"headers": headers})
     assert stack.client.call("price", "tea") == 3
+    assert stack.client.call("who") == ["ann", ["ann"]]
     with pytest.raises(JugglerError, match="401"), Client(stack.url):
         pass
+
+
+def test_a_caller_hook(juggler_memory):
+    stack = juggler_memory(rpc, caller=lambda connection: {"at": connection.address})
+    assert stack.client.call("who") == [{"at": "127.0.0.1"}, [{"at": "127.0.0.1"}]]
+    assert juggler_memory(rpc).client.call("who") == [None, [None]]
 
 
 def test_with_redis(juggler_redis):

@@ -41,6 +41,23 @@ def test_its_functions_do_what_it_says(page):
     assert failed.value.data == {"out_of_stock": "tea"}
 
 
+def test_its_functions_know_their_caller(page):
+    assert Caller(page["rpc"], caller="ann").call("shop.basket") == {"of": "ann", "name": "tea"}
+    with pytest.raises(CallFailed, match="log in first"):
+        Caller(page["rpc"]).call("shop.basket")
+
+
+def test_its_session_is_committed_or_rolled_back(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ann = Caller(page["rpc"], caller="ann")
+    ann.call("account.open", 10)
+    assert ann.call("account.pay", 7) == 3
+    with pytest.raises(CallFailed, match="not enough money"):
+        ann.call("account.pay", 4)
+    assert ann.call("account.pay", 3) == 0
+    page["engine"].dispose()
+
+
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
     """The examples of the page, in order, in one file."""
@@ -51,7 +68,7 @@ def shop(tmp_path, monkeypatch):
 
 def test_its_tests_pass(shop):
     done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "shop.py")
-    assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, "3 passed" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 @pytest.mark.leaves_keys("juggler:calls:*")

@@ -7,7 +7,8 @@ import time
 import gevent
 import pytest
 
-from callee import Callee, CallError, DeadlineExceeded, given_up, publish, time_left
+import callee
+from callee import Call, Callee, CallError, DeadlineExceeded, given_up, publish, time_left
 from juggler.callee.testing import Caller, Published
 from juggler.errors import CallFailed, Expired, InvalidValue, Nacked
 
@@ -47,6 +48,16 @@ def wait(seconds: float) -> None:
 def never(seconds: float) -> str:
     gevent.sleep(seconds)
     return "late"
+
+
+@rpc.register("who")
+def who(caller: callee.Caller, more: int = 0) -> object:
+    return [caller.identity, caller.known, callee.caller() == caller, more]
+
+
+@rpc.register("raw", raw=True)
+def raw(call: Call) -> object:
+    return call.caller.identity
 
 
 ended: list[str] = []
@@ -94,3 +105,42 @@ def test_what_is_published_is_kept():
     caller = Caller(rpc)
     caller.call("news", "hello")
     assert caller.published == [Published("news", {"text": "hello"})]
+
+
+@pytest.mark.parametrize("identity", ["ann", {"sub": "ann", "roles": ["admin"]}, 7, 0, ""])
+def test_functions_receive_the_identity_of_the_caller(identity):
+    caller = Caller(rpc, caller=identity)
+    assert caller.call("who") == [identity, True, True, 0]
+    assert caller.call("who", {"more": 1}) == [identity, True, True, 1]
+    assert caller.call("raw") == identity
+    with pytest.raises(CallFailed, match="caller: unknown parameter"):
+        caller.call("who", {"caller": "mallory"})
+
+
+def test_without_an_identity_the_caller_is_unknown():
+    assert Caller(rpc).call("who") == [None, False, True, 0]
+    assert Caller(rpc).call("raw") is None
+
+
+def test_an_identity_must_be_json():
+    with pytest.raises(InvalidValue, match="object cannot be sent as JSON"):
+        Caller(rpc, caller=object())
+
+
+def test_generators_wrap_calls():
+    seen = []
+    wrapped = Callee()
+    wrapped.include(rpc)
+
+    @wrapped.around
+    def around():
+        seen.append(callee.caller().identity)
+        yield
+        seen.append("done")
+
+    caller = Caller(wrapped, caller="ann")
+    assert caller.call("add", [1, 2]) == 3
+    assert seen == ["ann", "done"]
+    with pytest.raises(CallFailed, match="secret"):
+        caller.call("fail", "")
+    assert seen == ["ann", "done", "ann"]

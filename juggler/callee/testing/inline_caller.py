@@ -41,19 +41,29 @@ class Caller:
     """
 
     def __init__(
-        self, callee: Mapping[str, Thunk], *, time_limit: float | None = None, mask_errors: bool = False
+        self,
+        callee: Mapping[str, Thunk],
+        *,
+        caller: Any = None,
+        time_limit: float | None = None,
+        mask_errors: bool = False,
     ) -> None:
         """Create a caller.
 
         Args:
             callee: functions by URI.
+            caller: identity that functions receive, any JSON value, see `callee.caller`. ``None`` means unknown.
             time_limit: see `callee.worker.Worker`.
             mask_errors: see `callee.worker.Worker`. Default: False, so that tests show every error.
+
+        Raises:
+            juggler.errors.InvalidValue: JSON does not support the identity.
         """
         self.published: list[Published] = []
         self._callee = callee
         self._runner = GreenletRunner(time_limit)
         self._mask = mask_errors
+        self._by = b"" if caller is None else encode_args(caller)
 
     def call(self, uri: str, args: Any = None, timeout: float = 60.0) -> Any:
         """Call a function and return its result.
@@ -74,7 +84,9 @@ class Caller:
         if thunk is None:
             raise Nacked(NackCode.NOT_FOUND, f"no function is registered for {uri}")
         deadline = time.monotonic() + timeout
-        call = IncomingCall(new_uuid(), new_uuid(), uri, encode_args(args), deadline, publisher=self._publish)
+        call = IncomingCall(
+            new_uuid(), new_uuid(), uri, encode_args(args), deadline, publisher=self._publish, by=self._by
+        )
         raised: BaseException | None = None
         try:
             found = self._runner.run(thunk, call)
