@@ -238,15 +238,21 @@ def test_a_list_expires_although_the_connection_is_lost_within_a_push(redis_url,
             client.flushall()
 
 
+def dialled(url: str) -> socket.socket:
+    """Return a connection to the Redis of a test."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(url.removeprefix("unix://"))
+    return sock
+
+
 @contextmanager
 def cutting(url: str, command: bytes, *, after: bytes) -> Iterator[str]:
     """Forward connections to Redis, and cut the first one in front of a command that follows another one."""
-    port = int(url.rpartition(":")[2].partition("/")[0])
     cut = False
 
     def serve(client: socket.socket, _: object) -> None:
         nonlocal cut
-        with client, socket.create_connection(("127.0.0.1", port)) as server:
+        with client, dialled(url) as server:
             back = gevent.spawn(pump, server, client)
             while data := client.recv(65536):
                 place = data.find(command, data.find(after)) if after in data and not cut else -1
@@ -279,11 +285,10 @@ def read_to_the_end(peer: socket.socket) -> None:
 
 def forward_until(listener: socket.socket, url: str, command: bytes) -> socket.socket:
     """Forward connections to Redis until one sends a command; then stop reading, and return that one."""
-    port = int(url.rpartition(":")[2].partition("/")[0])
     stopped: AsyncResult = AsyncResult()
 
     def serve(client: socket.socket) -> None:
-        with socket.create_connection(("127.0.0.1", port)) as server:
+        with dialled(url) as server:
             back = gevent.spawn(pump, server, client)
             while data := client.recv(65536):
                 if command in data:
