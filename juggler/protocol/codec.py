@@ -320,7 +320,9 @@ def _decode_call(uuid: str, text: Raw) -> Call:
         payload = _read_call.decode(text)
     except _DECODE_ERRORS as error:
         payload = _read_call.recover(text, error)
-    timeout = max(-_INT64, min(payload.timeout or 0, _INT64))
+    timeout = payload.timeout or 0
+    if not -_INT64 <= timeout <= _INT64:
+        timeout = _INT64 if timeout > 0 else -_INT64
     if payload.trace is _NULL:
         return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS)
     trace = _trace(payload.trace)
@@ -332,7 +334,9 @@ def _decode_call_in_parts(uuid: str, text: Raw) -> Call:
         payload = _read_call_in_parts.decode(text)
     except _DECODE_ERRORS as error:
         payload = _read_call_in_parts.recover(text, error)
-    timeout = max(-_INT64, min(payload.timeout or 0, _INT64))
+    timeout = payload.timeout or 0
+    if not -_INT64 <= timeout <= _INT64:
+        timeout = _INT64 if timeout > 0 else -_INT64
     if payload.parts is None and payload.trace is _NULL:
         return Call(uuid=uuid, uri=payload.uri, args=bytes(payload.args), timeout=timeout / _NS)
     return Call(

@@ -34,7 +34,6 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.pubsub import RedisPubSub
 from juggler.broker.redis.replies import REFUSALS
-from juggler.broker.redis.store import CALLS_TTL, RESULTS_TTL, Store
 from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
@@ -113,10 +112,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.topology = topology = self._make_topology(
             parsed, names, blocking_timeout, legacy, sharded_pubsub or parsed.sharded
         )
-        self.caller = RedisCaller(
-            names, Store(topology, call_capacity, CALLS_TTL), self._watchdog, topology, call_bytes
-        )
-        self.callee = RedisCallee(names, Store(topology, result_capacity, RESULTS_TTL), self._watchdog, topology)
+        self.caller = RedisCaller(names, self._watchdog, topology, call_capacity, call_bytes)
+        self.callee = RedisCallee(names, self._watchdog, topology, result_capacity)
         self.pubsub = RedisPubSub(names, topology, self._watchdog, pattern_capacity)
         # Each call, result and publication would pass a method that only delegates.
         self.call = self.caller.call  # type: ignore[method-assign]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 
 from gevent.event import AsyncResult
 
@@ -15,7 +14,7 @@ from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.commands import PTTL, pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.replies import Reply, as_error, ignore, is_temporary
-from juggler.broker.redis.store import Store, push_error
+from juggler.broker.redis.store import RESULTS_TTL, Store, push_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.unsent_results import UnsentResults
 from juggler.broker.redis.watchdog import Watchdog
@@ -35,13 +34,14 @@ class RedisCallee(CalleeBroker):
         names: names of the keys.
     """
 
-    def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology) -> None:
+    def __init__(self, names: Names, watchdog: Watchdog, topology: Topology, capacity: int) -> None:
+        """Create a callee with the ``result_capacity`` of `juggler.broker.redis.RedisBroker`."""
         self.expired = 0
         self.unchecked = 0
         self.late = 0
         self.invalid = 0
         self.names = names
-        self._store = store
+        self._store = Store(topology, capacity, RESULTS_TTL, self._on_pushed)
         self._topology = topology
         self._consumers: set[RedisConsumer] = set()
         self._unsent = UnsentResults(self.result, watchdog)
@@ -72,7 +72,7 @@ class RedisCallee(CalleeBroker):
                 self.names.results(call.conn_uuid),
                 codec.encode_result(call.conn_uuid, call.msg_uuid, call.uri, args, failed),
                 remaining,
-                partial(self._on_pushed, call, args, on_done, failed),
+                (call, args, on_done, failed),
             )
         except BrokerUnavailable as error:
             if self._closed:
@@ -80,7 +80,8 @@ class RedisCallee(CalleeBroker):
             else:
                 self._unsent.add(call, args, on_done, failed, error)
 
-    def _on_pushed(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None, reply: Reply) -> None:
+    def _on_pushed(self, result: tuple[IncomingCall, bytes, Done, bool | None], reply: Reply) -> None:
+        call, args, on_done, failed = result
         error = push_error(reply)
         if isinstance(error, BrokerUnavailable) and is_temporary(reply) and not self._closed:
             self._unsent.add(call, args, on_done, failed, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
@@ -15,7 +14,7 @@ from juggler.broker.redis.link import execute_each
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import Reply
 from juggler.broker.redis.results_reader import ResultsReader
-from juggler.broker.redis.store import Store, push_error
+from juggler.broker.redis.store import CALLS_TTL, Store, push_error
 from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
@@ -39,12 +38,13 @@ class RedisCaller(CallerBroker):
         dropped: results of calls that had expired or were abandoned.
     """
 
-    def __init__(self, names: Names, store: Store, watchdog: Watchdog, topology: Topology, uri_bytes: int) -> None:
+    def __init__(self, names: Names, watchdog: Watchdog, topology: Topology, capacity: int, uri_bytes: int) -> None:
+        """Create a caller with the ``call_capacity`` and ``call_bytes`` of `juggler.broker.redis.RedisBroker`."""
         self.calls = 0
         self.invalid = 0
         self.dropped = 0
         self._names = names
-        self._store = store
+        self._store = Store(topology, capacity, CALLS_TTL, self._on_pushed)
         self._watchdog = watchdog
         self._topology = topology
         self._ledger = CallLedger(uri_bytes)
@@ -109,7 +109,7 @@ class RedisCaller(CallerBroker):
                 *self._names.call_keys(uri, call_id),
                 codec.encode_call(next(results.conn_uuids), call_id, uri, args, by),
                 timeout,
-                partial(self._on_pushed, pending),
+                pending,
             )
         except BrokerError as error:
             self._on_pushed(pending, error)

@@ -148,7 +148,9 @@ class Link(ReplyHandler):
                 self.connection.refused_at = time.monotonic()
             if lacks_replicas(reply):
                 self.connection.look_for_master()
-        self._waiting.popleft()(reply)
+        on_reply = self._waiting.popleft()
+        if on_reply is not ignore or type(reply) is hiredis.ReplyError:  # spares a call for most replies
+            on_reply(reply)
 
     def on_lost(self, error: BrokerUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
+
+from msgspec import Struct
 
 from juggler.broker.redis import commands
 from juggler.broker.redis.commands import pack
@@ -26,18 +29,59 @@ def push_error(reply: Reply) -> BrokerError | None:
     return as_error(reply)
 
 
-class Store:
-    """Pushes payloads into lists of at most ``capacity`` entries (0 = unlimited) that live for ``list_ttl`` seconds."""
+class _Push(Struct, gc=False):
+    """A payload that was sent to a list, and what its replies mean."""
 
-    def __init__(self, topology: Topology, capacity: int, list_ttl: float) -> None:
-        self._link_for = topology.link_for
-        self._capacity = capacity
+    store: Store
+    timeout_key: bytes
+    list_key: bytes
+    payload: bytes
+    subject: Any
+
+    def on_length(self, length: Reply) -> None:
+        """Remove the payload again if it exceeds the capacity, unless it has been popped in the meantime."""
+        if type(length) is not int or not 0 < self.store.capacity < length:
+            self.store.on_reply(self.subject, length)
+            return
+        try:
+            packed = pack(b"LREM", self.list_key, 1, self.payload)
+            self.store.link_for(self.list_key).send(packed, (partial(self._on_removed, length),))
+        except BrokerUnavailable as error:
+            self.store.on_reply(self.subject, error)
+
+    def _on_removed(self, length: int, removed: Reply) -> None:
+        if removed == 1:
+            self.store.delete([self.timeout_key])
+            self.store.on_reply(self.subject, commands.OVER_CAPACITY)
+        else:
+            self.store.on_reply(self.subject, length if removed == 0 else removed)
+
+    def on_expiry(self, reply: Reply) -> None:
+        if type(reply) is not int:
+            self.store.on_expiry(self.list_key, reply)
+
+
+class Store:
+    """Pushes payloads into lists of at most ``capacity`` entries (0 = unlimited) that live for ``list_ttl`` seconds.
+
+    Attributes:
+        capacity: as given.
+        link_for: returns the link of a key.
+        on_reply: called once for each payload that was sent, with its subject and a reply for `push_error`.
+    """
+
+    def __init__(
+        self, topology: Topology, capacity: int, list_ttl: float, on_reply: Callable[[Any, Reply], None]
+    ) -> None:
+        self.capacity = capacity
+        self.link_for = topology.link_for
+        self.on_reply = on_reply
         self._list_ttl_ms = int(list_ttl * 1000)
         # Lists whose expiry is not confirmed: the connection was lost, perhaps after the push and before the expiry.
         self._unconfirmed: set[bytes] = set()
         topology.on_up(self._confirm_expiry)
 
-    def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, on_reply: OnReply) -> None:
+    def push(self, timeout_key: bytes, list_key: bytes, payload: bytes, timeout: float, subject: Any) -> None:
         """Store a payload.
 
         Args:
@@ -45,25 +89,31 @@ class Store:
             list_key: key of the list.
             payload: the payload.
             timeout: how long the payload is wanted, in seconds.
-            on_reply: called once, with a reply for `push_error`.
+            subject: what `on_reply` is called with.
 
         Raises:
-            BrokerUnavailable: there is no connection; ``on_reply`` is not called.
+            BrokerUnavailable: there is no connection; `on_reply` is not called.
         """
-        link = self._link_for(list_key)
+        link = self.link_for(list_key)
         if link.supports_redis7 is None:
-            link.when_version_known(partial(self.push, timeout_key, list_key, payload, timeout, on_reply), on_reply)
+            again = partial(self.push, timeout_key, list_key, payload, timeout, subject)
+            link.when_version_known(again, partial(self.on_reply, subject))
             return
-        ttl_ms = max(1, int(timeout * 1000))
+        ttl_ms = int(timeout * 1000)
+        if ttl_ms < 1:
+            ttl_ms = 1
+        list_ttl_ms = self._list_ttl_ms
+        if ttl_ms > list_ttl_ms:
+            list_ttl_ms = ttl_ms
         if link.supports_redis7:
-            if self._capacity > 0:
-                on_reply = partial(self._on_length, timeout_key, list_key, payload, on_reply)
-            packed = commands.push(timeout_key, list_key, payload, ttl_ms, max(ttl_ms, self._list_ttl_ms))
-            link.send(packed, (ignore, on_reply, partial(self._on_expiry, list_key), ignore))
+            push = _Push(self, timeout_key, list_key, payload, subject)
+            packed = commands.push(timeout_key, list_key, payload, ttl_ms, list_ttl_ms)
+            link.send(packed, (ignore, push.on_length, push.on_expiry, ignore))
         else:
-            self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_reply)
+            self._push_by_script(timeout_key, list_key, payload, ttl_ms, list_ttl_ms, subject)
 
-    def _on_expiry(self, list_key: bytes, reply: Reply) -> None:
+    def on_expiry(self, list_key: bytes, reply: Reply) -> None:
+        """Set the expiry of a list later if ``reply`` leaves open whether it has one."""
         if isinstance(reply, BrokerUnavailable):
             self._unconfirmed.add(list_key)
         else:
@@ -75,48 +125,36 @@ class Store:
         for list_key in unconfirmed:
             try:
                 packed = pack(b"PEXPIRE", list_key, self._list_ttl_ms, b"NX")
-                self._link_for(list_key).send(packed, (partial(self._on_expiry, list_key),))
+                self.link_for(list_key).send(packed, (partial(self.on_expiry, list_key),))
             except BrokerUnavailable:
                 self._unconfirmed.add(list_key)
 
-    def _on_length(self, timeout_key: bytes, list_key: bytes, payload: bytes, on_reply: OnReply, length: Reply) -> None:
-        """Remove a payload again that exceeds the capacity, unless it has been popped in the meantime."""
-        if type(length) is not int or length <= self._capacity:
-            on_reply(length)
-            return
-
-        def on_removed(removed: Reply) -> None:
-            if removed == 1:
-                self.delete([timeout_key])
-                on_reply(commands.OVER_CAPACITY)
-            else:
-                on_reply(length if removed == 0 else removed)
-
-        try:
-            self._link_for(list_key).send(pack(b"LREM", list_key, 1, payload), (on_removed,))
-        except BrokerUnavailable as error:
-            on_reply(error)
-
     def _push_by_script(
-        self, timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, on_reply: OnReply, known: bool = True
+        self,
+        timeout_key: bytes,
+        list_key: bytes,
+        payload: bytes,
+        ttl_ms: int,
+        list_ttl_ms: int,
+        subject: Any,
+        known: bool = True,
     ) -> None:
         def on_length(reply: Reply) -> None:
             if known and is_unknown_script(reply):
                 try:
-                    self._push_by_script(timeout_key, list_key, payload, ttl_ms, on_reply, known=False)
+                    self._push_by_script(timeout_key, list_key, payload, ttl_ms, list_ttl_ms, subject, known=False)
                 except BrokerUnavailable as error:
-                    on_reply(error)
+                    self.on_reply(subject, error)
             else:
-                on_reply(reply)
+                self.on_reply(subject, reply)
 
-        list_ttl_ms = max(ttl_ms, self._list_ttl_ms)
         packed = commands.push_by_script(
-            timeout_key, list_key, payload, ttl_ms, list_ttl_ms, self._capacity, known=known
+            timeout_key, list_key, payload, ttl_ms, list_ttl_ms, self.capacity, known=known
         )
-        self._link_for(list_key).send(packed, (on_length,))
+        self.link_for(list_key).send(packed, (on_length,))
 
     def delete(self, keys: Sequence[bytes], on_reply: OnReply = ignore) -> None:
         """Delete keys of one slot without waiting. If that fails, they expire."""
         if keys:
             with suppress(BrokerUnavailable):
-                self._link_for(keys[0]).send(pack(b"DEL", *keys), (on_reply,))
+                self.link_for(keys[0]).send(pack(b"DEL", *keys), (on_reply,))

@@ -12,6 +12,7 @@ from juggler.errors import CloseCode
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN = 0x80
 RSV1 = 0x40
+WHOLE_TEXT = FIN | TEXT
 MAX_CONTROL_BYTES = 125  # §5.5
 
 PING_FRAME = bytes((FIN | PING, 0))
@@ -60,7 +61,7 @@ def text_frame(payload: bytes) -> bytes:
     Args:
         payload: UTF-8, not validated.
     """
-    return frame(FIN | TEXT, payload)
+    return frame(WHOLE_TEXT, payload)
 
 
 def close_frame(code: int, reason: str = "") -> bytes:

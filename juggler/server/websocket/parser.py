@@ -20,6 +20,7 @@ from juggler.server.websocket.frames import (
     PONG,
     RSV1,
     TEXT,
+    WHOLE_TEXT,
     Violation,
     close_frame,
     frame,
@@ -34,7 +35,6 @@ except ImportError:
 
 _DATA_OPCODES = (CONTINUATION, TEXT, BINARY)
 _CONTROL_OPCODES = (CLOSE, PING, PONG)
-_FINAL_TEXT = FIN | TEXT
 _MASKED = 0x80
 _MAX_HEAD = 14
 _MIN_READ = 16 * 1024
@@ -137,7 +137,7 @@ class Parser:
         for _ in range(max_frames):
             # Fast path: a text in one frame, which is nearly all that clients send. _read_frame does the rest.
             stop = size + 1
-            if size - position >= 8 and buffer[position] == _FINAL_TEXT and self._assembly is None:
+            if size - position >= 8 and buffer[position] == WHOLE_TEXT and self._assembly is None:
                 length = buffer[position + 1] - _MASKED
                 if 0 <= length < 126:
                     start = position + 6

@@ -17,7 +17,7 @@ from gevent.event import Event
 from juggler.errors import CloseCode, ConnectionClosed
 from juggler.process.output import Output, readable
 from juggler.server.websocket.deflate import Agreement, MessageDeflater, MessageInflater, SharedText
-from juggler.server.websocket.frames import PING_FRAME, close_frame, text_frame
+from juggler.server.websocket.frames import PING_FRAME, WHOLE_TEXT, close_frame, frame
 from juggler.server.websocket.parser import Parser
 from juggler.server.websocket.websocket_options import DEFAULT, WebSocketOptions
 
@@ -182,7 +182,7 @@ class WebSocket:
             False when the websocket is closing or closed; the message is then dropped.
         """
         if self._deflater is None:
-            return self.send_frame(text_frame(payload), extra)
+            return self.send_frame(frame(WHOLE_TEXT, payload), extra)
         return self.close_code is None and self.send_frame(self._deflater.text_frame(payload), extra)
 
     def send_shared(self, text: SharedText) -> bool:
@@ -200,8 +200,8 @@ class WebSocket:
         return self.close_code is None
 
     def _has_room(self, size: int, extra: int) -> bool:
-        limit = self.options.queue_limit
-        if limit is not None and not self._output.has_room(size, limit + extra):
+        limit, output = self.options.queue_limit, self._output
+        if limit is not None and output.queued + size > limit + extra and not output.has_room(size, limit + extra):
             self._fall_behind("the peer does not read: its queue is full")
         return self.close_code is None
 
