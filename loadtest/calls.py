@@ -241,7 +241,7 @@ def _json_text(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
 @click.option(
     "--rate",
     type=click.FloatRange(0, 100_000, min_open=True),
-    help="Calls a second of each connection, whether results arrive or not. Default: each call after the previous result.",
+    help="Calls a second of each connection, without waiting for results. Default: one call after the other.",
 )
 @click.option("--timeout", type=SECONDS, default=10.0, show_default=True, help="Timeout of a call in seconds.")
 @click.option(

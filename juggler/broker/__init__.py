@@ -136,14 +136,16 @@ class Announcement(Struct, frozen=True):
         signature: parameters of the function.
         doc: docstring, or its beginning.
         rate: recent calls per second.
+        example: arguments that the function accepts, as JSON text for people to edit; empty if it takes none.
     """
 
     signature: str = ""
     doc: str = ""
     rate: float = 0.0
+    example: str = ""
 
 
-class ServedFunction(Struct, frozen=True):
+class ServedFunction(Struct, frozen=True, omit_defaults=True):
     """An entry of the catalogue: what all callees of a URI announce.
 
     Attributes:
@@ -153,6 +155,7 @@ class ServedFunction(Struct, frozen=True):
         callees: number of callees.
         rate: recent calls per second of all callees.
         waiting: queued calls.
+        example: arguments that the function accepts, as JSON text for people to edit; empty if it takes none.
     """
 
     uri: str
@@ -161,13 +164,14 @@ class ServedFunction(Struct, frozen=True):
     callees: int
     rate: float
     waiting: int
+    example: str = ""
 
 
 def served_function(uri: str, announcements: Sequence[Announcement], waiting: int) -> ServedFunction:
     """Return the catalogue entry of a URI that has at least one announcement."""
     first = announcements[0]
     rate = sum(each.rate for each in announcements)
-    return ServedFunction(uri, first.signature, first.doc, len(announcements), rate, waiting)
+    return ServedFunction(uri, first.signature, first.doc, len(announcements), rate, waiting, first.example)
 
 
 OnServed: TypeAlias = Callable[[Mapping[str, bool] | None], None]

@@ -18,6 +18,7 @@ import msgspec
 
 from juggler.broker import Caller
 from juggler.callee.current import running
+from juggler.callee.examples import example_of
 from juggler.callee.failures import InvalidArguments
 
 _ANY = (Parameter.empty, Any, object)
@@ -68,6 +69,8 @@ class Binding:
             self._hidden = "" if taking.kind is Parameter.POSITIONAL_ONLY else taking.name
             parameters.remove(taking)
         self.is_exact = any(_has_decimals(parameter.annotation) for parameter in parameters or ())
+        self._parameters = parameters or []
+        self._is_whole = whole
         self.signature = "(...)" if parameters is None else _shown_signature(function, parameters)
         self._positional: list[_Expected] = []
         self._named: dict[str, _Expected] = {}
@@ -106,6 +109,10 @@ class Binding:
                 if parameter.kind is Parameter.POSITIONAL_ONLY:
                     self._by_position_only += (parameter.name,)
                     self._defaults[parameter.name] = parameter.default
+
+    def example(self) -> str:
+        """Return arguments that the function accepts, for the catalogue; see `juggler.callee.examples.example_of`."""
+        return example_of(self._parameters, self._is_whole)
 
     def _check_whole(self, uri: str) -> None:
         others = [name for name in self._required if not self._positional or name != self._positional[0].name]

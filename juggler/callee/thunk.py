@@ -118,6 +118,11 @@ class Thunk:
         """Docstring, shortened, for the catalogue."""
         return (inspect.getdoc(self.function) or "")[:_MAX_DOC]
 
+    @cached_property
+    def example(self) -> str:
+        """Arguments that the function accepts, as JSON text, for the catalogue; empty if it takes none."""
+        return "" if self.raw else self._binding.example()
+
     def announcement(self, rate: float = 0.0) -> Announcement:
         """Return the entry for the catalogue."""
-        return Announcement(self.signature, self.doc, rate)
+        return Announcement(self.signature, self.doc, rate, self.example)

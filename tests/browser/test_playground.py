@@ -116,31 +116,50 @@ def test_a_second_call_keeps_the_answer_of_the_first(playground):
 TYPED = """
 from dataclasses import dataclass
 from datetime import date
+from enum import Enum
 from typing import Annotated, Literal, Optional
 from uuid import UUID
 from callee import Callee
 
+class Colour(Enum):
+    RED = "red"
+
+@dataclass
+class Item:
+    sku: str
+    colour: Colour
+
 @dataclass
 class Order:
+    items: list[Item]
     name: str = "tea"
+    wanted: Optional[date] = None
 
 rpc = Callee()
 
 @rpc.register("a.order")
-def order(order: Order): ...
+def order(order: Order):
+    return order
 
 @rpc.register("b.many")
 def many(count: Optional[int], colour: Literal["red", "green"], day: date, id: UUID, orders: dict[str, list[Order]],
          limit: Annotated[float, "x"], note: str | None, other: int = 3): ...
 
 @rpc.register("c.named")
-def named(*, name: str, orders: list[Order]): ...
+def named(*, name: str, orders: list[Item], limit: int = 5): ...
+
+@rpc.register("d.whole", whole=True)
+def whole(prices: list[float]): ...
 """
 
+ITEM = '{"sku": "text", "colour": "red"}'
+ORDER = f'{{"items": [{ITEM}], "name": "tea", "wanted": "2026-01-31"}}'
+
 TEMPLATES = [
-    "[{}]",
-    '[1, "red", "2026-01-31", "00000000-0000-4000-8000-000000000000", {}, 1.5, "text"]',
-    '{"name": "text", "orders": []}',
+    f"[{ORDER}]",
+    f'[1, "red", "2026-01-31", "00000000-0000-4000-8000-000000000000", {{"text": [{ORDER}]}}, 1.5, "text", 3]',
+    f'{{"name": "text", "orders": [{ITEM}], "limit": 5}}',
+    "[1.5]",
 ]
 
 
@@ -159,6 +178,11 @@ def test_templates_of_arguments_fit_the_signature(page, tmp_path):
         for button, template in zip(page.locator("#uris button").all(), TEMPLATES, strict=True):
             button.click()
             expect(page.locator("#call-args")).to_have_value(template)
+            page.get_by_role("button", name="Call", exact=True).click()
+            expect(page.locator('#answer [data-kind="value"]')).to_be_visible()
+        page.locator("#uris button").first.click()
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.locator("#answer")).to_contain_text('"sku": "text"')
         page.goto("about:blank")
 
 

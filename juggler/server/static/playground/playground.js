@@ -81,60 +81,12 @@ function functionItem(each) {
   return item;
 }
 
-function pick({ uri, signature }) {
+function pick({ uri, example = "" }) {
   $("call-uri").value = uri;
-  $("call-args").value = template(signature);
+  $("call-args").value = example;
   showDoc();
   showFunctions();
   $("call-args").focus();
-}
-
-/** Return arguments with a sample value for each parameter of a signature that has no default. */
-function template(signature) {
-  const inside = /^\((.*?)\)(?: ->|$)/.exec(signature)?.[1] ?? "";
-  let isByName = false;
-  const samples = [];
-  for (const part of parts(inside)) {
-    if (part === "*") isByName = true;
-    const [name, type = ""] = part.split(/:\s*(.*)/s);
-    if (/^[*/.]|=/.test(part) || part === "raw") continue;
-    samples.push(isByName ? [name, sample(type)] : [null, sample(type)]);
-  }
-  if (samples.some(([name]) => name)) {
-    // A parameter for keywords alone: all go by name.
-    const names = parts(inside).filter((part) => !/^[*/.]|=/.test(part)).map((part) => part.split(":")[0]);
-    return `{${samples.map(([, value], n) => `${JSON.stringify(names[n])}: ${value}`).join(", ")}}`;
-  }
-  const values = samples.map(([, value]) => value);
-  return values.length === 1 && !/^[[{]/.test(values[0]) ? values[0] : values.length ? `[${values.join(", ")}]` : "";
-}
-
-/** Split the parameters of a signature at the commas outside of brackets. */
-function parts(text) {
-  const found = [""];
-  let depth = 0;
-  for (const character of text) {
-    depth += "[({".includes(character) - "])}".includes(character);
-    if (character === "," && depth === 0) found.push("");
-    else found[found.length - 1] += character;
-  }
-  return found.map((part) => part.trim()).filter(Boolean);
-}
-
-const SAMPLES = {
-  int: "1", float: "1.5", Decimal: "1.5", bool: "true", None: "null",
-  list: "[]", tuple: "[]", set: "[]", frozenset: "[]", Sequence: "[]", Iterable: "[]", Collection: "[]",
-  dict: "{}", Mapping: "{}",
-  date: '"2026-01-31"', datetime: '"2026-01-31T12:00:00Z"', time: '"12:00:00"', UUID: '"00000000-0000-4000-8000-000000000000"',
-};
-
-/** Return a sample value for an annotation, as JSON. A class, such as a dataclass, is an object. */
-function sample(type) {
-  const [, path = "", inner = ""] = /^([\w.]*)(?:\[(.*?)\](?: \||$))?/s.exec(type) ?? [];
-  const name = path.split(".").pop();
-  if (name === "Annotated" || name === "Optional" || name === "Union") return sample(parts(inner)[0] ?? "");
-  if (name === "Literal") return parts(inner)[0]?.replace(/^'(.*)'$/s, (_, text) => JSON.stringify(text)) ?? "null";
-  return SAMPLES[name] ?? (/^[A-Z]/.test(name) && name !== "Any" ? "{}" : '"text"');
 }
 
 function showDoc() {
