@@ -12,7 +12,7 @@ from tests.support import eventually
 
 
 class RecordedCall(PendingCall):
-    """A pending call that records ``("stored", error)``, ``("result", args)`` and ``("expired",)``, in order."""
+    """A pending call that records ``("stored", error)``, ``("result", args)`` and so on, in order."""
 
     def __init__(self) -> None:
         self.owner = None
@@ -28,6 +28,12 @@ class RecordedCall(PendingCall):
 
     def on_expired(self) -> None:
         self.told.append(("expired",))
+
+    def on_part(self, seq: int, args: bytes, joined: bool) -> None:
+        self.told.append(("part", seq, args, joined))
+
+    def on_unqueued(self) -> None:
+        self.told.append(("unqueued",))
 
     def wait(self, count: int) -> list[tuple[Any, ...]]:
         """Return the records, once there are ``count`` or more."""

@@ -47,6 +47,10 @@ def available(sock: Any) -> bytes:
     return bytes(data)
 
 
-def is_kept(key: bytes, pttl: int, lists: tuple[bytes, ...] = (b"juggler:results:{", b"juggler:calls:{")) -> bool:
-    """Return whether a key in Redis is left behind: any, except for lists, which outlive their payloads."""
+LASTING = (b"juggler:results:{", b"juggler:calls:{", b"juggler:calls:cancelled:{", b"juggler:control:{")
+"""Lists, which outlive their payloads, and marks of cancelled calls, which live as long as the call might have."""
+
+
+def is_kept(key: bytes, pttl: int, lists: tuple[bytes, ...] = LASTING) -> bool:
+    """Return whether a key in Redis is left behind: any, except for those that last and have an expiry."""
     return not any(name in key for name in lists) or pttl == -1 or pttl > 3_600_000

@@ -10,14 +10,15 @@ must be quick, must not block and must not raise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from juggler.errors import BrokerError
-from juggler.protocol.codec import decode_args, encode_args
+from juggler.protocol.codec import StoredParts, decode_args, encode_args
+from juggler.protocol.messages import NULL
 
 Done: TypeAlias = Callable[[BrokerError | None], None]
 """Called once when a request has succeeded (``None``) or failed."""
@@ -72,6 +73,18 @@ class PendingCall(ABC):
     @abstractmethod
     def on_expired(self) -> None:
         """No result arrived within the timeout."""
+
+    def on_part(self, seq: int, args: bytes, joined: bool) -> None:  # noqa: B027  # few calls ask for parts
+        """A part of the result of a call that asked for parts. May precede `on_stored`.
+
+        Args:
+            seq: number of the part, from 1; of joined parts that of the first.
+            args: the part as JSON text; a JSON array of the parts, if several were joined.
+            joined: whether several parts were joined.
+        """
+
+    def on_unqueued(self) -> None:  # noqa: B027  # few calls are cancelled
+        """The call was cancelled before a callee took it. It has completed: no result follows."""
 
 
 class BrokerStats(Struct, frozen=True):
@@ -191,6 +204,7 @@ class CallerBroker(Broker):
         limit: int | None = None,
         max_bytes: int | None = None,
         by: bytes = b"",
+        parts: StoredParts | None = None,
     ) -> None:
         """Register a call. Returns at once; every outcome, errors included, goes to ``pending``.
 
@@ -203,6 +217,7 @@ class CallerBroker(Broker):
             max_bytes: maximum bytes of arguments of this owner's calls in flight, likewise. One call may always be in
                 flight, whatever its size.
             by: identity of the caller as JSON text; empty if unknown.
+            parts: how the caller asks for parts; ``None`` if it does not. ``timeout`` then counts from part to part.
         """
 
     @abstractmethod
@@ -210,8 +225,23 @@ class CallerBroker(Broker):
         """Abandon a call: its outcome is dropped, and it is removed from its queue. Idempotent."""
 
     @abstractmethod
-    def abandon(self, owner: object) -> None:
-        """Abandon all calls of an owner that has gone, as `forget`. Idempotent."""
+    def abandon(self, owner: object, cancel: bool = False) -> None:
+        """Abandon all calls of an owner that has gone, as `forget`. Idempotent.
+
+        Args:
+            owner: the owner.
+            cancel: also cancel those that callees run.
+        """
+
+    def cancel(self, pending: PendingCall) -> None:  # optional
+        """Cancel a call. Returns at once; best effort.
+
+        A call that is still queued completes with `PendingCall.on_unqueued`. Otherwise the callee is notified, and the
+        call stays in flight until it is answered or expires: its function may go on.
+        """
+
+    def credit(self, pending: PendingCall, until: int) -> None:  # optional
+        """Allow the callee to send the parts of a call up to number ``until``. Returns at once."""
 
     @abstractmethod
     def in_flight(self, owner: object) -> int:
@@ -276,6 +306,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         waited: time the call spent in its queue, in seconds.
         publisher: publishes for the function; set by the worker that runs the call.
         by: identity of the caller as JSON text, as the server derived it; empty if unknown.
+        parts: how the caller asks for parts; ``None`` if it does not.
     """
 
     conn_uuid: str
@@ -286,6 +317,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     waited: float = 0.0
     publisher: PublishArgs | None = None
     by: bytes = b""
+    parts: StoredParts | None = None
 
     @property
     def value(self) -> Any:
@@ -337,6 +369,22 @@ class CallConsumer(ABC):
         """Stop popping; a `pop` in progress returns soon with what it has. Idempotent."""
 
 
+class ControlListener(ABC):
+    """Receives the control messages for a callee process."""
+
+    @abstractmethod
+    def on_cancel(self, call_id: str) -> None:
+        """A call was cancelled. It may not have been popped yet, have completed, or belong to another callee."""
+
+    @abstractmethod
+    def on_credit(self, call_id: str, until: int) -> None:
+        """The parts of a call may be sent up to number ``until``. May be repeated, and lower than before."""
+
+    @abstractmethod
+    def running(self) -> Iterable[IncomingCall]:
+        """Return the calls in progress."""
+
+
 class CalleeBroker(Broker):
     """Hands out calls and takes their results: the callee's side of RPC. Greenlets may share it."""
 
@@ -358,6 +406,38 @@ class CalleeBroker(Broker):
             on_done: called once the result is stored or dropped, or could not be stored.
             failed: whether ``args`` are an error; ``None`` leaves that to their shape.
         """
+
+    def part(
+        self,
+        call: IncomingCall,
+        callee_id: str,
+        on_done: Done,
+        seq: int = 0,
+        args: bytes = NULL,
+        joined: bool = False,
+    ) -> None:
+        """Store a part of the result of a call that asked for parts. Parts arrive in order, and before the result.
+
+        Args:
+            call: the call, as popped.
+            callee_id: identifier of this process, for credit and to notice that it has gone.
+            on_done: called once it is stored, or could not be stored.
+            seq: number of the part, from 1; of joined parts that of the first. 0 stores no part: the call was taken.
+            args: the part as JSON text; a JSON array of the parts, if several are joined.
+            joined: whether several parts are joined.
+        """
+        on_done(BrokerError("this broker does not support parts"))
+
+    def listen(self, callee_id: str, listener: ControlListener) -> None:  # optional
+        """Start to pass control messages for this process to a listener. Servers notice if the process dies.
+
+        Args:
+            callee_id: identifier of this process, as announced.
+            listener: called in the broker's own greenlet.
+        """
+
+    def unlisten(self, callee_id: str) -> None:  # optional
+        """Stop what `listen` has started. Idempotent."""
 
     def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
         """Announce the registered functions of a callee; to be repeated before they expire. Never blocks, never fails.

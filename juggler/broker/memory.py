@@ -25,6 +25,7 @@ from juggler.broker import (
     CallConsumer,
     CalleeBroker,
     CallerBroker,
+    ControlListener,
     Done,
     Event,
     IncomingCall,
@@ -37,9 +38,12 @@ from juggler.broker import (
 )
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
 from juggler.broker.names import check_channel, check_uri, check_uris, is_reserved
-from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
+from juggler.broker.streams import GONE, LOST, Streams
+from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded, InvalidMessage
 from juggler.process.uuids import new_uuid
 from juggler.protocol import glob
+from juggler.protocol.codec import StoredParts, StoredResult
+from juggler.protocol.messages import NULL
 
 Clock: TypeAlias = Callable[[], float]
 Subscription: TypeAlias = tuple[str, bool]
@@ -78,10 +82,12 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._conn_uuid = new_uuid()
         self._ledger = CallLedger(call_bytes)
         self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
-        self._results: dict[str, deque[tuple[IncomingCall, bytes, bool | None]]] = {}
+        self._results: dict[str, deque[tuple[StoredResult, float]]] = {}  # each with its deadline
         self._consumers: list[MemoryConsumer] = []
         self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
         self._subscriptions: SubscriptionLedger[Subscription] = SubscriptionLedger(_is_pattern)
+        self._listeners: dict[str, ControlListener] = {}
+        self._streams = Streams()
         self._deadlines: list[float] = []
         self._closed = False
         self._loop = gevent.get_hub().loop
@@ -103,7 +109,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._timer.close()
         for consumer in list(self._consumers):
             consumer.close()
-        for table in (self._ledger, self._calls, self._results, self._subscriptions):
+        for table in (self._ledger, self._streams, self._calls, self._results, self._subscriptions):
             table.clear()
 
     # Caller
@@ -117,10 +123,11 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         limit: int | None = None,
         max_bytes: int | None = None,
         by: bytes = b"",
+        parts: StoredParts | None = None,
     ) -> None:
         call_id = new_uuid()
         deadline = self._clock() + timeout
-        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline, by=by)
+        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline, by=by, parts=parts)
         try:
             self._check_open()
             check_uri(uri)
@@ -134,6 +141,8 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             self._ledger.remove(pending)
             pending.on_stored(error)
             return
+        if parts is not None:
+            self._streams.add(pending, timeout, parts)
         pending.stored = True
         self._expire_at(deadline)
         for consumer in self._consumers:
@@ -141,17 +150,44 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         pending.on_stored(None)
 
     def forget(self, pending: PendingCall) -> None:
-        if self._ledger.remove(pending):
+        if self._remove(pending):
             self._unqueue(pending)
 
-    def abandon(self, owner: object) -> None:
+    def abandon(self, owner: object, cancel: bool = False) -> None:
         for pending in self._ledger.abandon(owner):
-            self._unqueue(pending)
+            self._streams.remove(pending)
+            if not self._unqueue(pending) and cancel:
+                self._loop.run_callback(self._control, lambda each, call_id: each.on_cancel(call_id), pending.call_id)
 
-    def _unqueue(self, pending: PendingCall) -> None:
-        queued = self._calls.pop(pending.uri, ())
-        if kept := deque(entry for entry in queued if entry[0].msg_uuid != pending.call_id):
+    def cancel(self, pending: PendingCall) -> None:
+        if pending in self._ledger:
+            self._loop.run_callback(self._cancel, pending)
+
+    def _cancel(self, pending: PendingCall) -> None:
+        if not self._unqueue(pending):
+            self._control(lambda each, call_id: each.on_cancel(call_id), pending.call_id)
+        elif self._remove(pending):
+            pending.on_unqueued()
+
+    def credit(self, pending: PendingCall, until: int) -> None:
+        self._loop.run_callback(self._control, lambda each, call_id: each.on_credit(call_id, until), pending.call_id)
+
+    def _control(self, tell: Callable[[ControlListener, str], None], call_id: str) -> None:
+        for listener in list(self._listeners.values()):
+            tell(listener, call_id)
+
+    def _remove(self, pending: PendingCall) -> bool:
+        """Remove a call that has completed. Return whether it was in flight."""
+        self._streams.remove(pending)
+        return self._ledger.remove(pending)
+
+    def _unqueue(self, pending: PendingCall) -> bool:
+        """Remove a call from its queue. Return whether it was there."""
+        queued = self._calls.pop(pending.uri, deque())
+        kept = deque(entry for entry in queued if entry[0].msg_uuid != pending.call_id)
+        if kept:
             self._calls[pending.uri] = kept
+        return len(kept) < len(queued)
 
     def in_flight(self, owner: object) -> int:
         return self._ledger.in_flight(owner)
@@ -167,13 +203,29 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         return {uri: len(self._calls.get(uri, ())) for uri in uris}
 
     def _deliver_results(self) -> None:
-        for call, args, failed in self._results.pop(self._conn_uuid, ()):
-            pending = self._ledger.get(call.msg_uuid)
-            if pending is not None and self._ledger.remove(pending):
-                if pending.deadline <= self._clock():
-                    pending.on_expired()
-                else:
-                    pending.on_result(args, failed)
+        for result, _ in self._results.pop(self._conn_uuid, ()):
+            pending = self._ledger.get(result.msg_uuid)
+            if pending is None:
+                continue
+            if pending.deadline <= self._clock():
+                self._remove(pending)
+                pending.on_expired()
+            elif result.more:
+                self._deliver_part(pending, result)
+            else:
+                self._remove(pending)
+                pending.on_result(result.args, result.failed)
+
+    def _deliver_part(self, pending: PendingCall, result: StoredResult) -> None:
+        try:
+            is_new = self._streams.on_part(result, self._clock())
+        except InvalidMessage:
+            self._remove(pending)
+            pending.on_result(LOST, True)
+            return
+        self._expire_at(pending.deadline)
+        if is_new:
+            pending.on_part(result.seq, result.args, result.joined)
 
     # Callee
 
@@ -191,13 +243,37 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             if call.deadline <= self._clock():
                 self._late_results += 1
             else:
-                _append(self._results, call.conn_uuid, (call, args, failed), self._result_capacity)
+                self._append_result(call, StoredResult(call.msg_uuid, args, failed))
         except BrokerError as error:
             on_done(error)
             return
+        on_done(None)
+
+    def _append_result(self, call: IncomingCall, result: StoredResult) -> None:
+        _append(self._results, call.conn_uuid, (result, call.deadline), self._result_capacity)
         self._expire_at(call.deadline)
         self._loop.run_callback(self._deliver_results)
+
+    def part(
+        self, call: IncomingCall, callee_id: str, on_done: Done, seq: int = 0, args: bytes = NULL, joined: bool = False
+    ) -> None:
+        result = StoredResult(call.msg_uuid, args, seq=seq, more=True, callee=callee_id, joined=joined)
+        try:
+            self._check_open()
+            self._append_result(call, result)
+        except BrokerError as error:
+            on_done(error)
+            return
         on_done(None)
+
+    def listen(self, callee_id: str, listener: ControlListener) -> None:
+        self._listeners[callee_id] = listener
+
+    def unlisten(self, callee_id: str) -> None:
+        self._listeners.pop(callee_id, None)
+        for pending in self._streams.taken_by([callee_id]):
+            self._remove(pending)
+            self._loop.run_callback(pending.on_result, GONE, True)
 
     def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
         until = self._clock() + lifetime
@@ -285,9 +361,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         while self._deadlines and self._deadlines[0] <= now:
             heapq.heappop(self._deadlines)
         _drop(self._calls, lambda waiting: waiting[0].deadline <= now)
-        _drop(self._results, lambda result: result[0].deadline <= now)
+        _drop(self._results, lambda result: result[1] <= now)
         for pending in self._ledger.overdue(now):
-            if self._ledger.remove(pending):
+            if self._remove(pending):
                 pending.on_expired()
         self._set_timer()
 

@@ -881,6 +881,18 @@ def decode_result(data: bytes) -> StoredResult:
     return StoredResult(stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee, joined)
 
 
+def count_parts(args: bytes) -> int:
+    """Return the number of joined parts, from their JSON array.
+
+    Raises:
+        InvalidMessage: malformed.
+    """
+    try:
+        return len(_decode_array(args))
+    except _DECODE_ERRORS as error:
+        raise InvalidMessage(f"$.parts: {error}"[:_MAX_ERROR]) from None
+
+
 def decode_event(data: bytes) -> tuple[str, bytes]:
     """Return the ``msg_uuid`` and ``args`` of a publication.
 
@@ -949,6 +961,7 @@ def encode_event(msg_uuid: str, args: bytes) -> bytes:
 # Python values <-> args.
 
 _check_json = msgspec.json.Decoder(Raw).decode
+_decode_array = msgspec.json.Decoder(list[Raw]).decode
 
 
 # JSON has no standard form for bytes; numbers are written alike at any depth.

@@ -17,6 +17,7 @@ from juggler.broker import (
     CallConsumer,
     CalleeBroker,
     CallerBroker,
+    ControlListener,
     Done,
     IncomingCall,
     OnServed,
@@ -39,6 +40,8 @@ from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.backoff import pauses
+from juggler.protocol.codec import StoredParts
+from juggler.protocol.messages import NULL
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 
@@ -207,14 +210,21 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         limit: int | None = None,
         max_bytes: int | None = None,
         by: bytes = b"",
+        parts: StoredParts | None = None,
     ) -> None:
-        self.caller.call(uri, args, timeout, pending, limit, max_bytes, by)
+        self.caller.call(uri, args, timeout, pending, limit, max_bytes, by, parts)
 
     def forget(self, pending: PendingCall) -> None:
         self.caller.forget(pending)
 
-    def abandon(self, owner: object) -> None:
-        self.caller.abandon(owner)
+    def abandon(self, owner: object, cancel: bool = False) -> None:
+        self.caller.abandon(owner, cancel)
+
+    def cancel(self, pending: PendingCall) -> None:
+        self.caller.cancel(pending)
+
+    def credit(self, pending: PendingCall, until: int) -> None:
+        self.caller.credit(pending, until)
 
     def in_flight(self, owner: object) -> int:
         return self.caller.in_flight(owner)
@@ -224,6 +234,17 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def result(self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None = None) -> None:
         self.callee.result(call, args, on_done, failed)
+
+    def part(
+        self, call: IncomingCall, callee_id: str, on_done: Done, seq: int = 0, args: bytes = NULL, joined: bool = False
+    ) -> None:
+        self.callee.part(call, callee_id, on_done, seq, args, joined)
+
+    def listen(self, callee_id: str, listener: ControlListener) -> None:
+        self.callee.listen(callee_id, listener)
+
+    def unlisten(self, callee_id: str) -> None:
+        self.callee.unlisten(callee_id)
 
     def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
         self.pubsub.publish(channel, uuid, args, on_done)

@@ -8,10 +8,11 @@ from contextlib import suppress
 
 from gevent.event import AsyncResult
 
-from juggler.broker import CallConsumer, CalleeBroker, Done, IncomingCall
+from juggler.broker import CallConsumer, CalleeBroker, ControlListener, Done, IncomingCall
 from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.commands import PTTL, pack
+from juggler.broker.redis.control_reader import ControlReader
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.replies import Reply, as_error, ignore, is_temporary
 from juggler.broker.redis.store import RESULTS_TTL, Store, push_error
@@ -21,6 +22,7 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
 from juggler.protocol.codec import StoredCall
+from juggler.protocol.messages import NULL
 
 
 class RedisCallee(CalleeBroker):
@@ -36,6 +38,9 @@ class RedisCallee(CalleeBroker):
 
     def __init__(self, names: Names, watchdog: Watchdog, topology: Topology, capacity: int) -> None:
         """Create a callee with the ``result_capacity`` of `juggler.broker.redis.RedisBroker`."""
+        self._watchdog = watchdog
+        self._parts = Store(topology, capacity, RESULTS_TTL, _on_part_pushed)
+        self._readers: dict[str, ControlReader] = {}
         self.expired = 0
         self.unchecked = 0
         self.late = 0
@@ -80,6 +85,30 @@ class RedisCallee(CalleeBroker):
             else:
                 self._unsent.add(call, args, on_done, failed, error)
 
+    def part(
+        self, call: IncomingCall, callee_id: str, on_done: Done, seq: int = 0, args: bytes = NULL, joined: bool = False
+    ) -> None:
+        try:
+            self._parts.push(
+                self.names.result_timeout(call.conn_uuid, call.msg_uuid),
+                self.names.results(call.conn_uuid),
+                codec.encode_result(
+                    call.conn_uuid, call.msg_uuid, call.uri, args, seq=seq, more=True, callee=callee_id, joined=joined
+                ),
+                max(0.0, call.deadline - time.monotonic()),
+                on_done,
+            )
+        except BrokerUnavailable as error:
+            on_done(error)
+
+    def listen(self, callee_id: str, listener: ControlListener) -> None:
+        self._readers[callee_id] = ControlReader(callee_id, listener, self.names, self._topology, self._watchdog)
+
+    def unlisten(self, callee_id: str) -> None:
+        reader = self._readers.pop(callee_id, None)
+        if reader is not None:
+            reader.close()
+
     def _on_pushed(self, result: tuple[IncomingCall, bytes, Done, bool | None], reply: Reply) -> None:
         call, args, on_done, failed = result
         error = push_error(reply)
@@ -91,8 +120,14 @@ class RedisCallee(CalleeBroker):
     def close(self) -> None:
         self._closed = True
         self._unsent.close()
+        for callee_id in list(self._readers):
+            self.unlisten(callee_id)
         for consumer in list(self._consumers):
             consumer.abort()
+
+
+def _on_part_pushed(on_done: Done, reply: Reply) -> None:
+    on_done(push_error(reply))
 
 
 class RedisConsumer(CallConsumer):
@@ -212,6 +247,7 @@ class RedisConsumer(CallConsumer):
                 # The value of the key is the call's timeout. The key may have expired between the two commands.
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
                 by=call.by,
+                parts=call.parts,
             )
             for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
 from juggler.broker.names import check_uri
 from juggler.broker.redis.commands import OVER_CAPACITY, pack
+from juggler.broker.redis.control_sender import ControlSender
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import execute_each
 from juggler.broker.redis.persistent_connection import PersistentConnection
@@ -18,9 +20,11 @@ from juggler.broker.redis.store import CALLS_TTL, Store, push_error
 from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
+from juggler.broker.streams import GONE, LOST, Streams
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
+from juggler.protocol.codec import StoredParts, StoredResult
 
 RESULTS_GRACE = 2.0
 """Seconds without a connection for results after which new calls are refused: nothing would answer them."""
@@ -50,6 +54,9 @@ class RedisCaller(CallerBroker):
         self._ledger = CallLedger(uri_bytes)
         self._results: ResultsReader | None = None
         self._sweep = Sweep(names, topology)
+        self._control = ControlSender(names, topology)
+        self._streams = Streams()
+        self._is_look_due = False
         self._down = 0.0  # seconds for which no result could be read
         self._closed = False
         self._prefix = ""
@@ -88,6 +95,7 @@ class RedisCaller(CallerBroker):
         limit: int | None = None,
         max_bytes: int | None = None,
         by: bytes = b"",
+        parts: StoredParts | None = None,
     ) -> None:
         if self._closed:
             pending.on_stored(BrokerUnavailable("the broker is closed"))
@@ -104,10 +112,12 @@ class RedisCaller(CallerBroker):
         except BrokerError as error:
             pending.on_stored(error)
             return
+        if parts is not None:
+            self._streams.add(pending, timeout, parts)
         try:
             self._store.push(
                 *self._names.call_keys(uri, call_id),
-                codec.encode_call(next(results.conn_uuids), call_id, uri, args, by),
+                codec.encode_call(next(results.conn_uuids), call_id, uri, args, by, parts),
                 timeout,
                 pending,
             )
@@ -115,14 +125,18 @@ class RedisCaller(CallerBroker):
             self._on_pushed(pending, error)
 
     def forget(self, pending: PendingCall) -> None:
-        if self._ledger.remove(pending) and pending.stored:
+        if self._remove(pending) and pending.stored:
             self._unqueue(pending.uri, [pending])
 
-    def abandon(self, owner: object) -> None:
+    def abandon(self, owner: object, cancel: bool = False) -> None:
         stored: dict[str, list[PendingCall]] = {}
         for pending in self._ledger.abandon(owner):
-            if pending.stored:
+            if cancel:
+                sweep = partial(self._sweep.add, pending.uri)
+                self._control.cancel(pending, self._streams.callee_of(pending), sweep)
+            elif pending.stored:
                 stored.setdefault(pending.uri, []).append(pending)
+            self._streams.remove(pending)
         for uri, calls in stored.items():
             self._unqueue(uri, calls)
 
@@ -134,6 +148,26 @@ class RedisCaller(CallerBroker):
                 self._sweep.add(uri)
 
         self._store.delete([self._names.call_timeout(uri, pending.call_id) for pending in calls], on_deleted)
+
+    def cancel(self, pending: PendingCall) -> None:
+        if pending in self._ledger:
+            self._control.cancel(pending, self._streams.callee_of(pending), partial(self._on_unqueued, pending))
+
+    def _on_unqueued(self, pending: PendingCall) -> None:
+        self._sweep.add(pending.uri)
+        if self._remove(pending):
+            pending.on_unqueued()
+
+    def credit(self, pending: PendingCall, until: int) -> None:
+        callee_id = self._streams.callee_of(pending)
+        if callee_id:
+            self._control.credit(pending.call_id, callee_id, until)
+
+    def _remove(self, pending: PendingCall) -> bool:
+        """Remove a call that has completed. Return whether it was in flight."""
+        if self._streams.by_id:
+            self._streams.remove(pending)
+        return self._ledger.remove(pending)
 
     def in_flight(self, owner: object) -> int:
         return self._ledger.in_flight(owner)
@@ -154,13 +188,14 @@ class RedisCaller(CallerBroker):
         if self._results is not None:
             self._results.close()
         self._ledger.clear()
+        self._streams.clear()
 
     def _on_pushed(self, pending: PendingCall, reply: Reply) -> None:
         if self._ledger.get(pending.call_id) is None:
             self._unqueue(pending.uri, [pending])  # abandoned in the meantime
             return
         if type(reply) is not int or reply < 0:
-            self._ledger.remove(pending)
+            self._remove(pending)
             if reply == OVER_CAPACITY:
                 self._sweep.add(pending.uri)  # the list may be full of expired calls
             pending.on_stored(push_error(reply))
@@ -185,6 +220,8 @@ class RedisCaller(CallerBroker):
             pending = self._ledger.get(result.msg_uuid)
             if pending is None or pending.deadline <= now:
                 self.dropped += 1
+            elif result.more:
+                self._on_part(pending, result, now)
             elif pending.stored:
                 self._deliver(pending, result.args, result.failed)
             else:
@@ -194,17 +231,43 @@ class RedisCaller(CallerBroker):
 
     def _deliver(self, pending: PendingCall, args: bytes, failed: bool | None) -> None:
         if self._ledger.remove(pending):
+            if self._streams.by_id:
+                self._streams.remove(pending)
             pending.on_result(args, failed)
+
+    def _on_part(self, pending: PendingCall, result: StoredResult, now: float) -> None:
+        try:
+            if self._streams.on_part(result, now):
+                pending.on_part(result.seq, result.args, result.joined)
+        except InvalidMessage:
+            self.invalid += 1
+            self._control.cancel(pending, self._streams.callee_of(pending), _do_nothing)
+            self._deliver(pending, LOST, True)
+
+    def _find_gone(self) -> None:
+        """Fail the calls whose callees have gone, at every second call."""
+        self._is_look_due = not self._is_look_due
+        if self._is_look_due:
+            self._control.find_gone(self._streams.callees(), self._on_gone)
+
+    def _on_gone(self, callee_ids: list[str]) -> None:
+        for pending in self._streams.taken_by(callee_ids):
+            self._deliver(pending, GONE, True)
 
     def _expire(self, elapsed: float) -> None:
         now = time.monotonic()
         self._down = 0.0 if any(connection.usable for connection in self.connections()) else self._down + elapsed
         self._sweep.run()
+        self._find_gone()
         for pending in self._ledger.overdue(now):
-            if self._ledger.remove(pending):
+            if self._remove(pending):
                 # Swept in the next second, since their keys in Redis expire a little later.
                 self._sweep.add(pending.uri)
                 pending.on_expired()
         if self._results is not None:
             oldest = self._ledger.oldest()
             self._results.release(None if oldest is None else oldest.call_id, f"{self._prefix}{self._count:012x}")
+
+
+def _do_nothing() -> None:
+    """The call has completed."""

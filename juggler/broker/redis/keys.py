@@ -38,6 +38,18 @@ class Names:
             f"{self._prefix}juggler:calls:{{{uri}}}".encode(),
         )
 
+    def cancelled(self, uri: str, msg_uuid: str) -> bytes:
+        """Return the key that exists for the rest of the time of a cancelled call."""
+        return f"{self._prefix}juggler:calls:cancelled:{{{uri}}}:{msg_uuid}".encode()
+
+    def control(self, callee_id: str) -> bytes:
+        """Return the key of the list of control messages for one callee process."""
+        return f"{self._prefix}juggler:control:{{{callee_id}}}".encode()
+
+    def alive(self, callee_id: str) -> bytes:
+        """Return the key that exists while a callee process lives."""
+        return f"{self._prefix}juggler:callee:{{{callee_id}}}".encode()
+
     def results(self, conn_uuid: str) -> bytes:
         """Return the key of the list of results for one consumer."""
         return f"{self._prefix}juggler:results:{{{conn_uuid}}}".encode()

@@ -96,6 +96,12 @@ def _log_refusal(reply: hiredis.ReplyError) -> None:
         log.warning(Line("redis: request refused", error=reply))
 
 
+def ignore_all(replies: list[Reply]) -> None:
+    """Discard replies, see `ignore`."""
+    for reply in replies:
+        ignore(reply)
+
+
 def ignore(reply: Reply) -> None:
     """Discard a reply. An error is logged, unless a cluster is being reconfigured."""
     if isinstance(reply, hiredis.ReplyError) and not is_unsettled(reply):

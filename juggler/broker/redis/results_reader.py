@@ -63,6 +63,43 @@ def pop_forever(link: Link, key: bytes, on_batch: Callable[[list[bytes]], None])
     link.up_listeners.append(pop)
 
 
+class ListReader(ABC):
+    """Pops from one list, until it is closed."""
+
+    @property
+    @abstractmethod
+    def connection(self) -> PersistentConnection:
+        """The connection that pops."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop popping. Idempotent."""
+
+
+class LinkReader(ListReader):
+    """Pops from a list of a single server."""
+
+    def __init__(
+        self,
+        name: str,
+        connector: Connector,
+        watchdog: Watchdog,
+        blocking_timeout: float,
+        key: bytes,
+        on_batch: Callable[[list[bytes]], None],
+    ) -> None:
+        self._link = Link(name, connector, watchdog, blocking_timeout=blocking_timeout)
+        pop_forever(self._link, key, on_batch)
+        self._link.start()
+
+    @property
+    def connection(self) -> PersistentConnection:
+        return self._link.connection
+
+    def close(self) -> None:
+        self._link.close()
+
+
 class ResultsReader(ABC):
     """Reads the results of all calls of this process.
 
@@ -97,12 +134,11 @@ class SingleListReader(ResultsReader):
     ) -> None:
         uuid = new_uuid()
         self.conn_uuids = repeat(uuid)
-        self._link = Link("results", connector, watchdog, blocking_timeout=blocking_timeout)
-        pop_forever(self._link, names.results(uuid), partial(on_results, uuid))
-        self._link.start()
+        on_batch = partial(on_results, uuid)
+        self._reader = LinkReader("results", connector, watchdog, blocking_timeout, names.results(uuid), on_batch)
 
     def connections(self) -> list[PersistentConnection]:
-        return [self._link.connection]
+        return [self._reader.connection]
 
     def close(self) -> None:
-        self._link.close()
+        self._reader.close()

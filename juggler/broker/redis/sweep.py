@@ -10,7 +10,7 @@ from functools import partial
 
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.replies import OnReplies, Reply, ignore
+from juggler.broker.redis.replies import OnReplies, Reply, ignore, ignore_all
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable, InvalidMessage
 from juggler.protocol import codec
@@ -75,7 +75,7 @@ class Sweep:
         unwanted = [payload for payload, exists in zip(payloads, known, strict=True) if exists == 0]
         if unwanted:
             # By value, from the old end: a callee may have popped some in the meantime.
-            self._gather(key, [pack(b"LREM", key, -1, payload) for payload in unwanted], _ignore_all)
+            self._gather(key, [pack(b"LREM", key, -1, payload) for payload in unwanted], ignore_all)
         if len(payloads) < STEP:
             return  # the end of the list
         wanted = STEP - len(unwanted)
@@ -89,8 +89,3 @@ class Sweep:
     def _gather(self, key: bytes, commands: list[bytes], on_replies: OnReplies) -> None:
         with suppress(BrokerUnavailable):
             self._topology.link_for(key).gather(commands, on_replies)
-
-
-def _ignore_all(replies: list[Reply]) -> None:
-    for reply in replies:
-        ignore(reply)

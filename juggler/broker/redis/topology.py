@@ -19,7 +19,7 @@ from juggler.broker.redis.link import Link
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.popper import Popper
 from juggler.broker.redis.replies import OnReply
-from juggler.broker.redis.results_reader import OnResults, ResultsReader, SingleListReader
+from juggler.broker.redis.results_reader import LinkReader, ListReader, OnResults, ResultsReader, SingleListReader
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 
@@ -59,6 +59,10 @@ class Topology(ABC):
     @abstractmethod
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         """Start reading the results of this process."""
+
+    @abstractmethod
+    def make_list_reader(self, name: str, key: bytes, on_batch: Callable[[list[bytes]], None]) -> ListReader:
+        """Start popping from a list, on a connection called ``name``, until the reader is closed."""
 
     @abstractmethod
     def make_receiver(self, topics: Topics, on_event: OnEvent) -> EventReceiver:
@@ -126,6 +130,9 @@ class SingleServer(Topology):
         if len(lists) >= VERY_MANY:
             return many_uris.make_source(popper, lists, self._connector, self._watchdog, self._names.proofs)
         return PollingSource(popper, lists) if len(lists) >= MANY else BlockingSource(popper, lists)
+
+    def make_list_reader(self, name: str, key: bytes, on_batch: Callable[[list[bytes]], None]) -> ListReader:
+        return LinkReader(name, self._connector, self._watchdog, self._blocking_timeout, key, on_batch)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return SingleListReader(self._connector, self._names, self._watchdog, self._blocking_timeout, on_results)

@@ -8,7 +8,7 @@ from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.cluster.cluster_pubsub import BroadcastPubSub, ShardedPubSub
 from juggler.broker.redis.cluster.nodes import ClusterNodes
 from juggler.broker.redis.cluster.slot_map import Address
-from juggler.broker.redis.cluster.slot_results import ListPerMaster
+from juggler.broker.redis.cluster.slot_results import ListPerMaster, SlotReader
 from juggler.broker.redis.cluster.slots_source import SlotsSource
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.event_receiver import EventReceiver, OnEvent, Topics
@@ -16,7 +16,7 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Link
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import OnReply
-from juggler.broker.redis.results_reader import OnResults, ResultsReader
+from juggler.broker.redis.results_reader import ListReader, OnResults, ResultsReader
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
 
@@ -66,6 +66,9 @@ class ClusterTopology(Topology):
 
     def make_call_source(self, lists: Sequence[bytes]) -> CallSource:
         return SlotsSource(self.nodes, lists)
+
+    def make_list_reader(self, name: str, key: bytes, on_batch: Callable[[list[bytes]], None]) -> ListReader:
+        return SlotReader(name, self.nodes, key, on_batch)
 
     def make_results_reader(self, on_results: OnResults) -> ResultsReader:
         return ListPerMaster(self.nodes, on_results)

@@ -1,7 +1,9 @@
-"""How a process reads its results from a cluster: from one list on each master, so that no node carries all of them."""
+"""How a process reads lists of its own from a cluster: its results, from one list on each master, so that no node
+carries all of them, and control messages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 
@@ -9,22 +11,31 @@ from juggler.broker.redis.cluster.nodes import ClusterNodes
 from juggler.broker.redis.cluster.slot_follower import SlotFollower, SlotLink
 from juggler.broker.redis.cluster.slot_map import key_slot
 from juggler.broker.redis.persistent_connection import PersistentConnection
-from juggler.broker.redis.results_reader import OnResults, ResultsReader, pop_forever
+from juggler.broker.redis.results_reader import ListReader, OnResults, ResultsReader, pop_forever
 from juggler.process.uuids import new_uuid
 
 
-class _ResultsList(SlotFollower):
+class SlotReader(SlotFollower, ListReader):
     """Pops from one list for as long as it lives, on whichever node the list is."""
 
-    def __init__(self, nodes: ClusterNodes, conn_uuid: str, on_results: OnResults) -> None:
-        self.conn_uuid = conn_uuid
-        self._on_results = partial(on_results, conn_uuid)
-        self._key = nodes.names.results(conn_uuid)
-        super().__init__("results", nodes, key_slot(self._key))
+    def __init__(self, name: str, nodes: ClusterNodes, key: bytes, on_batch: Callable[[list[bytes]], None]) -> None:
+        self._key = key
+        self._on_batch = on_batch
+        super().__init__(name, nodes, key_slot(key))
         self.link.start()
 
     def on_link(self, link: SlotLink) -> None:
-        pop_forever(link, self._key, self._on_results)
+        pop_forever(link, self._key, self._on_batch)
+
+    @property
+    def connection(self) -> PersistentConnection:
+        return self.link.connection
+
+
+class _ResultsList(SlotReader):
+    def __init__(self, nodes: ClusterNodes, conn_uuid: str, on_results: OnResults) -> None:
+        self.conn_uuid = conn_uuid
+        super().__init__("results", nodes, nodes.names.results(conn_uuid), partial(on_results, conn_uuid))
 
 
 class ListPerMaster(ResultsReader):
@@ -42,7 +53,7 @@ class ListPerMaster(ResultsReader):
         nodes.slots.on_change.append(self._on_change)
 
     def connections(self) -> list[PersistentConnection]:
-        return [each.link.connection for each in self._lists]
+        return [each.connection for each in self._lists]
 
     def release(self, oldest: str | None, newest: str) -> None:
         for each in self._lists.copy():

@@ -1,0 +1,76 @@
+"""The callee's side of control: hear of cancelled calls and of credit, and show that the process is alive."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from functools import partial
+
+from juggler.broker import ControlListener
+from juggler.broker.redis.commands import pack
+from juggler.broker.redis.keys import Names
+from juggler.broker.redis.link import gather
+from juggler.broker.redis.replies import Reply, ignore
+from juggler.broker.redis.topology import Topology
+from juggler.broker.redis.watchdog import Watchdog
+from juggler.errors import BrokerUnavailable, InvalidMessage
+from juggler.process.logline import Line
+from juggler.protocol.control import decode_control
+
+log = logging.getLogger("juggler.redis")
+
+ALIVE_MS = 5_000
+"""Milliseconds after which a callee process that is silent counts as gone."""
+
+
+class ControlReader:
+    """Reads the control messages of a callee process, and keeps its key alive, until `close`."""
+
+    def __init__(
+        self, callee_id: str, listener: ControlListener, names: Names, topology: Topology, watchdog: Watchdog
+    ) -> None:
+        self._listener = listener
+        self._names = names
+        self._topology = topology
+        self._watchdog = watchdog
+        self._alive = names.alive(callee_id)
+        self._keep_alive(0.0)
+        watchdog.add(self._keep_alive)
+        topology.on_up(self._look_up_running)
+        self._reader = topology.make_list_reader("control", names.control(callee_id), self._on_messages)
+
+    def close(self) -> None:
+        """Stop reading and delete the key. Idempotent."""
+        self._watchdog.remove(self._keep_alive)
+        self._reader.close()
+        with suppress(BrokerUnavailable):
+            self._topology.link_for(self._alive).send(pack(b"DEL", self._alive), (ignore,))
+
+    def _keep_alive(self, elapsed: float) -> None:
+        with suppress(BrokerUnavailable):
+            self._topology.link_for(self._alive).send(pack(b"SET", self._alive, b"", b"PX", ALIVE_MS), (ignore,))
+
+    def _on_messages(self, batch: list[bytes]) -> None:
+        for text in batch:
+            try:
+                control = decode_control(text)
+            except InvalidMessage as error:
+                log.warning(Line("redis: control message ignored", error=error))
+                continue
+            for call_id in control.cancel:
+                self._listener.on_cancel(call_id)
+            for call_id, until in control.credit.items():
+                self._listener.on_credit(call_id, until)
+
+    def _look_up_running(self) -> None:
+        """Look for cancelled calls after the connection was lost: a control message may have been lost with it."""
+        ids = [(call.uri, call.msg_uuid) for call in self._listener.running()]
+        keys = [self._names.cancelled(uri, call_id) for uri, call_id in ids]
+        if keys:
+            commands = [(key, pack(b"EXISTS", key)) for key in keys]
+            gather(self._topology.link_for, commands, partial(self._on_looked_up, [call_id for _, call_id in ids]))
+
+    def _on_looked_up(self, call_ids: list[str], replies: list[Reply]) -> None:
+        for call_id, reply in zip(call_ids, replies, strict=True):
+            if reply == 1:
+                self._listener.on_cancel(call_id)
