@@ -49,6 +49,9 @@ class ServerOptions:
         answer_limit: size of the answers that may wait for a client to read them, beyond
             `WebSocketOptions.queue_limit`, which limits events: the results of many calls may arrive faster than a
             client reads. Default: 64 MiB.
+        total_answer_limit: size of the answers that may wait for all clients of the process to read them. Beyond it,
+            the connections with the largest queues are closed with 4429. Queues of at most 16 KiB are not counted.
+            ``None`` = unlimited. Default: 512 MiB.
         ack_delay: longest time for which the ACK of a CALL is held under juggler.1. If the result is ready by then,
             only the RES is sent, which implies the ACK. At most 1; 0 sends each ACK at once. Default: 0.005.
         slow_threshold: seconds from which processing a message counts as slow, in the metric
@@ -82,6 +85,7 @@ class ServerOptions:
     max_channel_length: int | None = 512
     write_limit: int | None = 16 * 1024 * 1024
     answer_limit: int = 64 * 1024 * 1024
+    total_answer_limit: int | None = 512 * 1024 * 1024
     ack_delay: float = 0.005
     slow_threshold: float | None = 0.1
     unknown_uris: Literal["queue", "refuse"] = "queue"
@@ -124,7 +128,14 @@ _REPORTED = (
     "max_channel_length",
     "write_limit",
 )
-_UNLIMITED = ("max_connections", "max_connections_per_address", "max_uri_length", "max_channel_length", "write_limit")
+_UNLIMITED = (
+    "max_connections",
+    "max_connections_per_address",
+    "max_uri_length",
+    "max_channel_length",
+    "write_limit",
+    "total_answer_limit",
+)
 _POSITIVE = (
     *_UNLIMITED,
     "max_calls",

@@ -26,7 +26,7 @@ from juggler.server.held_acks import HeldAcks
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing
 from juggler.server.processing import process_message
-from juggler.server.websocket import Sweeper, WebSocket
+from juggler.server.websocket import Backlog, Sweeper, WebSocket
 
 log = logging.getLogger("juggler.server")
 
@@ -92,6 +92,7 @@ class Server:
         self._identify = CallerIdentity(caller)
         self._on_state = on_state
         self._catalogue = Catalogue(caller_broker)
+        self._backlog = Backlog(self.options.total_answer_limit)
         self._outgoing = Outgoing(self.options, self.metrics)
         self._held_acks = HeldAcks(self.options.ack_delay) if self.options.ack_delay else None
         self._asking = 0  # clients in the connect hook
@@ -221,6 +222,7 @@ class Server:
             websocket.close(CloseCode.GOING_AWAY, GOODBYE)
             return
         connection.websocket = websocket
+        websocket.backlog = self._backlog
         if self._sweeper is None:
             self._sweeper = Sweeper()
         sweeper = self._sweeper  # `close` may release it meanwhile

@@ -265,7 +265,7 @@ def test_options_out_of_range_are_named():
     bad = dict.fromkeys(
         ("max_calls", "max_connections", "max_subscriptions", "max_unanswered", "max_waiting", "write_limit"), 0
     )
-    bad |= {"max_uri_length": 0, "max_channel_length": -1, "answer_limit": 0}
+    bad |= {"max_uri_length": 0, "max_channel_length": -1, "answer_limit": 0, "total_answer_limit": 0}
     bad |= {"call_timeout": 1e9, "max_call_timeout": 0, "keep_headers": "Cookie"}
     for option, value in bad.items():
         with pytest.raises(ValueError, match=option):

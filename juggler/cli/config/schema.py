@@ -127,6 +127,9 @@ class ServerSettings(Struct, frozen=True):
     max_channel_length: Annotated[Limit | None, about("Maximum length of a channel in characters.")] = 512
     write_limit: Annotated[Limit | None, about("Maximum size of an outgoing message in bytes.")] = 16 * _MIB
     answer_limit: Annotated[Limit, about("Maximum bytes of responses queued for one client.")] = 64 * _MIB
+    total_answer_limit: Annotated[
+        Limit | None, about("Maximum bytes of responses queued for all clients of a process.")
+    ] = 512 * _MIB
     ack_delay: Annotated[
         Annotated[float, Meta(ge=0, le=1)],
         about("Seconds in which a RES replaces the ACK of its CALL under juggler.1 (0 = never)."),

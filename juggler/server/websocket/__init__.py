@@ -10,6 +10,7 @@ Use it in a WSGI application served by `WebSocketHandler`::
         return []
 """
 
+from juggler.server.websocket.backlog import Backlog
 from juggler.server.websocket.deflate import SharedText
 from juggler.server.websocket.frames import text_frame
 from juggler.server.websocket.stream import WebSocket
@@ -21,6 +22,7 @@ __all__ = [
     "DEFAULT",
     "LOCAL_NAME",
     "UPGRADE",
+    "Backlog",
     "DeflateOptions",
     "SharedText",
     "Sweeper",

@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from juggler.errors import CloseCode, ConnectionClosed
 from juggler.process.output import Output, readable
+from juggler.server.websocket.backlog import COUNTED_FROM, Backlog
 from juggler.server.websocket.deflate import Agreement, MessageDeflater, MessageInflater, SharedText
 from juggler.server.websocket.frames import PING_FRAME, WHOLE_TEXT, close_frame, frame
 from juggler.server.websocket.parser import Parser
@@ -50,6 +51,7 @@ class WebSocket:
         close_code: close code, set when closing begins; 1006 when the connection was lost.
         close_reason: close reason.
         closed: whether the socket is closed.
+        backlog: where queued bytes are counted, with those of other websockets; ``None`` for nowhere.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class WebSocket:
         "_ready",
         "_sock",
         "_stalled_at",
+        "backlog",
         "close_code",
         "close_reason",
         "closed",
@@ -93,6 +96,7 @@ class WebSocket:
         self.close_code: int | None = None
         self.close_reason = ""
         self.closed = False
+        self.backlog: Backlog | None = None
         self._lost = False
         self._closed_event: Event | None = None
         # For `tick`. Messages only set flags, so that none costs a look at the clock.
@@ -182,8 +186,12 @@ class WebSocket:
             False when the websocket is closing or closed; the message is then dropped.
         """
         if self._deflater is None:
-            return self.send_frame(frame(WHOLE_TEXT, payload), extra)
-        return self.close_code is None and self.send_frame(self._deflater.text_frame(payload), extra)
+            taken = self.send_frame(frame(WHOLE_TEXT, payload), extra)
+        else:
+            taken = self.close_code is None and self.send_frame(self._deflater.text_frame(payload), extra)
+        if self._output.queued > COUNTED_FROM and self.backlog is not None:
+            self.backlog.add(self, len(payload))
+        return taken
 
     def send_shared(self, text: SharedText) -> bool:
         """Send a text that other peers get too, compressed once for all. Otherwise as `send`."""
@@ -202,11 +210,11 @@ class WebSocket:
     def _has_room(self, size: int, extra: int) -> bool:
         limit, output = self.options.queue_limit, self._output
         if limit is not None and output.queued + size > limit + extra and not output.has_room(size, limit + extra):
-            self._fall_behind("the peer does not read: its queue is full")
+            self.fall_behind("the peer does not read: its queue is full")
         return self.close_code is None
 
-    def _fall_behind(self, reason: str) -> None:
-        """Close because the peer reads too slowly. Drop its queue, except for the block that was sent in part."""
+    def fall_behind(self, reason: str) -> None:
+        """Close with 4429: the peer reads too slowly. Drop its queue, except for the block that was sent in part."""
         self._output.drop()
         self.close(CloseCode.PEER_TOO_SLOW, reason)
 
@@ -244,7 +252,7 @@ class WebSocket:
         elif now - self._stalled_at >= timeout:
             self._stalled_at = now
             if self.close_code is None:
-                self._fall_behind(f"the peer did not read for {timeout:g} s")
+                self.fall_behind(f"the peer did not read for {timeout:g} s")
             else:
                 self.abort()
 
