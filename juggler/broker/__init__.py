@@ -307,6 +307,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         publisher: publishes for the function; set by the worker that runs the call.
         by: identity of the caller as JSON text, as the server derived it; empty if unknown.
         parts: how the caller asks for parts; ``None`` if it does not.
+        client: identifies the connection of the caller.
     """
 
     conn_uuid: str
@@ -318,6 +319,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     publisher: PublishArgs | None = None
     by: bytes = b""
     parts: StoredParts | None = None
+    client: bytes = b""
 
     @property
     def value(self) -> Any:
@@ -345,6 +347,11 @@ class IncomingCall(Struct, gc=False, tag=True):
         self.publisher(channel, text)
 
 
+Choose: TypeAlias = Callable[[Sequence[bytes]], list[int]]
+"""Chooses among queued calls: takes the `IncomingCall.client` of each, and returns the indexes of those to pop, in the
+order of preference."""
+
+
 class CallConsumer(ABC):
     """Pops the calls to a fixed set of URIs. One greenlet at once may pop.
 
@@ -363,6 +370,17 @@ class CallConsumer(ABC):
         Raises:
             BrokerUnavailable: the connection is lost and being re-established; pop again later.
         """
+
+    def pop_chosen(self, limit: int, choose: Choose) -> list[IncomingCall]:
+        """Return up to ``limit`` of the calls that are queued now, in the order of ``choose``. Others stay queued.
+
+        Does not wait. Of many queued calls, only the oldest of each URI are looked at. A broker that cannot choose
+        pops as `pop` does, which is the default.
+
+        Raises:
+            BrokerUnavailable: as `pop`.
+        """
+        return self.pop(limit)
 
     @abstractmethod
     def close(self) -> None:

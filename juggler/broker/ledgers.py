@@ -15,19 +15,24 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class _Owned:
-    """Pending calls of an owner, and the bytes of their arguments."""
+    """Pending calls of an owner, the bytes of their arguments, and the owner's identifier in payloads."""
 
-    __slots__ = ("calls", "size")
+    __slots__ = ("calls", "client", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, client: bytes) -> None:
+        self.client = client
         self.calls: set[PendingCall] = set()
         self.size = 0
 
 
 class CallLedger:
-    """Pending calls by identifier and by owner; `get` returns the one with an identifier."""
+    """Pending calls by identifier and by owner; `get` returns the one with an identifier.
 
-    __slots__ = ("_by_id", "_of", "_size_of", "_uri_bytes", "get")
+    Attributes:
+        name: distinguishes the owners of this ledger from those of others; ASCII letters and digits.
+    """
+
+    __slots__ = ("_by_id", "_of", "_owners", "_size_of", "_uri_bytes", "get", "name")
 
     def __init__(self, uri_bytes: int = 0) -> None:
         """Create an empty ledger for ``uri_bytes`` bytes of arguments per URI; 0 means unlimited."""
@@ -35,6 +40,8 @@ class CallLedger:
         self._of: dict[object, _Owned] = {}
         self._size_of: dict[str, int] = {}  # of the pending calls of each URI
         self._uri_bytes = uri_bytes
+        self._owners = 0
+        self.name = ""
         self.get = self._by_id.get  # used for each call: no Python function in between
 
     def __len__(self) -> int:
@@ -52,8 +59,10 @@ class CallLedger:
         size: int = 0,
         limit: int | None = None,
         max_bytes: int | None = None,
-    ) -> None:
+    ) -> bytes:
         """Enter a call before it is stored. A call that is larger than a limit is entered if it is the only one.
+
+        Returns the identifier of its owner as JSON text: the `juggler.broker.IncomingCall.client`.
 
         Args:
             call: the call.
@@ -70,7 +79,8 @@ class CallLedger:
         """
         owned = self._of.get(call.owner)
         if owned is None:
-            owned = self._of[call.owner] = _Owned()
+            self._owners += 1
+            owned = self._of[call.owner] = _Owned(b'"%s-%x"' % (self.name.encode(), self._owners))
         elif limit is not None and len(owned.calls) >= limit:
             raise BrokerError(f"{len(owned.calls)} calls are in flight already", NackCode.TOO_MANY_REQUESTS)
         elif max_bytes is not None and owned.size and owned.size + size > max_bytes:
@@ -89,6 +99,7 @@ class CallLedger:
         call.stored = False
         call.early_result = None
         self._by_id[call_id] = call
+        return owned.client
 
     def remove(self, call: PendingCall) -> bool:
         """Remove a call that completed, failed, expired or was abandoned. Return whether it was pending."""

@@ -25,6 +25,7 @@ from juggler.broker import (
     CallConsumer,
     CalleeBroker,
     CallerBroker,
+    Choose,
     ControlListener,
     Done,
     Event,
@@ -127,14 +128,14 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     ) -> None:
         call_id = new_uuid()
         deadline = self._clock() + timeout
-        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline, by=by, parts=parts)
         try:
             self._check_open()
             check_uri(uri)
-            self._ledger.add(pending, call_id, uri, deadline, len(args), limit, max_bytes)
+            client = self._ledger.add(pending, call_id, uri, deadline, len(args), limit, max_bytes)
         except BrokerError as error:
             pending.on_stored(error)
             return
+        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline, by=by, parts=parts, client=client)
         try:
             _append(self._calls, uri, (call, self._clock()), self._call_capacity)
         except BrokerError as error:
@@ -290,14 +291,26 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def take(self, uri: str) -> IncomingCall | None:
         """Return the oldest call to ``uri`` that has not expired, for a consumer; ``None`` when there is none."""
-        waiting = self._calls.get(uri)
-        while waiting:
-            call, since = waiting.popleft()
-            if not waiting:
-                del self._calls[uri]
+        while waiting := self._calls.get(uri):
+            call = self._take(waiting[0])
             if call.deadline > self._clock():
-                return msgspec.structs.replace(call, waited=self._clock() - since)
+                return call
         return None
+
+    def take_chosen(self, uris: Sequence[str], limit: int, choose: Choose) -> list[IncomingCall]:
+        """Return the queued calls that ``choose`` chooses, at most ``limit``; see `CallConsumer.pop`."""
+        now = self._clock()
+        waiting = [entry for uri in uris for entry in self._calls.get(uri, ()) if entry[0].deadline > now]
+        chosen = choose([call.client for call, _ in waiting])[:limit]
+        return [self._take(waiting[index]) for index in chosen]
+
+    def _take(self, entry: tuple[IncomingCall, float]) -> IncomingCall:
+        call, since = entry
+        waiting = self._calls[call.uri]
+        waiting.remove(entry)
+        if not waiting:
+            del self._calls[call.uri]
+        return msgspec.structs.replace(call, waited=self._clock() - since)
 
     def remove(self, consumer: MemoryConsumer) -> None:
         """Remove a closed consumer."""
@@ -392,6 +405,10 @@ class MemoryConsumer(CallConsumer):
         self._blocking_timeout = blocking_timeout
         self._noticed = Flag()
         self.closed = False
+
+    def pop_chosen(self, limit: int, choose: Choose) -> list[IncomingCall]:
+        self._uris.rotate(-1)
+        return [] if self.closed else self._broker.take_chosen(self._uris, limit, choose)
 
     def pop(self, limit: int) -> list[IncomingCall]:
         batch = self._take(limit)

@@ -54,6 +54,13 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 @_option("-p", "--processes", type=_POSITIVE, default=1, show_default=True, help="Number of worker processes.")
 @_option("--threads", type=_POSITIVE, default=10, show_default=True, help="Thread pool size.")
 @_option("--pool-processes", type=_POSITIVE, show_default="number of CPUs", help="Process pool size.")
+@_option(
+    "--share",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Part of -c and of each pool that calls of one connection may take while other connections call.",
+)
 @_option("--only", multiple=True, metavar="PATTERN", help="Serve only URIs that match, e.g. 'math.*'. Repeatable.")
 @_option("--without", multiple=True, metavar="PATTERN", help="Do not serve URIs that match. Repeatable.")
 @_option(

@@ -28,6 +28,7 @@ class Options(Struct, frozen=True):
     concurrency: int
     threads: int
     pool_processes: int | None
+    share: float
     redis_url: str | None
     pubsub_url: str | None
     key_prefix: str

@@ -1,6 +1,7 @@
 """`PoolConsumer`: takes the calls for one kind of pool, never more than the pool can run at once.
 
-The rest stays in the queue, where other workers find it.
+The rest stays in the queue, where other workers find it. While several connections call, none of them takes more than
+its share of the pool: its further calls stay in the queue, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import gevent
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
-from juggler.broker import CallConsumer, IncomingCall
+from juggler.broker import CallConsumer, Choose, IncomingCall
+from juggler.callee.shares import Shares
 from juggler.errors import BrokerError, BrokerUnavailable
 from juggler.process.logline import Line
 
@@ -23,6 +25,15 @@ log = logging.getLogger("juggler.callee")
 RETRY_PAUSE = 0.5
 LAST_POP_TIMEOUT = 2.0
 CLEANUP_TIMEOUT = 1.0
+LOOK_PAUSE, LONGEST_LOOK_PAUSE = 0.002, 0.05
+"""Seconds until the queues are looked at again for calls of other connections: at first, and after further looks."""
+
+LOOK_PERIOD = 0.01
+"""The same while only one connection has called, whose calls do not wait for it."""
+
+NOTICE_PERIOD = 60.0
+"""Seconds between two log lines about calls that wait because of their connection's share."""
+
 SILENCE = 30.0
 """Seconds without a reply from the broker after which the consumer is unhealthy."""
 
@@ -46,6 +57,7 @@ class PoolConsumer:
         concurrency: int,
         serve: Callable[[IncomingCall], None],
         on_end: Callable[[], None],
+        share: float = 1.0,
     ) -> None:
         """Create a consumer; `start` makes it pop.
 
@@ -56,12 +68,17 @@ class PoolConsumer:
             concurrency: maximum concurrent calls.
             serve: runs a call to completion; raises only what is raised into its greenlet from outside.
             on_end: called when popping has ended for any reason.
+            share: the part of ``concurrency`` that the calls of one connection may take while others call. 1 means all.
         """
         self.name = name
         self.uris = tuple(uris)
         self.concurrency = concurrency
         self.running: dict[int, IncomingCall] = {}
         self.abandoning = False
+        limit = max(1, int(concurrency * share))
+        self._shares = Shares(limit) if limit < concurrency else None
+        self._look_pause = LOOK_PAUSE
+        self._looked = self._noticed = -NOTICE_PERIOD
         self._calls = calls
         self._serve = serve
         self._queue: SimpleQueue[IncomingCall | None] = SimpleQueue()
@@ -102,20 +119,54 @@ class PoolConsumer:
                 self._last_reply = time.monotonic()
             if self._stopped.is_set():
                 return
-            calls = self._pop(self.concurrency - len(self.running))
+            free = self.concurrency - len(self.running)
+            calls = self._pop(free) if self._shares is None else self._pop_fairly(free, self._shares)
             for call in calls:
                 self._dispatch(call)
             if not calls and self._calls.closed:
                 return  # it would return at once for ever
 
-    def _pop(self, limit: int) -> list[IncomingCall]:
+    def _pop_fairly(self, free: int, shares: Shares) -> list[IncomingCall]:
+        """Pop calls; while several connections call, none of them gets more than its share."""
+        now = self._last_reply
+        running = self.running.values()
+        left = shares.left(running)
+        if left > 0:
+            # The first connection that calls may have all workers, but not before others are known.
+            return self._pop(min(free, left) if shares.are_in_use(now) else free)
+        are_shared = shares.are_shared(now)
+        if not are_shared and now - self._looked < LOOK_PERIOD:
+            return self._pop(free)
+        # A connection has its share. Others come first, even if it seems to be the only one.
+        self._looked = now
+        self._changed.clear()
+        calls = self._pop(free, lambda clients: shares.chosen(clients, running))
+        if calls:
+            self._look_pause = LOOK_PAUSE
+        elif not are_shared:
+            return self._pop(free)
+        elif not self._stopped.is_set():
+            self._notice(shares)
+            is_free = self._changed.wait(self._look_pause)
+            self._look_pause = LOOK_PAUSE if is_free else min(2 * self._look_pause, LONGEST_LOOK_PAUSE)
+        return calls
+
+    def _notice(self, shares: Shares) -> None:
+        if shares.held_back and self._last_reply - self._noticed > NOTICE_PERIOD:
+            self._noticed = self._last_reply
+            log.info(Line("consumer: a connection has reached its share", pool=self.name, calls=shares.limit))
+        shares.held_back = False
+
+    def _pop(self, limit: int, choose: Choose | None = None) -> list[IncomingCall]:
         try:
-            calls = self._calls.pop(limit)
+            calls = self._calls.pop(limit) if choose is None else self._calls.pop_chosen(limit, choose)
         except Exception as error:
             self._on_outage(error)
             self._stopped.wait(RETRY_PAUSE)
             return []
         self._last_reply = time.monotonic()
+        if self._shares is not None:
+            self._shares.note(calls, self._last_reply)
         if self._outage:
             self._outage = ""
             log.info(Line("consumer: taking calls again", pool=self.name))

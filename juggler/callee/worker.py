@@ -67,6 +67,7 @@ class Worker:
         concurrency: int = 100,
         threads: int = DEFAULT_THREADS,
         processes: int | None = None,
+        share: float = 0.5,
         source: str = "",
         uris: Iterable[str] | None = None,
         grace: float = 10.0,
@@ -84,6 +85,8 @@ class Worker:
             concurrency: maximum concurrent calls in greenlets. Default: 100.
             threads: thread pool size. Default: 10.
             processes: process pool size. Default: number of CPUs.
+            share: the part of each pool's size that calls of one connection may take while other connections call, more
+                than 0 and at most 1; rounded down, but at least one call. 1 means all. Default: 0.5.
             source: the callee as ``MODULE:OBJECT``, from which the processes of pools import it. Required if a function
                 runs in the thread or process pool.
             uris: URIs to serve. Default: all of the callee's.
@@ -109,12 +112,15 @@ class Worker:
             if number < 1:
                 raise ValueError(f"{name}: expected at least 1, got {number}")
         self._thunks = {uri: callee[uri] for uri in served}
+        if not 0 < share <= 1:
+            raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
         for thunk in self._thunks.values():
             thunk.check()
         self.stats = Stats(served)
         self._broker = broker
         self._pubsub = broker if pubsub_broker is None and isinstance(broker, PubSubBroker) else pubsub_broker
         self._grace = grace
+        self._share = share
         self._mask = mask_errors
         self._started = False
         self._returning = False
@@ -154,7 +160,7 @@ class Worker:
             calls = self._broker.calls(uris)
             self._runners.append(runner)
             serve = partial(self._serve, len(self._consumers), runner, publisher)
-            self._consumers.append(PoolConsumer(name, uris, calls, concurrency, serve, self._request_stop))
+            self._consumers.append(PoolConsumer(name, uris, calls, concurrency, serve, self._request_stop, self._share))
 
     def start(self) -> None:
         """Start to serve and return. Idempotent; `run` calls it."""

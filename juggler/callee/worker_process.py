@@ -121,6 +121,7 @@ class _Service:
                 concurrency=options.concurrency,
                 threads=options.threads,
                 processes=options.pool_processes,
+                share=options.share,
                 source=options.name,
                 uris=self.uris,
                 grace=options.grace,

@@ -300,3 +300,111 @@ def test_a_busy_uri_does_not_starve_the_others(caller, callee, call, count):
     while consumer.pop(100):
         pass
     consumer.close()
+
+
+# Chosen calls
+
+
+@pytest.fixture
+def call_of(caller):
+    """Make a call of an owner and wait until it is stored: ``call_of(owner, args)``."""
+
+    def call_of(owner, args=b"null", uri="test.uri", timeout=5.0):
+        pending = RecordedCall()
+        pending.owner = owner
+        caller.call(uri, args, timeout, pending)
+        assert pending.wait(1) == [("stored", None)]
+        return pending
+
+    return call_of
+
+
+def test_the_calls_of_an_owner_are_known_by_its_client(callee, make_broker, call_of):
+    for owner in ("ann", "bob", "ann"):
+        call_of(owner)
+    popped = pop_all(callee.calls(["test.uri"]), 3)
+    assert [incoming.client == popped[0].client for incoming in popped] == [True, False, True]
+    assert all(incoming.client for incoming in popped)
+
+
+def test_chosen_calls_are_popped_and_others_stay(callee, call_of, nothing_is_kept):
+    made = [call_of(owner, b"%d" % number) for number, owner in enumerate(("ann", "ann", "bob", "ann", "bob"))]
+    consumer, asked = callee.calls(["test.uri"]), []
+
+    def last_of_each(clients):
+        asked.append(clients)
+        return [len(clients) - 1, len(clients) - 2]
+
+    popped = consumer.pop_chosen(2, last_of_each)
+    assert [incoming.args for incoming in popped] == [b"4", b"3"]
+    (clients,) = asked
+    assert [client == clients[0] for client in clients] == [True, True, False, True, False]
+    assert popped[0].deadline > time.monotonic() + 3
+    assert [incoming.args for incoming in consumer.pop_chosen(1, lambda clients: [1, 0])] == [b"1"]
+    assert consumer.pop_chosen(1, lambda clients: []) == []
+    left = pop_all(consumer, 2)
+    assert [incoming.args for incoming in left] == [b"0", b"2"]
+    assert consumer.pop_chosen(5, lambda clients: list(range(len(clients)))) == []
+    assert len(made) == 5
+    nothing_is_kept()
+
+
+def test_a_chosen_call_far_behind_in_its_queue_is_found(caller, callee, call_of):
+    calls = [RecordedCall() for _ in range(900)]
+    for pending in calls:
+        caller.call("test.uri", b"1", 60.0, pending)
+    assert [pending.wait(1) for pending in calls] == [[("stored", None)]] * 900
+    call_of("bob", b'"b"')
+    consumer = callee.calls(["test.uri"])
+    first = []
+
+    def others(clients):
+        first[:] = first or clients[:1]
+        return [index for index, client in enumerate(clients) if client != first[0]]
+
+    assert [incoming.args for incoming in consumer.pop_chosen(3, others)] == [b'"b"']
+    assert consumer.pop_chosen(3, others) == []
+    assert len(pop_all(consumer, 900)) == 900
+
+
+def test_no_chosen_call_is_delivered_twice(make_broker, callee, call_of):
+    calls = [call_of(number % 3, b"%d" % number) for number in range(60)]
+    consumers = [callee.calls(["test.uri"]), callee.calls(["test.uri"]), make_broker().calls(["test.uri"])]
+    popped = []
+
+    def consume(consumer, choose):
+        while len(popped) < 60:
+            batch = consumer.pop_chosen(4, choose) if choose else consumer.pop(4)
+            popped.extend(incoming.msg_uuid for incoming in batch)
+            gevent.sleep(0)
+
+    choices = [lambda clients: list(range(len(clients))), lambda clients: list(range(len(clients)))[::-1], None]
+    consuming = [gevent.spawn(consume, *pair) for pair in zip(consumers, choices, strict=True)]
+    gevent.joinall(consuming, timeout=5, raise_error=True)
+    assert sorted(popped) == sorted(pending.call_id for pending in calls)
+
+
+@pytest.mark.parametrize("count", [5, 300])
+def test_calls_are_chosen_from_all_uris(callee, call_of, count):
+    uris = [f"test.many.{number}" for number in range(count)]
+    for uri in uris:
+        call_of("ann", uri=uri)
+    consumer = callee.calls(uris)
+    popped = []
+    with gevent.Timeout(30):
+        while len(popped) < count:
+            batch = consumer.pop_chosen(7, lambda clients: list(range(len(clients))))
+            assert len(batch) <= 7
+            popped += batch
+    assert sorted(incoming.uri for incoming in popped) == sorted(uris)
+    consumer.close()
+    assert consumer.pop_chosen(7, lambda clients: list(range(len(clients)))) == []
+
+
+def test_expired_calls_are_not_chosen(caller, callee, call_of):
+    expired = call_of("ann", timeout=0.05)
+    call_of("ann", b"2")
+    expired.wait(2)
+    popped = []
+    eventually(lambda: popped.extend(callee.calls(["test.uri"]).pop_chosen(5, lambda c: list(range(len(c))))) or popped)
+    assert [incoming.args for incoming in popped] == [b"2"]

@@ -216,5 +216,6 @@ def test_no_redis_names_the_ways_out():
 
 def test_wrong_options_are_refused():
     assert run("callee.demo:rpc", "-c", "0").returncode == 2
+    assert "0.0 is not in the range" in run("callee.demo:rpc", "--share", "0").stderr
     assert run().returncode == 2
     assert "REDIS_URL" in run("--help").stdout

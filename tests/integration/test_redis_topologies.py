@@ -176,6 +176,8 @@ def test_each_documented_permission_is_needed(acl_server, line, right):
         with suppress(ConfigError):
             lacking.connect()
         stack.enter_context(serving(callee, ["u"], lambda call: call.args))
+        choosing = callee.calls(["chosen"])
+        server.call("chosen", b"1", 5.0, RecordedCall())
         done = Outcome()
         server.call("u", b"1", 5.0, RecordedCall())
         # One that expires in a list that does not: it is removed.
@@ -197,6 +199,7 @@ def test_each_documented_permission_is_needed(acl_server, line, right):
             callee.withdraw("two", ["gone"])
             with suppress(BrokerError):
                 server.functions()
+                choosing.pop_chosen(1, lambda clients: list(range(len(clients))))
             return any(is_about(entry, *refused) for entry in client.acl_log())
 
         eventually(is_refused, message=f"{refused} is refused")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from gevent.event import AsyncResult
 
-from juggler.broker import CallConsumer, CalleeBroker, ControlListener, Done, IncomingCall
+from juggler.broker import CallConsumer, CalleeBroker, Choose, ControlListener, Done, IncomingCall
 from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
+from juggler.broker.redis.chosen_calls import ChosenCalls
 from juggler.broker.redis.commands import PTTL, pack
 from juggler.broker.redis.control_reader import ControlReader
 from juggler.broker.redis.keys import Names
@@ -54,8 +55,9 @@ class RedisCallee(CalleeBroker):
         topology.on_up(self._unsent.release)
 
     def calls(self, uris: Sequence[str]) -> RedisConsumer:
-        source = self._topology.make_call_source([self.names.calls(uri) for uri in check_uris(uris)])
-        consumer = RedisConsumer(self, source, self._topology)
+        lists = [self.names.calls(uri) for uri in check_uris(uris)]
+        chosen = ChosenCalls(lists, self._topology)
+        consumer = RedisConsumer(self, self._topology.make_call_source(lists), chosen, self._topology)
         self._consumers.add(consumer)
         if self._closed:
             consumer.abort()
@@ -137,8 +139,9 @@ class RedisConsumer(CallConsumer):
         source: what it pops from.
     """
 
-    def __init__(self, callee: RedisCallee, source: CallSource, topology: Topology) -> None:
+    def __init__(self, callee: RedisCallee, source: CallSource, chosen: ChosenCalls, topology: Topology) -> None:
         self.source = source
+        self._chosen = chosen
         self._callee = callee
         self._topology = topology
         # Popped calls for which the check whether they are still wanted has failed.
@@ -147,12 +150,17 @@ class RedisConsumer(CallConsumer):
         self.closed = False
 
     def pop(self, limit: int) -> list[IncomingCall]:
+        return self._pop(lambda: self._pop_oldest(limit))
+
+    def pop_chosen(self, limit: int, choose: Choose) -> list[IncomingCall]:
+        return self._pop(lambda: self._pop_chosen(limit, choose))
+
+    def _pop(self, pop: Callable[[], list[IncomingCall]]) -> list[IncomingCall]:
         if self.closed:
             return []
         self._popping = True
         try:
-            batches, self._unchecked = self._unchecked, []
-            return self._still_wanted(batches or [self._decode(batch) for batch in self.source.pop(limit)])
+            return pop()
         except BrokerError:
             if self.closed:
                 return []  # type: ignore[unreachable]  # another greenlet may have closed it
@@ -160,6 +168,19 @@ class RedisConsumer(CallConsumer):
         finally:
             self._popping = False
             self._close_if_done()
+
+    def _pop_oldest(self, limit: int) -> list[IncomingCall]:
+        batches, self._unchecked = self._unchecked, []
+        return self._still_wanted(batches or [self._decode(batch) for batch in self.source.pop(limit)])
+
+    def _pop_chosen(self, limit: int, choose: Choose) -> list[IncomingCall]:
+        if self._unchecked or not self._chosen.is_permitted:
+            return self._pop_oldest(limit)
+        while batches := self._chosen.pop(limit, choose):
+            calls = self._still_wanted([self._decode(batch) for batch in batches])
+            if calls or self.closed:
+                return calls
+        return []
 
     def close(self) -> None:
         self.closed = True
@@ -248,6 +269,8 @@ class RedisConsumer(CallConsumer):
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
                 by=call.by,
                 parts=call.parts,
+                # A server of the Go package has a conn_uuid for each connection.
+                client=call.client or call.conn_uuid.encode(),
             )
             for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0

@@ -82,6 +82,7 @@ class RedisCaller(CallerBroker):
         This is not in the constructor because forked processes must not share a list of results.
         """
         self._prefix = new_uuid()[:24]
+        self._ledger.name = self._prefix[:8]
         self._watchdog.add(self._expire)
         self._results = self._topology.make_results_reader(self._on_results)
         return self._results
@@ -108,7 +109,7 @@ class RedisCaller(CallerBroker):
         call_id = f"{self._prefix}{self._count:012x}"
         try:
             check_uri(uri)
-            self._ledger.add(pending, call_id, uri, time.monotonic() + timeout, len(args), limit, max_bytes)
+            client = self._ledger.add(pending, call_id, uri, time.monotonic() + timeout, len(args), limit, max_bytes)
         except BrokerError as error:
             pending.on_stored(error)
             return
@@ -117,7 +118,7 @@ class RedisCaller(CallerBroker):
         try:
             self._store.push(
                 *self._names.call_keys(uri, call_id),
-                codec.encode_call(next(results.conn_uuids), call_id, uri, args, by, parts),
+                codec.encode_call(next(results.conn_uuids), call_id, uri, args, by, parts, client=client),
                 timeout,
                 pending,
             )
