@@ -8,6 +8,7 @@ import stat
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 
 import gevent
 import pytest
@@ -18,12 +19,14 @@ from tests.redis_cluster import RedisCluster
 from tests.support import is_kept
 
 LEAK_DEADLINE = 1.0
+DESCRIPTORS = 1024  # checked for watchers
 
 # Announcements of a killed callee expire within seconds: tests/integration/test_announcing.py.
 EXPIRE_SOON = ("*juggler:uris", "*juggler:callees:*", "*juggler:proof:*")
 
 _spawned: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 gevent.Greenlet.add_spawn_callback(_spawned.add)
+_reported: set[int] = set()  # descriptors that a failed test left watched
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +68,7 @@ def redis_cluster(cluster_servers: RedisCluster) -> Iterator[RedisCluster]:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """Fail a test that leaves greenlets running or sockets open."""
+    """Fail a test that leaves greenlets running, sockets open, or gevent watching descriptors that are closed."""
     greenlets = set(_live_greenlets())
     sockets = set(_open_sockets())
     yield
@@ -73,6 +76,9 @@ def nothing_leaks() -> Iterator[None]:
     assert not left, f"the test left greenlets: {left}"
     open_ = _wait_for_none(lambda: [s for s in _open_sockets() if s not in sockets])
     assert not open_, f"the test left {len(open_)} sockets open (descriptor, inode): {open_}"
+    watched = _wait_for_none(lambda: [number for number in _watched_but_closed() if number not in _reported])
+    _reported.update(watched)
+    assert not watched, f"the test left gevent watching descriptors that are closed: {watched}"
 
 
 def _wait_for_none(find):
@@ -86,16 +92,25 @@ def _live_greenlets() -> list[gevent.Greenlet]:
     return [g for g in list(_spawned) if not g.dead]
 
 
-def _open_sockets() -> list[tuple[int, int]]:
-    found = []
+def _open_descriptors() -> Iterator[tuple[int, os.stat_result]]:
     for name in os.listdir("/dev/fd"):
-        try:
-            status = os.fstat(int(name))
-        except OSError:
-            continue
-        if stat.S_ISSOCK(status.st_mode):
-            found.append((int(name), status.st_ino))
-    return found
+        with suppress(OSError):  # the directory itself is closed again
+            yield int(name), os.fstat(int(name))
+
+
+def _open_sockets() -> list[tuple[int, int]]:
+    return [(number, status.st_ino) for number, status in _open_descriptors() if stat.S_ISSOCK(status.st_mode)]
+
+
+def _watched_but_closed() -> list[int]:
+    """Return closed descriptors with active watchers.
+
+    gevent delays closing a socket while its number is watched, until the loop has woken for another reason. The next
+    socket with such a number may thus stay open for ever.
+    """
+    open_ = {number for number, _ in _open_descriptors()}
+    loop = gevent.get_hub().loop
+    return [number for number in range(DESCRIPTORS) if number not in open_ and loop.closing_fd(number)]
 
 
 def _keys_left(client: redis.Redis, allowed: list[str]) -> list[str]:

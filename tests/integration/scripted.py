@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
@@ -59,6 +61,10 @@ class Peer:
             self.websocket.recv()
 
 
+SELECTORS = SimpleNamespace(DefaultSelector=selectors.PollSelector, EVENT_READ=selectors.EVENT_READ)
+"""For `serve_forever`, which never closes its selector: gevent's default one would still watch what has been closed."""
+
+
 @contextmanager
 def serving(script: Callable[[Peer], None], subprotocols=("juggler.0",), **options) -> Iterator[str]:
     """Run the script for each connection, which closes after it. A script that fails also fails the test."""
@@ -71,7 +77,11 @@ def serving(script: Callable[[Peer], None], subprotocols=("juggler.0",), **optio
             failures.append(failure)
             raise
 
-    with serve(run, "127.0.0.1", 0, subprotocols=list(subprotocols), close_timeout=1, **options) as server:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serve(run, "127.0.0.1", 0, subprotocols=list(subprotocols), close_timeout=1, **options) as server,
+    ):
+        patch.setattr("websockets.sync.server.selectors", SELECTORS)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

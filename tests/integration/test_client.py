@@ -241,9 +241,17 @@ def test_waiting_can_be_cancelled():
 
 
 def test_an_expired_call_is_done():
-    with serving(lambda peer: (peer.acknowledge(CALL), peer.wait_closed())) as url, Client(url) as client:
+    acknowledged = threading.Event()
+
+    def script(peer):
+        peer.acknowledge(CALL)
+        acknowledged.set()
+        peer.wait_closed()
+
+    with serving(script) as url, Client(url) as client:
         pending = client.start_call("test.delay", timeout=0.02)
         eventually(lambda: pending.done)
+        assert acknowledged.wait(30)
         for _ in range(2):
             with pytest.raises(Expired):
                 pending.result()
@@ -303,15 +311,18 @@ def test_args_that_are_not_json_text_are_refused_before_they_are_sent():
 
 def test_raw_messages_are_sent_unchanged_and_reported():
     told, answers = [], []
+    sent = threading.Event()
 
     def script(peer):
         answers.extend(peer.websocket.recv() for _ in range(2))
+        assert sent.wait(30)
         peer.websocket.send('{"meta": {"type": 12}}')
         peer.wait_closed()
 
     with serving(script) as url, Client(url, on_raw=lambda *args: told.append(args)) as client:
         client.send_raw('{"né": ')
         client.send_raw(b"\x00\xff")
+        sent.set()
         eventually(lambda: client.closed)
     assert answers == ['{"né": ', b"\x00\xff"]
     assert told == [("out", '{"né": '), ("out", b"\x00\xff"), ("in", '{"meta": {"type": 12}}')]

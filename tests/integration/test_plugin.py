@@ -42,6 +42,13 @@ kept = []
 def test_greenlet():
     kept.append(gevent.spawn(gevent.sleep, 60))
 
+def test_watcher():
+    one, other = socket.socketpair()
+    kept.append(gevent.get_hub().loop.io(one.fileno(), 1))
+    kept[-1].start(lambda: None)
+    one.close()
+    other.close()
+
 def test_socket():
     kept.append(socket.socket())
 
@@ -90,11 +97,13 @@ def test_a_test_that_hangs_fails_and_the_others_go_on(outcomes):
 
 def test_a_test_that_leaks_fails(outcomes):
     lines, output = outcomes(LEAKS)
-    assert [line.partition(" - ")[0] for line in lines] == ["test_greenlet", "test_socket", "test_key"], output
+    names = ["test_greenlet", "test_watcher", "test_socket", "test_key"]
+    assert [line.partition(" - ")[0] for line in lines] == names, output
     assert "the test left greenlets: [<Greenlet" in output
+    assert "the test left gevent watching descriptors that are closed: [" in output
     assert "the test left 1 sockets open" in output
     assert "the test left keys in Redis: ['a:1']" in output
-    assert "5 passed, 3 errors" in output
+    assert "6 passed, 4 errors" in output
 
 
 def test_modules_are_patched_before_pytest_needs_them(outcomes):

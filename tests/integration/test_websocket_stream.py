@@ -464,12 +464,13 @@ def test_what_the_socket_does_not_take_follows_when_it_does(connect):
 
 
 def test_a_long_queue_of_small_frames_stays_in_order(connect):
-    websocket, peer = connect(WebSocketOptions(queue_limit=None, close_timeout=0.5))
+    websocket, peer = connect(WebSocketOptions(queue_limit=None, close_timeout=None))
     sent = [str(n) for n in range(200_000)]
     for text in sent:
         websocket.send(text.encode())
     websocket.close()
     gevent.spawn(websocket.finish)
+    peer.send(close(1000))
     assert texts(peer.read_all()) == sent
 
 
