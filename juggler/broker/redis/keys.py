@@ -54,6 +54,11 @@ class Names:
         """Return the key of the list of results for one consumer."""
         return f"{self._prefix}juggler:results:{{{conn_uuid}}}".encode()
 
+    @property
+    def all_results(self) -> bytes:
+        """The pattern of the keys of all lists of results."""
+        return self._as_pattern + b"juggler:results:{*"
+
     def result_timeout(self, conn_uuid: str, msg_uuid: str) -> bytes:
         """Return the key that exists while a result is wanted."""
         return f"{self._prefix}juggler:results:timeout:{{{conn_uuid}}}:{msg_uuid}".encode()

@@ -69,8 +69,12 @@ class Topology(ABC):
         """Return a receiver of the events of ``topics``."""
 
     @abstractmethod
+    def links(self) -> Sequence[Link]:
+        """Return the links for commands, one to each server."""
+
     def connections(self) -> list[PersistentConnection]:
         """Return the connections for commands."""
+        return [link.connection for link in self.links()]
 
     def check_ready(self) -> None:
         """Check that commands can be sent now.
@@ -116,8 +120,8 @@ class SingleServer(Topology):
     def link_for(self, key: bytes) -> Link:
         return self.link
 
-    def connections(self) -> list[PersistentConnection]:
-        return [self.link.connection]
+    def links(self) -> Sequence[Link]:
+        return (self.link,)
 
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
         self.link.send(pack(b"PUBLISH", channel, payload), (on_reply,))

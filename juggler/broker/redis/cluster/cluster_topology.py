@@ -14,7 +14,6 @@ from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.event_receiver import EventReceiver, OnEvent, Topics
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Link
-from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import OnReply
 from juggler.broker.redis.results_reader import ListReader, OnResults, ResultsReader
 from juggler.broker.redis.topology import Topology
@@ -55,8 +54,8 @@ class ClusterTopology(Topology):
     def link_for(self, key: bytes) -> Link:
         return self.nodes.link_for(key)
 
-    def connections(self) -> list[PersistentConnection]:
-        return self.nodes.connections()
+    def links(self) -> Sequence[Link]:
+        return self.nodes.links()
 
     def publish(self, channel: bytes, payload: bytes, on_reply: OnReply) -> None:
         self.pubsub.publish(channel, payload, on_reply)

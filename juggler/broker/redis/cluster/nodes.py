@@ -15,7 +15,6 @@ from juggler.broker.redis.commands import ASKING, pack
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import Link
-from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import OnReply, Reply, ignore
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
@@ -132,9 +131,9 @@ class ClusterNodes:
         """Return the link to the master of a key's slot."""
         return self.link_to(self.slots.master_of(key_slot(key)))
 
-    def connections(self) -> list[PersistentConnection]:
-        """Return the connections to all masters; while none is known, to the seeds."""
-        return [self.link_to(master).connection for master in self.slots.masters or self.slots.seeds]
+    def links(self) -> list[NodeLink]:
+        """Return the links to all masters; while none is known, to the seeds."""
+        return [self.link_to(master) for master in self.slots.masters or self.slots.seeds]
 
     def link_to(self, address: Address) -> NodeLink:
         """Return the link to a node.
@@ -165,8 +164,8 @@ class ClusterNodes:
             redis.RedisError: the credentials are refused.
         """
         self.slots.load()
-        for connection in self.connections():
-            connection.start()
+        for link in self.links():
+            link.start()
 
     def close(self) -> None:
         """Close all links. Idempotent."""
