@@ -2,6 +2,7 @@
 
 from juggler.callee.failures import (
     CallError,
+    Cancelled,
     DeadlineExceeded,
     InvalidArguments,
     InvalidResult,
@@ -12,6 +13,7 @@ from juggler.callee.failures import (
 
 __all__ = [
     "CallError",
+    "Cancelled",
     "DeadlineExceeded",
     "InvalidArguments",
     "InvalidResult",

@@ -247,6 +247,10 @@ class CallerBroker(Broker):
     def in_flight(self, owner: object) -> int:
         """Return how many calls of an owner are in flight."""
 
+    def calls_of(self, owner: object) -> Sequence[PendingCall]:
+        """Return the calls of an owner that are in flight; none if the broker does not support `cancel`."""
+        return ()
+
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         """Look up which URIs callees have announced. Returns at once."""
         on_served(None)
@@ -308,6 +312,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         by: identity of the caller as JSON text, as the server derived it; empty if unknown.
         parts: how the caller asks for parts; ``None`` if it does not.
         client: identifies the connection of the caller.
+        cancelled: whether the caller has cancelled the call, or its connection has closed.
     """
 
     conn_uuid: str
@@ -320,6 +325,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     by: bytes = b""
     parts: StoredParts | None = None
     client: bytes = b""
+    cancelled: bool = False
 
     @property
     def value(self) -> Any:
@@ -336,8 +342,8 @@ class IncomingCall(Struct, gc=False, tag=True):
         return max(0.0, self.deadline - monotonic())
 
     def given_up(self) -> bool:
-        """Return whether the call was abandoned: its deadline has passed."""
-        return self.deadline <= monotonic()
+        """Return whether the call was abandoned: it was cancelled, or its deadline has passed."""
+        return self.cancelled or self.deadline <= monotonic()
 
     def publish(self, channel: str, value: Any = None) -> None:
         """See `callee.publish`."""

@@ -120,6 +120,11 @@ class CallLedger:
         owned = self._of.get(owner)
         return 0 if owned is None else len(owned.calls)
 
+    def calls_of(self, owner: object) -> list[PendingCall]:
+        """Return the pending calls of an owner."""
+        owned = self._of.get(owner)
+        return [] if owned is None else list(owned.calls)
+
     def abandon(self, owner: object) -> list[PendingCall]:
         """Remove and return all calls of an owner that has gone. Idempotent."""
         owned = self._of.get(owner)

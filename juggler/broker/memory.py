@@ -193,6 +193,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def in_flight(self, owner: object) -> int:
         return self._ledger.in_flight(owner)
 
+    def calls_of(self, owner: object) -> Sequence[PendingCall]:
+        return self._ledger.calls_of(owner)
+
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         on_served({uri: bool(self._announcements(uri)) for uri in uris})
 

@@ -10,7 +10,6 @@ import gevent
 from juggler.broker import CalleeBroker
 from juggler.callee.counts import Stats
 from juggler.callee.thunk import Thunk
-from juggler.process.uuids import new_uuid
 
 PERIOD = 1.0
 """Seconds between two announcements of a function. Longer for workers with more than 1000 functions."""
@@ -25,8 +24,8 @@ _RATE_WEIGHT = 0.5
 class Announcer:
     """Announces functions in a greenlet, from `start` until `close`."""
 
-    def __init__(self, broker: CalleeBroker, thunks: Mapping[str, Thunk], stats: Stats) -> None:
-        self.callee_id = new_uuid()
+    def __init__(self, callee_id: str, broker: CalleeBroker, thunks: Mapping[str, Thunk], stats: Stats) -> None:
+        self._callee_id = callee_id
         self._broker = broker
         self._thunks = thunks
         self._stats = stats
@@ -47,7 +46,7 @@ class Announcer:
         if greenlet is not None:
             greenlet.kill()
             if withdraw:
-                self._broker.withdraw(self.callee_id, tuple(self._thunks))
+                self._broker.withdraw(self._callee_id, tuple(self._thunks))
 
     def _run(self) -> None:
         chunks = max(1, -(-len(self._thunks) // CHUNK))
@@ -59,7 +58,7 @@ class Announcer:
 
     def _announce(self, uris: Iterable[str]) -> None:
         functions = {uri: self._thunks[uri].announcement(self._rate(uri)) for uri in uris}
-        self._broker.announce(self.callee_id, functions, LIFETIMES * self._period)
+        self._broker.announce(self._callee_id, functions, LIFETIMES * self._period)
 
     def _rate(self, uri: str) -> float:
         requests = self._stats.by_uri[uri].requests

@@ -13,7 +13,7 @@ from msgspec import Raw
 from juggler.broker import IncomingCall
 from juggler.callee.around import surround
 from juggler.callee.current import running
-from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeIsUp
+from juggler.callee.failures import CallError, Cancelled, InvalidResult, ProcessDied, TimeIsUp
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
 from juggler.process import forked
@@ -142,7 +142,7 @@ def error(exception: BaseException, call_id: str = "", mask: bool = False) -> An
     if mask and not isinstance(exception, (CallError, *_OF_THE_LIBRARY)):
         return Answer(encode_args({"error": {"message": f"internal error, call {call_id}", "type": "Internal"}}), True)
     fields: dict[str, object] = {"message": text_of(exception), "type": type(exception).__name__}
-    if isinstance(exception, CallError):
+    if isinstance(exception, (CallError, Cancelled)):
         fields.update({key: more for key in ("code", "data") if (more := getattr(exception, key, None)) is not None})
     try:
         return Answer(encode_args({"error": fields}), True)

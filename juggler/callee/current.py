@@ -36,8 +36,13 @@ def time_left() -> float:
 
 
 def given_up() -> bool:
-    """Return whether the running call was abandoned: its deadline has passed and the caller has gone."""
+    """Return whether the running call was abandoned: it was cancelled, or its deadline has passed."""
     return current_call().given_up()
+
+
+def cancelled() -> bool:
+    """Return whether the running call was cancelled: by its caller, or because the caller's connection has closed."""
+    return current_call().cancelled
 
 
 def publish(channel: str, value: Any = None) -> None:

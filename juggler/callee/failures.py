@@ -8,7 +8,8 @@
     ProcessDied             the pool process that ran the function exited
     TimeIsUp                raised in functions; not an Exception, so that ``except Exception`` does not catch it
     ├── DeadlineExceeded    the call was abandoned: its deadline has passed
-    └── TimeLimitExceeded   the function exceeded the worker's time limit
+    ├── TimeLimitExceeded   the function exceeded the worker's time limit
+    └── Cancelled           the caller has cancelled the call, or has gone
 """
 
 from __future__ import annotations
@@ -61,3 +62,16 @@ class DeadlineExceeded(TimeIsUp):
 
 class TimeLimitExceeded(TimeIsUp):
     """The function ran longer than the worker's ``time_limit``."""
+
+
+class Cancelled(TimeIsUp):
+    """The caller has cancelled the call, or has gone.
+
+    Raised in functions registered with ``cancel="raise"``. Others may raise it when `callee.cancelled` returns true.
+    The caller receives an error with this type and code 499.
+    """
+
+    code = 499
+
+    def __init__(self, message: str = "the call was cancelled") -> None:
+        super().__init__(message)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from juggler.broker.names import check_uris
 from juggler.callee.around import Around, check_around
-from juggler.callee.thunk import Deadline, Pool, Thunk
+from juggler.callee.thunk import Cancel, Deadline, Pool, Thunk
 from juggler.errors import ConfigError
 from juggler.process.loading import load_object
 
@@ -32,7 +32,14 @@ class Callee(Mapping[str, Thunk]):
 
     @overload
     def register(
-        self, uri: str, *, raw: bool = ..., whole: bool = ..., pool: Pool | None = ..., deadline: Deadline = ...
+        self,
+        uri: str,
+        *,
+        raw: bool = ...,
+        whole: bool = ...,
+        pool: Pool | None = ...,
+        deadline: Deadline = ...,
+        cancel: Cancel = ...,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -45,6 +52,7 @@ class Callee(Mapping[str, Thunk]):
         whole: bool = ...,
         pool: Pool | None = ...,
         deadline: Deadline = ...,
+        cancel: Cancel = ...,
     ) -> F: ...
 
     def register(
@@ -56,6 +64,7 @@ class Callee(Mapping[str, Thunk]):
         whole: bool = False,
         pool: Pool | None = None,
         deadline: Deadline = "inform",
+        cancel: Cancel = "inform",
     ) -> F | Callable[[F], F]:
         """Register a function for a URI. Without ``function``, return a decorator. The function is unchanged.
 
@@ -68,6 +77,9 @@ class Callee(Mapping[str, Thunk]):
                 blocking C extensions. A pool process finds the function by importing the callee.
             deadline: ``"enforce"`` raises `callee.DeadlineExceeded` in the function at the deadline, or kills its pool
                 process. ``"inform"`` leaves it to the function to ask `callee.given_up`.
+            cancel: ``"inform"`` leaves it to the function to ask `callee.cancelled`. ``"raise"`` also raises
+                `callee.Cancelled` in it; a pool process that does not end the function within a second is replaced.
+                ``"ignore"`` lets the function complete as if the call had not been cancelled.
 
         Raises:
             ValueError: the URI is invalid or has a function already, or an option is invalid.
@@ -79,7 +91,18 @@ class Callee(Mapping[str, Thunk]):
         self._check_free(uri)
 
         def bind(function: F) -> F:
-            self._add(Thunk(uri, function, raw=raw, whole=whole, pool=pool, deadline=deadline, around=self._around))
+            self._add(
+                Thunk(
+                    uri,
+                    function,
+                    raw=raw,
+                    whole=whole,
+                    pool=pool,
+                    deadline=deadline,
+                    cancel=cancel,
+                    around=self._around,
+                )
+            )
             return function
 
         return bind if function is None else bind(function)

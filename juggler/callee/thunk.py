@@ -15,6 +15,7 @@ from juggler.protocol.codec import decode_args, decode_args_exactly
 
 Pool: TypeAlias = Literal["thread", "process"]
 Deadline: TypeAlias = Literal["inform", "enforce"]
+Cancel: TypeAlias = Literal["inform", "raise", "ignore"]
 
 _MAX_SIGNATURE = 200
 _MAX_DOC = 500
@@ -29,6 +30,8 @@ class Thunk:
         raw: whether the function receives the `callee.Call` instead of the arguments.
         pool: where it runs: ``None`` for a greenlet, ``"thread"`` or ``"process"`` for a pool.
         deadline: ``"enforce"`` raises `DeadlineExceeded` in the function at the deadline.
+        cancel: what a cancelled call does to the function: ``"inform"`` makes `callee.cancelled` true, ``"raise"`` also
+            raises `Cancelled` in it, ``"ignore"`` does nothing.
         around: generators that wrap its calls, the first one outermost.
     """
 
@@ -41,6 +44,7 @@ class Thunk:
         whole: bool = False,
         pool: Pool | None = None,
         deadline: Deadline = "inform",
+        cancel: Cancel = "inform",
         around: Iterable[Around] = (),
     ) -> None:
         """Bind a function. Annotations are evaluated by `check`, after the names they use have been defined.
@@ -59,6 +63,10 @@ class Thunk:
             raise ValueError(
                 f"{uri}: deadline='enforce' needs pool='process' or no pool: threads cannot be interrupted"
             )
+        if cancel not in get_args(Cancel):
+            raise ValueError(f"{uri}: cancel: expected 'inform', 'raise' or 'ignore', got {cancel!r}")
+        if cancel == "raise" and pool == "thread":
+            raise ValueError(f"{uri}: cancel='raise' needs pool='process' or no pool: threads cannot be interrupted")
         if raw and whole:
             raise ValueError(f"{uri}: expected raw or whole, got both")
         self.uri = uri
@@ -66,6 +74,7 @@ class Thunk:
         self.raw = raw
         self.pool = pool
         self.deadline = deadline
+        self.cancel = cancel
         self.around = tuple(around)
         self._whole = whole
 
@@ -105,7 +114,14 @@ class Thunk:
 
     def _copy(self, uri: str, pool: Pool | None, around: Iterable[Around]) -> Thunk:
         return Thunk(
-            uri, self.function, raw=self.raw, whole=self._whole, pool=pool, deadline=self.deadline, around=around
+            uri,
+            self.function,
+            raw=self.raw,
+            whole=self._whole,
+            pool=pool,
+            deadline=self.deadline,
+            cancel=self.cancel,
+            around=around,
         )
 
     @cached_property

@@ -19,12 +19,13 @@ from juggler.callee import answer
 from juggler.callee.announcer import Announcer
 from juggler.callee.answer import Answer
 from juggler.callee.counts import Stats
-from juggler.callee.failures import CallError, InvalidResult, ProcessDied, TimeIsUp
+from juggler.callee.failures import CallError, Cancelled, InvalidResult, ProcessDied, TimeIsUp
 from juggler.callee.pool_consumer import CLEANUP_TIMEOUT, PoolConsumer
 from juggler.callee.pools import Runner
 from juggler.callee.pools.greenlets import GreenletRunner
 from juggler.callee.pools.processes import ProcessRunner
 from juggler.callee.pools.threads import ThreadRunner
+from juggler.callee.running_calls import RunningCalls
 from juggler.callee.thunk import Thunk
 from juggler.callee.wear import UNLIMITED, WearLimits
 from juggler.errors import BrokerError
@@ -142,12 +143,14 @@ class Worker:
                 f"source: expected MODULE:OBJECT of the callee, because {first.uri} runs in the {first.pool} pool"
             )
         publish = self._publish if self._pubsub else _refuse_publish
+        self._running_calls = RunningCalls(self._thunks)
         self._add_consumer("greenlet", None, concurrency, GreenletRunner(time_limit), publish)
         in_thread = ThreadRunner(source, publish, threads=threads, mask=mask_errors, limits=pool_limits)
         self._add_consumer("thread", "thread", threads, in_thread, None)
         in_process = ProcessRunner(source, publish, time_limit=time_limit, mask=mask_errors, limits=pool_limits)
         self._add_consumer("process", "process", processes, in_process, None)
-        self._announcer = Announcer(broker, self._thunks, self.stats) if announce else None
+        self._callee_id = new_uuid()
+        self._announcer = Announcer(self._callee_id, broker, self._thunks, self.stats) if announce else None
 
     def _uris_of(self, pool: str | None) -> list[str]:
         return [uri for uri, thunk in self._thunks.items() if thunk.pool == pool]
@@ -160,7 +163,9 @@ class Worker:
             calls = self._broker.calls(uris)
             self._runners.append(runner)
             serve = partial(self._serve, len(self._consumers), runner, publisher)
-            self._consumers.append(PoolConsumer(name, uris, calls, concurrency, serve, self._request_stop, self._share))
+            consumer = PoolConsumer(name, uris, calls, concurrency, serve, self._request_stop, self._share)
+            self._consumers.append(consumer)
+            self._running_calls.add(consumer, runner)
 
     def start(self) -> None:
         """Start to serve and return. Idempotent; `run` calls it."""
@@ -169,6 +174,7 @@ class Worker:
             forked.leave_loop_in_children()
             for consumer in self._consumers:
                 consumer.start()
+            self._broker.listen(self._callee_id, self._running_calls)
             if self._announcer is not None:
                 self._announcer.start()
 
@@ -256,8 +262,11 @@ class Worker:
         waits.counts[bisect_left(BUCKETS, call.waited)] += 1
         waits.total_seconds += call.waited
         call.publisher = publisher
+        thunk = self._thunks[call.uri]
         try:
-            found = runner.run(self._thunks[call.uri], call)
+            if call.cancelled or (self._running_calls.early and self._running_calls.is_cancelled(thunk, call)):
+                raise Cancelled
+            found = runner.run(thunk, call)
         except BaseException as exception:
             found = self._on_failure(index, call, exception)
         ended = monotonic()
@@ -344,6 +353,7 @@ class Worker:
         unsent = self._unsent
         if unsent:
             log.warning(Line("shutdown: results not sent", results=unsent, grace=self._grace))
+        self._broker.unlisten(self._callee_id)
         for consumer in self._consumers:
             consumer.close()
         for runner in self._runners:

@@ -21,7 +21,7 @@ from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.messages import UNANSWERED, Ack, Crdt, Message, MessageType, Nack, Response, Wlcm, nack
-from juggler.protocol.subprotocols import IDENTITY, JUGGLER_1
+from juggler.protocol.subprotocols import CANCEL, IDENTITY, JUGGLER_1
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ConnectRequest
 from juggler.server.held_acks import HeldAck, HeldAcks
@@ -31,7 +31,7 @@ from juggler.server.websocket import WebSocket
 
 log = logging.getLogger("juggler.connection")
 
-FEATURES: tuple[str, ...] = (IDENTITY,)
+FEATURES: tuple[str, ...] = (CANCEL, IDENTITY)
 """Features that this server supports, for the WLCM; see `juggler.protocol.subprotocols`."""
 
 _RESULTS = frozenset({MessageType.RES, MessageType.PART})
@@ -313,7 +313,7 @@ class Connection(Subscriber):
         self._room = None
 
     def _end(self) -> None:
-        self.caller_broker.abandon(self)
+        self.caller_broker.abandon(self, cancel=self._cancels_calls)
         self.pubsub_broker.unsubscribe_all(self)
         for outbox in (self._results, self._events):
             if outbox is not None:
@@ -323,6 +323,12 @@ class Connection(Subscriber):
         if self.closed is None:  # its greenlet is being killed
             code = self.websocket.close_code or CloseCode.GOING_AWAY
             self.closed = ConnectionClosed(code, self.websocket.close_reason)
+
+    @property
+    def _cancels_calls(self) -> bool:
+        """Whether its calls are cancelled when it closes."""
+        option = self.options.cancel_on_close
+        return option == "always" or (option == "juggler.1" and self.subprotocol == JUGGLER_1)
 
     @property
     def _in_log(self) -> dict[str, str]:
@@ -348,11 +354,15 @@ class Connection(Subscriber):
         else:
             self.respond(response)
 
-    def hold_ack(self, call: HeldAck) -> None:
-        """Send the ACK of a call in a moment, unless its result is sent before."""
+    def answered(self) -> None:
+        """Count a request as answered that needs no ACK or NACK any more."""
         self.unanswered -= 1
         if self._room is not None:
             self._room.set()
+
+    def hold_ack(self, call: HeldAck) -> None:
+        """Send the ACK of a call in a moment, unless its result is sent before."""
+        self.answered()
         assert self.held_acks is not None
         self.held_acks.add(call)
 

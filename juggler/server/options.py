@@ -59,6 +59,8 @@ class ServerOptions:
         unknown_uris: what happens to a CALL to a URI that no callee has announced. ``"queue"`` keeps it until its
             timeout, as the Go package does; ``"refuse"`` answers NACK 404 at once. Callees of the Go package announce
             nothing. Default: ``"queue"``.
+        cancel_on_close: whether the calls of a connection that closes are cancelled: ``"juggler.1"`` only under that
+            subprotocol, ``"always"``, or ``"never"``: their functions go on. Default: ``"juggler.1"``.
         list_uri: a CALL to this URI returns the catalogue, see `juggler.broker.ServedFunction`. ``None`` disables it.
             Default: ``None``.
 
@@ -89,11 +91,16 @@ class ServerOptions:
     ack_delay: float = 0.005
     slow_threshold: float | None = 0.1
     unknown_uris: Literal["queue", "refuse"] = "queue"
+    cancel_on_close: Literal["juggler.1", "always", "never"] = "juggler.1"
     list_uri: str | None = None
 
     def __post_init__(self) -> None:
         if self.unknown_uris not in ("queue", "refuse"):
             raise ValueError(f"unknown_uris: expected 'queue' or 'refuse', got {self.unknown_uris!r}")
+        if self.cancel_on_close not in ("juggler.1", "always", "never"):
+            raise ValueError(
+                f"cancel_on_close: expected 'juggler.1', 'always' or 'never', got {self.cancel_on_close!r}"
+            )
         if isinstance(self.keep_headers, str):
             raise ValueError(f"keep_headers: expected a list of names, got {self.keep_headers!r}")
         _check_seconds("max_call_timeout", self.max_call_timeout, MAX_TIMEOUT)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from juggler.broker import Done, PendingCall
 from juggler.broker.names import GAP_CHANNEL, is_reserved
 from juggler.errors import BrokerError, NackCode, Refused
+from juggler.protocol.codec import encode_args
 from juggler.protocol.messages import (
     Ack,
     Auth,
@@ -69,6 +70,9 @@ def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
     return handler
 
 
+_CANCELLED = encode_args({"error": {"message": "the call was cancelled", "type": "Cancelled", "code": 499}})
+
+
 class ServerCall(PendingCall):
     """A CALL in flight: the object through which its ACK and its result come up from the broker.
 
@@ -79,7 +83,7 @@ class ServerCall(PendingCall):
         awaits_ack: whether its ACK is held, see `juggler.server.held_acks`. Whatever implies the ACK sets it to false.
     """
 
-    __slots__ = ("_began", "_connection", "_uuid", "awaits_ack")
+    __slots__ = ("_began", "_connection", "_is_over", "_uuid", "awaits_ack")
 
     def __init__(self, connection: Connection, message: Call) -> None:
         self.owner = self._connection = connection
@@ -87,10 +91,29 @@ class ServerCall(PendingCall):
         self._uuid = message.uuid
         self._began = time.monotonic()
         self.awaits_ack = False
+        self._is_over = False
+
+    def is_for(self, uuid: str) -> bool:
+        """Return whether this is the call with a UUID of the client's, and not over for it."""
+        return self._uuid == uuid and not self._is_over
+
+    def cancel(self, wait: bool) -> None:
+        """Cancel the call. It keeps its place among the calls in flight until it is answered or expires.
+
+        Args:
+            wait: whether the client still wants its result; otherwise the call is over for the client.
+        """
+        if not wait:
+            self._is_over = True
+            self.awaits_ack = False
+        self._connection.metrics.cancelled += 1
+        self._connection.caller_broker.cancel(self)
 
     def on_stored(self, error: BrokerError | None) -> None:
         connection = self._connection
-        if error is not None:
+        if self._is_over:
+            connection.answered()
+        elif error is not None:
             connection.answer(
                 Nack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri, code=error.code, message=error.reason)
             )
@@ -108,10 +131,17 @@ class ServerCall(PendingCall):
 
     def on_result(self, args: bytes, failed: bool | None) -> None:
         self.awaits_ack = False
+        if self._is_over:
+            return
         self._connection.metrics.observe_call(self.uri, time.monotonic() - self._began)
         self._connection.respond(Res(for_=self._uuid, uri=self.uri, args=args, failed=failed))
 
+    def on_unqueued(self) -> None:
+        self.on_result(_CANCELLED, True)
+
     def on_expired(self) -> None:
+        if self._is_over:
+            return
         if self.awaits_ack:
             self.acknowledge()
         self._connection.metrics.expired += 1
@@ -147,6 +177,15 @@ def _list_functions(connection: Connection, message: Call) -> None:
     if connection.held_acks is None:
         connection.respond(ack(message))
     connection.respond(result)
+
+
+def _process_cncl(connection: Connection, message: Cncl) -> None:
+    for call in connection.caller_broker.calls_of(connection):
+        if isinstance(call, ServerCall) and call.is_for(message.for_):
+            connection.respond(ack(message))
+            call.cancel(message.wait)
+            return
+    raise Refused(NackCode.NOT_FOUND, f"no call {message.for_} is in flight")
 
 
 def _process_pub(connection: Connection, message: Pub) -> None:
@@ -239,7 +278,7 @@ _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
     Pub: _process_pub,
     Sub: _process_sub,
     Unsb: _process_unsb,
-    Cncl: _refuse_unsupported,
+    Cncl: _process_cncl,
     Crdt: _ignore,
     Auth: _refuse_unsupported,
     Unknown: _refuse_unknown,

@@ -87,7 +87,7 @@ def test_the_welcome_has_features_and_limits():
             payload = wire.welcome["payload"]
             assert payload["conn"] == connection.uuid
             assert "ttl" not in payload
-            assert payload["features"] == ["identity"]
+            assert payload["features"] == ["cancel", "identity"]
             limits = payload["limits"]
             assert (limits["max_calls"], limits["max_call_timeout"], limits["call_timeout"]) == (7, 90, 60)
             assert limits["read_limit"] == 1024 * 1024
@@ -130,7 +130,7 @@ def test_a_handler_cannot_stop_the_welcome(reaction):
         return handler
 
     with running_server(handler=chain(middleware)) as running, Wire1(running.url) as wire:
-        assert wire.welcome["payload"]["features"] == ["identity"]
+        assert wire.welcome["payload"]["features"] == ["cancel", "identity"]
         assert kind(wire.request(SUB, channel="c")) == ACK
 
 
@@ -161,7 +161,7 @@ def test_unknown_requests_are_refused_and_the_connection_stays(handler):
 
 @pytest.mark.parametrize(
     ("number", "payload"),
-    [(CNCL, {"for": ID, "wait": False}), (CNCL, {"for": ID, "wait": True}), (AUTH, {"token": "t"})],
+    [(AUTH, {"token": "t"})],
 )
 def test_requests_for_features_that_the_server_has_not(number, payload):
     with running_server() as running, Wire1(running.url) as wire:
@@ -217,7 +217,7 @@ def test_a_connection_that_may_not_call_may_not_cancel():
             wire.send(CNCL, **{"for": ID})
             assert wire.closed()[0] == 4403
         with Wire1(running.url, additional_headers={"Juggler-Allowed-Messages": "call"}) as wire:
-            assert wire.request(CNCL, **{"for": ID})["payload"]["code"] == 501
+            assert wire.request(CNCL, **{"for": ID})["payload"]["code"] == 404
             wire.send(PUB, channel="c")
             assert wire.closed()[0] == 4403
 

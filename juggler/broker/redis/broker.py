@@ -231,6 +231,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def in_flight(self, owner: object) -> int:
         return self.caller.in_flight(owner)
 
+    def calls_of(self, owner: object) -> Sequence[PendingCall]:
+        return self.caller.calls_of(owner)
+
     def calls(self, uris: Sequence[str]) -> CallConsumer:
         return self.callee.calls(uris)
 

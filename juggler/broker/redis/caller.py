@@ -173,6 +173,9 @@ class RedisCaller(CallerBroker):
     def in_flight(self, owner: object) -> int:
         return self._ledger.in_flight(owner)
 
+    def calls_of(self, owner: object) -> Sequence[PendingCall]:
+        return self._ledger.calls_of(owner)
+
     @property
     def pending(self) -> int:
         """Calls in flight."""

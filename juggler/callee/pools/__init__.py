@@ -22,6 +22,9 @@ class Runner(ABC):
             BaseException: any exception of the function.
         """
 
+    def cancel(self, thunk: Thunk, call: IncomingCall) -> None:  # noqa: B027  # functions in greenlets share the call
+        """React to the cancel of a call that runs, or is about to. `IncomingCall.cancelled` is set. Never blocks."""
+
     def close(self) -> None:  # noqa: B027  # not every kind holds resources
         """Release threads or processes. Idempotent."""
 

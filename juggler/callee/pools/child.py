@@ -1,23 +1,25 @@
 """A pool process: imports the callee and runs calls in one or several threads until its worker exits.
 
 `juggler.callee.pools.processes` starts it as ``python -m juggler.callee.pools.child MODULE:OBJECT FD…``, with a socket
-for each thread. It is not monkey-patched: it has no greenlets.
+for control messages and one for each thread. It is not monkey-patched: it has no greenlets.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from types import FrameType
 
 from juggler.broker import IncomingCall
 from juggler.callee import answer
+from juggler.callee.failures import Cancelled, TimeIsUp
 from juggler.callee.pools import wire
 from juggler.callee.registry import Callee, load_callee
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
@@ -25,15 +27,26 @@ from juggler.process.forked import close_in_children
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+STOP = signal.SIGURG
+"""Interrupts the main thread when the call that it runs is cancelled. Programs hardly use it, and it is ignored by
+default."""
+
 
 class Child:
-    """The loop of a thread: runs one call after the other."""
+    """The loop of a thread: runs one call after the other.
+
+    Attributes:
+        call: the call in progress.
+    """
 
     def __init__(self, callee: Callee, peer: socket.socket) -> None:
         self._callee = callee
         self._peer = peer
         self._reader: BufferedReader = peer.makefile("rb")
         self._publishing = threading.Lock()
+        self.call: IncomingCall | None = None
+        self._stopping = False
+        self._may_stop = True
 
     def run(self) -> None:
         """Run calls until the worker closes the connection."""
@@ -53,20 +66,53 @@ class Child:
             os._exit(1)
 
     def _run(self, call: IncomingCall) -> wire.Message:
+        self.call = call
         try:
-            done = answer.run(self._callee[call.uri], call)
+            try:
+                done = answer.run(self._callee[call.uri], call)
+            finally:
+                self.call = None
         except BaseException as error:
             return wire.Raised(
                 answer.error(error).args,
                 answer.error(error, call.msg_uuid, mask=True).args,
                 answer.is_for_caller(error),
+                isinstance(error, TimeIsUp),
                 _encodable(answer.text_of(error)),
                 _encodable("".join(traceback.format_exception(answer.without_library_frames(error)))),
             )
         return wire.Done(*done)
 
+    def cancel(self, message: wire.Cancel) -> bool:
+        """Mark the call in progress as cancelled, if it is the one. Return whether to interrupt its function."""
+        call = self.call
+        if call is None or call.msg_uuid != message.call_id:
+            return False
+        self._stopping = message.stop
+        call.cancelled = True
+        return message.stop
+
+    def on_stop(self) -> None:
+        """Raise in the function, in the main thread. It may have returned in the meantime."""
+        if self._stopping and self._may_stop and self.call is not None and self.call.cancelled:
+            self._stopping = False
+            raise Cancelled
+
+    @contextmanager
+    def _unstoppable(self) -> Iterator[None]:
+        """Raise only after the body, which must not be interrupted."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._may_stop = False
+        try:
+            yield
+        finally:
+            self._may_stop = True
+        self.on_stop()
+
     def _publish(self, channel: str, args: bytes) -> None:
-        with self._publishing:
+        with self._unstoppable(), self._publishing:
             self._peer.sendall(wire.encode(wire.Publish(channel, args)))
             reply = wire.receive(self._reader.read)
         if not isinstance(reply, wire.Published):
@@ -93,13 +139,14 @@ def _default_signals() -> None:
         signal.signal(each, signal.SIG_DFL)
 
 
-def _exit_with_worker(descriptor: int) -> None:
-    """Exit when the worker does, even in the middle of a computation."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLHUP)
-    while True:
-        if poll.poll():
-            os._exit(1)
+def _control(peer: socket.socket, children: Sequence[Child]) -> None:
+    """Process control messages. Exit when the worker does, even in the middle of a computation."""
+    reader = peer.makefile("rb")
+    with suppress(OSError):
+        while isinstance(message := wire.receive(reader.read), wire.Cancel):
+            if any(child.cancel(message) for child in children):
+                signal.pthread_kill(threading.main_thread().ident or 0, STOP)
+    os._exit(1)
 
 
 def main() -> None:
@@ -112,12 +159,13 @@ def main() -> None:
         callee = load_callee(name)
     except ConfigError as error:
         sys.exit(f"juggler-callee: {error}")
-    peers = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
-    for peer in peers:
+    control, *peers = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
+    for peer in (control, *peers):
         peer.setblocking(True)  # gevent made it non-blocking in the worker
         close_in_children(peer)
-    threading.Thread(target=_exit_with_worker, args=(peers[0].fileno(),), daemon=True).start()
     children = [Child(callee, peer) for peer in peers]
+    signal.signal(STOP, lambda signum, frame: children[0].on_stop())
+    threading.Thread(target=_control, args=(control, children), daemon=True).start()
     threads = [threading.Thread(target=child.run_or_exit, daemon=True) for child in children[1:]]
     for thread in threads:
         thread.start()

@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 
 from juggler.broker import IncomingCall, PublishArgs
 from juggler.callee.answer import Answer
-from juggler.callee.failures import ProcessDied
+from juggler.callee.failures import Cancelled, ProcessDied
 from juggler.callee.pools import Runner, limit_of, wire
 from juggler.callee.thunk import Thunk
 from juggler.callee.wear import UNLIMITED, WearLimits
@@ -33,6 +33,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Backoff, in seconds, after a process that exited before it was ready."""
 
 EXIT_TIMEOUT = 2.0
+
+STOP_TIMEOUT = 1.0
+"""Seconds in which a function must end after `callee.Cancelled` was raised in it, or its process is killed."""
 
 
 class _Process:
@@ -53,9 +56,12 @@ class _Process:
         self.recycling = False
         self.busy: int | None = None
         self.drained = Event()
-        pairs = [socket.socketpair() for _ in range(threads)]
+        pairs = [socket.socketpair() for _ in range(1 + threads)]
         descriptors = [theirs.fileno() for _, theirs in pairs]
-        self.connections = [Connection(self, ours) for ours, _ in pairs]
+        self._control = pairs[0][0]
+        self._control.setblocking(False)
+        close_in_children(self._control)
+        self.connections = [Connection(self, ours) for ours, _ in pairs[1:]]
         try:
             self._popen = cooperative.Popen(
                 [sys.executable, "-m", "juggler.callee.pools.child", source, *map(str, descriptors)],
@@ -63,8 +69,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
             )
         except OSError:
-            for connection in self.connections:
-                connection.close()
+            self._close_connections()
             raise
         finally:
             for _, theirs in pairs:
@@ -97,14 +102,28 @@ class _Process:
             return "it closed its connection"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
+    def cancel(self, call_id: str, stop: bool) -> None:
+        """Notify the process of a cancelled call. One that does not read its notifications misses some."""
+        with suppress(OSError):
+            self._control.send(wire.encode(wire.Cancel(call_id, stop)))
+
+    def end(self) -> None:
+        """Kill the process. Those who wait for it notice."""
+        self._popen.kill()
+
     def kill(self) -> None:
+        """Kill the process and `close`."""
         self._popen.kill()
         self.close()
 
-    def close(self) -> None:
-        """Close the connections and wait for the process to exit. Kill it if it does not."""
+    def _close_connections(self) -> None:
+        self._control.close()
         for connection in self.connections:
             connection.close()
+
+    def close(self) -> None:
+        """Close the connections and wait for the process to exit. Kill it if it does not."""
+        self._close_connections()
         try:
             self._popen.wait(timeout=EXIT_TIMEOUT)
         except cooperative.TimeoutExpired:
@@ -197,6 +216,7 @@ class ProcessRunner(Runner):
         self._recyclers: set[gevent.Greenlet[..., None]] = set()
         self._processes: set[_Process] = set()
         self._idle: list[Connection] = []
+        self._running: dict[int, Connection] = {}  # by the id of their calls
         self._pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE)
 
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
@@ -205,10 +225,12 @@ class ProcessRunner(Runner):
         timeout = None if limit is None else gevent.Timeout.start_new(*limit)
         try:
             answer = self._run(connection, call)
-        except BaseException:
+        except BaseException as exception:
             # The process may still run the function.
             self._processes.discard(connection.process)
             connection.process.kill()
+            if isinstance(exception, ProcessDied) and call.cancelled and thunk.cancel == "raise":
+                raise Cancelled from None
             raise
         finally:
             if timeout is not None:
@@ -265,7 +287,28 @@ class ProcessRunner(Runner):
             connection.process.close()
         return None
 
+    def cancel(self, thunk: Thunk, call: IncomingCall) -> None:
+        connection = self._running.get(id(call))
+        if connection is None:
+            return  # it has not been sent, or is answered
+        connection.process.cancel(call.msg_uuid, thunk.cancel == "raise")
+        if thunk.cancel == "raise":
+            gevent.spawn_later(STOP_TIMEOUT, self._end_if_running, call)
+
+    def _end_if_running(self, call: IncomingCall) -> None:
+        connection = self._running.get(id(call))
+        if connection is not None:
+            log.info(Line("pool: replacing a process", pid=connection.process.pid, reason="cancelled call goes on"))
+            connection.process.end()
+
     def _run(self, connection: Connection, call: IncomingCall) -> Answer:
+        self._running[id(call)] = connection
+        try:
+            return self._exchange(connection, call)
+        finally:
+            del self._running[id(call)]
+
+    def _exchange(self, connection: Connection, call: IncomingCall) -> Answer:
         # The deadline is valid in the process: `time.monotonic` is system-wide.
         connection.send(call)
         while True:
@@ -288,9 +331,9 @@ class ProcessRunner(Runner):
 
     def _failed(self, call: IncomingCall, raised: wire.Raised) -> Answer:
         log.log(
-            logging.INFO if raised.for_caller else logging.ERROR,
+            logging.INFO if raised.for_caller or raised.is_stop else logging.ERROR,
             Line("call: failed", uri=call.uri, call=call.msg_uuid, error=raised.message),
-            exc_info=None if raised.for_caller else _RemoteTraceback(raised.traceback),
+            exc_info=None if raised.for_caller or raised.is_stop else _RemoteTraceback(raised.traceback),
         )
         hidden = self._mask and not raised.for_caller
         return Answer(raised.masked if hidden else raised.args, True)

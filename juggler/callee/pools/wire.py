@@ -1,6 +1,6 @@
 """Messages between a worker and its pool processes: MessagePack with a length prefix. PURE.
 
-The worker sends an `IncomingCall` or `Published`, a process sends the others.
+The worker sends an `IncomingCall`, `Published` or `Cancel`, a process sends the others.
 """
 
 from __future__ import annotations
@@ -33,6 +33,18 @@ class Published(msgspec.Struct, tag=True):
     reason: str = ""
 
 
+class Cancel(msgspec.Struct, tag=True):
+    """A call was cancelled. Sent on the control connection of a process, to which it never replies.
+
+    Attributes:
+        call_id: identifier of the call.
+        stop: whether to raise `callee.Cancelled` in the function.
+    """
+
+    call_id: str
+    stop: bool
+
+
 class Done(msgspec.Struct, tag=True):
     """The function returned. The fields are those of `juggler.callee.answer.Answer`."""
 
@@ -47,6 +59,7 @@ class Raised(msgspec.Struct, tag=True):
         args: the error for the caller, as JSON text.
         masked: the same error without the exception.
         for_caller: whether it was raised for the caller, see `juggler.callee.answer.is_for_caller`.
+        is_stop: whether it is a `callee.TimeIsUp`, which is not the operator's problem.
         message: text of the exception, for the log.
         traceback: formatted traceback, for the log.
     """
@@ -54,11 +67,12 @@ class Raised(msgspec.Struct, tag=True):
     args: bytes
     masked: bytes
     for_caller: bool
+    is_stop: bool
     message: str
     traceback: str
 
 
-Message = Ready | IncomingCall | Publish | Published | Done | Raised
+Message = Ready | IncomingCall | Publish | Published | Cancel | Done | Raised
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 

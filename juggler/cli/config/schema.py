@@ -142,6 +142,10 @@ class ServerSettings(Struct, frozen=True):
         Literal["queue", "refuse"],
         about("Calls to a URI that no callee announces: queue them until their timeout, or refuse them with NACK 404."),
     ] = "queue"
+    cancel_on_close: Annotated[
+        Literal["juggler.1", "always", "never"],
+        about("Cancel the calls of a connection that closes: under juggler.1 only, always, or never."),
+    ] = "juggler.1"
     list_uri: Annotated[
         str | None, about("URI at which the server returns the catalogue of registered functions, e.g. juggler.uris.")
     ] = None

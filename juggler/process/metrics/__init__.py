@@ -89,6 +89,7 @@ class Metrics:
         panics: exceptions raised by the handler.
         write_limit_exceeded: messages over the write limit.
         expired: calls that expired before their result arrived.
+        cancelled: calls that clients cancelled with CNCL.
         lag: maximum lag of the event loop in the last ten seconds, in seconds.
         calls: durations from CALL to RES, by URI.
     """
@@ -107,6 +108,7 @@ class Metrics:
         self.panics = 0
         self.write_limit_exceeded = 0
         self.expired = 0
+        self.cancelled = 0
         self.lag = 0.0
         self.calls: dict[str, Histogram] = {}
 
@@ -138,6 +140,7 @@ class Metrics:
             "juggler_handler_errors": {"": self.panics},
             "juggler_write_limit_exceeded": {"": self.write_limit_exceeded},
             "juggler_calls_expired": {"": self.expired},
+            "juggler_calls_cancelled": {"": self.cancelled},
         }
 
 

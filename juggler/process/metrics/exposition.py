@@ -61,6 +61,7 @@ SERVER = MetricNames(
         "juggler_handler_errors": ("Exceptions raised by the handler.", ()),
         "juggler_write_limit_exceeded": ("Messages over the write limit.", ()),
         "juggler_calls_expired": ("Calls that expired before their result arrived.", ()),
+        "juggler_calls_cancelled": ("Calls that clients cancelled.", ()),
         "juggler_calls_pushed": ("Calls queued in the broker.", ()),
         "juggler_results_dropped": ("Results whose caller has gone.", ()),
         "juggler_results_invalid": ("Malformed results.", ()),
