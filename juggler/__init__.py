@@ -6,9 +6,11 @@ The names below are what the first page of a program needs; each is imported whe
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # importing typing takes longer than all that commands need before they handle Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from juggler.broker.memory import MemoryBroker
     from juggler.broker.redis import RedisBroker
     from juggler.callee import Callee, CallError

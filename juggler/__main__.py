@@ -1,6 +1,6 @@
 """``python -m juggler``: the command ``juggler``."""
 
-from juggler.cli.main import main
+from juggler.cli.entry import juggler
 
 if __name__ == "__main__":
-    main()
+    juggler()

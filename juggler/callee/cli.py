@@ -162,7 +162,7 @@ def main(
       0          stopped, all calls completed
       1          stopped, calls in flight were abandoned or results not sent
       2          invalid option or argument, callee cannot be imported, or Redis is unreachable
-      130, 143   stopped at once by a second SIGINT or SIGTERM
+      130, 143   stopped at once by a second SIGINT or SIGTERM, or while it was imported
     """
     if verbose:
         parameters["log_level"] = "debug"

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import juggler
+from juggler.cli.entry import end_startup
 from juggler.cli.parameters import VERBOSE
 from juggler.cli.printing import describe
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
@@ -39,6 +40,7 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         command: click.Command = import_module(f"juggler.cli.{name}_command").command
+        end_startup()
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
