@@ -132,7 +132,7 @@ def test_the_fixtures_are_there_for_everybody(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
 
 
 def test_a_project_that_does_not_use_it_does_not_import_gevent(tmp_path):
