@@ -35,6 +35,9 @@ class Thunk:
         around: generators that wrap its calls, the first one outermost.
     """
 
+    # Read for each call: slots are faster than the dict, which the cached properties need.
+    __slots__ = ("__dict__", "_whole", "around", "deadline", "function", "pool", "raw", "uri")
+
     def __init__(
         self,
         uri: str,
