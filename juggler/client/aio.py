@@ -18,7 +18,7 @@ from juggler.client.base import BaseClient, run_callback
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.forks import check_process
-from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
+from juggler.client.opening import OFFERED, as_error, expects_welcome, short
 from juggler.client.reconnect import end_of
 from juggler.client.state import RENEWAL_PAUSE, result_value
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, JugglerError
@@ -70,7 +70,7 @@ class AsyncClient(BaseClient):
         """
         while True:
             try:
-                await self._use(await self._connect())
+                await self._use(*await self._connect())
                 break
             except Exception as error:
                 if not self._retry_first:
@@ -225,12 +225,13 @@ class AsyncClient(BaseClient):
 
     # Connections
 
-    async def _connect(self) -> ClientConnection:
+    async def _connect(self) -> tuple[ClientConnection, str | None]:
+        """Return a new connection, and the first message of a server that speaks juggler.1."""
         options: dict[str, Any] = {} if self._ssl is None else {"ssl": self._ssl}
         try:
             websocket = await connect(
                 self._url,
-                subprotocols=[SUBPROTOCOL],
+                subprotocols=OFFERED,
                 additional_headers=self._upgrade_headers(),
                 open_timeout=self._timeout,
                 close_timeout=self._timeout,
@@ -243,13 +244,29 @@ class AsyncClient(BaseClient):
         except Exception as error:
             raise as_error(error, self._url) from error
         try:
-            check_subprotocol(websocket.subprotocol, self._url)
+            has_welcome = expects_welcome(websocket.subprotocol, self._url)
         except ConnectionClosed as error:
             await websocket.close(error.code)
             raise
-        return websocket
+        return websocket, await self._first_message(websocket) if has_welcome else None
 
-    async def _use(self, websocket: ClientConnection) -> None:
+    async def _first_message(self, websocket: ClientConnection) -> str:
+        try:
+            message = await asyncio.wait_for(websocket.recv(), self._timeout)
+        except WebsocketClosed as error:
+            raise _reason_of(error) from None
+        except asyncio.TimeoutError:
+            websocket.transport.abort()
+            raise as_error(TimeoutError("timed out"), self._url) from None
+        except BaseException:
+            websocket.transport.abort()
+            raise
+        if isinstance(message, bytes):
+            await websocket.close(CloseCode.UNSUPPORTED_DATA)
+            raise ConnectionClosed(CloseCode.UNSUPPORTED_DATA, "expected a text message, got a binary one")
+        return message
+
+    async def _use(self, websocket: ClientConnection, first_message: str | None) -> None:
         """Make a new connection the client's own, and re-establish subscriptions.
 
         Raises:
@@ -258,17 +275,24 @@ class AsyncClient(BaseClient):
         if self.closed is not None:
             await websocket.close()
             self._state.check_open()
+        try:
+            welcome = self._read_welcome(first_message)
+        except ConnectionClosed as error:
+            await websocket.close(error.code)
+            raise
         self._websocket = websocket
-        await self._send(self._state.on_connected(time.monotonic()))
+        await self._send(self._state.on_connected(time.monotonic(), welcome))
         self._on_change()
         self._listeners.state(*self._state.status())
+        if welcome is not None:
+            self._listeners.message(welcome)
 
     async def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""
         failure: Exception = await self._read()
         while await self._may_reconnect(failure):
             try:
-                await self._use(await self._connect())
+                await self._use(*await self._connect())
             except Exception as error:
                 self._log_bug(error)
                 failure = error

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from juggler.client.forks import forked, register
-from juggler.client.opening import Headers, shown, upgrade_headers
+from juggler.client.opening import Headers, shown, upgrade_headers, welcome
 from juggler.client.reconnect import Reconnect
 from juggler.client.state import ClientState, Exp, State
 from juggler.errors import ConnectionClosed, JugglerError
 from juggler.process.backoff import pauses
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Response, Unknown
+from juggler.protocol.messages import Response, Unknown, Wlcm
 
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
 OnState: TypeAlias = Callable[[State, JugglerError | None], None]
@@ -129,6 +129,37 @@ class BaseClient:
     def connected(self) -> bool:
         """Whether requests can be made."""
         return self._state.is_connected
+
+    @property
+    def subprotocol(self) -> str:
+        """Subprotocol of the connection, or of the last one: ``juggler.1``, or ``juggler.0`` with an older server."""
+        return self._state.subprotocol
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Features of the server, such as ``"cancel"``; empty under ``juggler.0``. See docs/protocol.md."""
+        return self._state.features
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """Limits of the server by name, such as ``max_calls``; empty under ``juggler.0``. See docs/protocol.md."""
+        return self._state.limits
+
+    def require(self, feature: str) -> None:
+        """Check that the server has a feature. Calls that need it do so themselves.
+
+        Raises:
+            NotSupported: it has not.
+            ConnectionClosed: there is no connection.
+        """
+        self._state.require(feature)
+
+    def _read_welcome(self, text: str | None) -> Wlcm | None:
+        """Decode the first message of a server, if it has sent one."""
+        if text is None:
+            return None
+        self._listeners.raw("in", text)
+        return welcome(text, self._url)
 
     def _log_bug(self, error: Exception) -> None:
         """Log an error of an attempt to connect that is not a `JugglerError`: the function for headers failed."""

@@ -320,13 +320,14 @@ class Client(BaseClient):
             ConnectionClosed: the connection was lost at once, or the client has closed.
         """
         with self._order:
-            with self._changed:
-                is_wanted = self.closed is None
-                texts = self._state.on_connected(time.monotonic()) if is_wanted else []
-                if is_wanted:
-                    self._transport = transport
-                self._changed.notify_all()
             try:
+                welcome = self._read_welcome(transport.welcome)
+                with self._changed:
+                    is_wanted = self.closed is None
+                    texts = self._state.on_connected(time.monotonic(), welcome) if is_wanted else []
+                    if is_wanted:
+                        self._transport = transport
+                    self._changed.notify_all()
                 self._state.check_open()
                 for text in texts:
                     self._send(text)
@@ -335,6 +336,8 @@ class Client(BaseClient):
                 transport.release()
                 raise
         self._listeners.state(*self._state.status())
+        if welcome is not None:
+            self._listeners.message(welcome)
 
     def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""

@@ -9,9 +9,14 @@ from typing import TypeAlias
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 
-from juggler.errors import CloseCode, ConfigError, ConnectionClosed, HandshakeRefused, JugglerError
+from juggler.errors import CloseCode, ConfigError, ConnectionClosed, HandshakeRefused, InvalidMessage, JugglerError
+from juggler.protocol.codec import decode_response
+from juggler.protocol.messages import Wlcm
+from juggler.protocol.subprotocols import JUGGLER_1, SUBPROTOCOLS
 
-SUBPROTOCOL = Subprotocol("juggler.0")
+OFFERED = [Subprotocol(name) for name in SUBPROTOCOLS]
+"""Subprotocols that clients offer."""
+
 MAX_REASON_BYTES = 123  # RFC 6455 §5.5.1
 
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
@@ -49,15 +54,33 @@ def as_error(error: Exception, url: str) -> JugglerError:
     raise error
 
 
-def check_subprotocol(subprotocol: str | None, url: str) -> None:
-    """Check the subprotocol that the server has chosen.
+def expects_welcome(subprotocol: str | None, url: str) -> bool:
+    """Check the subprotocol that the server has chosen. Return whether it demands that the server sends a WLCM first.
 
     Raises:
         ConnectionClosed: it is not juggler's.
     """
-    if subprotocol != SUBPROTOCOL:
-        reason = f"the server at {shown(url)} does not speak {SUBPROTOCOL}"
+    if subprotocol not in SUBPROTOCOLS:
+        reason = f"the server at {shown(url)} does not speak {' or '.join(SUBPROTOCOLS)}"
         raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, reason)
+    return subprotocol == JUGGLER_1
+
+
+def welcome(text: str, url: str) -> Wlcm:
+    """Decode the first message of a server that speaks juggler.1.
+
+    Raises:
+        ConnectionClosed: it is not a WLCM.
+    """
+    try:
+        message = decode_response(text)
+    except InvalidMessage as error:
+        reason = f"the server at {shown(url)} sent an invalid message: {error}"
+        raise ConnectionClosed(error.close_code, reason) from None
+    if not isinstance(message, Wlcm):
+        reason = f"the server at {shown(url)} did not send WLCM first, but {message.type.name}"
+        raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, reason)
+    return message
 
 
 def short(reason: str) -> str:

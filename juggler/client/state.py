@@ -8,14 +8,14 @@ are sent in the order in which they were returned.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, ClassVar
 
 from juggler.client.bookkeeping import Callback, PendingRequest, Requests, Subscriptions
 from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
-from juggler.errors import CallFailed, ConnectionClosed, Nacked
+from juggler.errors import CallFailed, ConnectionClosed, Nacked, NotSupported
 from juggler.protocol.codec import MAX_TIMEOUT, decode_args, decode_response, encode
 from juggler.protocol.messages import (
     NULL,
@@ -31,7 +31,9 @@ from juggler.protocol.messages import (
     Sub,
     Unknown,
     Unsb,
+    Wlcm,
 )
+from juggler.protocol.subprotocols import JUGGLER_0, JUGGLER_1
 
 RENEWAL_PAUSE = 1.0
 """Seconds before a subscription is retried that the server refused to re-establish for the time being."""
@@ -74,6 +76,9 @@ class ClientState:
         closed: why the client has closed, ``None`` while it is open.
         lost: why there is no connection, ``None`` while there is one.
         callbacks: calls of the user's code that are due.
+        subprotocol: subprotocol of the connection, or of the last one.
+        features: features of its server; see `juggler.protocol.subprotocols`.
+        limits: limits of its server by name.
     """
 
     def __init__(
@@ -82,6 +87,9 @@ class ClientState:
         self.closed: ConnectionClosed | None = None
         self.lost: ConnectionClosed | None = reconnect.failure
         self.callbacks: deque[Callback] = deque()
+        self.subprotocol = JUGGLER_0
+        self.features: frozenset[str] = frozenset()
+        self.limits: Mapping[str, Any] = {}
         self._call_timeout = call_timeout
         self._reconnect = reconnect
         self._new_uuid = new_uuid
@@ -110,6 +118,21 @@ class ClientState:
         self.check_open()
         if self.lost is not None:
             raise ConnectionClosed(self.lost.code, self.lost.reason)
+
+    def require(self, feature: str) -> None:
+        """Check that the server has a feature, before a request that needs it.
+
+        Raises:
+            NotSupported: it has not.
+            ConnectionClosed: there is no connection.
+        """
+        self._check_connected()
+        if feature in self.features:
+            return
+        if self.subprotocol == JUGGLER_0:
+            raise NotSupported(f"{feature}: not supported by the server, which speaks only {JUGGLER_0}")
+        known = ", ".join(sorted(self.features)) or "none"
+        raise NotSupported(f"{feature}: not supported by the server; its features: {known}")
 
     # Requests
 
@@ -216,9 +239,17 @@ class ClientState:
 
     # Connections
 
-    def on_connected(self, now: float) -> list[bytes]:
-        """Start using a new connection. Return what to send first: a SUB for each channel."""
+    def on_connected(self, now: float, welcome: Wlcm | None = None) -> list[bytes]:
+        """Start using a new connection. Return what to send first: a SUB for each channel.
+
+        Args:
+            now: current time.
+            welcome: the server's first message, ``None`` under juggler.0.
+        """
         self.lost = None
+        self.subprotocol = JUGGLER_0 if welcome is None else JUGGLER_1
+        self.features = frozenset() if welcome is None else frozenset(welcome.features)
+        self.limits = {} if welcome is None else welcome.limits
         self._reconnect.on_connected(now)
         return [encode(message) for message in self._subscriptions.renew()]
 

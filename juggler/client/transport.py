@@ -25,7 +25,7 @@ from websockets.protocol import CLOSED, CONNECTING, OPEN
 from websockets.uri import parse_uri
 
 from juggler.client.forks import forked, register
-from juggler.client.opening import SUBPROTOCOL, as_error, check_subprotocol, short
+from juggler.client.opening import OFFERED, as_error, expects_welcome, short
 from juggler.client.reconnect import end_of
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage
 
@@ -39,6 +39,7 @@ class Transport:
 
     Attributes:
         ended: why the connection has closed, ``None`` while it is open.
+        welcome: the first message of a server that speaks juggler.1, ``None`` from others.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Transport:
             ConnectionClosed: the server is unreachable, or does not speak juggler.
         """
         self.ended: ConnectionClosed | None = None
+        self.welcome: str | None = None
         self._timeout = timeout
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -91,7 +93,7 @@ class Transport:
 
     def _open(self, url: str, headers: Mapping[str, str], max_size: int | None, context: ssl.SSLContext | None) -> None:
         uri = parse_uri(url)
-        self._protocol = ClientProtocol(uri, subprotocols=[SUBPROTOCOL], max_size=max_size)
+        self._protocol = ClientProtocol(uri, subprotocols=OFFERED, max_size=max_size)
         deadline = time.monotonic() + self._timeout
         self._socket: Any = socket.create_connection((uri.host, uri.port), timeout=self._timeout)
         register(self)
@@ -116,19 +118,33 @@ class Transport:
 
     def _upgrade(self, deadline: float, url: str) -> None:
         while self._protocol.state is CONNECTING:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-            data = self._socket.recv(RECEIVE_SIZE)
-            if data:
-                self._protocol.receive_data(data)
-            else:
-                self._protocol.receive_eof()
+            self._receive_by(deadline)
             failure = self._protocol.handshake_exc
             if failure is not None:
                 raise failure
-        check_subprotocol(self._protocol.subprotocol, url)
+        has_welcome = expects_welcome(self._protocol.subprotocol, url)
         # The server's answer may be followed by messages, or by a close frame.
         self._take_events()
         self._write(deadline)
+        while has_welcome and not self._messages:
+            if self._protocol.close_rcvd is not None or self._protocol.state is CLOSED:
+                raise self._end()
+            self._receive_by(deadline)
+            self._take_events()
+            self._write(deadline)
+        if has_welcome:
+            try:
+                self.welcome = self._take_message()
+            except InvalidMessage as error:
+                raise ConnectionClosed(CloseCode.UNSUPPORTED_DATA, str(error)) from None
+
+    def _receive_by(self, deadline: float) -> None:
+        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        data = self._socket.recv(RECEIVE_SIZE)
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
 
     # Sending
 
@@ -232,6 +248,9 @@ class Transport:
         """
         while not self._messages:
             self._receive_some()
+        return self._take_message()
+
+    def _take_message(self) -> str:
         message = self._messages.popleft()
         if message is None:
             raise InvalidMessage("expected a text message, got a binary one")

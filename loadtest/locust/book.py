@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from juggler.client.state import Exp
-from juggler.protocol.messages import Ack, Evnt, Nack, Pub, Request, Res, Response, Sub, Unsb
+from juggler.protocol.messages import Ack, Ends, Evnt, Nack, Part, Pub, Request, Res, Response, Sub, Unsb, Wlcm
 from loadtest.disturbances import Disturbances
 from loadtest.locust.event_checks import EventChecks
 from loadtest.locust.request_checks import Entry, Fate, RequestChecks
@@ -97,6 +97,10 @@ class Book:
         """Record a response or an expiry, and return the entry of its request; None for an event."""
         if connection in self._open:
             self._open[connection] = now
+        if isinstance(message, (Wlcm, Part, Ends)):
+            if isinstance(message, Wlcm):
+                self._requests.welcomed(connection)
+            return None
         if isinstance(message, Evnt):
             self.events.received(connection, message, now)
             return None

@@ -12,7 +12,7 @@ from juggler.client import Client, State
 from juggler.client.state import Exp, result_value
 from juggler.errors import CallFailed, Expired, JugglerError, Nacked
 from juggler.protocol.codec import decode_args, decode_request, encode
-from juggler.protocol.messages import Ack, Call, Evnt, Nack, Res, Response
+from juggler.protocol.messages import Ack, Call, Evnt, Nack, Res, Response, Wlcm
 from loadtest.locust.book import Book
 from loadtest.locust.request_checks import Entry, Expect, Fate, anything
 
@@ -80,7 +80,9 @@ class RecordingClient(Client):
     def _on_book(self, message: Response | Exp) -> None:
         now = time.monotonic()
         entry = self._book.received(self.number, message, now)
-        self._report(self._measured(message, entry, now))
+        measure = self._measured(message, entry, now)
+        if measure is not None:
+            self._report(measure)
 
     def _note_state(self, state: State, error: JugglerError | None) -> None:
         if state is State.CONNECTED:
@@ -88,8 +90,10 @@ class RecordingClient(Client):
         elif state is State.CLOSED and not self._closing:
             self._book.lost(self.number, time.monotonic(), str(error))
 
-    def _measured(self, message: Response | Exp, entry: Entry | None, now: float) -> Measure:
+    def _measured(self, message: Response | Exp, entry: Entry | None, now: float) -> Measure | None:
         size = 0 if isinstance(message, Exp) else len(encode(message))
+        if isinstance(message, Wlcm):
+            return None
         if isinstance(message, Evnt):
             return Measure("EVNT", message.channel, age(message.args), size)
         seconds = now - entry.sent_at if entry else None

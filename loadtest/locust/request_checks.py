@@ -1,4 +1,7 @@
-"""Check requests: each has exactly one ACK or NACK, each acknowledged call one result or expires. PURE: no clock."""
+"""Check requests: each has exactly one ACK or NACK, each acknowledged call one result or expires.
+
+Under juggler.1, a result implies the ACK of its call. PURE: no clock.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,12 @@ class RequestChecks:
         self._excused = excused
         self._max_latency = max_latency
         self._entries: dict[str, Entry] = {}
+        self._welcomed: set[int] = set()
         self._over: dict[str, Entry] = {}  # expired and acknowledged: a late result may arrive
+
+    def welcomed(self, connection: int) -> None:
+        """Expect juggler.1 from a connection: a result implies the ACK of its call."""
+        self._welcomed.add(connection)
 
     def pending(self, connection: int | None = None) -> int:
         """Return the number of requests in flight, of one connection or of all."""
@@ -144,6 +152,12 @@ class RequestChecks:
         if entry is None:
             self._take_late(res, now)
             return None
+        if not entry.acked and entry.connection in self._welcomed:
+            entry.acked = True
+            self._tally.acked[entry.type] += 1
+            self._tally.implied += 1
+            if entry.expired:
+                del self._entries[res.for_]
         if entry.expired:
             self._tally.late += 1
             return None
@@ -175,6 +189,7 @@ class RequestChecks:
 
     def lost(self, connection: int) -> None:
         """Drop the requests in flight on a lost connection."""
+        self._welcomed.discard(connection)
         for uuid in [uuid for uuid, entry in self._entries.items() if entry.connection == connection]:
             entry = self._entries.pop(uuid)
             if not entry.acked:

@@ -16,7 +16,8 @@ class Tally:
 
     Attributes:
         sent: requests.
-        acked: their ACKs.
+        acked: their ACKs, implied ones included.
+        implied: calls whose result implied the ACK, under juggler.1.
         nacked: their NACKs.
         lost: requests without ACK or NACK when their connection was lost.
         answered: results.
@@ -39,6 +40,7 @@ class Tally:
     acked: Counter[str] = field(default_factory=Counter)
     nacked: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    implied: int = 0
     answered: int = 0
     expired: int = 0
     overdue: int = 0
@@ -93,7 +95,8 @@ class Tally:
             counts = (self.sent[type], self.acked[type], self.nacked[type], self.lost[type])
             rows.append(f"{type:6}" + "".join(f"{count:>10,}" for count in counts))
         rows.append(
-            f"calls: {self.answered:,} answered, {self.expired:,} expired ({self.overdue:,} of them overdue), "
+            f"calls: {self.answered:,} answered ({self.implied:,} of them without ACK), "
+            f"{self.expired:,} expired ({self.overdue:,} of them overdue), "
             f"{self.replaced:,} too large, {self.lost_calls:,} lost, {self.late:,} late"
         )
         rows.append(
@@ -112,7 +115,7 @@ def server_disagreements(tally: Tally, counted: Mapping[tuple[str, str], float])
         counted: the server's counts of messages by direction and type, for example ``("in", "CALL")``.
     """
     expected = {("in", type): tally.sent[type] for type in REQUESTS}
-    expected["out", "ACK"] = sum(tally.acked.values())
+    expected["out", "ACK"] = sum(tally.acked.values()) - tally.implied
     expected["out", "NACK"] = sum(tally.nacked.values()) + tally.replaced
     expected["out", "RES"] = tally.answered + tally.late
     expected["out", "EVNT"] = tally.events

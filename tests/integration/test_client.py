@@ -50,10 +50,10 @@ def test_it_asks_for_the_subprotocol_and_sends_headers():
 
     with serving(script) as url:
         with Client(url, headers={"Authorization": "Bearer x"}, allowed_messages="call, pub"):
-            assert eventually(seen.copy) == [["juggler.0", "Bearer x", "call, pub"]]
+            assert eventually(seen.copy) == [["juggler.1, juggler.0", "Bearer x", "call, pub"]]
         seen.clear()
         with Client(url):
-            assert eventually(seen.copy) == [["juggler.0", None, None]]
+            assert eventually(seen.copy) == [["juggler.1, juggler.0", None, None]]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/ws", "127.0.0.1:9000", "", "ws://", "ws://127.0.0.1:99999/"])

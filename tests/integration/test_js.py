@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from juggler.process.embedded import free_port
+from juggler.server.connection import FEATURES
 from tests.integration.commands import callee_process, running, server_process
 from tests.operations import needs
 
@@ -39,7 +40,16 @@ def test_its_package_can_be_published():
     package = json.loads((STATIC / "package.json").read_text())
     assert all((STATIC / name).exists() for name in package["files"])
     types = (STATIC / "juggler.d.ts").read_text()
-    for name in ("Client", "Subscription", "CallFailed", "Nacked", "Expired", "ConnectionClosed", "JugglerError"):
+    for name in (
+        "Client",
+        "Subscription",
+        "CallFailed",
+        "Nacked",
+        "Expired",
+        "NotSupported",
+        "ConnectionClosed",
+        "JugglerError",
+    ):
         assert f"export class {name} " in types or f"export class {name}<" in types
 
 
@@ -60,19 +70,22 @@ for await (const event of events) {
   results.push([event.channel, event.pattern, event.args]);
   break;
 }
+results.push(client.features);
 console.log(JSON.stringify(results));
 client.close();
 """
 
 
-def test_a_real_server(redis_url):
-    with callee_process(redis_url), server_process(redis_url) as url:
+@pytest.mark.parametrize(("flags", "features"), [((), FEATURES), (("--subprotocol", "juggler.0"), ())])
+def test_a_real_server(redis_url, flags, features):
+    with callee_process(redis_url), server_process(redis_url, *flags) as url:
         done = node("--no-warnings", "--input-type=module", "--eval", PROGRAM, url)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
         "olleh",
         [True, "text: Expected str, got int", "InvalidArguments", 400],
         ["news.a", "news.*", {"big": "12345678901234567890"}],
+        list(features),
     ]
 
 

@@ -2,15 +2,26 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 
-import { CallFailed, Client, ConnectionClosed, Expired, JugglerError, Nacked } from "../../juggler/server/static/juggler.js";
+import { CallFailed, Client as JugglerClient, ConnectionClosed, Expired, JugglerError, Nacked, NotSupported } from "../../juggler/server/static/juggler.js";
 import { FakeSocket, settle, until } from "./fake.mjs";
 
-const GOLDEN = Object.fromEntries(
-  readFileSync(new URL("../wire/golden.jsonl", import.meta.url), "utf8").trim().split("\n")
+const golden = (file) => Object.fromEntries(
+  readFileSync(new URL(`../wire/${file}`, import.meta.url), "utf8").trim().split("\n")
     .map((line) => JSON.parse(line)).map(({ name, text }) => [name, JSON.parse(text)]),
 );
+const GOLDEN = golden("golden.jsonl"), GOLDEN_1 = golden("juggler1.jsonl");
+
+// A client that a failed test leaves open would connect during the next ones.
+const clients = [];
+class Client extends JugglerClient {
+  constructor(...args) {
+    super(...args);
+    clients.push(this);
+  }
+}
+afterEach(() => clients.splice(0).forEach((client) => client.close()));
 
 /** Return a connected client and its socket. */
 async function connected(options = {}) {
@@ -151,7 +162,7 @@ test("a token that is not available at a reconnect is requested again", async (t
   socket.end(1006);
   await until(() => FakeSocket.all.at(-1) !== socket);
   assert.deepEqual([tokens.length, client.state], [0, "connecting"]);
-  assert.deepEqual(FakeSocket.all.at(-1).protocols, ["juggler.0", "juggler.bearer.bGFzdA"]);
+  assert.deepEqual(FakeSocket.all.at(-1).protocols, ["juggler.1", "juggler.0", "juggler.bearer.bGFzdA"]);
   client.close();
 });
 
@@ -296,11 +307,11 @@ test("a token is requested for each attempt, and sent as a subprotocol", async (
   t.mock.method(Math, "random", () => -0.5);
   const tokens = ["first", "a.b-c.d_e"];
   const { client, socket } = await connected({ token: async () => tokens.shift(), allowedMessages: "call, pub" });
-  assert.deepEqual(socket.protocols, ["juggler.0", "juggler.bearer.Zmlyc3Q"]);
+  assert.deepEqual(socket.protocols, ["juggler.1", "juggler.0", "juggler.bearer.Zmlyc3Q"]);
   assert.equal(socket.url, "ws://test/ws?allowed_messages=call%2C+pub");
   socket.end(1001);
   await until(() => FakeSocket.all.at(-1) !== socket);
-  assert.deepEqual(FakeSocket.all.at(-1).protocols, ["juggler.0", "juggler.bearer.a.b-c.d_e"]);
+  assert.deepEqual(FakeSocket.all.at(-1).protocols, ["juggler.1", "juggler.0", "juggler.bearer.a.b-c.d_e"]);
   client.close();
 });
 
@@ -562,5 +573,100 @@ test("onMessage receives every message", async () => {
   socket.last.res(1);
   await call;
   assert.deepEqual(seen, [["sent", 1], ["received", 8], ["received", 9]]);
+  client.close();
+});
+
+// juggler.1
+
+/** Return a client that has not connected yet, and its sockets. */
+async function unconnected(options = {}) {
+  const sockets = [];
+  class Own extends FakeSocket {
+    constructor(...args) {
+      super(...args);
+      sockets.push(this);
+    }
+  }
+  const client = new Client("ws://test/ws", { WebSocket: Own, ...options });
+  await until(() => sockets.length);
+  return { client, socket: sockets[0], sockets };
+}
+
+const welcome = (socket, name = "WLCM") => socket.receive(32, GOLDEN_1[name].payload);
+
+test("a server that speaks juggler.1 says what it can do before the first request", async () => {
+  const { client, socket } = await unconnected();
+  const states = [];
+  client.addEventListener("state", ({ state }) => states.push(state));
+  const call = client.call("f", 1);
+  socket.open("juggler.1");
+  assert.deepEqual([client.state, socket.sent.length, states.length], ["connecting", 0, 0]);
+  const second = client.call("g", 2);
+  await settle();
+  assert.equal(socket.sent.length, 0);
+  welcome(socket);
+  await client.connected();
+  assert.deepEqual(socket.sent.map(({ payload }) => payload.uri), ["f", "g"]);
+  assert.deepEqual(client.features, ["cancel", "parts"]);
+  assert.deepEqual(client.limits, { max_calls: 50, max_call_timeout: 600 });
+  client.require("cancel");
+  assert.throws(() => client.require("tea"), (error) => error instanceof NotSupported && error instanceof JugglerError
+    && error.message === "tea: not supported by the server; its features: cancel, parts");
+  const [f, g] = socket.sent.map(({ meta }) => meta.uuid);
+  socket.receive(9, { for: g, uri: "g", args: "without an ACK" });
+  socket.receive(8, { for: f, for_type: 1, uri: "f" });
+  socket.receive(9, { for: f, uri: "f", args: "with one" });
+  assert.deepEqual([await second, await call], ["without an ACK", "with one"]);
+  assert.deepEqual(states, ["connected"]);
+  client.close();
+});
+
+test("a server that speaks juggler.0 has no features", async () => {
+  const { client } = await connected();
+  assert.deepEqual([client.features, client.limits], [[], {}]);
+  assert.throws(() => client.require("cancel"), { name: "NotSupported", message: /^cancel: not supported .* none$/ });
+  client.close();
+});
+
+test("responses of later versions are ignored", async () => {
+  const { client, socket } = await unconnected();
+  socket.open("juggler.1");
+  welcome(socket, "WLCM with an expiry");
+  const call = client.call("f");
+  await settle();
+  for (const { meta, payload } of Object.values(GOLDEN_1)) if (meta?.type >= 32) socket.receive(meta.type, payload);
+  for (const payload of [null, 1, [], { for: socket.last.meta.uuid }]) socket.receive(40, payload);
+  assert.equal(client.state, "connected");
+  assert.deepEqual(client.features, []);
+  socket.last.res("ok");
+  assert.equal(await call, "ok");
+  client.close();
+});
+
+for (const [type, payload] of [[10, GOLDEN.EVNT.payload], [32, null], [40, {}]]) {
+  test(`a first message of type ${type} with ${payload && "a"} payload is no welcome`, async () => {
+    const { client, socket } = await unconnected();
+    socket.open("juggler.1");
+    socket.receive(type, payload);
+    await rejects(client.connected(), ConnectionClosed, { code: 4400, reason: `the server sent an invalid message: expected WLCM first, got type ${type}` });
+    assert.equal(client.state, "closed");
+  });
+}
+
+test("without a welcome in time, the client connects again; an older server may answer", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket, sockets } = await unconnected({ timeout: 0.4 });
+  socket.open("juggler.1");
+  await until(() => sockets.length === 2);
+  const second = sockets[1];
+  second.open("juggler.1");
+  welcome(second);
+  await client.connected();
+  assert.deepEqual(client.features, ["cancel", "parts"]);
+  second.end(1001);
+  await until(() => sockets.length === 3);
+  sockets[2].open("juggler.0");
+  await client.connected();
+  assert.deepEqual(client.features, []);
   client.close();
 });

@@ -14,8 +14,9 @@ export class FakeSocket {
     this.sent.push(JSON.parse(text));
   }
 
-  open() {
+  open(protocol = "juggler.0") {
     this.readyState = 1;
+    this.protocol = protocol;
     this.onopen();
   }
 

@@ -22,8 +22,9 @@ from juggler.errors import (
     InvalidMessage,
     InvalidValue,
     Nacked,
+    NotSupported,
 )
-from juggler.protocol.messages import Call, Res
+from juggler.protocol.messages import Call, Res, Wlcm
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 
@@ -734,3 +735,64 @@ def test_an_error_of_another_make_is_raised_if_it_says_that_it_is_one():
 def test_a_result_without_a_python_value_is_an_error():
     with pytest.raises(InvalidValue):
         result(b"9" * 10_000)
+
+
+# juggler.1
+
+
+def wlcm(*features, **limits):
+    return Wlcm(conn=new_uuid(), features=features, limits=limits)
+
+
+def test_features_and_limits_are_those_of_the_connection():
+    state = new_state()
+    assert (state.subprotocol, state.features, state.limits) == ("juggler.0", frozenset(), {})
+    state.on_connected(0.0, wlcm("cancel", "parts", max_calls=5))
+    assert (state.subprotocol, state.features, state.limits) == ("juggler.1", {"cancel", "parts"}, {"max_calls": 5})
+    state.on_failure(ConnectionClosed(1006, "gone"), 1.0)
+    state.on_connected(2.0, wlcm("cancel"))
+    assert (state.subprotocol, state.features, state.limits) == ("juggler.1", {"cancel"}, {})
+    state.on_failure(ConnectionClosed(1006, "gone"), 3.0)
+    state.on_connected(4.0)
+    assert (state.subprotocol, state.features, state.limits) == ("juggler.0", frozenset(), {})
+
+
+def test_what_a_server_does_not_support_is_an_error():
+    state = new_state()
+    with pytest.raises(ConnectionClosed):
+        state.require("cancel")
+    state.on_connected(0.0)
+    with pytest.raises(NotSupported, match=r"^cancel: not supported by the server, which speaks only juggler\.0$"):
+        state.require("cancel")
+    state.on_failure(ConnectionClosed(1006, "gone"), 1.0)
+    state.on_connected(2.0, wlcm())
+    with pytest.raises(NotSupported, match=r"^cancel: not supported by the server; its features: none$"):
+        state.require("cancel")
+    state.on_failure(ConnectionClosed(1006, "gone"), 3.0)
+    state.on_connected(4.0, wlcm("parts", "cancel"))
+    state.require("cancel")
+    with pytest.raises(NotSupported, match=r"^tea: .*; its features: cancel, parts$"):
+        state.require("tea")
+
+
+def test_a_result_without_an_ack_settles_its_call():
+    state = new_state()
+    state.on_connected(0.0, wlcm())
+    quick, slow = call(state), call(state)
+    state.receive(quick.res("now"))
+    assert quick.outcome == b'"now"'
+    state.receive(slow.ack())
+    assert not slow.is_settled
+    state.receive(slow.res("later"))
+    assert slow.outcome == b'"later"'
+
+
+@pytest.mark.parametrize("number", [32, 33, 34, 35, 47])
+def test_other_responses_change_nothing(state, number):
+    pending = call(state)
+    payload = {32: {"conn": new_uuid()}, 33: {"seq": 1}, 34: {"channel": "c", "code": 403, "message": "m"}}
+    state.receive(text(number, for_=pending.sent["meta"]["uuid"], **payload.get(number, {"args": 1})))
+    assert not pending.is_settled
+    assert (state.subprotocol, state.features) == ("juggler.0", frozenset())
+    state.receive(pending.res(1))
+    assert pending.outcome == b"1"

@@ -6,9 +6,9 @@ import pytest
 
 from juggler.client.state import Exp
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Ack, Call, Nack, Pub, Res, ack, nack
+from juggler.protocol.messages import Ack, Call, Nack, Pub, Res, Wlcm, ack, nack
 from loadtest.locust.book import Book
-from loadtest.locust.request_checks import LATE, PATIENCE, Fate
+from loadtest.locust.request_checks import LATE, PATIENCE, SECOND_RESPONSE, Fate
 
 
 @pytest.fixture
@@ -227,3 +227,52 @@ def test_the_maximum_latency(now, expected):
 def test_a_call_expires_that_was_never_sent(book):
     assert book.received(1, Exp(for_=new_uuid(), uri="f"), 1.0) is None
     assert violations(book) == {}
+
+
+# Under juggler.1, a result implies the ACK.
+
+
+def welcomed(book):
+    book.received(1, Wlcm(conn=new_uuid()), 0.5)
+    return book
+
+
+def test_a_result_implies_the_ack(book):
+    welcomed(book)
+    entry = book.received(1, result(call(book, acked=False)), 1.5)
+    assert (entry.type, entry.acked) == ("CALL", True)
+    book.received(1, result(call(book)), 1.5)
+    assert book.unanswered() == 0
+    assert violations(book) == {}
+    assert (book.tally.acked, book.tally.implied, book.tally.answered) == ({"CALL": 2}, 1, 2)
+
+
+def test_an_ack_after_its_result_is_a_second_response(book):
+    message = call(welcomed(book), acked=False)
+    book.received(1, result(message), 1.5)
+    book.received(1, ack(message), 1.6)
+    assert violations(book) == {SECOND_RESPONSE: 1}
+
+
+def test_a_late_result_implies_the_ack(book):
+    message = call(welcomed(book), timeout=1.0, acked=False)
+    book.received(1, expiry(message), 2.0)
+    book.received(1, result(message), 2.1)
+    assert book.unanswered() == 0
+    assert violations(book) == {}
+    assert (book.tally.expired, book.tally.late, book.tally.acked) == (1, 1, {"CALL": 1})
+
+
+def test_each_connection_has_its_subprotocol(book):
+    welcomed(book)
+    assert book.connected(0.0) == 2
+    message = Call(uuid=new_uuid(), uri="f", args=b"1", timeout=5.0)
+    book.sent(2, message, 1.0)
+    book.received(2, result(message), 1.5)
+    book.received(2, ack(message), 1.6)
+    assert violations(book) == {"a result before its ACK": 1}
+
+
+def test_a_call_without_any_response(book):
+    call(welcomed(book), acked=False)
+    assert "a request without ACK or NACK" in violations(book)

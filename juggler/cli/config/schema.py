@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from juggler.protocol.codec import MAX_TIMEOUT
-from juggler.protocol.subprotocols import SUBPROTOCOLS
 
 _MIB = 1024 * 1024
 LARGEST = 1.7976931348623157e308
@@ -198,11 +197,13 @@ class Http(Struct, frozen=True):
         ),
     ] = ()
     subprotocols: Annotated[
-        tuple[str, ...],
+        tuple[Literal["juggler.1", "juggler.0"], ...],
         about(
-            "Subprotocols that clients may use, in order of preference.", expected="some of " + ", ".join(SUBPROTOCOLS)
+            "Subprotocols that clients may use, in order of preference.",
+            flag="--subprotocol",
+            expected="some of juggler.1, juggler.0",
         ),
-    ] = SUBPROTOCOLS
+    ] = ("juggler.1", "juggler.0")
     allow_empty_subprotocol: Annotated[bool, about("Accept clients that offer no subprotocol.")] = False
     trusted_proxies: Annotated[Count, about("Number of your reverse proxies whose X-Forwarded-For is trusted.")] = 0
     metrics: Annotated[bool, about("Serve /metrics and /debug/vars to all clients of listen.bind.")] = False

@@ -78,6 +78,9 @@ export class Nacked extends JugglerError {
 /** No answer arrived in time. */
 export class Expired extends JugglerError {}
 
+/** The server does not support what a request needs, which was therefore not sent. */
+export class NotSupported extends JugglerError {}
+
 /** The connection closed. Requests in flight may have been processed, and are never sent again. */
 export class ConnectionClosed extends JugglerError {
   /** Close code; 1006 when the connection was lost. */
@@ -116,6 +119,15 @@ export class Client extends EventTarget {
   /** @param url "ws://…", "wss://…", or relative to the page, such as "/ws". */
   constructor(url: string, options?: ClientOptions);
   readonly state: State;
+  /** Features of the server, such as "cancel"; empty if it speaks only juggler.0. */
+  readonly features: readonly string[];
+  /** Limits of the server by name, such as max_calls; empty if it speaks only juggler.0. */
+  readonly limits: { readonly [name: string]: any };
+  /**
+   * Check that the server has a feature. Calls that need it do so themselves.
+   * @throws NotSupported
+   */
+  require(feature: string): void;
   /** Resolves when requests can be made; rejects with ConnectionClosed if the client has closed. */
   connected(): Promise<void>;
   /**

@@ -1,6 +1,6 @@
 // A client of a juggler server, for browsers and Node. juggler.d.ts has the types and the documentation.
 
-const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10;
+const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, WLCM = 32;
 
 export class JugglerError extends Error {
   constructor(message, fields) {
@@ -12,6 +12,7 @@ export class JugglerError extends Error {
 export class CallFailed extends JugglerError {}
 export class Nacked extends JugglerError {}
 export class Expired extends JugglerError {}
+export class NotSupported extends JugglerError {}
 export class ConnectionClosed extends JugglerError {}
 
 // A timer of browsers fires at once if it is too long. Infinity: never.
@@ -129,7 +130,7 @@ function guarded(callback, ...args) {
 }
 
 export class Client extends EventTarget {
-  #url; #options; #socket = null; #ended = null; #lost = null; #wasOpen = false;
+  #url; #options; #socket = null; #isOpen = false; #welcome = {}; #ended = null; #lost = null; #wasOpen = false;
   #timer = null; #slow; #beat; #heard = 0; #attempt = null; #pause = FIRST_PAUSE; #since = performance.now(); #openSince = 0;
   #replies = new Map(); #channels = new Map(); #connected; #settleConnected; #wake;
 
@@ -151,7 +152,24 @@ export class Client extends EventTarget {
   }
 
   get state() {
-    return this.#ended ? "closed" : this.#socket?.readyState === 1 && !this.#lost ? "connected" : "connecting";
+    return this.#ended ? "closed" : this.#canSend && !this.#lost ? "connected" : "connecting";
+  }
+
+  get features() {
+    return this.#welcome.features ?? [];
+  }
+
+  get limits() {
+    return this.#welcome.limits ?? {};
+  }
+
+  require(feature) {
+    if (this.features.includes(feature)) return;
+    throw new NotSupported(`${feature}: not supported by the server; its features: ${this.features.join(", ") || "none"}`);
+  }
+
+  get #canSend() {
+    return this.#isOpen && this.#socket?.readyState === 1;
   }
 
   connected() {
@@ -260,7 +278,7 @@ export class Client extends EventTarget {
       signal?.addEventListener("abort", abort);
       // Registered before it is sent: the answer may be quick.
       this.#replies.set(id, { type, text, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
-      if (this.#socket?.readyState === 1) this.#send(text);
+      if (this.#canSend) this.#send(text);
     });
   }
 
@@ -292,21 +310,24 @@ export class Client extends EventTarget {
       const url = new URL(this.#url, globalThis.location?.href);
       url.protocol = url.protocol.replace(/^http/, "ws");
       if (allowedMessages) url.searchParams.set("allowed_messages", allowedMessages);
-      socket = new WebSocket(url.href, known ? ["juggler.0", tokenProtocol(known)] : ["juggler.0"]);
+      socket = new WebSocket(url.href, ["juggler.1", "juggler.0", ...(known ? [tokenProtocol(known)] : [])]);
     } catch (error) {
       this.#onClose({ code: 1002, reason: String(error) });
       return;
     }
     this.#socket = socket;
     socket.onerror = () => setTimeout(() => this.#drop(socket, ""), CLOSE_EVENT * 1000);
-    socket.onopen = () => this.#onOpen();
+    // A server that speaks juggler.1 sends WLCM first.
+    socket.onopen = () => { if (socket.protocol !== "juggler.1") this.#onOpen({}); };
     socket.onmessage = ({ data }) => this.#onMessage(socket, data);
     socket.onclose = (end) => { if (socket === this.#socket) this.#onClose(end); };
   }
 
-  #onOpen() {
+  #onOpen(welcome) {
     clearTimeout(this.#slow);
     if (this.#ended) return void this.#socket.close(1000);
+    this.#isOpen = true;
+    this.#welcome = welcome;
     this.#heard = performance.now();
     const again = this.#lost !== null;
     this.#lost = null;
@@ -331,6 +352,11 @@ export class Client extends EventTarget {
     let type, payload;
     try {
       ({ meta: { type }, payload } = JSON.parse(data));
+      if (!this.#isOpen) {
+        if (type !== WLCM || !payload) throw new Error(`expected WLCM first, got type ${type}`);
+        return this.#onOpen(payload);
+      }
+      if (type >= WLCM) return; // of later versions
       if (type === EVNT) return this.#onEvent(payload);
       const request = this.#replies.get(payload.for);
       if (!request) return; // expired or aborted
@@ -359,6 +385,7 @@ export class Client extends EventTarget {
     clearTimeout(this.#slow);
     clearTimeout(this.#beat);
     this.#attempt = this.#socket = null;
+    this.#isOpen = false;
     if (this.#ended) return;
     const end = closed(code, reason || (this.#wasOpen ? "the connection was lost" : "cannot connect"));
     const { reconnect, retryFirst, reconnectTimeout = Infinity } = this.#options;

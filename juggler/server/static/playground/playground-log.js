@@ -1,6 +1,9 @@
 /** The log of messages: bounded, filtered, summarised or raw, newest first. */
 
-const TYPES = { 1: "CALL", 2: "PUB", 3: "SUB", 4: "UNSB", 7: "NACK", 8: "ACK", 9: "RES", 10: "EVNT" };
+const TYPES = {
+  1: "CALL", 2: "PUB", 3: "SUB", 4: "UNSB", 7: "NACK", 8: "ACK", 9: "RES", 10: "EVNT",
+  16: "CNCL", 17: "CRDT", 19: "AUTH", 32: "WLCM", 33: "PART", 34: "ENDS",
+};
 const MOST = 500, MOST_CHARACTERS = 2000;
 
 /** Parse JSON. Numbers that JavaScript would change, such as integers beyond 2^53, keep their text. */
@@ -84,6 +87,8 @@ function words(type, payload) {
     case 3: case 4: return `${name}${payload.pattern ? " (pattern)" : ""}`;
     case 7: return `${name} ${payload.code} ${payload.message}`;
     case 8: return `${TYPES[payload.for_type]} ${name}`;
+    case 16: case 17: case 32: case 33: case 34: return JSON.stringify(payload);
+    case 19: return "";
     case 10: return `${name}${payload.pattern ? ` (${payload.pattern})` : ""} ${args()}`;
     default: return `${name} ${args()}`;
   }
