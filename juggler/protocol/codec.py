@@ -20,6 +20,7 @@ from msgspec import Meta, Raw, Struct, field
 
 from juggler.errors import InvalidMessage, InvalidValue, MessageNotAllowed
 from juggler.protocol import rawjson
+from juggler.protocol.class_defaults import set_defaults
 from juggler.protocol.messages import (
     MAX_WINDOW,
     NULL,
@@ -979,6 +980,7 @@ def _plain(value: object) -> Any:
     """Convert a value that ujson does not know; its parts may need conversion in turn."""
     if not isinstance(value, _BYTES):
         try:
+            set_defaults(value)
             return _exact(msgspec.to_builtins(value, builtin_types=_KEPT))
         except (TypeError, ValueError) as error:
             what = str(error)
