@@ -242,35 +242,32 @@ class Connection(Subscriber):
         Args:
             on_state: called when the connection is accepting, connected and closed.
         """
+        metrics = self.metrics
+        decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
         self._report(on_state, State.ACCEPTING)
         try:
             if self.subprotocol == JUGGLER_1:
                 self._send_welcome()
             self._report(on_state, State.CONNECTED)
-            self._read_requests()
+            while True:
+                text = self.websocket.receive()
+                try:
+                    message = codec.decode_request(text, self.allowed, decoders)
+                except InvalidMessage as error:
+                    metrics.invalid += 1
+                    log.info(Line("connection: invalid message", error=error), extra=self._in_log)
+                    self.close(error.close_code, str(error))
+                    continue
+                metrics.read[message.type] += 1
+                self._handle(message)
+                if self.unanswered >= self.options.max_unanswered:
+                    self._wait_for_room()
         except ConnectionClosed as end:
             self.closed = ConnectionClosed(end.code, end.reason)  # without the traceback, which references all this
             log.debug(Line("connection: closed", code=end.code, reason=end.reason), extra=self._in_log)
         finally:
             self._end()
             self._report(on_state, State.CLOSED)
-
-    def _read_requests(self) -> None:
-        metrics = self.metrics
-        decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
-        while True:
-            text = self.websocket.receive()
-            try:
-                message = codec.decode_request(text, self.allowed, decoders)
-            except InvalidMessage as error:
-                metrics.invalid += 1
-                log.info(Line("connection: invalid message", error=error), extra=self._in_log)
-                self.close(error.close_code, str(error))
-                continue
-            metrics.read[message.type] += 1
-            self._handle(message)
-            if self.unanswered >= self.options.max_unanswered:
-                self._wait_for_room()
 
     def _handle(self, message: Message) -> None:
         """Pass a message to the handler; the one place where a refusal becomes a NACK."""

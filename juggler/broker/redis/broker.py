@@ -119,10 +119,11 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.caller = RedisCaller(names, self._watchdog, topology, call_capacity, call_bytes)
         self.callee = RedisCallee(names, self._watchdog, topology, result_capacity)
         self.pubsub = RedisPubSub(names, topology, self._watchdog, pattern_capacity)
-        # Each call, result and publication would pass a method that only delegates.
+        # Each call, result, subscription and publication would pass a method that only delegates.
         self.call = self.caller.call  # type: ignore[method-assign]
         self.result = self.callee.result  # type: ignore[method-assign]
         self.publish = self.pubsub.publish  # type: ignore[method-assign]
+        self.subscribe = self.pubsub.subscribe  # type: ignore[method-assign]
         self._announcements = Announcements(names, topology)
         StaleResults(names, topology, self._watchdog)
 

@@ -77,7 +77,8 @@ class RedisPubSub(PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
-        self._topics.add(key, subscriber, on_done)
+        if self._topics.add(key, subscriber, on_done):
+            on_done(None)
 
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
         return self._topics.has(self._key(pattern, channel), subscriber)

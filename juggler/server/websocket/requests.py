@@ -214,8 +214,9 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
             result = ("408", b"")
         finally:
             self._stop_timer()
-        # pywsgi's own responses have no body.
-        return _answer(*_ANSWERS[result[0]]) if type(result) is tuple else result
+        if type(result) is tuple:
+            return _answer(*_ANSWERS[result[0]])  # pywsgi's own responses have no body
+        return None if getattr(self.wsgi_input, "failed", False) else result
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -256,11 +257,6 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
             environ["wsgi.input"] = self.wsgi_input
             environ["wsgi.input_terminated"] = True
         return environ
-
-    def handle_one_response(self) -> None:
-        super().handle_one_response()
-        if getattr(self.wsgi_input, "failed", False):
-            self.close_connection = True
 
     def handle_error(self, t: Any, v: Any, tb: Any) -> None:
         # A body that cannot be read is the client's error, without a traceback.
