@@ -25,7 +25,7 @@ class Stack:
         redis: the Redis.
         redis_port: its TCP port: what is measured uses TCP, as in production.
         redis_url: its URL with that port.
-        url: websocket URL of the server; empty before `start_server`.
+        url: websocket URL of the last server; empty before `start_server`.
         metrics_url: URL of its metrics; likewise.
         children: all processes but Redis.
     """
@@ -94,13 +94,13 @@ class Stack:
         self.wait_serving(child)
         return child
 
-    def sabotage(self, kind: str, *options: str) -> str:
-        """Start a proxy that breaks the server's promises, and return its URL; see `loadtest.sabotage`.
+    def sabotage(self, kind: str, url: str, *options: str) -> str:
+        """Start a proxy that breaks the promises of the server at ``url``, and return its own URL.
 
         Raises:
             LoadTestError: it did not start.
         """
-        child = self.children.start("saboteur", ["-m", "loadtest.sabotage", kind, self.url, *options], cwd=str(ROOT))
+        child = self.children.start("saboteur", ["-m", "loadtest.sabotage", kind, url, *options], cwd=str(ROOT))
         return child.hear_match(r"ws://\S+", START_TIMEOUT).group()
 
     def wait_serving(self, callee: Child) -> None:
@@ -111,13 +111,13 @@ class Stack:
         """
         callee.hear_match("^serving ", START_TIMEOUT)
 
-    def metrics(self) -> Samples:
-        """Return the server's metrics.
+    def metrics(self, url: str = "") -> Samples:
+        """Return the metrics at a URL. Default: those of the last server.
 
         Raises:
-            OSError: it does not answer.
+            OSError: the server does not answer.
         """
-        with urllib.request.urlopen(f"{self.metrics_url}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"{url or self.metrics_url}/metrics", timeout=5) as response:
             return parse(response.read().decode())
 
     def _start(self, name: str, module: str, *arguments: str, **environment: str) -> Child:

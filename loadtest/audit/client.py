@@ -25,18 +25,26 @@ class AuditClient:
     """A connection, and a greenlet that reads it.
 
     Attributes:
+        url: URL of the server.
         number: number of the connection in the accounts.
         code: close code of the server, 1006 for a lost connection; None while it is open.
     """
 
-    def __init__(self, url: str, accounts: Accounts) -> None:
+    def __init__(self, url: str, accounts: Accounts, pause: float = 0.0) -> None:
         """Connect.
+
+        Args:
+            url: URL of the server.
+            accounts: accounts of the process.
+            pause: seconds between two reads, so that one takes many messages: for many subscribers in one process.
 
         Raises:
             OSError: the server refused it, or cannot be reached.
         """
+        self.url = url
         self.code: int | None = None
         self._accounts = accounts
+        self._pause = pause
         self._closing = False
         self._connection = RawConnection(url, buffer=None, timeout=TIMEOUT)
         try:
@@ -108,6 +116,11 @@ class AuditClient:
 
     # Connection
 
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the connection is closed. Return whether it is."""
+        self._reader.join(timeout)
+        return self._reader.dead
+
     def close(self) -> None:
         """Close the connection, and wait for the server. Idempotent."""
         if not self._closing:
@@ -125,6 +138,8 @@ class AuditClient:
                 now = time.monotonic()
                 for text in texts:
                     received(number, text, now)
+                if self._pause:
+                    gevent.sleep(self._pause)
         except OSError:
             pass
         finally:

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stack.start_callee("--log-level", "warning")
             print("callee  callee.demo:rpc", flush=True)
             if given.sabotage:
-                stack.url = stack.sabotage(given.sabotage, "--one-in", str(given.one_in))
+                stack.url = stack.sabotage(given.sabotage, stack.url, "--one-in", str(given.one_in))
                 print(f"proxy   {stack.url}: {given.sabotage}, one in {given.one_in}", flush=True)
             return _run(stack, given, Path(directory) / "tally.json")
     except (LoadTestError, JugglerError, OSError) as error:

@@ -1,8 +1,8 @@
 """``python -m loadtest.soak [--minutes 10]``: inject failures into a loaded system, and check that it recovers.
 
 Redis is restarted, callees are killed and reloaded, a server worker is killed, and abusive clients connect. Between
-failures, messages are judged as in ``make load``. At the end, memory, greenlets, file descriptors and keys are compared
-with those after the warm-up.
+failures, messages are judged as in ``make load``, and those of many subscribers by accounts of their own. Keys in Redis
+have to expire. At the end, memory, greenlets, file descriptors and keys are compared with those after the warm-up.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ import gevent  # noqa: E402
 
 from juggler.client import Client  # noqa: E402
 from juggler.errors import JugglerError  # noqa: E402
+from loadtest.audit.fan_out import SUBSCRIBERS as MANY  # noqa: E402
 from loadtest.children import exit_on_sigterm  # noqa: E402
 from loadtest.errors import LoadTestError, one_line  # noqa: E402
-from loadtest.soak.abusive_clients import KINDS, AbusiveClients  # noqa: E402
-from loadtest.soak.clients import MixedClients  # noqa: E402
+from loadtest.sabotage import KINDS, ONE_IN  # noqa: E402
+from loadtest.soak.abusive_clients import KINDS as ABUSES  # noqa: E402
+from loadtest.soak.crowd import SUBSCRIBERS  # noqa: E402
+from loadtest.soak.keys import KeyWatch  # noqa: E402
+from loadtest.soak.population import Population  # noqa: E402
 from loadtest.soak.snapshot import Snapshot, compare, table  # noqa: E402
 from loadtest.soak.system import System, wait_for  # noqa: E402
 from loadtest.stack import Stack  # noqa: E402
 
 DESCRIPTION = "Inject failures into a loaded system, and check that it recovers and that no resource has grown."
-CLIENTS = 8
 WARM_UP = 3.0
 MAX_WARM_UPS = 5
 PROGRESS = 10.0
@@ -43,11 +46,21 @@ MAX_PAUSE = 20.0
 class Soak:
     """One run."""
 
-    def __init__(self, system: System, seconds: float) -> None:
+    def __init__(self, system: System, seconds: float, subscribers: int, many: int, calm: bool) -> None:
+        """Args:
+        system: the system under test.
+        seconds: duration.
+        subscribers: number of subscribers in the crowd.
+        many: number of subscribers of a burst before and after the run; 0 for none.
+        calm: inject no failures, and compare no resources.
+        """
         self._system = system
+        self._many = many
         self._seconds = seconds
+        self._subscribers = subscribers
         self._began = time.monotonic()
         self._reported = self._began
+        self._wrong: list[str] = []
         # Description, function, and whether clients may notice it.
         self._failures: tuple[tuple[str, Callable[[], None], bool], ...] = (
             ("kill Redis and start it again", system.restart_redis, True),
@@ -56,63 +69,77 @@ class Soak:
             ("kill a worker of the server", system.kill_worker, True),
             ("kill a process of a callee", system.kill_callee_process, True),
         )
+        if calm:
+            self._failures = ()
 
     def run(self) -> list[str]:
         """Run, report progress, and return the violations."""
-        self._report("warm-up")
-        begin = self._warm_up()
+        self._fan_out()
+        begin = self._warm_up() if self._failures else None
         self._report("start")
-        clients, abusers = MixedClients(self._system.url, CLIENTS), AbusiveClients(self._system.url)
+        keys = KeyWatch(self._system.redis.url, self._system.max_callees)
+        population = Population(self._system.client_urls, self._system.urls, self._subscribers)
         try:
-            self._inject_failures(clients, abusers)
+            self._inject_failures(population)
         finally:
-            _stop(clients, abusers)
+            population.stop()
+            keys.stop()
         self._report("all clients have disconnected")
-        return self._verdict(clients, abusers, begin)
+        self._fan_out()
+        self._wrong += keys.violations.lines()
+        if keys.readings < 2:
+            self._wrong.append(f"the keys in Redis were read {keys.readings} times")
+        return self._verdict(population, begin)
 
     def _warm_up(self) -> Snapshot:
         """Use everything once, so that one-time allocations do not count as leaks, and return the resources."""
+        self._report("warm-up")
         for _ in range(MAX_WARM_UPS):
-            clients = MixedClients(self._system.url, CLIENTS)
-            abusers = AbusiveClients(self._system.url, pause=WARM_UP / len(KINDS) / 2)
+            urls = self._system.urls
+            population = Population(urls, urls, self._subscribers, abuse_pause=WARM_UP / len(ABUSES) / 2)
             gevent.sleep(max(WARM_UP, self._seconds / 20))
-            _stop(clients, abusers)
+            population.stop()
+            self._wrong += population.wrong()
             snapshot = self._system.idle_snapshot()
             # A worker without clients so far has not opened all its connections to Redis.
             if len(set(snapshot.files["server worker"])) == 1:
                 break
         return snapshot
 
-    def _inject_failures(self, clients: MixedClients, abusers: AbusiveClients) -> None:
+    def _inject_failures(self, population: Population) -> None:
         deadline = time.monotonic() + self._seconds
-        pause = min(MAX_PAUSE, self._seconds / len(self._failures) / 2)
+        pause = min(MAX_PAUSE, self._seconds / max(1, len(self._failures)) / 2)
         number = 0
         while time.monotonic() < deadline or number < len(self._failures):
-            self._watch(clients, abusers, pause)
-            name, fail, is_noticed = self._failures[number % len(self._failures)]
-            self._report(name)
-            if is_noticed:
-                clients.ledger.book.disturbed(time.monotonic())
-            fail()
-            if is_noticed:
-                self._wait_until_recovered()
-                clients.ledger.book.recovered(time.monotonic())
+            self._watch(population, pause)
+            if self._failures:
+                self._inject(population, *self._failures[number % len(self._failures)])
             number += 1
-        self._watch(clients, abusers, pause)
+        self._watch(population, pause)
 
-    def _watch(self, clients: MixedClients, abusers: AbusiveClients, seconds: float) -> None:
+    def _inject(self, population: Population, name: str, fail: Callable[[], None], is_noticed: bool) -> None:
+        self._report(name)
+        if is_noticed:
+            population.disturbances.begin(time.monotonic())
+        fail()
+        if is_noticed:
+            self._wait_until_recovered()
+            population.disturbances.end(time.monotonic())
+
+    def _fan_out(self) -> None:
+        # By itself: it takes all of the machine.
+        if self._many:
+            self._report(f"publish a burst to {self._many:,} subscribers")
+            self._wrong += self._system.fan_out(self._many)
+
+    def _watch(self, population: Population, seconds: float) -> None:
         """Let it run, and report progress."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             gevent.sleep(min(1.0, seconds))
             self._system.stack.children.check()
             if time.monotonic() - self._reported > PROGRESS:
-                tally = clients.ledger.book.tally
-                self._report(
-                    f"{sum(tally.sent.values()):,} requests, {tally.answered:,} results, {tally.events:,} events, "
-                    f"{len(clients.ledger.clients)} clients, {sum(abusers.done.values())} abusive clients, "
-                    f"{sum(clients.ledger.book.violations.counts.values())} violations"
-                )
+                self._report(population.progress())
 
     def _wait_until_recovered(self) -> None:
         """Wait until all processes are connected to Redis, and calls and events succeed."""
@@ -125,7 +152,7 @@ class Soak:
 
     def _flows(self, number: int) -> bool:
         try:
-            with Client(self._system.url, reconnect=False, timeout=2.0) as client:
+            with Client(self._system.urls[number % 2], reconnect=False, timeout=2.0) as client:
                 if client.call("test.echo", number, timeout=2.0) != number:
                     return False
                 with client.subscribe(f"probe.{number}") as probe:
@@ -134,21 +161,13 @@ class Soak:
         except (JugglerError, TimeoutError):
             return False
 
-    def _verdict(self, clients: MixedClients, abusers: AbusiveClients, begin: Snapshot) -> list[str]:
-        rows = compare(begin, self._system.idle_snapshot(like=begin))
-        book = clients.ledger.book
-        print("\n".join(["", *book.tally.lines(), "", *table(rows)]), flush=True)
+    def _verdict(self, population: Population, begin: Snapshot | None) -> list[str]:
+        rows = compare(begin, self._system.idle_snapshot(like=begin)) if begin else []
+        print("\n".join(["", *population.lines(), "", *(table(rows) if begin else ())]), flush=True)
         wrong = [f"{row.what}: {row.end}, before {row.begin}" for row in rows if not row.ok]
-        wrong += book.violations.lines()
-        if book.tally.overdue:
-            wrong.append(f"{book.tally.overdue} calls without a failure nearby had no result in time")
-        if not book.tally.answered or not book.tally.due:
-            wrong.append("no calls or no events")
-        if not book.tally.lost_connections:
+        wrong += [*self._wrong, *population.wrong(), *population.idle()]
+        if self._failures and not population.lost_connections:
             wrong.append("no connection was lost, although a worker was killed")
-        wrong += [
-            f"no abusive client of kind {kind.__name__} finished" for kind in KINDS if not abusers.done[kind.__name__]
-        ]
         return wrong
 
     def _report(self, line: str) -> None:
@@ -156,20 +175,27 @@ class Soak:
         print(f"{self._reported - self._began:7.1f} s  {line}", flush=True)
 
 
-def _stop(clients: MixedClients, abusers: AbusiveClients) -> None:
-    """Stop all clients concurrently."""
-    gevent.joinall([gevent.spawn(clients.stop), gevent.spawn(abusers.stop)], raise_error=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code: 0 passed, 1 failed, 2 could not run."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=DESCRIPTION)
     parser.add_argument("--minutes", type=float, default=10.0, help="duration (default: 10)")
+    parser.add_argument(
+        "--subscribers", type=int, default=SUBSCRIBERS, help=f"subscribers that receive bursts (default: {SUBSCRIBERS})"
+    )
+    parser.add_argument(
+        "--many", type=int, default=MANY, help=f"subscribers of a burst before and after; 0: none (default: {MANY})"
+    )
+    parser.add_argument("--calm", action="store_true", help="inject no failures, and compare no resources")
+    parser.add_argument("--sabotage", choices=KINDS, help="break the servers' promises, which must be noticed")
+    parser.add_argument("--one-in", type=int, default=ONE_IN, help=f"messages for one sabotage (default: {ONE_IN})")
     given = parser.parse_args(arguments)
     exit_on_sigterm()
     try:
         with Stack() as stack:
-            wrong = Soak(System(stack), given.minutes * 60).run()
+            system = System(stack)
+            if given.sabotage:
+                system.sabotage(given.sabotage, given.one_in)
+            wrong = Soak(system, given.minutes * 60, given.subscribers, given.many, given.calm).run()
     except (LoadTestError, JugglerError, OSError) as error:
         print(f"soak: {one_line(str(error))}", file=sys.stderr)
         return 2
@@ -179,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("")
     for line in wrong:
         print(f"WRONG   {line}")
-    print("FAILED" if wrong else "ok      all resources are back to normal")
+    print("FAILED" if wrong else "ok      all promises were kept, all resources are back to normal")
     return 1 if wrong else 0
 
 

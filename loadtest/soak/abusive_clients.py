@@ -18,7 +18,7 @@ from juggler.errors import JugglerError
 from juggler.protocol.messages import MessageType
 from loadtest.raw_connection import RawConnection, request
 
-LONGEST = 4.0
+LONGEST = 6.0
 """Timeout of a client in seconds."""
 
 LARGE = "x" * 100_000

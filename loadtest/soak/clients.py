@@ -9,6 +9,9 @@ from contextlib import suppress
 import gevent
 
 from juggler.errors import JugglerError, Nacked
+from loadtest.audit.accounts import MAX_LATENCY
+from loadtest.disturbances import Disturbances
+from loadtest.locust.book import Book
 from loadtest.locust.client import Measure, RecordingClient
 from loadtest.locust.ledger import Ledger
 from loadtest.locust.mixer import Mixer, channels, expect
@@ -26,8 +29,8 @@ class MixedClients:
         ledger: their book, and the open clients.
     """
 
-    def __init__(self, url: str, count: int) -> None:
-        self.ledger = Ledger()
+    def __init__(self, url: str, count: int, disturbances: Disturbances) -> None:
+        self.ledger = Ledger(Book(disturbances, MAX_LATENCY))
         self._url = url
         self._channels = channels(f"soak.{self.ledger.run}", 4)
         self._greenlets = [gevent.spawn(self._run, number) for number in range(count)]

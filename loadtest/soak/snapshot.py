@@ -31,12 +31,14 @@ class Snapshot:
         files: open file descriptors of the processes, by role.
         gauges: metrics of the server, those of `GAUGES`.
         keys: number of keys in Redis, by kind.
+        members: number of members of each set of the catalogue.
     """
 
     memory: dict[str, list[int]] = field(default_factory=dict)
     files: dict[str, list[int]] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
     keys: Counter[str] = field(default_factory=Counter)
+    members: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,15 @@ def kinds(keys: Iterable[str]) -> Counter[str]:
     return Counter(re.sub(r"(\{[^}]*\}):.*", r"\1:*", _anonymous(key)) for key in keys)
 
 
+def is_set(key: str) -> bool:
+    """Return whether a key is a set of the catalogue: all URIs, or the callees of one."""
+    return key == "juggler:uris" or re.fullmatch(r"juggler:callees:\{[^}]*\}", key) is not None
+
+
 def _anonymous(key: str) -> str:
-    is_result = ":results:" in key
-    return re.sub(r"\{[^}]*\}", "{*}", key) if is_result else key
+    # In braces is the name of a server or callee, in other keys a URI.
+    is_random = ":results:" in key or ":callee:" in key
+    return re.sub(r"\{[^}]*\}", "{*}", key) if is_random else key
 
 
 def compare(begin: Snapshot, end: Snapshot) -> list[Row]:
@@ -65,8 +73,12 @@ def compare(begin: Snapshot, end: Snapshot) -> list[Row]:
     return [
         *(_memory(role, begin.memory[role], end.memory.get(role, [])) for role in begin.memory),
         *(_files(role, begin.files[role], end.files.get(role, [])) for role in begin.files),
-        *(_gauge(name, begin.gauges.get(name, 0), end.gauges.get(name, 0)) for name in GAUGES),
-        *(_keys(kind, begin.keys[kind], end.keys[kind]) for kind in sorted(begin.keys | end.keys)),
+        *(_exact(name, begin.gauges.get(name, 0), end.gauges.get(name, 0)) for name in GAUGES),
+        *(_exact(f"keys, {kind}", begin.keys[kind], end.keys[kind]) for kind in sorted(begin.keys | end.keys)),
+        *(
+            _exact(f"members, {key}", begin.members.get(key, 0), end.members.get(key, 0))
+            for key in sorted(begin.members | end.members)
+        ),
     ]
 
 
@@ -82,12 +94,8 @@ def _files(role: str, begin: list[int], end: list[int]) -> Row:
     return Row(f"files, {role}", _list(begin), _list(end), f"{max(begin)}", is_ok)
 
 
-def _gauge(name: str, begin: float, end: float) -> Row:
-    return Row(name, f"{begin:g}", f"{end:g}", f"{begin:g}", begin == end)
-
-
-def _keys(kind: str, begin: int, end: int) -> Row:
-    return Row(f"keys, {kind}", str(begin), str(end), str(begin), begin == end)
+def _exact(what: str, begin: float, end: float) -> Row:
+    return Row(what, f"{begin:g}", f"{end:g}", f"{begin:g}", begin == end)
 
 
 def _mebibytes(values: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""The system under test: Redis, a server with two workers, a callee, and a callee with two processes."""
+"""The system under test: Redis, a server with two workers, two with a single process, and callees with one and two."""
 
 from __future__ import annotations
 
@@ -14,23 +14,33 @@ from juggler.process.metrics.rates import Samples, total
 from loadtest.children import Child
 from loadtest.errors import LoadTestError
 from loadtest.procfs import children, open_files, resident
-from loadtest.soak.snapshot import GAUGES, Snapshot, compare, kinds
-from loadtest.stack import Stack
+from loadtest.soak.snapshot import GAUGES, Snapshot, compare, is_set, kinds
+from loadtest.stack import ROOT, Stack
 
 WORKERS = 2
-SERVER = (
-    *("--workers", str(WORKERS), "--ping-interval", "1", "--ping-timeout", "1"),
-    *("--grace", "3", "--log-level", "error"),
-)
+PROCESSES = WORKERS + 2
+SINGLE = ("--ping-interval", "1", "--ping-timeout", "3", "--grace", "3", "--log-level", "error")
+SERVER = ("--workers", str(WORKERS), *SINGLE)
 CALLEE = ("--log-level", "warning")
 TIMEOUT = 20.0
+FAN_OUT_TIMEOUT = 180.0
 POLL = 0.1
 REDIS_PAUSE = 0.3
 """Seconds without Redis, so that its absence is noticed."""
 
+CALLEES = 3
+FORGET = 30.0
+"""Seconds after which a callee that was killed must have left the sets of the catalogue: its announcement expires after
+5 s, and the callee that replaces it removes it 5 s after its own start."""
+
 
 class System:
-    """All processes of the soak."""
+    """All processes of the soak.
+
+    Attributes:
+        urls: URLs of the servers for all clients; the first has several workers.
+        client_urls: the same, or those of the proxies in front of them.
+    """
 
     def __init__(self, stack: Stack) -> None:
         """Start them.
@@ -40,11 +50,40 @@ class System:
         """
         self.stack = stack
         self.redis = stack.redis
-        self.server = stack.start_server(*SERVER)
+        self._metrics: list[str] = []
+        urls = []
+        servers = []
+        for options in (SERVER, SINGLE, SINGLE):
+            servers.append(stack.start_server(*options))
+            self._metrics.append(stack.metrics_url)
+            urls.append(stack.url)
+        self.server, self.single, self.crowded = servers
+        *self.urls, self._crowded_url = urls
+        self.client_urls = self.urls
         self.callee = stack.start_callee(*CALLEE)
         self.callees = stack.start_callee(*CALLEE, "--processes", "2")
-        self.url = stack.url
+        # Callees that were killed or replaced, which may be left in the catalogue for a while.
+        self._replaced: list[float] = []
         wait_for(self.is_healthy, "all processes, and their connections to Redis")
+
+    def sabotage(self, kind: str, one_in: int) -> None:
+        """Put a proxy in front of each server, which harms messages; see `loadtest.sabotage`."""
+        self.client_urls = [self.stack.sabotage(kind, url, "--one-in", str(one_in)) for url in self.urls]
+
+    def fan_out(self, subscribers: int) -> list[str]:
+        """Publish a burst to many subscribers of a server of their own, and return the violations, one a line.
+
+        Raises:
+            LoadTestError: it did not finish in time.
+        """
+        command = ["-m", "loadtest.audit.fan_out", self._crowded_url, "--subscribers", str(subscribers)]
+        child = self.stack.children.start("subscribers", command, cwd=str(ROOT))
+        lines = [child.hear(FAN_OUT_TIMEOUT) or ""]
+        with suppress(LoadTestError):  # its lines already show why it failed
+            while line := child.hear(TIMEOUT):
+                lines.append(line)
+        self.stack.children.kill(child)
+        return lines[1:]
 
     # Failures and renewals
 
@@ -55,10 +94,12 @@ class System:
     def kill_callee(self) -> None:
         """Kill the callee with one process, and start another one."""
         self.stack.children.kill(self.callee)
+        self._replace(1)
         self.callee = self.stack.start_callee(*CALLEE)
 
     def kill_callee_process(self) -> None:
         """Kill a process of the callee with two; its supervisor starts another one."""
+        self._replace(1)
         self._kill_child(self.callees)
 
     def kill_worker(self) -> None:
@@ -68,6 +109,7 @@ class System:
     def renew_callees(self) -> None:
         """Reload both callees by SIGHUP, and wait until they have."""
         before = set(children(self.callees.pid))
+        self._replace(CALLEES)
         for callee in (self.callee, self.callees):
             callee.signal(signal.SIGHUP)
         self.stack.wait_serving(self.callee)
@@ -82,10 +124,20 @@ class System:
 
     # State
 
+    def _replace(self, count: int) -> None:
+        self._replaced += [time.monotonic()] * count
+
+    def max_callees(self) -> int:
+        """Return the number of callees that each set of the catalogue may have now."""
+        now = time.monotonic()
+        return CALLEES + sum(now - each < FORGET for each in self._replaced)
+
     def processes(self) -> dict[str, list[int]]:
         """Return the process ids by role."""
         return {
             "redis": [self.redis.pid],
+            "single server": [self.single.pid],
+            "crowded server": [self.crowded.pid],
             "server master": [self.server.pid],
             "server worker": children(self.server.pid),
             "callee": [self.callee.pid],
@@ -101,7 +153,11 @@ class System:
     def is_healthy(self) -> bool:
         """Return whether no process is missing, and all are connected to Redis."""
         try:
-            return self.is_complete() and _is_up(self.stack.metrics())
+            return (
+                self.is_complete()
+                and all(map(_is_up, self._samples()))
+                and self._gauges()["juggler_workers"] == PROCESSES
+            )
         except (OSError, ValueError):
             return False
 
@@ -111,13 +167,22 @@ class System:
         Raises:
             OSError: a process has just exited, or the server does not answer.
         """
-        found = Snapshot(gauges=_gauges(self.stack.metrics()))
+        found = Snapshot(gauges=self._gauges())
         for role, pids in self.processes().items():
             found.memory[role] = [resident(pid) for pid in pids]
             found.files[role] = [open_files(pid) for pid in pids]
         with redis.Redis.from_url(self.redis.url, protocol=2) as client:
-            found.keys = kinds(key.decode() for key in client.scan_iter(count=1000))
+            keys = [key.decode() for key in client.scan_iter(count=1000)]
+            found.keys = kinds(keys)
+            found.members = {key: client.scard(key) for key in keys if is_set(key)}
         return found
+
+    def _samples(self) -> list[Samples]:
+        return [self.stack.metrics(url) for url in self._metrics]
+
+    def _gauges(self) -> dict[str, float]:
+        samples = self._samples()
+        return {name: sum(total(each, name) for each in samples) for name in GAUGES}
 
     def idle_snapshot(self, like: Snapshot | None = None) -> Snapshot:
         """Wait until no client is connected, and return the resources.
@@ -150,13 +215,8 @@ def wait_for(condition: Callable[[], bool], what: str, timeout: float = TIMEOUT)
 
 
 def _is_up(samples: Samples) -> bool:
-    links = [value for (name, _), value in samples.items() if name == "juggler_redis_up"]
-    return all(links) and total(samples, "juggler_workers") == WORKERS
-
-
-def _gauges(samples: Samples) -> dict[str, float]:
-    return {name: total(samples, name) for name in GAUGES}
+    return all(value for (name, _), value in samples.items() if name == "juggler_redis_up")
 
 
 def _is_idle(snapshot: Snapshot) -> bool:
-    return snapshot.gauges["juggler_connections"] == 0 and snapshot.gauges["juggler_workers"] == WORKERS
+    return snapshot.gauges["juggler_connections"] == 0 and snapshot.gauges["juggler_workers"] == PROCESSES

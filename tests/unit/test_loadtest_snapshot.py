@@ -7,7 +7,7 @@ from copy import deepcopy
 
 import pytest
 
-from loadtest.soak.snapshot import GAUGES, MEMORY_BYTES, Snapshot, compare, kinds, table
+from loadtest.soak.snapshot import GAUGES, MEMORY_BYTES, Snapshot, compare, is_set, kinds, table
 
 MIB = 2**20
 
@@ -19,6 +19,7 @@ def begin():
         files={"callee": [7], "worker": [12, 11]},
         gauges=dict.fromkeys(GAUGES, 0.0) | {"juggler_workers": 2.0},
         keys=Counter({"juggler:uris": 1}),
+        members={"juggler:uris": 3, "juggler:callees:{u}": 2},
     )
 
 
@@ -74,6 +75,8 @@ def test_keys(begin):
 def test_keys_are_counted_by_kind():
     keys = [
         "juggler:uris",
+        "juggler:callee:{5b6f}",
+        "juggler:callee:{0a1e}",
         "juggler:callees:{f}",
         "juggler:callees:{f}:one",
         "juggler:callees:{f}:two",
@@ -89,6 +92,7 @@ def test_keys_are_counted_by_kind():
         "juggler:callees:{f}:*": 2,
         "juggler:calls:{f}": 1,
         "juggler:calls:timeout:{f}:*": 1,
+        "juggler:callee:{*}": 2,
         "juggler:results:{*}": 2,
         "juggler:results:timeout:{*}:*": 1,
     }
@@ -99,4 +103,24 @@ def test_the_table_marks_what_is_wrong(begin):
     end.files["callee"] = [99]
     lines = table(compare(begin, end))
     assert [line.split()[1] for line in lines if line.endswith("WRONG")] == ["callee"]
-    assert len(lines) == 1 + 2 + 2 + len(GAUGES) + 1
+    assert len(lines) == 1 + 2 + 2 + len(GAUGES) + 1 + 2
+
+
+def test_a_set_has_grown(begin):
+    end = deepcopy(begin)
+    end.members["juggler:callees:{u}"] += 1
+    end.members["juggler:callees:{v}"] = 1
+    assert wrong(begin, end) == ["members, juggler:callees:{u}", "members, juggler:callees:{v}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("juggler:uris", True),
+        ("juggler:callees:{a:b}", True),
+        ("juggler:callees:{a}:5b6f", False),
+        ("juggler:calls:{a}", False),
+    ],
+)
+def test_sets_of_the_catalogue(key, expected):
+    assert is_set(key) is expected
