@@ -82,6 +82,14 @@ def test_without_an_identity_a_call_carries_none(stored, caplog, options, warnin
     assert caplog.text.count("server: calls have no identity") == warnings
 
 
+def test_the_warning_is_given_once_for_a_server(caplog):
+    with running_server(connect=lambda request: object()) as running:
+        for _ in range(2):
+            with Wire(running.url) as wire:
+                assert wire.request(CALL, uri="f")["meta"]["type"] == ACK
+    assert caplog.text.count("server: calls have no identity") == 1
+
+
 @pytest.mark.parametrize("connect", [None, lambda request: "ann"], ids=["unknown", "known"])
 def test_a_client_cannot_set_it(stored, connect):
     forged = {"by": "mallory", "caller": "mallory"}

@@ -204,6 +204,7 @@ def never():
 @pytest.mark.parametrize("function", [lambda: 1, fail], ids=["returns", "raises"])
 def test_a_generator_that_yields_more_than_once_is_an_error(function):
     rpc, log = Callee(), Log()
+    rpc.around(log.around("a"))
 
     @rpc.around
     def twice():
@@ -219,7 +220,7 @@ def test_a_generator_that_yields_more_than_once_is_an_error(function):
     rpc.register("f", function)
     with pytest.raises(RuntimeError, match=r"around: .*twice yielded more than once"):
         run(rpc)
-    assert log[-1] == "closed"
+    assert log[-3:] == ["closed", "a: RuntimeError", "close a"]
 
 
 def test_a_generator_that_does_not_yield_is_an_error():
