@@ -18,6 +18,7 @@ from juggler.callee import (
     cancelled,
     current_call,
     given_up,
+    progress,
     publish,
     time_left,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "cancelled",
     "current_call",
     "given_up",
+    "progress",
     "publish",
     "time_left",
 ]

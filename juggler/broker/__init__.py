@@ -9,10 +9,11 @@ must be quick, must not block and must not raise.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from msgspec import Struct
 
@@ -45,6 +46,7 @@ class PendingCall(ABC):
         size: bytes of its arguments.
         stored: whether the broker has confirmed the call.
         early_result: a result that arrived before the confirmation.
+        max_time: maximum seconds from the first to the last part of its result. Default: unlimited.
     """
 
     __slots__ = ("call_id", "deadline", "early_result", "owner", "size", "stored", "uri")
@@ -56,6 +58,7 @@ class PendingCall(ABC):
     size: int
     stored: bool
     early_result: tuple[bytes, bool | None] | None
+    max_time: ClassVar[float] = math.inf
 
     @abstractmethod
     def on_stored(self, error: BrokerError | None) -> None:
@@ -268,6 +271,10 @@ PublishArgs: TypeAlias = Callable[[str, bytes], None]
 """Publishes JSON text on a channel and returns once the broker has it."""
 
 
+SendPart: TypeAlias = Callable[[bytes, bool], None]
+"""Sends a part as JSON text. The flag is true for progress, which never blocks."""
+
+
 class Caller:
     """The identity of a caller, as the server derived it from the connection. Clients cannot set it. Immutable.
 
@@ -313,6 +320,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         parts: how the caller asks for parts; ``None`` if it does not.
         client: identifies the connection of the caller.
         cancelled: whether the caller has cancelled the call, or its connection has closed.
+        sender: sends parts for the function; set by the worker that runs the call if its caller has asked for them.
     """
 
     conn_uuid: str
@@ -326,6 +334,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     parts: StoredParts | None = None
     client: bytes = b""
     cancelled: bool = False
+    sender: SendPart | None = None
 
     @property
     def value(self) -> Any:
@@ -344,6 +353,11 @@ class IncomingCall(Struct, gc=False, tag=True):
     def given_up(self) -> bool:
         """Return whether the call was abandoned: it was cancelled, or its deadline has passed."""
         return self.cancelled or self.deadline <= monotonic()
+
+    def progress(self, value: Any) -> None:
+        """See `callee.progress`."""
+        if self.sender is not None:
+            self.sender(encode_args(value), True)
 
     def publish(self, channel: str, value: Any = None) -> None:
         """See `callee.publish`."""

@@ -143,7 +143,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             pending.on_stored(error)
             return
         if parts is not None:
-            self._streams.add(pending, timeout, parts)
+            self._streams.add(pending, timeout, parts, self._clock() + pending.max_time)
         pending.stored = True
         self._expire_at(deadline)
         for consumer in self._consumers:

@@ -14,6 +14,9 @@ from juggler.protocol.codec import StoredParts, StoredResult, count_parts, encod
 GONE = encode_args({"error": {"message": "the callee process has gone", "type": "CalleeGone"}})
 """The result of a call whose callee has gone."""
 
+TOO_LONG = encode_args({"error": {"message": "the stream exceeded its maximum time", "type": "StreamTooLong"}})
+"""The result of a call that sends parts for too long."""
+
 LOST = encode_args({"error": {"message": "parts of the result were lost", "type": "PartsLost"}})
 """The result of a call of which parts are missing."""
 
@@ -24,17 +27,26 @@ class Stream:
     Attributes:
         pending: the call.
         timeout: seconds from part to part after which the call expires.
+        ends_at: time at which it must have completed.
         callee_id: callee that has taken the call; empty if none has yet.
+        until: number of the last part for which there is credit.
     """
 
-    __slots__ = ("_arrived", "_in_order", "callee_id", "pending", "timeout")
+    __slots__ = ("_arrived", "_in_order", "callee_id", "ends_at", "pending", "timeout", "until")
 
-    def __init__(self, pending: PendingCall, timeout: float, parts: StoredParts) -> None:
+    def __init__(self, pending: PendingCall, timeout: float, parts: StoredParts, ends_at: float) -> None:
         self.pending = pending
         self.timeout = timeout
+        self.ends_at = ends_at
+        self.until = parts.until
         self.callee_id = ""
         self._in_order = parts.mode == "all"
         self._arrived = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the callee waits for credit, as far as this is known."""
+        return bool(self.callee_id) and self._arrived >= self.until
 
     def is_new(self, seq: int, args: bytes, joined: bool) -> bool:
         """Return whether a part has not arrived before, and count it.
@@ -60,9 +72,27 @@ class Streams:
     def __init__(self) -> None:
         self.by_id: dict[str, Stream] = {}
 
-    def add(self, pending: PendingCall, timeout: float, parts: StoredParts) -> None:
-        """Enter a call that is in the ledger."""
-        self.by_id[pending.call_id] = Stream(pending, timeout, parts)
+    def add(self, pending: PendingCall, timeout: float, parts: StoredParts, ends_at: float) -> None:
+        """Enter a call that is in the ledger.
+
+        Args:
+            pending: the call.
+            timeout: seconds from part to part after which the call expires.
+            parts: what its caller asks for.
+            ends_at: time at which it must have completed.
+        """
+        self.by_id[pending.call_id] = Stream(pending, timeout, parts, ends_at)
+
+    def hold(self, now: float) -> list[Stream]:
+        """Postpone the deadlines of the calls whose callees wait for credit, and return these calls."""
+        held = [stream for stream in self.by_id.values() if stream.is_held]
+        for stream in held:
+            stream.pending.deadline = now + stream.timeout
+        return held
+
+    def too_long(self, now: float) -> list[Stream]:
+        """Return the calls that must have completed by now."""
+        return [stream for stream in self.by_id.values() if stream.ends_at <= now]
 
     def remove(self, pending: PendingCall) -> None:
         """Remove a call that has completed. Idempotent."""

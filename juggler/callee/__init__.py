@@ -11,8 +11,8 @@
         return f"hello, {name}"
 
 Run it with ``juggler-callee MODULE:rpc``, or with `callee.worker.Worker` in your own program. Functions can use
-`caller`, `time_left`, `given_up`, `cancelled`, `publish` and `current_call`, and raise `CallError` to send an error to
-the caller. A parameter annotated `Caller` receives the caller.
+`caller`, `time_left`, `given_up`, `cancelled`, `progress`, `publish` and `current_call`, and raise `CallError` to send
+an error to the caller. A parameter annotated `Caller` receives the caller.
 
 The package has two names: ``callee``, which is short, and ``juggler.callee``. Another distribution on PyPI is also
 called callee. If both are installed, import from ``juggler.callee``: nothing in it depends on the short name.
@@ -28,7 +28,7 @@ called callee. If both are installed, import from ``juggler.callee``: nothing in
 
 from juggler.broker import Caller
 from juggler.broker import IncomingCall as Call
-from juggler.callee.current import caller, cancelled, current_call, given_up, publish, time_left
+from juggler.callee.current import caller, cancelled, current_call, given_up, progress, publish, time_left
 from juggler.callee.failures import (
     CallError,
     Cancelled,
@@ -53,6 +53,7 @@ __all__ = [
     "cancelled",
     "current_call",
     "given_up",
+    "progress",
     "publish",
     "time_left",
 ]

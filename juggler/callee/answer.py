@@ -6,6 +6,7 @@ import logging
 import os
 from contextvars import Context
 from functools import partial
+from types import GeneratorType
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -14,6 +15,7 @@ from juggler.broker import IncomingCall
 from juggler.callee.around import surround
 from juggler.callee.current import running
 from juggler.callee.failures import CallError, Cancelled, InvalidResult, ProcessDied, TimeIsUp
+from juggler.callee.parts import drain
 from juggler.callee.thunk import Thunk
 from juggler.errors import InvalidValue
 from juggler.process import forked
@@ -72,6 +74,8 @@ def _run(thunk: Thunk, call: IncomingCall) -> Answer:
     forks = forked.count
     try:
         value = thunk.run(call)
+        if type(value) is GeneratorType:
+            value = drain(call, value)
     except BaseException as exception:
         if forked.count != forks:
             forked.leave(exception)

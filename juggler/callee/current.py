@@ -45,6 +45,23 @@ def cancelled() -> bool:
     return current_call().cancelled
 
 
+def progress(value: Any) -> None:
+    """Send a part of the result to a caller that has asked for parts, for example how far the function has got.
+
+    At most 10 per second are sent; a newer one replaces one that was not sent yet. Never blocks. Does nothing if the
+    caller has not asked for parts.
+
+    Args:
+        value: any JSON value.
+
+    Raises:
+        RuntimeError: no call is running here.
+        juggler.errors.InvalidValue: JSON does not support the value.
+        callee.TimeIsUp: the call was cancelled or has expired.
+    """
+    current_call().progress(value)
+
+
 def publish(channel: str, value: Any = None) -> None:
     """Publish an event from within a function. Blocks until the broker has it.
 

@@ -40,6 +40,7 @@ class Callee(Mapping[str, Thunk]):
         pool: Pool | None = ...,
         deadline: Deadline = ...,
         cancel: Cancel = ...,
+        coalesce: float = ...,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -53,6 +54,7 @@ class Callee(Mapping[str, Thunk]):
         pool: Pool | None = ...,
         deadline: Deadline = ...,
         cancel: Cancel = ...,
+        coalesce: float = ...,
     ) -> F: ...
 
     def register(
@@ -65,6 +67,7 @@ class Callee(Mapping[str, Thunk]):
         pool: Pool | None = None,
         deadline: Deadline = "inform",
         cancel: Cancel = "inform",
+        coalesce: float = 0.0,
     ) -> F | Callable[[F], F]:
         """Register a function for a URI. Without ``function``, return a decorator. The function is unchanged.
 
@@ -80,6 +83,8 @@ class Callee(Mapping[str, Thunk]):
             cancel: ``"inform"`` leaves it to the function to ask `callee.cancelled`. ``"raise"`` also raises
                 `callee.Cancelled` in it; a pool process that does not end the function within a second is replaced.
                 ``"ignore"`` lets the function complete as if the call had not been cancelled.
+            coalesce: seconds for which a part of a generator is held, so that the next ones are joined to it; at most
+                1. Parts are also joined while earlier ones are being stored. Default: 0.
 
         Raises:
             ValueError: the URI is invalid or has a function already, or an option is invalid.
@@ -100,6 +105,7 @@ class Callee(Mapping[str, Thunk]):
                     pool=pool,
                     deadline=deadline,
                     cancel=cancel,
+                    coalesce=coalesce,
                     around=self._around,
                 )
             )

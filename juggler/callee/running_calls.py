@@ -7,6 +7,7 @@ from itertools import islice
 from time import monotonic
 
 from juggler.broker import ControlListener, IncomingCall
+from juggler.callee.part_sender import PartSender
 from juggler.callee.pool_consumer import PoolConsumer
 from juggler.callee.pools import Runner
 from juggler.callee.thunk import Thunk
@@ -22,10 +23,12 @@ class RunningCalls(ControlListener):
     """Passes control messages to the runners of calls.
 
     Attributes:
+        senders: senders of the calls that have asked for parts, by the identifiers of the calls.
         early: cancels of calls that were not found, with the times at which they are dropped, oldest first.
     """
 
     def __init__(self, thunks: Mapping[str, Thunk]) -> None:
+        self.senders: dict[str, PartSender] = {}
         self.early: dict[str, float] = {}
         self._thunks = thunks
         self._pools: list[tuple[PoolConsumer, Runner]] = []
@@ -50,6 +53,8 @@ class RunningCalls(ControlListener):
         if thunk.cancel != "ignore" and not call.cancelled:
             call.cancelled = True
             runner.cancel(thunk, call)
+            if sender := self.senders.get(call.msg_uuid):
+                sender.wake()
 
     def _remember(self, call_id: str) -> None:
         now = monotonic()
@@ -68,4 +73,5 @@ class RunningCalls(ControlListener):
         return call.cancelled
 
     def on_credit(self, call_id: str, until: int) -> None:
-        """No function sends parts yet."""
+        if sender := self.senders.get(call_id):
+            sender.credit(until)

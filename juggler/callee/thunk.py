@@ -17,6 +17,9 @@ Pool: TypeAlias = Literal["thread", "process"]
 Deadline: TypeAlias = Literal["inform", "enforce"]
 Cancel: TypeAlias = Literal["inform", "raise", "ignore"]
 
+MAX_COALESCE = 1.0
+"""Longest time for which parts may be held to be joined, in seconds."""
+
 _MAX_SIGNATURE = 200
 _MAX_DOC = 500
 
@@ -32,6 +35,7 @@ class Thunk:
         deadline: ``"enforce"`` raises `DeadlineExceeded` in the function at the deadline.
         cancel: what a cancelled call does to the function: ``"inform"`` makes `callee.cancelled` true, ``"raise"`` also
             raises `Cancelled` in it, ``"ignore"`` does nothing.
+        coalesce: seconds for which a part is held, so that the next ones are joined to it.
         around: generators that wrap its calls, the first one outermost.
     """
 
@@ -48,6 +52,7 @@ class Thunk:
         pool: Pool | None = None,
         deadline: Deadline = "inform",
         cancel: Cancel = "inform",
+        coalesce: float = 0.0,
         around: Iterable[Around] = (),
     ) -> None:
         """Bind a function. Annotations are evaluated by `check`, after the names they use have been defined.
@@ -70,6 +75,8 @@ class Thunk:
             raise ValueError(f"{uri}: cancel: expected 'inform', 'raise' or 'ignore', got {cancel!r}")
         if cancel == "raise" and pool == "thread":
             raise ValueError(f"{uri}: cancel='raise' needs pool='process' or no pool: threads cannot be interrupted")
+        if isinstance(coalesce, bool) or not 0 <= coalesce <= MAX_COALESCE:
+            raise ValueError(f"{uri}: coalesce: expected 0 to {MAX_COALESCE:g} s, got {coalesce!r}")
         if raw and whole:
             raise ValueError(f"{uri}: expected raw or whole, got both")
         self.uri = uri
@@ -78,6 +85,7 @@ class Thunk:
         self.pool = pool
         self.deadline = deadline
         self.cancel = cancel
+        self.coalesce = coalesce
         self.around = tuple(around)
         self._whole = whole
 
@@ -124,6 +132,7 @@ class Thunk:
             pool=pool,
             deadline=self.deadline,
             cancel=self.cancel,
+            coalesce=self.coalesce,
             around=around,
         )
 

@@ -20,6 +20,7 @@ from juggler.callee.announcer import Announcer
 from juggler.callee.answer import Answer
 from juggler.callee.counts import Stats
 from juggler.callee.failures import CallError, Cancelled, InvalidResult, ProcessDied, TimeIsUp
+from juggler.callee.part_sender import PartSender
 from juggler.callee.pool_consumer import CLEANUP_TIMEOUT, PoolConsumer
 from juggler.callee.pools import Runner
 from juggler.callee.pools.greenlets import GreenletRunner
@@ -266,7 +267,7 @@ class Worker:
         try:
             if call.cancelled or (self._running_calls.early and self._running_calls.is_cancelled(thunk, call)):
                 raise Cancelled
-            found = runner.run(thunk, call)
+            found = runner.run(thunk, call) if call.parts is None else self._run_in_parts(runner, thunk, call)
         except BaseException as exception:
             found = self._on_failure(index, call, exception)
         ended = monotonic()
@@ -282,6 +283,18 @@ class Worker:
             stats.successes += 1
         self._unsent += 1
         self._broker.result(call, found.args, partial(self._on_sent, call), found.failed)
+
+    def _run_in_parts(self, runner: Runner, thunk: Thunk, call: IncomingCall) -> Answer:
+        """Run a call that has asked for parts. They are stored before this returns or raises."""
+        sender = call.sender = PartSender(call, self._broker, self._callee_id, thunk.coalesce)
+        self._running_calls.senders[call.msg_uuid] = sender
+        try:
+            try:
+                return runner.run(thunk, call)
+            finally:
+                sender.finish()
+        finally:
+            del self._running_calls.senders[call.msg_uuid]
 
     def _has_run(self, call: IncomingCall) -> bool:
         """Return whether this call was taken before, and remember it.

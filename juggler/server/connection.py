@@ -21,7 +21,7 @@ from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.messages import UNANSWERED, Ack, Crdt, Message, MessageType, Nack, Response, Wlcm, nack
-from juggler.protocol.subprotocols import CANCEL, IDENTITY, JUGGLER_1
+from juggler.protocol.subprotocols import CANCEL, IDENTITY, JUGGLER_1, PARTS
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ConnectRequest
 from juggler.server.held_acks import HeldAck, HeldAcks
@@ -31,7 +31,7 @@ from juggler.server.websocket import WebSocket
 
 log = logging.getLogger("juggler.connection")
 
-FEATURES: tuple[str, ...] = (CANCEL, IDENTITY)
+FEATURES: tuple[str, ...] = (CANCEL, IDENTITY, PARTS)
 """Features that this server supports, for the WLCM; see `juggler.protocol.subprotocols`."""
 
 _RESULTS = frozenset({MessageType.RES, MessageType.PART})

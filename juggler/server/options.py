@@ -25,6 +25,8 @@ class ServerOptions:
         call_timeout: timeout of a CALL that does not set one. Default: 60.
         max_call_timeout: maximum timeout of a CALL, at most 24 hours; a longer one is refused with NACK 400. Default:
             600.
+        max_stream_time: maximum seconds from a CALL that asks for parts to its RES; then it fails. Their timeout counts
+            from part to part. At most 24 hours. Default: 3600.
         max_connections: maximum connections; more are refused with 503. ``None`` = unlimited. Default: 10,000.
         max_connections_per_address: maximum connections of one client address, of IPv6 of one /64 network; more are
             refused with 429. Addresses of UNIX sockets are not limited. ``None`` = unlimited. Default: ``None``.
@@ -73,6 +75,7 @@ class ServerOptions:
     websocket: WebSocketOptions = field(default_factory=WebSocketOptions)
     call_timeout: float = 60.0
     max_call_timeout: float = 600.0
+    max_stream_time: float = 3600.0
     max_connections: int | None = 10_000
     max_connections_per_address: int | None = None
     max_calls: int = 50
@@ -105,6 +108,7 @@ class ServerOptions:
             raise ValueError(f"keep_headers: expected a list of names, got {self.keep_headers!r}")
         _check_seconds("max_call_timeout", self.max_call_timeout, MAX_TIMEOUT)
         _check_seconds("call_timeout", self.call_timeout, self.max_call_timeout)
+        _check_seconds("max_stream_time", self.max_stream_time, MAX_TIMEOUT)
         _check_seconds("connect_timeout", self.connect_timeout, MAX_TIMEOUT)
         if self.slow_threshold is not None:
             _check_seconds("slow_threshold", self.slow_threshold, MAX_TIMEOUT)
@@ -124,6 +128,7 @@ class ServerOptions:
 _REPORTED = (
     "call_timeout",
     "max_call_timeout",
+    "max_stream_time",
     "max_calls",
     "max_call_bytes",
     "max_subscriptions",

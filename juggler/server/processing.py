@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 from juggler.broker import Done, PendingCall
 from juggler.broker.names import GAP_CHANNEL, is_reserved
 from juggler.errors import BrokerError, NackCode, Refused
-from juggler.protocol.codec import encode_args
+from juggler.protocol import codec
+from juggler.protocol.codec import StoredParts, encode_args
 from juggler.protocol.messages import (
     Ack,
     Auth,
@@ -26,6 +27,7 @@ from juggler.protocol.messages import (
     MessageType,
     Nack,
     Part,
+    Parts,
     Pub,
     Request,
     Res,
@@ -147,6 +149,53 @@ class ServerCall(PendingCall):
         self._connection.metrics.expired += 1
 
 
+class StreamCall(ServerCall):
+    """A CALL whose client has asked for parts.
+
+    Attributes:
+        max_time: see `PendingCall.max_time`; the server option ``max_stream_time``.
+    """
+
+    __slots__ = ("_arrived", "_window", "max_time")
+
+    def __init__(self, connection: Connection, message: Call, parts: Parts) -> None:
+        super().__init__(connection, message)
+        self.max_time = connection.options.max_stream_time  # type: ignore[misc]
+        self._window = parts.window
+        self._arrived = 0
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        if self._arrived:
+            self._connection.answered()  # the PART implied the ACK
+        else:
+            super().on_stored(error)
+
+    def on_part(self, seq: int, args: bytes, joined: bool) -> None:
+        self.awaits_ack = False
+        if self._is_over:
+            return
+        limit = self._connection.options.write_limit
+        if limit is not None and len(args) > limit - _PART_OVERHEAD:
+            self.on_result(_too_large(len(args), limit), True)
+            self.cancel(wait=False)
+            return
+        self._arrived = seq - 1 + (codec.count_parts(args) if joined else 1)
+        self._connection.respond(Part(for_=self._uuid, seq=seq, args=args, joined=joined))
+
+    def credit(self, until: int) -> None:
+        """Pass on credit, for at most two windows after the last part: clients cannot make the server keep more."""
+        self._connection.caller_broker.credit(self, min(until, self._arrived + 2 * self._window))
+
+
+_PART_OVERHEAD = 200
+"""Bytes of a PART beside what it carries, at most."""
+
+
+def _too_large(size: int, limit: int) -> bytes:
+    message = f"a part of the result has {size} bytes, the limit is {limit}"
+    return encode_args({"error": {"message": message, "type": "PartTooLarge", "code": 413}})
+
+
 def _process_call(connection: Connection, message: Call) -> None:
     options = connection.options
     if connection.draining:
@@ -165,10 +214,28 @@ def _process_call(connection: Connection, message: Call) -> None:
     if by is None:
         by = connection.identify()
     connection.unanswered += 1
+    if message.parts is not None:
+        _stream(connection, message, message.parts, by)
+        return
     call = ServerCall(connection, message)
     timeout = message.timeout or options.call_timeout
     broker = connection.caller_broker
     broker.call(message.uri, message.args, timeout, call, options.max_calls, options.max_call_bytes, by)
+
+
+def _stream(connection: Connection, message: Call, parts: Parts, by: bytes) -> None:
+    """Register a call that asks for parts."""
+    options = connection.options
+    connection.caller_broker.call(
+        message.uri,
+        message.args,
+        message.timeout or options.call_timeout,
+        StreamCall(connection, message, parts),
+        options.max_calls,
+        options.max_call_bytes,
+        by,
+        StoredParts(parts.mode, parts.window),
+    )
 
 
 def _list_functions(connection: Connection, message: Call) -> None:
@@ -186,6 +253,13 @@ def _process_cncl(connection: Connection, message: Cncl) -> None:
             call.cancel(message.wait)
             return
     raise Refused(NackCode.NOT_FOUND, f"no call {message.for_} is in flight")
+
+
+def _process_crdt(connection: Connection, message: Crdt) -> None:
+    for call in connection.caller_broker.calls_of(connection):
+        if isinstance(call, StreamCall) and call.is_for(message.for_):
+            call.credit(message.until)
+            return
 
 
 def _process_pub(connection: Connection, message: Pub) -> None:
@@ -270,7 +344,7 @@ def _refuse_unknown(connection: Connection, message: Unknown) -> None:
 
 
 def _ignore(connection: Connection, message: Message) -> None:
-    """A custom type that no handler has stopped, or a CRDT, which gets no answer."""
+    """A custom type that no handler has stopped."""
 
 
 _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
@@ -279,7 +353,7 @@ _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
     Sub: _process_sub,
     Unsb: _process_unsb,
     Cncl: _process_cncl,
-    Crdt: _ignore,
+    Crdt: _process_crdt,
     Auth: _refuse_unsupported,
     Unknown: _refuse_unknown,
     Nack: _process_response,

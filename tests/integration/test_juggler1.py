@@ -87,7 +87,7 @@ def test_the_welcome_has_features_and_limits():
             payload = wire.welcome["payload"]
             assert payload["conn"] == connection.uuid
             assert "ttl" not in payload
-            assert payload["features"] == ["cancel", "identity"]
+            assert payload["features"] == ["cancel", "identity", "parts"]
             limits = payload["limits"]
             assert (limits["max_calls"], limits["max_call_timeout"], limits["call_timeout"]) == (7, 90, 60)
             assert limits["read_limit"] == 1024 * 1024
@@ -130,7 +130,7 @@ def test_a_handler_cannot_stop_the_welcome(reaction):
         return handler
 
     with running_server(handler=chain(middleware)) as running, Wire1(running.url) as wire:
-        assert wire.welcome["payload"]["features"] == ["cancel", "identity"]
+        assert wire.welcome["payload"]["features"] == ["cancel", "identity", "parts"]
         assert kind(wire.request(SUB, channel="c")) == ACK
 
 

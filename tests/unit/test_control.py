@@ -56,7 +56,7 @@ def test_a_stream_ends_with_its_callee_and_only_then():
     streams = Streams()
     calls = [_Call(name) for name in "abc"]
     for call in calls:
-        streams.add(call, 5.0, StoredParts("all", 8))
+        streams.add(call, 5.0, StoredParts("all", 8), 1e9)
     assert streams.callees() == set()
     assert not streams.on_part(StoredResult("a", seq=0, more=True, callee="one"), 10.0)
     assert streams.on_part(StoredResult("b", b"1", seq=1, more=True, callee="two"), 11.0)
@@ -70,7 +70,7 @@ def test_a_stream_ends_with_its_callee_and_only_then():
 
 def test_joined_parts_count_one_by_one():
     streams = Streams()
-    streams.add(_Call("a"), 5.0, StoredParts("all", 8))
+    streams.add(_Call("a"), 5.0, StoredParts("all", 8), 1e9)
     assert streams.on_part(StoredResult("a", b"[1,[2],3]", seq=1, more=True, joined=True), 0.0)
     assert streams.on_part(StoredResult("a", b"4", seq=4, more=True), 0.0)
     with pytest.raises(InvalidMessage, match="expected part 5, got 6"):

@@ -20,7 +20,7 @@ from juggler.broker.redis.store import CALLS_TTL, Store, push_error
 from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.broker.streams import GONE, LOST, Streams
+from juggler.broker.streams import GONE, LOST, TOO_LONG, Streams
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
@@ -114,7 +114,7 @@ class RedisCaller(CallerBroker):
             pending.on_stored(error)
             return
         if parts is not None:
-            self._streams.add(pending, timeout, parts)
+            self._streams.add(pending, timeout, parts, time.monotonic() + pending.max_time)
         try:
             self._store.push(
                 *self._names.call_keys(uri, call_id),
@@ -160,9 +160,10 @@ class RedisCaller(CallerBroker):
             pending.on_unqueued()
 
     def credit(self, pending: PendingCall, until: int) -> None:
-        callee_id = self._streams.callee_of(pending)
-        if callee_id:
-            self._control.credit(pending.call_id, callee_id, until)
+        stream = self._streams.by_id.get(pending.call_id)
+        if stream is not None and stream.callee_id:
+            stream.until = max(until, stream.until)
+            self._control.credit(pending.call_id, stream.callee_id, stream.until)
 
     def _remove(self, pending: PendingCall) -> bool:
         """Remove a call that has completed. Return whether it was in flight."""
@@ -248,11 +249,17 @@ class RedisCaller(CallerBroker):
             self._control.cancel(pending, self._streams.callee_of(pending), _do_nothing)
             self._deliver(pending, LOST, True)
 
-    def _find_gone(self) -> None:
-        """Fail the calls whose callees have gone, at every second call."""
+    def _look_after_streams(self, now: float) -> None:
+        """Every other second: keep streams alive whose callers are busy, and fail those whose callees have gone."""
         self._is_look_due = not self._is_look_due
-        if self._is_look_due:
-            self._control.find_gone(self._streams.callees(), self._on_gone)
+        if not self._is_look_due or not self._streams.by_id:
+            return
+        for stream in self._streams.too_long(now):
+            self._control.cancel(stream.pending, stream.callee_id, _do_nothing)
+            self._deliver(stream.pending, TOO_LONG, True)
+        for stream in self._streams.hold(now):
+            self._control.credit(stream.pending.call_id, stream.callee_id, stream.until)
+        self._control.find_gone(self._streams.callees(), self._on_gone)
 
     def _on_gone(self, callee_ids: list[str]) -> None:
         for pending in self._streams.taken_by(callee_ids):
@@ -262,7 +269,7 @@ class RedisCaller(CallerBroker):
         now = time.monotonic()
         self._down = 0.0 if any(connection.usable for connection in self.connections()) else self._down + elapsed
         self._sweep.run()
-        self._find_gone()
+        self._look_after_streams(now)
         for pending in self._ledger.overdue(now):
             if self._remove(pending):
                 # Swept in the next second, since their keys in Redis expire a little later.

@@ -74,7 +74,8 @@ class ControlSender:
 
     def credit(self, call_id: str, callee_id: str, until: int) -> None:
         """Allow a callee to send the parts of a call up to a number."""
-        self._credits.setdefault(callee_id, {})[call_id] = until
+        credits = self._credits.setdefault(callee_id, {})
+        credits[call_id] = max(until, credits.get(call_id, 0))
         self._flush_soon()
 
     def _flush_soon(self) -> None:

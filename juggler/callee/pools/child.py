@@ -11,21 +11,25 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from types import FrameType
 
 from juggler.broker import IncomingCall
 from juggler.callee import answer
-from juggler.callee.failures import Cancelled, TimeIsUp
+from juggler.callee.failures import Cancelled, DeadlineExceeded, TimeIsUp
 from juggler.callee.pools import wire
 from juggler.callee.registry import Callee, load_callee
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.forked import close_in_children
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+PROGRESS_INTERVAL = 0.1
+"""Minimum number of seconds between two messages about the progress of a function."""
 
 STOP = signal.SIGURG
 """Interrupts the main thread when the call that it runs is cancelled. Programs hardly use it, and it is ignored by
@@ -47,15 +51,20 @@ class Child:
         self.call: IncomingCall | None = None
         self._stopping = False
         self._may_stop = True
+        self._progress = Progress(self._send_progress)
 
     def run(self) -> None:
         """Run calls until the worker closes the connection."""
         while isinstance(call := wire.receive(self._reader.read), IncomingCall):
             call.publisher = self._publish
+            if call.parts is not None:
+                call.sender = self._send_part
             answered = wire.encode(self._run(call))
             # A thread that the function started may be publishing; from now on it cannot.
             with self._publishing:
                 call.publisher = _refuse
+                call.sender = None
+                self._progress.clear()
                 self._peer.sendall(answered)
 
     def run_or_exit(self) -> None:
@@ -119,6 +128,62 @@ class Child:
             raise BrokerUnavailable("the worker has exited")
         if reply.code is not None:
             raise BrokerError(reply.reason, reply.code)
+
+    def _send_part(self, text: bytes, is_progress: bool) -> None:
+        if is_progress:
+            self._progress.put(text)
+            return
+        with self._unstoppable(), self._publishing:
+            self._peer.sendall(wire.encode(wire.Part(text)))
+            reply = wire.receive(self._reader.read)
+        if not isinstance(reply, wire.Taken):
+            raise BrokerUnavailable("the worker has exited")
+        if reply.cancelled:
+            raise Cancelled
+        if reply.expired:
+            raise DeadlineExceeded("the call was abandoned: its deadline has passed")
+
+    def _send_progress(self, take: Callable[[], bytes | None]) -> None:
+        with self._unstoppable(), self._publishing:
+            text = take()
+            if text is not None:
+                self._peer.sendall(wire.encode(wire.Part(text, is_progress=True)))
+
+
+class Progress:
+    """Passes on progress at intervals: the newest, and not each."""
+
+    def __init__(self, send: Callable[[Callable[[], bytes | None]], None]) -> None:
+        """Create it; ``send`` is called with a function that returns what to send, if anything."""
+        self._send = send
+        self._text: bytes | None = None
+        self._sent_at = 0.0
+        self._timer: threading.Timer | None = None
+
+    def put(self, text: bytes) -> None:
+        """Pass on ``text`` now or soon, unless it is replaced before."""
+        self._text = text
+        pause = self._sent_at + PROGRESS_INTERVAL - time.monotonic()
+        if pause <= 0:
+            self._flush()
+        elif self._timer is None:
+            self._timer = threading.Timer(pause, self._flush)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def clear(self) -> None:
+        """Forget what was not passed on: the call has completed."""
+        self._text = None
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._sent_at = time.monotonic()
+        with suppress(OSError):
+            self._send(self._take)
+
+    def _take(self) -> bytes | None:
+        text, self._text = self._text, None
+        return text
 
 
 def _refuse(channel: str, args: bytes) -> None:

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 import gevent
+import msgspec
 from gevent import socket
 from gevent import subprocess as cooperative
 from gevent.event import Event
@@ -17,7 +18,7 @@ from gevent.lock import BoundedSemaphore
 
 from juggler.broker import IncomingCall, PublishArgs
 from juggler.callee.answer import Answer
-from juggler.callee.failures import Cancelled, ProcessDied
+from juggler.callee.failures import Cancelled, DeadlineExceeded, ProcessDied
 from juggler.callee.pools import Runner, limit_of, wire
 from juggler.callee.thunk import Thunk
 from juggler.callee.wear import UNLIMITED, WearLimits
@@ -310,11 +311,15 @@ class ProcessRunner(Runner):
 
     def _exchange(self, connection: Connection, call: IncomingCall) -> Answer:
         # The deadline is valid in the process: `time.monotonic` is system-wide.
-        connection.send(call)
+        connection.send(msgspec.structs.replace(call, sender=None))
         while True:
             message = connection.receive()
             if isinstance(message, wire.Publish):
                 connection.send(self._published(message))
+            elif isinstance(message, wire.Part):
+                taken = _take(call, message)
+                if not message.is_progress:
+                    connection.send(taken)
             elif isinstance(message, wire.Done):
                 return Answer(message.args, message.failed)
             elif isinstance(message, wire.Raised):
@@ -364,6 +369,17 @@ class ProcessRunner(Runner):
             process.close()
         self._processes.clear()
         self._idle.clear()
+
+
+def _take(call: IncomingCall, part: wire.Part) -> wire.Taken:
+    assert call.sender is not None
+    try:
+        call.sender(part.args, part.is_progress)
+    except Cancelled:
+        return wire.Taken(cancelled=True)
+    except DeadlineExceeded:
+        return wire.Taken(expired=True)
+    return wire.Taken()
 
 
 class _RemoteTraceback(Exception):

@@ -1,6 +1,6 @@
 """Messages between a worker and its pool processes: MessagePack with a length prefix. PURE.
 
-The worker sends an `IncomingCall`, `Published` or `Cancel`, a process sends the others.
+The worker sends an `IncomingCall`, `Published`, `Taken` or `Cancel`, a process sends the others.
 """
 
 from __future__ import annotations
@@ -31,6 +31,20 @@ class Published(msgspec.Struct, tag=True):
 
     code: int | None = None
     reason: str = ""
+
+
+class Part(msgspec.Struct, tag=True):
+    """A part of the result. The function blocks until `Taken`, except for progress."""
+
+    args: bytes
+    is_progress: bool = False
+
+
+class Taken(msgspec.Struct, tag=True):
+    """The part was taken, or not: the call was cancelled or has expired."""
+
+    cancelled: bool = False
+    expired: bool = False
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -72,7 +86,7 @@ class Raised(msgspec.Struct, tag=True):
     traceback: str
 
 
-Message = Ready | IncomingCall | Publish | Published | Cancel | Done | Raised
+Message = Ready | IncomingCall | Publish | Published | Part | Taken | Cancel | Done | Raised
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 

@@ -108,6 +108,10 @@ class ServerSettings(Struct, frozen=True):
     max_call_timeout: Annotated[
         float, Meta(gt=0, le=MAX_TIMEOUT), about("Longest timeout in seconds that a call may set.")
     ] = 600.0
+    max_stream_time: Annotated[
+        Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)],
+        about("Longest time in seconds from a call that asks for parts to its result."),
+    ] = 3600.0
     max_connections: Annotated[Limit | None, about("Maximum connections per process.")] = 10_000
     max_connections_per_address: Annotated[Limit | None, about("Maximum connections per client address.")] = None
     max_calls: Annotated[Limit, about("Maximum calls in flight per connection.")] = 50
