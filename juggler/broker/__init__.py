@@ -101,7 +101,7 @@ class BrokerStats(Struct, frozen=True):
         invalid_events: malformed publications.
         gaps: how often events may have been lost.
         links: whether each link is up.
-        losses: connections lost by each link.
+        losses: connections lost by each link, also by links that no longer exist: a value never decreases.
         expired_calls: calls that had expired or been abandoned when a callee popped them.
         invalid_calls: malformed calls popped by a callee.
         unchecked_calls: failed attempts to check whether popped calls are still wanted; the check is repeated.

@@ -274,6 +274,31 @@ def test_results_are_read_while_their_slots_move(redis_cluster, make_broker):
     assert outcomes["expired"] + outcomes["refused"] < outcomes["result"] / 20
 
 
+def test_losses_stay_counted_when_connections_are_replaced(redis_cluster, make_broker):
+    with load(make_broker) as running:
+        broker = running.broker
+        eventually(lambda: len(running.results_keys) == len(redis_cluster.masters))
+        connections = broker.connections()
+        for connection in connections:
+            connection.drop("for the test")
+        eventually(lambda: all(connection.up for connection in connections))
+        before = broker.stats().losses
+        assert before["results"] == len(redis_cluster.masters)
+        keys = list(running.results_keys)
+        homes = [redis_cluster.master_of(key) for key in keys]
+        for key in keys:
+            redis_cluster.move(key, next_master(redis_cluster, key))
+        assert all_are_served(broker)
+        eventually(lambda: not set(connections) >= set(broker.connections()))
+        after = broker.stats().losses
+        # Connections that the broker closes itself are none that it lost.
+        assert after == before
+        for key, home in zip(keys, homes, strict=True):
+            redis_cluster.move(key, home)
+        assert all_are_served(broker)
+        running.stop()
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_service_comes_back_when_a_master_is_lost(sharded):
     cluster = RedisCluster(masters=3, replicas=1)
@@ -288,12 +313,19 @@ def test_service_comes_back_when_a_master_is_lost(sharded):
             gaps, done = RecordedSubscriber(), Outcome()
             pubsub.subscribe("juggler.gap", False, gaps, done)
             assert done.wait() is None
+            before = running.broker.stats().losses
             lost_at = time.monotonic()
+            lost_master = f"commands 127.0.0.1:{cluster.masters[0].port}"
             cluster.masters[0].kill()
             eventually(lambda: not all_are_served(running.broker), message="the loss is noticed")
             eventually(lambda: all_are_served(running.broker), message="service comes back")
             print(f"{time.monotonic() - lost_at:.1f} s")
             assert cluster.master_of(calls_key(URIS[0])) is cluster.replicas[0]
+            # The lost master has left; what it has cost stays counted.
+            eventually(lambda: lost_master not in running.broker.stats().links)
+            after = running.broker.stats().losses
+            assert after[lost_master] > before[lost_master] == 0
+            assert all(after[name] >= losses for name, losses in before.items())
             outcomes = running.stop()
             assert outcomes["result"] > 200
             assert outcomes["refused"] > 0

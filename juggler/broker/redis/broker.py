@@ -167,11 +167,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def stats(self) -> BrokerStats:
         up: dict[str, bool] = {}
-        losses: dict[str, int] = {}
         for connection in self.connections():
             # In a cluster, several lists of results have connections of the same name.
             up[connection.name] = up.get(connection.name, True) and connection.up
-            losses[connection.name] = losses.get(connection.name, 0) + connection.losses
         return BrokerStats(
             calls=self.caller.calls,
             dropped=self.caller.dropped,
@@ -180,7 +178,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
             invalid_events=self.pubsub.invalid,
             gaps=self.pubsub.gaps,
             links=up,
-            losses=losses,
+            losses=dict.fromkeys(up, 0) | self._watchdog.losses,
             expired_calls=self.callee.expired,
             invalid_calls=self.callee.invalid,
             unchecked_calls=self.callee.unchecked,

@@ -340,7 +340,9 @@ class PersistentConnection:
                 with suppress(OSError):
                     established._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)  # noqa: SLF001
             established.disconnect()
-        self.losses += was_up
+        if was_up and not self._closed:
+            self.losses += 1
+            self._watchdog.count_loss(self.name)
         self._handler.on_lost(error)
 
 

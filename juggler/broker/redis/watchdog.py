@@ -1,8 +1,9 @@
-"""One greenlet of a broker for everything that is done once a second."""
+"""Watches the connections of a broker: one greenlet for all that is done once a second, and a count of losses."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 import gevent
@@ -14,11 +15,21 @@ log = logging.getLogger("juggler.redis")
 INTERVAL = 1.0
 """Seconds between two rounds."""
 
+MAX_NAMES = 1000
+"""Names by which losses are counted. Those of further names are counted together."""
+
+OTHER = "(other)"
+
 
 class Watchdog:
-    """Calls each of its functions once a second with the seconds since the last round. They must not block."""
+    """Calls each of its functions once a second with the seconds since the last round. They must not block.
+
+    Attributes:
+        losses: connections lost since the start, by name; also of connections that have been replaced or left.
+    """
 
     def __init__(self) -> None:
+        self.losses: Counter[str] = Counter()
         self._functions: list[Callable[[float], None]] = []
         self._greenlet: gevent.Greenlet | None = None
 
@@ -33,6 +44,10 @@ class Watchdog:
         """Stop calling ``function``. Idempotent."""
         if function in self._functions:
             self._functions.remove(function)
+
+    def count_loss(self, name: str) -> None:
+        """Count a lost connection."""
+        self.losses[name if name in self.losses or len(self.losses) < MAX_NAMES else OTHER] += 1
 
     def close(self) -> None:
         """Stop. Idempotent."""
