@@ -30,6 +30,7 @@ from juggler.process.garbage import raise_gc_threshold
 from juggler.process.logline import Line, PlainFormatter, printable
 from juggler.process.metrics import Snapshot, merge
 from juggler.process.metrics.shared import ENVIRON_KEY, METRICS_BIND, SharedMetrics
+from juggler.process.trim import returned_memory
 from juggler.server import live_servers
 from juggler.server.websocket import WebSocketHandler
 from juggler.wsgi import MetricsApplication
@@ -185,7 +186,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         if self._slot is not None:
             self._slot.start(_snapshot)
         try:
-            super().run()
+            with returned_memory():
+                super().run()
         finally:
             if self._slot is not None:
                 self._slot.close()

@@ -43,6 +43,7 @@ from juggler.process.forked import close_in_children  # noqa: E402
 from juggler.process.hangup import Hangup  # noqa: E402
 from juggler.process.logline import Line  # noqa: E402
 from juggler.process.process_memory import resident  # noqa: E402
+from juggler.process.trim import returned_memory  # noqa: E402
 
 log = logging.getLogger("juggler.callee")
 
@@ -204,7 +205,8 @@ class _Alone:
             stack.enter_context(_every_second(lambda: touch(options.health_file, self._service.status())))
             worker.start()
             self._say(serving_line(self._service.serving, 1, shortened(self._service.uris)))
-            abandoned = worker.run()
+            with returned_memory():
+                abandoned = worker.run()
             self._say(f"stopped: {summary(worker.snapshot())}")
         signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOPS, signal.SIGHUP))
         if self._again and not self._stopping:
@@ -289,7 +291,7 @@ class _Supervised:
             self._serves = True
             self._service.worker.start()
             self._send(self._service.serving)
-            with _every_second(self._report):
+            with _every_second(self._report), returned_memory():
                 abandoned = self._service.worker.run()
             self._report()
         finally:

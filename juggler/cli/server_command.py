@@ -86,6 +86,7 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
     import gevent
 
     from juggler.process.garbage import raise_gc_threshold
+    from juggler.process.trim import returned_memory
     from juggler.server import live_servers
     from juggler.wsgi import Application, MetricsApplication
 
@@ -105,7 +106,8 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
         click.echo(f"juggler server: {url}")
         if metrics is not None:
             click.echo(f"metrics: http://{format_address(metrics.address)}/metrics")
-        stop.wait()
+        with returned_memory():
+            stop.wait()
         http.close()
         gevent.joinall([gevent.spawn(server.shut_down, settings.listen.grace) for server in live_servers()])
         http.stop(LAST_REQUESTS)

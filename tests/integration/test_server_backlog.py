@@ -39,12 +39,12 @@ def big(size: int) -> str:
 """
 
 
-def call_without_reading(stack: ExitStack, url: str) -> RawConnection:
+def call_without_reading(stack: ExitStack, url: str, size: int = SIZE) -> RawConnection:
     """Call for large results and read none."""
     lazy = stack.enter_context(RawConnection(url))
     lazy.upgrade()
     for _ in range(CALLS):
-        lazy.send(request(MessageType.CALL, uri="big", args=[SIZE], timeout=60 * 10**9))
+        lazy.send(request(MessageType.CALL, uri="big", args=[size], timeout=60 * 10**9))
     return lazy
 
 
@@ -99,6 +99,7 @@ def test_the_largest_queues_are_closed_and_others_work_on():
 
 
 @pytest.mark.alone
+@pytest.mark.leaves_keys("juggler:*")
 def test_the_memory_of_a_server_is_bounded(redis_url, tmp_path):
     (tmp_path / "big.py").write_text(BIG)
     server_options = ("--total-answer-limit", str(LIMIT), "--bind", "127.0.0.1:0", "--redis", redis_url)
