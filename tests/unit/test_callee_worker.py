@@ -673,7 +673,7 @@ def test_a_worker_whose_calls_all_run_too_long_is_not_well(service):
     gate = Gate()
     service.rpc.register("f", gate)
     worker = service.start(concurrency=1)
-    service.call(timeout=0.01)
+    service.call(timeout=0.3)
     eventually(lambda: worker.unhealthy_reason() == "all 1 concurrent calls have passed their deadlines")
     gate.open.set()
     eventually(lambda: worker.unhealthy_reason() is None)
