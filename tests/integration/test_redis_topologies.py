@@ -159,7 +159,7 @@ def test_the_permissions_documented_for_very_many_uris_are_enough(acl_server, ca
 
 def documented_for_more(line: str) -> str:
     line = line.replace("~juggler:*", "~shop:juggler:*").replace("&*", "&shop:*").replace("+blmpop", "+brpop +rpop")
-    return f"{line} +eval +evalsha +llen +pttl +select +client|setname"
+    return f"{line} +eval +evalsha +llen +select +client|setname"
 
 
 @pytest.mark.parametrize(

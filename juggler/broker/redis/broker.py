@@ -35,7 +35,7 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.pubsub import RedisPubSub
 from juggler.broker.redis.replies import REFUSALS
-from juggler.broker.redis.stale_results import StaleResults
+from juggler.broker.redis.stale_keys import StaleKeys
 from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.broker.redis.watchdog import Watchdog
@@ -125,7 +125,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.publish = self.pubsub.publish  # type: ignore[method-assign]
         self.subscribe = self.pubsub.subscribe  # type: ignore[method-assign]
         self._announcements = Announcements(names, topology)
-        StaleResults(names, topology, self._watchdog)
+        StaleKeys(names, topology, self._watchdog)
 
     def _make_topology(
         self, url: RedisUrl, names: Names, blocking_timeout: float, legacy: bool, sharded: bool

@@ -54,11 +54,6 @@ class Names:
         """Return the key of the list of results for one consumer."""
         return f"{self._prefix}juggler:results:{{{conn_uuid}}}".encode()
 
-    @property
-    def all_results(self) -> bytes:
-        """The pattern of the keys of all lists of results."""
-        return self._as_pattern + b"juggler:results:{*"
-
     def result_timeout(self, conn_uuid: str, msg_uuid: str) -> bytes:
         """Return the key that exists while a result is wanted."""
         return f"{self._prefix}juggler:results:timeout:{{{conn_uuid}}}:{msg_uuid}".encode()
@@ -70,6 +65,19 @@ class Names:
     def announcement(self, uri: str, callee_id: str) -> bytes:
         """Return the key of the announcement of a URI by one callee."""
         return f"{self._prefix}juggler:callees:{{{uri}}}:{callee_id}".encode()
+
+    @property
+    def collections(self) -> bytes:
+        """The pattern of the keys of all lists and sets, except for `uris`. Few other keys match it."""
+        return self._as_pattern + b"juggler:*:{*}"
+
+    def uri_of_calls(self, key: bytes) -> str | None:
+        """Return the URI of a list of calls, ``None`` for other keys."""
+        start = self._bytes + b"juggler:calls:{"
+        try:
+            return key[len(start) : -1].decode() if key.startswith(start) else None
+        except UnicodeDecodeError:
+            return None
 
     @property
     def uris(self) -> bytes:

@@ -25,9 +25,11 @@ WANTED = 1024
 class Sweep:
     """Removes unwanted calls from lists, oldest first. Never blocks. What fails is left to the next sweep."""
 
-    def __init__(self, names: Names, topology: Topology) -> None:
+    def __init__(self, names: Names, topology: Topology, wanted: int = WANTED) -> None:
+        """Create a sweep that passes up to ``wanted`` calls still wanted in one round of a list."""
         self._names = names
         self._topology = topology
+        self._wanted = wanted
         # The URIs of the next round. The number is that of the oldest calls, still wanted, that were passed before.
         self._due: dict[str, int] = {}
 
@@ -39,7 +41,7 @@ class Sweep:
         """Do one round: start to sweep all lists that are due."""
         due, self._due = self._due, {}
         for uri, passed in due.items():
-            self._check(uri, 0, passed, WANTED)
+            self._check(uri, 0, passed, self._wanted)
 
     def _check(self, uri: str, start: int, resume: int, left: int) -> None:
         """Check `STEP` calls.
