@@ -47,8 +47,9 @@ def test_its_functions_know_their_caller(page):
         Caller(page["rpc"]).call("shop.basket")
 
 
-def test_its_session_is_committed_or_rolled_back(page, tmp_path, monkeypatch):
+def test_its_session_is_committed_or_rolled_back(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    page = run_blocks("callee.md")
     ann = Caller(page["rpc"], caller="ann")
     ann.call("account.open", 10)
     assert ann.call("account.pay", 7) == 3
