@@ -16,7 +16,7 @@ from juggler.errors import ConnectionClosed, JugglerError
 from juggler.process.backoff import pauses
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Response, Unknown, Wlcm
+from juggler.protocol.messages import Message, Response, Unknown, Wlcm
 
 OnMessage: TypeAlias = Callable[[Response | Exp], None]
 OnState: TypeAlias = Callable[[State, JugglerError | None], None]
@@ -47,7 +47,7 @@ class Listeners:
         self._on_raw = on_raw
         self._state: State | None = None
 
-    def message(self, message: Response | Exp | Unknown) -> None:
+    def message(self, message: Message) -> None:
         """Report a message from the server that this version knows, or an expired call."""
         if self._on_message is not None and not isinstance(message, Unknown):
             run_callback("on_message", type(message).__name__, self._on_message, message)

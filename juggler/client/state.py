@@ -27,9 +27,7 @@ from juggler.protocol.messages import (
     Nack,
     Pub,
     Res,
-    Response,
     Sub,
-    Unknown,
     Unsb,
     Wlcm,
 )
@@ -217,7 +215,7 @@ class ClientState:
 
     # Messages and time
 
-    def receive(self, text: str) -> Response | Unknown:
+    def receive(self, text: str) -> Message:
         """Process a message from the server, and return it. An answer to an unknown request is no error.
 
         Raises:

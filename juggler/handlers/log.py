@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from juggler.process.address import format_address
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Message, MessageType, Nack
+from juggler.protocol.messages import Message, MessageType, Nack, type_name
 from juggler.server.connection import Connection, State
 from juggler.server.processing import Context, Handler, Middleware
 
@@ -56,7 +56,7 @@ def log_messages(
 
 
 def _fields(message: Message, args: int) -> dict[str, Any]:
-    fields: dict[str, Any] = {"type": getattr(message.type, "name", message.type)}
+    fields: dict[str, Any] = {"type": type_name(message)}
     for name in ("uri", "channel"):
         if value := getattr(message, name, ""):
             fields[name] = value[:_MAX_LENGTH]

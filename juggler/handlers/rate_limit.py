@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec.structs import replace
 
 from juggler.errors import ConfigError, NackCode, Refused
-from juggler.protocol.messages import ALL_REQUEST_TYPES, Message, MessageType, Wlcm
+from juggler.protocol.custom import registered_types
+from juggler.protocol.messages import ALL_REQUEST_TYPES, CustomType, Message, MessageType, Wlcm
 from juggler.server.connect_hook import address_group
 from juggler.server.processing import Context, Handler, Middleware
 
@@ -104,7 +105,7 @@ def rate_limit(
     burst: float | None = None,
     *,
     key: str | Key = "connection",
-    types: Collection[MessageType] = ALL_REQUEST_TYPES - {MessageType.CRDT},
+    types: Collection[MessageType | CustomType] | None = None,
     most_buckets: int = 10_000,
     clock: Callable[[], float] = time.monotonic,
 ) -> Middleware:
@@ -119,7 +120,8 @@ def rate_limit(
         key: unit that the limit applies to: ``"connection"``, ``"identity"`` or ``"address"`` (all its connections
             together), ``"uri"`` (each URI or channel of a connection), or a function of the connection and the message
             that returns a hashable key. Default: ``"connection"``.
-        types: types of requests that are limited, together. Default: all but CRDT, which gets no answer.
+        types: types of requests that are limited, together. Default: all but CRDT, which gets no answer. Those that
+            are registered by now are included, see `juggler.protocol.custom`.
         most_buckets: maximum keys to remember, at about 200 bytes each. The least recently used one is forgotten, so a
             client with more keys evades the limit: put a limit by connection outside of one by URI. Default: 10,000.
         clock: returns the time in seconds.
@@ -129,12 +131,16 @@ def rate_limit(
     """
     if isinstance(key, str) and key not in KEYS:
         raise ConfigError(f"key: expected one of {', '.join(KEYS)}, or a function, got {key!r}")
-    if not set(types) <= ALL_REQUEST_TYPES:
+    known: set[MessageType | CustomType] = {
+        *ALL_REQUEST_TYPES,
+        *(each for each in registered_types() if each.is_request),
+    }
+    limited: frozenset[MessageType | CustomType] = frozenset(known - {MessageType.CRDT} if types is None else types)
+    if not limited <= known:
         raise ConfigError(f"types: expected types of requests such as MessageType.CALL, got {types!r}")
     key_of = KEYS[key] if isinstance(key, str) else key
     burst = max(1.0, rate) if burst is None else burst
     buckets = Buckets(rate, burst, most_buckets, clock)
-    limited = frozenset(types)
     reported = {
         "rate": rate,
         "burst": burst,

@@ -10,7 +10,7 @@ import gevent
 from juggler.errors import CloseCode, NackCode, Refused
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Evnt, Message, Nack, nack
+from juggler.protocol.messages import Evnt, Message, Nack, is_nackable, nack, type_name
 from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def recover(close: bool = False) -> Middleware:
             except (Exception, gevent.Timeout, SystemExit):
                 failure = new_uuid()
                 log.exception(
-                    Line("handler: failed", id=failure, type=message.type.name, message=message.uuid),
+                    Line("handler: failed", id=failure, type=type_name(message), message=message.uuid),
                     extra={"connection": connection.uuid},
                 )
                 connection.metrics.panics += 1
                 if isinstance(message, Nack):
                     connection.write(message)
-                elif not isinstance(message, Evnt):  # an event has no request to respond to
+                elif is_nackable(message) and not isinstance(message, Evnt):  # an event has no request to respond to
                     connection.send(nack(message, NackCode.INTERNAL, f"internal error, id {failure}"))
                 if close:
                     connection.close(CloseCode.INTERNAL_ERROR, "internal error")

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Generic, Literal, NoReturn, TypeAlias, TypeVa
 
 import msgspec
 import ujson
-from msgspec import Meta, Raw, Struct, field
+from msgspec import NODEFAULT, Meta, Raw, Struct, field
 
 from juggler.errors import InvalidMessage, InvalidValue, MessageNotAllowed
 from juggler.protocol import rawjson
 from juggler.protocol.class_defaults import set_defaults
+from juggler.protocol.custom import FIRST, LAST, registered, registered_types
 from juggler.protocol.messages import (
     MAX_WINDOW,
     NULL,
@@ -30,6 +31,7 @@ from juggler.protocol.messages import (
     Call,
     Cncl,
     Crdt,
+    CustomType,
     Ends,
     Evnt,
     Message,
@@ -537,19 +539,58 @@ def _refuse_type(type: int, allowed: Iterable[int], known: Iterable[int]) -> NoR
 
 
 def _type_name(number: int) -> str:
-    return f"{number} ({_NAMES[number]})" if number in _NAMES else str(number)
+    custom = registered(number)
+    name = _NAMES.get(number) if custom is None else getattr(custom.type, "name", None)
+    return str(int(number)) if name is None else f"{int(number)} ({name})"
+
+
+# Messages of custom types.
+
+_payload_readers: dict[type[Message], _Reader[Any]] = {}
+
+
+def _payload_reader(cls: type[Message]) -> _Reader[Any]:
+    """Return the reader of the payload of a class: a struct of its fields without ``uuid``."""
+    reader = _payload_readers.get(cls)
+    if reader is None:
+        fields = []
+        for each in msgspec.structs.fields(cls):
+            options = {"name": each.encode_name}
+            if each.default is not NODEFAULT:
+                options["default"] = each.default
+            elif each.default_factory is not NODEFAULT:
+                options["default_factory"] = each.default_factory
+            if each.name != "uuid":
+                fields.append((each.name, each.type, field(**options)))
+        reader = _payload_readers[cls] = _Reader(msgspec.defstruct(cls.__name__, fields, kw_only=True), "$.payload")
+    return reader
+
+
+def _decode_custom(cls: type[Message], uuid: str, text: Raw) -> Message:
+    payload = _payload_reader(cls)(text)
+    return cls(uuid=uuid, **{name: getattr(payload, name) for name in payload.__struct_fields__})
+
+
+def _encode_custom(message: Message, uuid: str) -> bytes:
+    payload = {
+        each.encode_name: getattr(message, each.name) for each in msgspec.structs.fields(message) if each.name != "uuid"
+    }
+    try:
+        return _UNKNOWN % (message.type, _quote(uuid), msgspec.json.encode(payload))
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def decode_request(
-    text: str, allowed: frozenset[MessageType] = REQUEST_TYPES, decoders: Decoders = REQUESTS_0
-) -> Request:
+    text: str, allowed: frozenset[int] = REQUEST_TYPES, decoders: Decoders = REQUESTS_0
+) -> Request | Message:
     """Decode a request.
 
     Args:
         text: a websocket text message.
         allowed: types that this client may send. With `MessageType.UNKNOWN`, a request of another type is decoded as
             `Unknown`.
-        decoders: requests of the subprotocol.
+        decoders: requests of the subprotocol. Registered requests are added, see `juggler.protocol.custom`.
 
     Raises:
         MessageNotAllowed: a message of another type.
@@ -564,21 +605,27 @@ def decode_request(
     type = envelope.meta.type
     decode = decoders.get(type)
     if decode is None or type not in allowed:
+        custom = registered(type)
+        if custom is not None and type in allowed:
+            return _decode_custom(custom, envelope.meta.uuid, envelope.payload)
         is_response = is_response_number(type)
-        if decode is None and not is_response and MessageType.UNKNOWN in allowed:
+        if decode is None and custom is None and not is_response and MessageType.UNKNOWN in allowed:
             return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
-        _refuse_type(type, allowed & decoders.keys(), (*decoders, *_RESPONSES, *([type] if is_response else ())))
+        requests = {*decoders, *(each for each in registered_types() if each.is_request)}
+        is_known = is_response or custom is not None
+        _refuse_type(type, allowed & requests, (*requests, *_RESPONSES, *([type] if is_known else ())))
     return decode(envelope.meta.uuid, envelope.payload)
 
 
-def decode_response(text: str) -> Response | Unknown:
+def decode_response(text: str) -> Response | Unknown | Message:
     """Decode a response.
 
     Args:
         text: a websocket text message.
 
     Returns:
-        The response; `Unknown` for one of a later version.
+        The response, which may be of a registered type; `Unknown` for one of a later version, or of a custom type that
+        is not registered here.
 
     Raises:
         MessageNotAllowed: a request, which only clients send.
@@ -592,9 +639,12 @@ def decode_response(text: str) -> Response | Unknown:
         raise _wrong("$.meta.uuid", "a UUID", envelope.meta.uuid)
     type = envelope.meta.type
     if type not in _RESPONSES:
-        if is_response_number(type):
+        custom = registered(type)
+        if custom is not None and isinstance(custom.type, CustomType) and custom.type.is_response:
+            return _decode_custom(custom, envelope.meta.uuid, envelope.payload)
+        if is_response_number(type) or (custom is None and FIRST <= type <= LAST):
             return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
-        _refuse_type(type, _RESPONSES, REQUESTS_1)
+        _refuse_type(type, _RESPONSES, (*REQUESTS_1, *registered_types()))
     return _RESPONSES[type](envelope.meta.uuid, envelope.payload)
 
 
@@ -616,6 +666,9 @@ def decode_message(text: str) -> Message:
     type = envelope.meta.type
     decode = _MESSAGES.get(type)
     if decode is None:
+        custom = registered(type)
+        if custom is not None:
+            return _decode_custom(custom, envelope.meta.uuid, envelope.payload)
         if type in _LATER_TYPES:
             return Unknown(uuid=envelope.meta.uuid, number=type, payload=bytes(envelope.payload))
         raise _wrong("$.meta.type", "the type of a message", type)
@@ -769,6 +822,8 @@ def encode(message: Message, uuid: str = "") -> bytes:
         TypeError: it is neither.
     """
     encoder = _ENCODERS.get(type(message))
+    if encoder is None and registered(getattr(message, "type", 0)) is type(message):
+        encoder = _encode_custom
     if encoder is None:
         raise TypeError(f"expected a request or a response, got {type(message).__name__}")
     try:

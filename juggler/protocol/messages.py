@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 NULL = b"null"
 
@@ -18,7 +21,7 @@ MAX_WINDOW = 1024
 
 
 class MessageType(IntEnum):
-    """Numbers of ``meta.type``. Those from `CUSTOM` up are local to a program and are never sent.
+    """Numbers of ``meta.type``. Those from `CUSTOM` up are custom, see `juggler.protocol.custom`.
 
     juggler.1 has requests from 16 to 31 and responses from 32 to 47. `UNKNOWN` stands for those of later versions.
     """
@@ -56,6 +59,27 @@ def is_response_number(number: int) -> bool:
     return 7 <= number <= 10 or 32 <= number <= 47
 
 
+class CustomType(int):
+    """The type of messages of a class that is registered with `juggler.protocol.custom.register`.
+
+    Attributes:
+        name: name of the type.
+        is_request: whether clients send it.
+        is_response: whether servers send it.
+    """
+
+    name: str
+    is_request: bool
+    is_response: bool
+
+    def __new__(cls, number: int, name: str, direction: str) -> Self:
+        self = super().__new__(cls, number)
+        self.name = name
+        self.is_request = direction == "request"
+        self.is_response = direction == "response"
+        return self
+
+
 class Message(Struct, frozen=True, gc=False, kw_only=True):
     """The base of all messages.
 
@@ -63,7 +87,7 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
         uuid: identifier of the message; empty in a response until it is written, when the server assigns one.
     """
 
-    type: ClassVar[MessageType]
+    type: ClassVar[MessageType | CustomType]
 
     uuid: str = ""
 
@@ -320,9 +344,32 @@ _REFERENCES: dict[type[Message], Callable[[Any], _Reference]] = {
 }
 
 
-def ack(request: Request) -> Ack:
-    """Return the ACK of a request."""
-    for_, for_type, uri, channel = _REFERENCES[type(request)](request)
+def _custom_reference(message: Message) -> _Reference:
+    kind = getattr(message, "type", None)
+    if isinstance(kind, CustomType) and kind.is_request:
+        return message.uuid, int(kind), "", ""
+    raise TypeError(f"expected a request or a response to one, got {type(message).__name__}")
+
+
+def type_name(message: Message) -> str | int:
+    """Return the name of a message's type, or its number if it is custom and not registered."""
+    return getattr(message.type, "name", message.type)
+
+
+def is_nackable(message: Message) -> bool:
+    """Return whether a NACK can refer to a message."""
+    if message.type in UNANSWERED:
+        return False
+    return message.type < MessageType.CUSTOM or (isinstance(message.type, CustomType) and message.type.is_request)
+
+
+def ack(request: Message) -> Ack:
+    """Return the ACK of a request.
+
+    Raises:
+        TypeError: the message is none.
+    """
+    for_, for_type, uri, channel = _REFERENCES.get(type(request), _custom_reference)(request)
     return Ack(for_=for_, for_type=for_type, uri=uri, channel=channel)
 
 
@@ -337,8 +384,5 @@ def nack(message: Message, code: int, reason: str) -> Nack:
     Raises:
         TypeError: the message is neither.
     """
-    reference = _REFERENCES.get(type(message))
-    if reference is None:
-        raise TypeError(f"expected a request or a response to one, got {type(message).__name__}")
-    for_, for_type, uri, channel = reference(message)
+    for_, for_type, uri, channel = _REFERENCES.get(type(message), _custom_reference)(message)
     return Nack(for_=for_, for_type=for_type, uri=uri, channel=channel, code=code, message=reason)

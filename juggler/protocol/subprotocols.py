@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from juggler.protocol.custom import registered_types
 from juggler.protocol.headers import refused, tokens
 from juggler.protocol.messages import ALL_REQUEST_TYPES, REQUEST_TYPES, MessageType
 
@@ -47,24 +48,26 @@ def choose_subprotocol(
     raise refused("400 Bad Request", "Sec-WebSocket-Protocol", " or ".join(supported), offered)
 
 
-def allowed_messages(value: str | None, subprotocol: str | None = JUGGLER_0) -> frozenset[MessageType]:
+def allowed_messages(value: str | None, subprotocol: str | None = JUGGLER_0) -> frozenset[int]:
     """Return the types of requests that a client restricts its connection to.
 
     Under juggler.1, a client that may CALL may cancel calls and take parts of their results. Any client may renew its
     identity, and send requests of unknown types, which are refused.
 
     Args:
-        value: header ``Juggler-Allowed-Messages``: names of request types in any case; unknown names are ignored.
-            None, empty or ``*`` allows all.
+        value: header ``Juggler-Allowed-Messages``: names of request types in any case, registered ones included;
+            unknown names are ignored. None, empty or ``*`` allows all.
         subprotocol: negotiated subprotocol.
 
     Raises:
         HandshakeRefused: the header has no known name.
     """
     names = {token.lower() for token in tokens(value)}
-    types = REQUEST_TYPES
+    custom = {each.name.lower(): each for each in registered_types() if each.is_request}
+    types: frozenset[int] = REQUEST_TYPES.union(custom.values()) if custom else REQUEST_TYPES
     if names and names != {"*"}:
-        types = frozenset(_REQUEST_NAMES[name] for name in names & _REQUEST_NAMES.keys())
+        known = _REQUEST_NAMES | custom
+        types = frozenset(known[name] for name in names & known.keys())
         if not types:
             raise refused("400 Bad Request", "Juggler-Allowed-Messages", "some of call, pub, sub, unsb", value)
     if subprotocol != JUGGLER_1:

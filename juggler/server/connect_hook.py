@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl
 
 from juggler.errors import HandshakeRefused
 from juggler.protocol.headers import tokens
-from juggler.protocol.messages import MessageType
 
 _MAX_QUERY_FIELDS = 100
 # An address, which may have a port, and quotes around both: 192.0.2.7:51008, "[2001:db8::1]:443", 2001:db8::1
@@ -56,7 +55,7 @@ class ConnectRequest:
         environ: Mapping[str, Any],
         *,
         subprotocol: str | None,
-        allowed: frozenset[MessageType],
+        allowed: frozenset[int],
         trusted_proxies: int = 0,
         local_name: Any = None,
     ) -> None:

@@ -20,7 +20,18 @@ from juggler.process.logline import Line
 from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
-from juggler.protocol.messages import UNANSWERED, Ack, Crdt, Message, MessageType, Nack, Response, Wlcm, nack
+from juggler.protocol.messages import (
+    Ack,
+    Crdt,
+    Message,
+    MessageType,
+    Nack,
+    Response,
+    Wlcm,
+    is_nackable,
+    nack,
+    type_name,
+)
 from juggler.protocol.subprotocols import CANCEL, IDENTITY, JUGGLER_1, PARTS
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ConnectRequest
@@ -217,7 +228,8 @@ class Connection(Subscriber):
     def send(self, message: Message) -> None:
         """Send a response through the server's handler.
 
-        A message of a custom type, a `Message` with a ``type`` of 256 or more, reaches the handler and is never sent.
+        It may be of a registered type, see `juggler.protocol.custom`. A message of a local type, or of a class with a
+        ``type`` from 256 that is not registered, reaches the handler and is never sent.
         """
         self._handle(message)
 
@@ -277,11 +289,11 @@ class Connection(Subscriber):
         except Refused as refusal:
             if type(message) is Crdt:
                 return  # it gets no answer, and a client may send many
-            if message.type in UNANSWERED or message.type >= MessageType.CUSTOM:
+            if not is_nackable(message):
                 log.warning(
                     Line(
                         "connection: handler refused a message that needs no answer",
-                        type=_type_name(message),
+                        type=type_name(message),
                         error=refusal,
                     ),
                     extra=self._in_log,
@@ -291,10 +303,10 @@ class Connection(Subscriber):
         except (Exception, gevent.Timeout, SystemExit):
             self.metrics.panics += 1
             log.exception(
-                Line("connection: handler failed", type=_type_name(message), message=message.uuid), extra=self._in_log
+                Line("connection: handler failed", type=type_name(message), message=message.uuid), extra=self._in_log
             )
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
-        if time.monotonic() - began > self.metrics.slow_after and message.type < MessageType.CUSTOM:
+        if time.monotonic() - began > self.metrics.slow_after and message.type < len(self.metrics.slow):
             self.metrics.slow[message.type] += 1
 
     def _send_welcome(self) -> None:
@@ -395,13 +407,9 @@ class Connection(Subscriber):
         self._welcomed = True
         self._outgoing.write(self.websocket, message)
 
-    def write(self, response: Response) -> None:
+    def write(self, response: Message) -> None:
         """Put a response on the websocket, past the handlers."""
         self._outgoing.write(self.websocket, response)
-
-
-def _type_name(message: Message) -> str | int:
-    return getattr(message.type, "name", message.type)
 
 
 def _kept(request: ConnectRequest, names: Iterable[str]) -> Mapping[str, str]:

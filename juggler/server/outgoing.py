@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from juggler.broker import Event
 from juggler.errors import NackCode
+from juggler.process.logline import Line
 from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
-from juggler.protocol.messages import UNANSWERED, Evnt, MessageType, Nack, Response, nack
+from juggler.protocol.messages import UNANSWERED, Evnt, Message, MessageType, Nack, is_nackable, nack, type_name
 from juggler.server.options import ServerOptions
 from juggler.server.websocket import SharedText, WebSocket
+
+log = logging.getLogger("juggler.connection")
 
 
 class Outgoing:
@@ -31,15 +36,19 @@ class Outgoing:
         self.text = SharedText(b"")
         self.type = MessageType.EVNT
 
-    def write(self, websocket: WebSocket, response: Response) -> None:
+    def write(self, websocket: WebSocket, response: Message) -> None:
         """Put a response on a websocket, or a NACK that refers to the request if the response is too large.
 
-        Responses that belong to no request are small, and always sent.
+        Responses that belong to no request are small, and always sent. One of a registered type that is too large is
+        dropped: no NACK can refer to it.
         """
         # Events arrive unasked for; answers may arrive faster than the client reads them.
         extra = 0 if type(response) is Evnt else self._answer_limit
         text = codec.encode(response, new_uuid())
         if self._write_limit is not None and len(text) > self._write_limit and response.type not in UNANSWERED:
+            if not is_nackable(response):
+                self._drop(response, len(text))
+                return
             response, text = self._too_large(response, len(text))
         if websocket.send(text, extra):
             self._metrics.written[response.type] += 1
@@ -48,7 +57,7 @@ class Outgoing:
 
     def load(self, event: Event) -> None:
         """Make ``text`` the EVNT of an event, or the NACK that takes its place."""
-        response: Response = event_message(event)
+        response: Evnt | Nack = event_message(event)
         text = codec.encode(response, new_uuid())
         if self._write_limit is not None and len(text) > self._write_limit:
             response, text = self._too_large(response, len(text))
@@ -56,7 +65,11 @@ class Outgoing:
         self.type = response.type
         self.event = event
 
-    def _too_large(self, response: Response, size: int) -> tuple[Nack, bytes]:
+    def _drop(self, response: Message, size: int) -> None:
+        self._metrics.write_limit_exceeded += 1
+        log.error(Line("connection: response over the write limit dropped", type=type_name(response), size=size))
+
+    def _too_large(self, response: Message, size: int) -> tuple[Nack, bytes]:
         self._metrics.write_limit_exceeded += 1
         reason = f"the {response.type.name} has {size} bytes, the limit is {self._write_limit}"
         refusal = nack(response, NackCode.TOO_LARGE, reason)

@@ -21,6 +21,7 @@ from juggler.protocol.messages import (
     Call,
     Cncl,
     Crdt,
+    CustomType,
     Ends,
     Evnt,
     Message,
@@ -56,12 +57,13 @@ def process_message(ctx: Context, connection: Connection, message: Message) -> N
     Args:
         ctx: not used.
         connection: the connection that sent the message or receives it.
-        message: a request or a response. A message of a custom type is ignored: it is for handlers, and never sent.
+        message: a request or a response. One of a registered response type is sent. One of a local type is ignored.
 
     Raises:
-        Refused: the message exceeds a limit of the server or of the connection, or its type is unknown.
+        Refused: the message exceeds a limit of the server or of the connection, or its type is unknown, or it is a
+            request of a registered type, which a handler has to process.
     """
-    _PROCESS.get(type(message), _ignore)(connection, message)
+    _PROCESS.get(type(message), _process_custom)(connection, message)
 
 
 def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
@@ -343,8 +345,13 @@ def _refuse_unknown(connection: Connection, message: Unknown) -> None:
     raise Refused(NackCode.NOT_IMPLEMENTED, f"message type {message.number} is unknown to this server")
 
 
-def _ignore(connection: Connection, message: Message) -> None:
-    """A custom type that no handler has stopped."""
+def _process_custom(connection: Connection, message: Message) -> None:
+    """A registered type that no handler has stopped. Others are for handlers only."""
+    kind = message.type
+    if isinstance(kind, CustomType) and kind.is_request:
+        raise Refused(NackCode.NOT_IMPLEMENTED, f"no handler of this server processes {kind.name}")
+    if isinstance(kind, CustomType) and kind.is_response:
+        connection.write(message)
 
 
 _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {

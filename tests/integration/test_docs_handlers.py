@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from juggler.handlers import chain
+from juggler.protocol.custom import unregister
 from juggler.protocol.messages import MessageType
 from tests.docs import run_blocks
 from tests.stack import Wire, running_server, serving
@@ -14,7 +15,10 @@ CALL, PUB, SUB = MessageType.CALL, MessageType.PUB, MessageType.SUB
 
 @pytest.fixture(scope="module")
 def names():
-    return run_blocks("handlers.md")
+    names = run_blocks("handlers.md")
+    yield names
+    for name in ("Typing", "Typist"):
+        unregister(names[name])
 
 
 @pytest.mark.parametrize("middleware", ["check_access", "check_access_by_hand"])
@@ -36,6 +40,15 @@ def test_a_result_is_altered(names):
         for uri, args in (("internal.key", "hidden"), ("u", "secret")):
             wire.request(CALL, uri=uri)
             assert wire.receive()["payload"]["args"] == args
+
+
+def test_a_message_of_your_own_is_answered(names):
+    with running_server(handler=chain(names["count_typists"])) as running, Wire(running.url) as wire:
+        request = wire.send(300, room="tea")
+        ack, typist = wire.receive(), wire.receive()
+    assert ack["payload"] == {"for": request, "for_type": 300}
+    assert typist["meta"]["type"] == 301
+    assert typist["payload"] == {"for": request, "count": 1}
 
 
 def test_the_large_chain_does_all_of_it(names):

@@ -19,6 +19,7 @@ import gevent
 from msgspec import Struct, field
 
 from juggler.errors import CloseCode
+from juggler.protocol.custom import LAST, registered_types
 from juggler.protocol.messages import MessageType
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -31,7 +32,7 @@ OTHER = "(other)"
 """The URI for calls to all further URIs."""
 
 TYPES = tuple(type for type in MessageType if type is not MessageType.CUSTOM)
-_SIZE = max(TYPES) + 1
+_SIZE = LAST + 1
 _CLOSE_CODES = frozenset(CloseCode)
 _LAG_PERIOD = 0.5
 _LAG_WINDOW = 10.0
@@ -126,12 +127,13 @@ class Metrics:
 
     def counters(self) -> Values:
         """Return the counters by metric and label."""
-        messages = {f"in,{t.name}": float(self.read[t]) for t in TYPES if t.is_request}
-        messages |= {f"out,{t.name}": float(self.written[t]) for t in TYPES if t.is_response}
+        types = (*TYPES, *registered_types())
+        messages = {f"in,{t.name}": float(self.read[t]) for t in types if t.is_request}
+        messages |= {f"out,{t.name}": float(self.written[t]) for t in types if t.is_response}
         return {
             "juggler_messages": messages,
             "juggler_invalid_messages": {"": self.invalid},
-            "juggler_slow_messages": {t.name: self.slow[t] for t in TYPES},
+            "juggler_slow_messages": {t.name: self.slow[t] for t in types},
             "juggler_nacks": _by_number(self.nacks),
             "juggler_closes": _by_number(self.closes),
             "juggler_refused": _by_number(self.refused),
