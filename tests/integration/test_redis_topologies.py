@@ -13,7 +13,7 @@ import pytest
 import redis
 import trustme
 
-from juggler.broker import Announcement
+from juggler.broker import Announcement, ControlListener, IncomingCall
 from juggler.broker.redis import RedisBroker
 from juggler.client import Client
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError, Expired, Nacked
@@ -162,6 +162,17 @@ def documented_for_more(line: str) -> str:
     return f"{line} +eval +evalsha +llen +select +client|setname"
 
 
+class Running(ControlListener):
+    """Runs one call, which is looked up when the connection is up: it may have been cancelled."""
+
+    def on_cancel(self, call_id: str) -> None: ...
+
+    def on_credit(self, call_id: str, until: int) -> None: ...
+
+    def running(self) -> list[IncomingCall]:
+        return [IncomingCall(new_uuid(), new_uuid(), "u", b"1", 0.0, 0.0)]
+
+
 @pytest.mark.parametrize(
     ("line", "right"), [(line, right) for line in ACL_LINES for right in line.split() if right[0] in "+&~"]
 )
@@ -173,11 +184,13 @@ def test_each_documented_permission_is_needed(acl_server, line, right):
         )
         other = stack.enter_context(closing(RedisBroker(acl_server.url.replace("//", "//admin:password@"))))
         server, callee = (lacking, other) if line == ACL_LINES[0] else (other, lacking)
+        callee.listen("one", Running())
+        stack.callback(callee.unlisten, "one")
         with suppress(ConfigError):
             lacking.connect()
         stack.enter_context(serving(callee, ["u"], lambda call: call.args))
-        choosing = callee.calls(["chosen"])
-        server.call("chosen", b"1", 5.0, RecordedCall())
+        choosing, chosen = callee.calls(["chosen"]), RecordedCall()
+        server.call("chosen", b"1", 60.0, chosen)
         done = Outcome()
         server.call("u", b"1", 5.0, RecordedCall())
         # One that expires in a list that does not: it is removed.
@@ -194,12 +207,13 @@ def test_each_documented_permission_is_needed(acl_server, line, right):
 
         def is_refused() -> bool:
             # Functions are announced, withdrawn and listed, all on connections of their own.
-            callee.announce("one", {"u": Announcement()}, 0.2)
+            callee.announce("one", {"u": Announcement(), "chosen": Announcement()}, 0.2)
             callee.announce("two", {"gone": Announcement()}, 60)
             callee.withdraw("two", ["gone"])
             with suppress(BrokerError):
                 server.functions()
-                choosing.pop_chosen(1, lambda clients: list(range(len(clients))))
+                if choosing.pop_chosen(1, lambda clients: list(range(len(clients)))):
+                    server.cancel(chosen)
             return any(is_about(entry, *refused) for entry in client.acl_log())
 
         eventually(is_refused, message=f"{refused} is refused")
