@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from loadtest.bench.generator.wire import SUBPROTOCOLS
 from loadtest.bench.harness import benchmark
 from loadtest.bench.harness.benchmark import Benchmark
 from loadtest.bench.harness.load import Load, Sample, Spec, shares
@@ -24,10 +25,18 @@ def measure(
     uris: Sequence[str] = ("test.echo",),
     args: Any = "",
     generators: int,
+    subprotocol: str = SUBPROTOCOLS[0],
 ) -> Sample:
     """Measure calls in a closed loop: the next call follows the result of the last one."""
     specs: list[Spec] = [
-        {"role": "call", "connections": share, "in_flight": in_flight, "args": args, "uris": mine}
+        {
+            "role": "call",
+            "connections": share,
+            "in_flight": in_flight,
+            "args": args,
+            "uris": mine,
+            "subprotocol": subprotocol,
+        }
         for share, mine in _divided(connections, generators, uris)
     ]
     with Load(stack, specs) as load:
@@ -52,6 +61,7 @@ def run(
     generators: int,
     workers: int,
     callees: int,
+    subprotocol: str,
 ) -> Iterator[Row]:
     """Complete calls in a closed loop: client, server, Redis, callee, and back.
 
@@ -70,6 +80,7 @@ def run(
             uris=[uri],
             args="x" * payload,
             generators=generators,
+            subprotocol=subprotocol,
         )
         yield row_of(label, "calls", sample)
 
@@ -86,6 +97,13 @@ BENCHMARK = Benchmark(
         benchmark.generators(),
         benchmark.workers(),
         benchmark.callees(),
+        click.Option(
+            ["--subprotocol"],
+            type=click.Choice(SUBPROTOCOLS),
+            default=SUBPROTOCOLS[0],
+            show_default=True,
+            help="Subprotocol; revisions before juggler.1 speak juggler.0.",
+        ),
     ],
     run,
 )

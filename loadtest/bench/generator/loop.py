@@ -94,7 +94,7 @@ class Connection:
 
     __slots__ = ("_loop", "_owner", "_reason", "_rest", "_sock", "_unsent", "_upgraded", "began_ns", "number")
 
-    def __init__(self, loop: Loop, owner: Owner, port: int, path: str, number: int) -> None:
+    def __init__(self, loop: Loop, owner: Owner, port: int, path: str, subprotocol: str, number: int) -> None:
         self.number = number
         self.began_ns = 0
         self._loop, self._owner = loop, owner
@@ -106,7 +106,7 @@ class Connection:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.setblocking(False)
         loop.add(self._sock.fileno(), self._on_ready)
-        self.send(HANDSHAKE % path.encode())
+        self.send(HANDSHAKE % (path.encode(), subprotocol.encode()))
 
     def send(self, data: bytes) -> None:
         """Send frames, later if the socket is not writable."""

@@ -19,6 +19,7 @@ from loadtest.bench.generator.wire import (
     PUB,
     RES,
     SUB,
+    SUBPROTOCOLS,
     kind,
     number_of,
     request,
@@ -68,7 +69,8 @@ class Role:
     def connect(self) -> Connection:
         """Open a connection."""
         began_ns = monotonic_ns()
-        made = Connection(self._loop, self, self.spec["port"], self.spec["path"], len(self.connections))
+        port, path, subprotocol = self.spec["port"], self.spec["path"], self.spec.get("subprotocol", SUBPROTOCOLS[0])
+        made = Connection(self._loop, self, port, path, subprotocol, len(self.connections))
         made.began_ns = began_ns
         self.connections.append(made)
         return made

@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 CALL, PUB, SUB = 1, 2, 3
 NACK, ACK, RES, EVNT = b"7", b"8", b"9", b"1"
-"""The first digit of a response's type."""
+"""The first digit of a response's type. That of the WLCM of juggler.1 is 3."""
 
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89
 KEY = bytes.fromhex("37fa213d")
 """Key of all frames (RFC 6455 §5.3): not 0, so that unmasking costs the server as much as with browsers."""
 
+SUBPROTOCOLS = ("juggler.0", "juggler.1")
+
 HANDSHAKE = (
     b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Protocol: juggler.0\r\n"
+    b"Sec-WebSocket-Protocol: %s\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
