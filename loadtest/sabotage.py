@@ -4,7 +4,8 @@ It stands between clients and a server, prints its own URL, and harms one in N r
 
 - ``drop``: it is not forwarded.
 - ``double``: it is forwarded twice.
-- ``swap``: a result overtakes its ACK; an event is overtaken by the next one on its channel.
+- ``swap``: a result overtakes its ACK, under juggler.0, which clients are made to use; an event is overtaken by the
+  next one on its channel.
 - ``delay``: it is forwarded seconds later.
 - ``misroute``: it is forwarded to another client.
 
@@ -39,6 +40,8 @@ PATIENCE = 1.0
 HEAD_END = b"\r\n\r\n"
 COMPRESSION = re.compile(rb"\r\nSec-WebSocket-Extensions:[^\r]*", re.IGNORECASE)
 """Removed from requests: compressed messages cannot be read here."""
+NEWER = re.compile(rb"juggler\.1, *", re.IGNORECASE)
+"""Removed from requests where each result needs an ACK."""
 
 
 class Client:
@@ -86,6 +89,10 @@ class Saboteur:
         self._delay = delay
         self._seen: Counter[int] = Counter()
 
+    def of_request(self, head: bytes) -> bytes:
+        """Return the head of the request with which to connect to the server."""
+        return NEWER.sub(b"", head) if self._kind == "swap" else head
+
     def forward(self, client: Client, opcode: int, payload: bytes) -> None:
         """Forward a message or control frame to a client, or harm it."""
         data = frame(opcode, payload, masked=False)
@@ -94,7 +101,7 @@ class Saboteur:
             return
         message = json.loads(payload)
         type, payload_ = message["meta"]["type"], message["payload"]
-        key = payload_["channel"] if type == EVNT else payload_["for"]
+        key = payload_["channel"] if type == EVNT else payload_.get("for")  # WLCM has neither
         if self._kind == "swap" and type in (ACK, RES):
             # The ACK of a call stands for its result, which shall overtake it.
             type = RES if type == ACK and payload_["for_type"] == CALL else ACK
@@ -146,7 +153,7 @@ class Proxy:
             back = asyncio.ensure_future(self._copy_back(client, far_reader, writer))
             try:
                 head = await reader.readuntil(HEAD_END)
-                far_writer.write(COMPRESSION.sub(b"", head))
+                far_writer.write(self._saboteur.of_request(COMPRESSION.sub(b"", head)))
                 while data := await reader.read(65536):
                     far_writer.write(data)
                     await far_writer.drain()

@@ -95,9 +95,9 @@ class Tally:
             counts = (self.sent[type], self.acked[type], self.nacked[type], self.lost[type])
             rows.append(f"{type:6}" + "".join(f"{count:>10,}" for count in counts))
         rows.append(
-            f"calls: {self.answered:,} answered ({self.implied:,} of them without ACK), "
-            f"{self.expired:,} expired ({self.overdue:,} of them overdue), "
-            f"{self.replaced:,} too large, {self.lost_calls:,} lost, {self.late:,} late"
+            f"calls: {self.answered:,} answered, {self.expired:,} expired ({self.overdue:,} of them overdue), "
+            f"{self.replaced:,} too large, {self.lost_calls:,} lost, {self.late:,} late, "
+            f"{self.implied:,} without an ACK of their own"
         )
         rows.append(
             f"events: {self.events:,} received, {self.due:,} due, {self.uncertain:,} uncertain, "
