@@ -171,7 +171,12 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             pending.on_unqueued()
 
     def credit(self, pending: PendingCall, until: int) -> None:
-        self._loop.run_callback(self._control, lambda each, call_id: each.on_credit(call_id, until), pending.call_id)
+        stream = self._streams.by_id.get(pending.call_id)
+        if stream is not None:
+            stream.until = max(until, stream.until)
+            self._loop.run_callback(
+                self._control, lambda each, call_id: each.on_credit(call_id, until), pending.call_id
+            )
 
     def _control(self, tell: Callable[[ControlListener, str], None], call_id: str) -> None:
         for listener in list(self._listeners.values()):
@@ -379,6 +384,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             heapq.heappop(self._deadlines)
         _drop(self._calls, lambda waiting: waiting[0].deadline <= now)
         _drop(self._results, lambda result: result[1] <= now)
+        for stream in self._streams.hold(now):
+            self.credit(stream.pending, stream.until)
+            self._expire_at(stream.pending.deadline)
         for pending in self._ledger.overdue(now):
             if self._remove(pending):
                 pending.on_expired()

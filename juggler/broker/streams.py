@@ -11,6 +11,9 @@ from juggler.broker import PendingCall
 from juggler.errors import InvalidMessage
 from juggler.protocol.codec import StoredParts, StoredResult, count_parts, encode_args
 
+HELD = 5.0
+"""Seconds for which a call lives at least while its callee waits for credit, until this is confirmed again."""
+
 GONE = encode_args({"error": {"message": "the callee process has gone", "type": "CalleeGone"}})
 """The result of a call whose callee has gone."""
 
@@ -42,6 +45,10 @@ class Stream:
         self.callee_id = ""
         self._in_order = parts.mode == "all"
         self._arrived = 0
+
+    def prolong(self, now: float) -> None:
+        """Postpone the deadline: a part has arrived, or the callee waits for credit."""
+        self.pending.deadline = now + (max(self.timeout, HELD) if self.is_held else self.timeout)
 
     @property
     def is_held(self) -> bool:
@@ -87,7 +94,7 @@ class Streams:
         """Postpone the deadlines of the calls whose callees wait for credit, and return these calls."""
         held = [stream for stream in self.by_id.values() if stream.is_held]
         for stream in held:
-            stream.pending.deadline = now + stream.timeout
+            stream.prolong(now)
         return held
 
     def too_long(self, now: float) -> list[Stream]:
@@ -122,8 +129,9 @@ class Streams:
         if stream is None:
             return False
         stream.callee_id = result.callee or stream.callee_id
-        stream.pending.deadline = now + stream.timeout
-        return result.seq > 0 and stream.is_new(result.seq, result.args, result.joined)
+        is_new = result.seq > 0 and stream.is_new(result.seq, result.args, result.joined)
+        stream.prolong(now)
+        return is_new
 
     def clear(self) -> None:
         """Remove all calls."""

@@ -9,6 +9,7 @@ import gevent
 from gevent.event import Event
 
 from juggler.broker import CalleeBroker, IncomingCall
+from juggler.broker.streams import HELD
 from juggler.callee.parts import check_wanted
 from juggler.errors import BrokerError
 
@@ -117,6 +118,8 @@ class PartSender:
         """Wait for credit or for Redis."""
         self._changed.clear()
         self._flush_in(0.0)
+        if not self._storing and self._sent + len(self._waiting) >= self._until:
+            self._call.deadline = max(self._call.deadline, monotonic() + HELD)
         self._changed.wait(self._call.time_left())
         check_wanted(self._call)
 
@@ -140,7 +143,7 @@ class PartSender:
             self._flush()
 
     def _prolong(self) -> None:
-        self._call.deadline = max(self._call.deadline, monotonic() + self._timeout)
+        self._call.deadline = max(self._call.deadline, monotonic() + max(self._timeout, HELD))
 
     def _flush(self) -> None:
         self._is_flush_due = False

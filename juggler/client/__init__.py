@@ -8,19 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from juggler.client.blocking import Client, Pending, Subscription
+from juggler.client.blocking import Client, Pending, Stream, Subscription
 from juggler.client.events import Event
 from juggler.client.state import State
 
 if TYPE_CHECKING:
-    from juggler.client.aio import AsyncClient, AsyncSubscription
+    from juggler.client.aio import AsyncClient, AsyncStream, AsyncSubscription
 
-__all__ = ["AsyncClient", "AsyncSubscription", "Client", "Event", "Pending", "State", "Subscription"]
+__all__ = [
+    "AsyncClient",
+    "AsyncStream",
+    "AsyncSubscription",
+    "Client",
+    "Event",
+    "Pending",
+    "State",
+    "Stream",
+    "Subscription",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Importing asyncio is slow, and most programs do not need it.
-    if name in ("AsyncClient", "AsyncSubscription"):
+    if name in ("AsyncClient", "AsyncStream", "AsyncSubscription"):
         from juggler.client import aio
 
         return getattr(aio, name)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebsocketClosed
@@ -19,11 +19,12 @@ from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.forks import check_process
 from juggler.client.opening import OFFERED, as_error, expects_welcome, short
+from juggler.client.parts_queue import DEFAULT_WINDOW, PartsQueue
 from juggler.client.reconnect import end_of
 from juggler.client.state import RENEWAL_PAUSE, result_value
-from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, JugglerError
-from juggler.protocol.codec import check_args, encode_args
-from juggler.protocol.messages import Evnt, Res
+from juggler.errors import CallFailed, CloseCode, ConnectionClosed, InvalidMessage, JugglerError
+from juggler.protocol.codec import check_args, decode_args, encode_args
+from juggler.protocol.messages import Evnt, Parts, Res
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -148,6 +149,30 @@ class AsyncClient(BaseClient):
             pending.cancel()
             raise
         return pending
+
+    def stream(
+        self,
+        uri: str,
+        args: Any = None,
+        timeout: float | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        mode: Literal["all", "latest"] = "all",
+    ) -> AsyncStream:
+        """Call a function, and return its result in parts; see `juggler.client.Client.stream`.
+
+        ::
+
+            async with client.stream("shop.describe", "tea") as stream:
+                async for part in stream:
+                    print(part)
+        """
+        arrived = asyncio.Event()
+        queue = PartsQueue(self._state.callbacks, arrived.set, Parts(mode, window), self._state.timeout_of(timeout))
+        text = self._state.call(queue, uri, encode_args(args), timeout, time.monotonic(), queue.parts)
+        self._watch()
+        self._write_all([text])
+        return AsyncStream(queue, arrived, self._cancel, self._renew_credit)
 
     async def publish(self, channel: str, args: Any = None) -> None:
         """Publish an event, and wait for the server's ACK; see `juggler.client.Client.publish`."""
@@ -312,7 +337,7 @@ class AsyncClient(BaseClient):
                 self._listeners.raw("in", text)
                 if isinstance(text, bytes):
                     raise InvalidMessage("expected a text message, got a binary one")
-                message = self._state.receive(text)
+                message = self._state.receive(text, self._heard)
                 if self._state.has_overfull:
                     await self._send(self._state.drop_overfull())
                 if self._state.begin_renewal():
@@ -401,10 +426,18 @@ class AsyncClient(BaseClient):
             self._listeners.message(exp)
         self._watch()
 
-    def _cancel(self, pending: AsyncPending) -> None:
-        self._state.cancel(pending)
+    def _cancel(self, pending: PendingRequest, wait: bool = False) -> None:
+        texts = self._state.cancel(pending, wait)
         # Not at once: the user's code is not prepared for callbacks here.
         asyncio.get_running_loop().call_soon(self._run_callbacks)
+        with suppress(ConnectionClosed):
+            self._write_all(texts)
+
+    def _renew_credit(self, queue: PartsQueue) -> None:
+        until = queue.renew(time.monotonic())
+        if until is not None:
+            with suppress(ConnectionClosed):
+                self._write_all([self._state.credit(queue, until)])
 
 
 class _Waiter(PendingRequest):
@@ -424,7 +457,7 @@ class _Waiter(PendingRequest):
 class AsyncPending(_Waiter):
     """A call in flight. Several tasks may wait for it."""
 
-    def __init__(self, cancel: Callable[[AsyncPending], None], callbacks: deque[Callback]) -> None:
+    def __init__(self, cancel: Callable[[AsyncPending, bool], None], callbacks: deque[Callback]) -> None:
         super().__init__(callbacks)
         self._pid = os.getpid()
         self._cancel = cancel
@@ -436,9 +469,9 @@ class AsyncPending(_Waiter):
         else:
             self.on_settled.append(callback)
 
-    def cancel(self) -> None:
-        """Stop waiting: unless there is a result, `result` raises `Cancelled`. The function may still run."""
-        self._cancel(self)
+    def cancel(self, wait: bool = False) -> None:
+        """Cancel the call; see `juggler.client.Pending.cancel`."""
+        self._cancel(self, wait)
 
     @property
     def done(self) -> bool:
@@ -461,6 +494,97 @@ class AsyncPending(_Waiter):
         response = self.outcome()
         assert response is not None
         return response
+
+
+class AsyncStream:
+    """A call whose result arrives in parts; see `juggler.client.Stream`. A cancelled task cancels the call, too."""
+
+    def __init__(
+        self,
+        queue: PartsQueue,
+        arrived: asyncio.Event,
+        cancel: Callable[[PartsQueue], None],
+        renew: Callable[[PartsQueue], None],
+    ) -> None:
+        """Created by `AsyncClient.stream`."""
+        self._pid = os.getpid()
+        self._queue = queue
+        self._arrived = arrived
+        self._cancel = cancel
+        self._renew = renew
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def uri(self) -> str:
+        """URI of the function."""
+        return self._queue.uri
+
+    @property
+    def uuid(self) -> str:
+        """UUID of the CALL."""
+        return self._queue.uuid
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """Wait for the next part and return it; see `juggler.client.Stream`."""
+        text = await self.next_json()
+        if text is None:
+            raise StopAsyncIteration
+        return decode_args(text)
+
+    async def next_json(self) -> bytes | None:
+        """Wait for the next part and return its JSON text, or ``None`` after the last one."""
+        check_process(self._pid)
+        queue = self._queue
+        while not queue.is_readable:
+            self._arrived.clear()
+            try:
+                await self._arrived.wait()
+            except asyncio.CancelledError:
+                self.close()
+                raise
+        text = queue.take()
+        if text is None:
+            response = queue.outcome()
+            assert response is not None
+            result_value(response)
+        else:
+            self._renew(queue)
+        return text
+
+    async def result(self) -> Any:
+        """Read and drop the parts that were not read, and return the result."""
+        return result_value(await self.response())
+
+    async def response(self) -> Res:
+        """Like `result`, but return the RES message, whether the function failed or not."""
+        while not self._queue.is_settled or self._queue.is_unread:
+            try:
+                await self.next_json()
+            except CallFailed:
+                break
+        response = self._queue.outcome()
+        assert response is not None
+        return response
+
+    def close(self) -> None:
+        """Cancel the call, unless it has completed. Does not wait. Idempotent."""
+        self._cancel(self._queue)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._queue.is_settled and os.getpid() == self._pid:
+            with suppress(RuntimeError):  # the loop has closed
+                self._loop.call_soon_threadsafe(self._cancel, self._queue)
 
 
 class AsyncSubscription(EventQueue):

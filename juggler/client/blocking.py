@@ -13,17 +13,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from juggler.client.base import BaseClient, run_callback
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.forks import check_process
+from juggler.client.parts_queue import DEFAULT_WINDOW, PartsQueue
 from juggler.client.state import RENEWAL_PAUSE, result_value
 from juggler.client.transport import Transport
-from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, JugglerError
-from juggler.protocol.codec import check_args, encode_args
-from juggler.protocol.messages import Evnt, Res
+from juggler.errors import CallFailed, CloseCode, ConnectionClosed, InvalidMessage, JugglerError
+from juggler.protocol.codec import check_args, decode_args, encode_args
+from juggler.protocol.messages import Evnt, Parts, Res
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -168,6 +169,49 @@ class Client(BaseClient):
             self._changed.notify()
         self._send(text)
         return pending
+
+    def stream(
+        self,
+        uri: str,
+        args: Any = None,
+        timeout: float | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        mode: Literal["all", "latest"] = "all",
+    ) -> Stream:
+        """Call a function, and return its result in parts, as they arrive.
+
+        ::
+
+            with client.stream("shop.describe", "tea") as stream:
+                for part in stream:
+                    print(part)
+                print(stream.result())
+
+        Args:
+            uri: URI of the function.
+            args: any value that JSON can represent.
+            timeout: seconds to wait for each part and the result. ``None``: the client's ``call_timeout``.
+            window: parts that the server may send before some have been read, 1 to 1024: a slow reader slows the
+                function down. Default: 64.
+            mode: ``"all"`` parts, or the ``"latest"``: the function never waits, and parts that could not be sent in
+                time are dropped.
+
+        Raises:
+            NotSupported: the server cannot send parts.
+            ConnectionClosed: there is no connection.
+            InvalidValue: JSON cannot represent ``args``.
+            ValueError: an argument is out of range.
+        """
+        text = encode_args(args)
+        self._expire(time.monotonic())
+        arrived = threading.Event()
+        queue = PartsQueue(self._state.callbacks, arrived.set, Parts(mode, window), self._state.timeout_of(timeout))
+        with self._changed:
+            message = self._state.call(queue, uri, text, timeout, time.monotonic(), queue.parts)
+            self._changed.notify()
+        self._send(message)
+        return Stream(queue, arrived, self._expire, self._cancel, self._renew_credit)
 
     def publish(self, channel: str, args: Any = None) -> None:
         """Publish an event, and wait for the server's ACK.
@@ -360,7 +404,7 @@ class Client(BaseClient):
                 text = transport.receive()
                 self._listeners.raw("in", text)
                 with self._lock:
-                    message = self._state.receive(text)
+                    message = self._state.receive(text, time.monotonic())
                     needs_renewal = self._state.begin_renewal()
                 if self._state.has_overfull:
                     self._send_in_order(self._state.drop_overfull)
@@ -425,10 +469,21 @@ class Client(BaseClient):
         for exp in expired:
             self._listeners.message(exp)
 
-    def _cancel(self, pending: Pending) -> None:
+    def _cancel(self, pending: PendingRequest, wait: bool = False) -> None:
         with self._lock:
-            self._state.cancel(pending)
+            texts = self._state.cancel(pending, wait)
         self._run_callbacks()
+        with suppress(ConnectionClosed):
+            for text in texts:
+                self._send(text)
+
+    def _renew_credit(self, queue: PartsQueue) -> None:
+        with self._lock:
+            until = queue.renew(time.monotonic())
+            text = None if until is None else self._state.credit(queue, until)
+        if text is not None:
+            with suppress(ConnectionClosed):
+                self._send(text)
 
 
 class _Waiter(PendingRequest):
@@ -455,7 +510,7 @@ class Pending(_Waiter):
         self,
         lock: threading.Lock,
         expire: Callable[[float], None],
-        cancel: Callable[[Pending], None],
+        cancel: Callable[[Pending, bool], None],
         callbacks: deque[Callback],
     ) -> None:
         super().__init__(callbacks)
@@ -477,9 +532,18 @@ class Pending(_Waiter):
                 return
         run_callback("on_done", self.uri, callback, self)
 
-    def cancel(self) -> None:
-        """Stop waiting: unless there is a result, `result` raises `Cancelled`. The function may still run."""
-        self._cancel(self)
+    def cancel(self, wait: bool = False) -> None:
+        """Cancel the call. If there is a result already, do nothing. Does not block.
+
+        Args:
+            wait: `result` waits for how the function ends: in most cases with `CallFailed` of type "Cancelled" and code
+                499. Otherwise `result` raises `Cancelled` at once. The function may still run, for example if the
+                server is older and cannot cancel calls.
+
+        Raises:
+            NotSupported: with ``wait``, if the server cannot cancel calls.
+        """
+        self._cancel(self, wait)
 
     @property
     def done(self) -> bool:
@@ -513,6 +577,110 @@ class Pending(_Waiter):
         response = self.outcome()
         assert response is not None
         return response
+
+
+class Stream:
+    """A call whose result arrives in parts: an iterator of them, and a context manager that cancels the call.
+
+    One thread or greenlet reads. If it leaves the loop early, the end of the ``with`` block or `close` cancels the
+    call; without them, dropping the last reference does.
+    """
+
+    def __init__(
+        self,
+        queue: PartsQueue,
+        arrived: threading.Event,
+        expire: Callable[[float], None],
+        cancel: Callable[[PartsQueue], None],
+        renew: Callable[[PartsQueue], None],
+    ) -> None:
+        """Created by `Client.stream`."""
+        self._pid = os.getpid()
+        self._queue = queue
+        self._arrived = arrived
+        self._expire = expire
+        self._cancel = cancel
+        self._renew = renew
+
+    @property
+    def uri(self) -> str:
+        """URI of the function."""
+        return self._queue.uri
+
+    @property
+    def uuid(self) -> str:
+        """UUID of the CALL."""
+        return self._queue.uuid
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """Wait for the next part and return it. After the last one, stop.
+
+        Raises:
+            CallFailed: the function failed, after the parts before.
+            Nacked: the server refused the call.
+            Expired: no part arrived in time.
+            Cancelled: the stream was closed.
+            ConnectionClosed: the connection closed.
+            InvalidValue: the part has no Python value.
+        """
+        text = self.next_json()
+        if text is None:
+            raise StopIteration
+        return decode_args(text)
+
+    def next_json(self) -> bytes | None:
+        """Wait for the next part and return its JSON text, or ``None`` after the last one. Errors as in iteration."""
+        check_process(self._pid)
+        queue = self._queue
+        self._arrived.clear()
+        while not queue.is_readable:
+            self._arrived.wait(max(0.0, queue.deadline - time.monotonic()))
+            self._arrived.clear()
+            self._expire(time.monotonic())
+        text = queue.take()
+        if text is None:
+            response = queue.outcome()
+            assert response is not None
+            result_value(response)
+        else:
+            self._renew(queue)
+        return text
+
+    def result(self) -> Any:
+        """Read and drop the parts that were not read, and return the result. Errors as in iteration."""
+        return result_value(self.response())
+
+    def response(self) -> Res:
+        """Like `result`, but return the RES message, whether the function failed or not."""
+        while not self._queue.is_settled or self._queue.is_unread:
+            try:
+                self.next_json()
+            except CallFailed:
+                break
+        response = self._queue.outcome()
+        assert response is not None
+        return response
+
+    def close(self) -> None:
+        """Cancel the call, unless it has completed. Does not wait. Idempotent."""
+        self._cancel(self._queue)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # In a thread of its own: this one may hold the lock of the client.
+        if not self._queue.is_settled and os.getpid() == self._pid:
+            with suppress(RuntimeError):  # the interpreter is shutting down
+                threading.Thread(target=self._cancel, args=(self._queue,), daemon=True).start()
 
 
 class Subscription(EventQueue):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from juggler.client.events import EventQueue
 from juggler.errors import Cancelled, ConnectionClosed, Expired, JugglerError, NackCode, Nacked
-from juggler.protocol.messages import Call, Evnt, Request, Res, Sub
+from juggler.protocol.messages import Call, Evnt, Part, Request, Res, Sub
 
 Outcome: TypeAlias = Res | JugglerError | None
 """Outcome of a request: the result of a call, ``None`` for an ACK, or the reason why it failed."""
@@ -96,6 +96,13 @@ class PendingRequest:
         self.on_settled.clear()
         self._wake()
 
+    def on_part(self, part: Part, now: float) -> None:
+        """Process a part of the result of a call that has asked for parts."""
+
+    def extend(self, now: float) -> bool:
+        """Return whether the deadline of the call is later than it was at first: not over yet."""
+        return False
+
     def outcome(self) -> Res | None:
         """Return the RES, or ``None`` for an ACK. If the request failed, raise the reason."""
         if isinstance(self._outcome, JugglerError):
@@ -142,6 +149,17 @@ class Requests:
         if entry is not None and isinstance(entry[0], Call):
             self.settle(res.for_, res)
 
+    def on_part(self, part: Part, now: float) -> None:
+        """Pass a part to its call."""
+        entry = self._entries.get(part.for_)
+        if entry is not None and isinstance(entry[1], PendingRequest):
+            entry[1].on_part(part, now)
+
+    def is_call(self, uuid: str) -> bool:
+        """Return whether a call with this UUID is in flight."""
+        entry = self._entries.get(uuid)
+        return entry is not None and isinstance(entry[0], Call)
+
     def cancel(self, uuid: str) -> None:
         """Settle a call with `Cancelled`, if it is still in flight."""
         entry = self._entries.get(uuid)
@@ -178,6 +196,10 @@ class Requests:
             _, uuid = heapq.heappop(self.deadlines)
             entry = self._entries.get(uuid)
             if entry is not None and isinstance(entry[0], Call):
+                waiter = entry[1]
+                if isinstance(waiter, PendingRequest) and waiter.extend(now):
+                    heapq.heappush(self.deadlines, (waiter.deadline, uuid))
+                    continue
                 self.settle(uuid, Expired(f"no result of {entry[0].uri} within {entry[0].timeout:g} s"))
                 expired.append(entry[0])
         return expired

@@ -21,17 +21,21 @@ from juggler.protocol.messages import (
     NULL,
     Ack,
     Call,
+    Cncl,
+    Crdt,
     Evnt,
     Message,
     MessageType,
     Nack,
+    Part,
+    Parts,
     Pub,
     Res,
     Sub,
     Unsb,
     Wlcm,
 )
-from juggler.protocol.subprotocols import JUGGLER_0, JUGGLER_1
+from juggler.protocol.subprotocols import CANCEL, JUGGLER_0, JUGGLER_1, PARTS
 
 RENEWAL_PAUSE = 1.0
 """Seconds before a subscription is retried that the server refused to re-establish for the time being."""
@@ -134,20 +138,40 @@ class ClientState:
 
     # Requests
 
-    def call(self, pending: PendingRequest, uri: str, args: bytes, timeout: float | None, now: float) -> bytes:
-        """Register a call, to be settled with its result. Return its text.
+    def timeout_of(self, timeout: float | None) -> float:
+        """Return the timeout of a call, with the client's own one in place of ``None``.
 
         Raises:
-            ValueError: the timeout is out of range.
-            InvalidValue: the URI cannot travel as UTF-8.
-            ConnectionClosed: there is no connection.
+            ValueError: it is out of range.
         """
         timeout = self._call_timeout if timeout is None else timeout
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        message = Call(uuid=self._new_uuid(), uri=uri, args=args, timeout=timeout)
+        return timeout
+
+    def call(
+        self,
+        pending: PendingRequest,
+        uri: str,
+        args: bytes,
+        timeout: float | None,
+        now: float,
+        parts: Parts | None = None,
+    ) -> bytes:
+        """Register a call, to be settled with its result. Return its text.
+
+        Raises:
+            NotSupported: it asks for parts, and the server has none.
+            ValueError: the timeout is out of range.
+            InvalidValue: the URI cannot travel as UTF-8.
+            ConnectionClosed: there is no connection.
+        """
+        timeout = self.timeout_of(timeout)
+        message = Call(uuid=self._new_uuid(), uri=uri, args=args, timeout=timeout, parts=parts)
         text = encode(message)
         self._check_connected()
+        if parts is not None:
+            self.require(PARTS)
         pending.begin(message, now + timeout)
         self._requests.add_call(message, pending, now + timeout)
         return text
@@ -209,19 +233,46 @@ class ClientState:
         """Drop a request whose caller no longer waits. Idempotent."""
         self._requests.forget(pending.uuid, pending)
 
-    def cancel(self, pending: PendingRequest) -> None:
-        """Settle a call with `Cancelled`; its result is dropped. No effect on a call that is settled already."""
-        self._requests.cancel(pending.uuid)
+    def cancel(self, pending: PendingRequest, wait: bool = False) -> list[bytes]:
+        """Cancel a call; no effect on one that is settled already. Return what to send. The answer is ignored.
+
+        Args:
+            pending: the call.
+            wait: leave it to the result to settle the call. Otherwise, settle it with `Cancelled`.
+
+        Raises:
+            NotSupported: to wait makes no sense, since the server cannot cancel calls.
+        """
+        if wait and self.is_connected:
+            self.require(CANCEL)
+        if not self._requests.is_call(pending.uuid):
+            return []
+        if not wait:
+            self._requests.cancel(pending.uuid)
+        if not self.is_connected or CANCEL not in self.features:
+            return []
+        return [encode(Cncl(uuid=self._new_uuid(), for_=pending.uuid, wait=wait))]
+
+    def credit(self, pending: PendingRequest, until: int) -> bytes:
+        """Return the text that allows the parts of a call up to number ``until``."""
+        return encode(Crdt(uuid=self._new_uuid(), for_=pending.uuid, until=until))
 
     # Messages and time
 
-    def receive(self, text: str) -> Message:
+    def receive(self, text: str, now: float = 0.0) -> Message:
         """Process a message from the server, and return it. An answer to an unknown request is no error.
+
+        Args:
+            text: the message.
+            now: current time.
 
         Raises:
             InvalidMessage: the text is not a message that servers send.
         """
         message = decode_response(text)
+        if type(message) is Part:
+            self._requests.on_part(message, now)
+            return message
         processor = self._processors.get(type(message))
         if processor is not None:
             processor(self, message)

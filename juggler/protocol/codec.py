@@ -942,12 +942,20 @@ def decode_result(data: bytes) -> StoredResult:
     return StoredResult(stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee, joined)
 
 
-def count_parts(args: bytes) -> int:
-    """Return the number of joined parts, from their JSON array.
+def split_parts(args: bytes) -> list[bytes]:
+    """Return joined parts one by one, from their JSON array.
 
     Raises:
         InvalidMessage: malformed.
     """
+    try:
+        return [bytes(part) for part in _decode_array(args)]
+    except _DECODE_ERRORS as error:
+        raise InvalidMessage(f"$.parts: {error}"[:_MAX_ERROR]) from None
+
+
+def count_parts(args: bytes) -> int:
+    """Return the number of joined parts. Raises as `split_parts`."""
     try:
         return len(_decode_array(args))
     except _DECODE_ERRORS as error:

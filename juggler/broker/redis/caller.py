@@ -56,7 +56,6 @@ class RedisCaller(CallerBroker):
         self._sweep = Sweep(names, topology)
         self._control = ControlSender(names, topology)
         self._streams = Streams()
-        self._is_look_due = False
         self._down = 0.0  # seconds for which no result could be read
         self._closed = False
         self._prefix = ""
@@ -250,9 +249,8 @@ class RedisCaller(CallerBroker):
             self._deliver(pending, LOST, True)
 
     def _look_after_streams(self, now: float) -> None:
-        """Every other second: keep streams alive whose callers are busy, and fail those whose callees have gone."""
-        self._is_look_due = not self._is_look_due
-        if not self._is_look_due or not self._streams.by_id:
+        """Once a second: keep streams alive whose callers are busy, and fail those whose callees have gone."""
+        if not self._streams.by_id:
             return
         for stream in self._streams.too_long(now):
             self._control.cancel(stream.pending, stream.callee_id, _do_nothing)
