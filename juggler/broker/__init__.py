@@ -305,6 +305,15 @@ class Caller:
         return f"Caller({self._identity!r})" if self.known else "Caller()"
 
 
+def client_of(conn_uuid: str, msg_uuid: str) -> str:
+    """Return what identifies the connection that made a call.
+
+    Servers of juggler name it in the ``msg_uuid``, a UUID of version 8. Servers of the Go package have a ``conn_uuid``
+    for each connection, and random UUIDs.
+    """
+    return msg_uuid[13:] if msg_uuid[14:15] == "8" else conn_uuid
+
+
 class IncomingCall(Struct, gc=False, tag=True):
     """A call on the callee's side of the broker. Functions know it as `callee.Call`.
 
@@ -318,7 +327,6 @@ class IncomingCall(Struct, gc=False, tag=True):
         publisher: publishes for the function; set by the worker that runs the call.
         by: identity of the caller as JSON text, as the server derived it; empty if unknown.
         parts: how the caller asks for parts; ``None`` if it does not.
-        client: identifies the connection of the caller.
         cancelled: whether the caller has cancelled the call, or its connection has closed.
         sender: sends parts for the function; set by the worker that runs the call if its caller has asked for them.
     """
@@ -332,7 +340,6 @@ class IncomingCall(Struct, gc=False, tag=True):
     publisher: PublishArgs | None = None
     by: bytes = b""
     parts: StoredParts | None = None
-    client: bytes = b""
     cancelled: bool = False
     sender: SendPart | None = None
 
@@ -345,6 +352,11 @@ class IncomingCall(Struct, gc=False, tag=True):
     def caller(self) -> Caller:
         """The caller. Raises `juggler.errors.InvalidValue` if its identity has no Python value."""
         return Caller(decode_args(self.by) if self.by else None)
+
+    @property
+    def client(self) -> str:
+        """Identifies the connection of the caller."""
+        return client_of(self.conn_uuid, self.msg_uuid)
 
     def time_left(self) -> float:
         """Return the seconds until the deadline; 0 after it."""
@@ -367,7 +379,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         self.publisher(channel, text)
 
 
-Choose: TypeAlias = Callable[[Sequence[bytes]], list[int]]
+Choose: TypeAlias = Callable[[Sequence[str]], list[int]]
 """Chooses among queued calls: takes the `IncomingCall.client` of each, and returns the indexes of those to pop, in the
 order of preference."""
 

@@ -15,12 +15,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class _Owned:
-    """Pending calls of an owner, the bytes of their arguments, and the owner's identifier in payloads."""
+    """Pending calls of an owner, the bytes of their arguments, and what their identifiers have in common."""
 
-    __slots__ = ("calls", "client", "size")
+    __slots__ = ("calls", "size", "suffix")
 
-    def __init__(self, client: bytes) -> None:
-        self.client = client
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
         self.calls: set[PendingCall] = set()
         self.size = 0
 
@@ -28,11 +28,15 @@ class _Owned:
 class CallLedger:
     """Pending calls by identifier and by owner; `get` returns the one with an identifier.
 
+    Identifiers are UUIDs of version 8: a number that counts up, so that they are in the order of the calls, and what
+    `juggler.broker.client_of` finds, the number of the owner and the name of the ledger.
+
     Attributes:
-        name: distinguishes the owners of this ledger from those of others; ASCII letters and digits.
+        name: distinguishes this ledger from others; 12 hexadecimal digits.
+        latest: identifier of the call that was entered last; empty before.
     """
 
-    __slots__ = ("_by_id", "_of", "_owners", "_size_of", "_uri_bytes", "get", "name")
+    __slots__ = ("_by_id", "_count", "_of", "_owners", "_size_of", "_uri_bytes", "get", "latest", "name")
 
     def __init__(self, uri_bytes: int = 0) -> None:
         """Create an empty ledger for ``uri_bytes`` bytes of arguments per URI; 0 means unlimited."""
@@ -41,7 +45,9 @@ class CallLedger:
         self._size_of: dict[str, int] = {}  # of the pending calls of each URI
         self._uri_bytes = uri_bytes
         self._owners = 0
-        self.name = ""
+        self._count = 0
+        self.name = "0" * 12
+        self.latest = ""
         self.get = self._by_id.get  # used for each call: no Python function in between
 
     def __len__(self) -> int:
@@ -53,20 +59,16 @@ class CallLedger:
     def add(
         self,
         call: PendingCall,
-        call_id: str,
         uri: str,
         deadline: float,
         size: int = 0,
         limit: int | None = None,
         max_bytes: int | None = None,
-    ) -> bytes:
+    ) -> None:
         """Enter a call before it is stored. A call that is larger than a limit is entered if it is the only one.
-
-        Returns the identifier of its owner as JSON text: the `juggler.broker.IncomingCall.client`.
 
         Args:
             call: the call.
-            call_id: identifier of the call in the broker.
             uri: URI of the function.
             deadline: when the call expires, in seconds on the broker's clock.
             size: bytes of its arguments.
@@ -80,7 +82,8 @@ class CallLedger:
         owned = self._of.get(call.owner)
         if owned is None:
             self._owners += 1
-            owned = self._of[call.owner] = _Owned(b'"%s-%x"' % (self.name.encode(), self._owners))
+            high, low = self._owners >> 12 & 0xFFF, self._owners & 0xFFF
+            owned = self._of[call.owner] = _Owned(f"-8{high:03x}-8{low:03x}-{self.name}")
         elif limit is not None and len(owned.calls) >= limit:
             raise BrokerError(f"{len(owned.calls)} calls are in flight already", NackCode.TOO_MANY_REQUESTS)
         elif max_bytes is not None and owned.size and owned.size + size > max_bytes:
@@ -92,14 +95,14 @@ class CallLedger:
         self._size_of[uri] = uri_size + size
         owned.calls.add(call)
         owned.size += size
-        call.call_id = call_id
+        count = self._count = self._count + 1
+        call_id = call.call_id = self.latest = f"{count >> 16:08x}-{count & 0xFFFF:04x}{owned.suffix}"
         call.uri = uri
         call.deadline = deadline
         call.size = size
         call.stored = False
         call.early_result = None
         self._by_id[call_id] = call
-        return owned.client
 
     def remove(self, call: PendingCall) -> bool:
         """Remove a call that completed, failed, expired or was abandoned. Return whether it was pending."""

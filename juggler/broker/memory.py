@@ -82,6 +82,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._clock = clock
         self._conn_uuid = new_uuid()
         self._ledger = CallLedger(call_bytes)
+        self._ledger.name = new_uuid()[24:]
         self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
         self._results: dict[str, deque[tuple[StoredResult, float]]] = {}  # each with its deadline
         self._consumers: list[MemoryConsumer] = []
@@ -126,16 +127,15 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         by: bytes = b"",
         parts: StoredParts | None = None,
     ) -> None:
-        call_id = new_uuid()
         deadline = self._clock() + timeout
         try:
             self._check_open()
             check_uri(uri)
-            client = self._ledger.add(pending, call_id, uri, deadline, len(args), limit, max_bytes)
+            self._ledger.add(pending, uri, deadline, len(args), limit, max_bytes)
         except BrokerError as error:
             pending.on_stored(error)
             return
-        call = IncomingCall(self._conn_uuid, call_id, uri, args, deadline, by=by, parts=parts, client=client)
+        call = IncomingCall(self._conn_uuid, pending.call_id, uri, args, deadline, by=by, parts=parts)
         try:
             _append(self._calls, uri, (call, self._clock()), self._call_capacity)
         except BrokerError as error:

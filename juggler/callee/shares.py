@@ -22,7 +22,7 @@ class Shares:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held_back = False
-        self._latest: bytes | None = None
+        self._latest: str | None = None
         self._latest_at = self._others_at = float("-inf")
 
     def note(self, calls: Iterable[IncomingCall], now: float) -> None:
@@ -48,7 +48,7 @@ class Shares:
             most = max(Counter([call.client for call in running]).values())
         return self.limit - most
 
-    def chosen(self, clients: Sequence[bytes], running: Iterable[IncomingCall]) -> list[int]:
+    def chosen(self, clients: Sequence[str], running: Iterable[IncomingCall]) -> list[int]:
         """Choose among queued calls by their connections, see `juggler.broker.Choose`.
 
         Those of the connections with the fewest running calls come first.

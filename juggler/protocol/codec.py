@@ -187,7 +187,6 @@ class _Stored(Struct, gc=False):
     conn_uuid: _Id
     msg_uuid: _Id
     uri: str
-    from_: Raw = field(name="from", default=_ABSENT)
     by: Raw = _ABSENT
     parts: Raw = _NULL
     trace: Raw = _NULL
@@ -865,7 +864,6 @@ class StoredCall(Struct, frozen=True, gc=False):
         by: who calls, as JSON text; empty if that is unknown.
         parts: how the caller asks for parts; ``None`` if it does not.
         trace: W3C traceparent; empty without a valid one.
-        client: the member ``from``, which identifies the caller's connection, as JSON text; empty if that is unknown.
     """
 
     conn_uuid: str
@@ -875,7 +873,6 @@ class StoredCall(Struct, frozen=True, gc=False):
     by: bytes = b""
     parts: StoredParts | None = None
     trace: str = ""
-    client: bytes = b""
 
 
 class StoredResult(Struct, frozen=True, gc=False):
@@ -907,9 +904,8 @@ def decode_call(data: bytes) -> StoredCall:
         InvalidMessage: malformed.
     """
     stored = _read_stored(_utf8(data))
-    client = bytes(stored.from_)
     if stored.by is _ABSENT and stored.parts is _NULL and stored.trace is _NULL:
-        return StoredCall(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args), client=client)
+        return StoredCall(stored.conn_uuid, stored.msg_uuid, stored.uri, bytes(stored.args))
     parts = bytes(stored.parts)
     return StoredCall(
         stored.conn_uuid,
@@ -919,7 +915,6 @@ def decode_call(data: bytes) -> StoredCall:
         bytes(stored.by),
         None if parts == NULL else _stored_parts(stored.parts),
         _trace(stored.trace),
-        client,
     )
 
 
@@ -982,12 +977,11 @@ def encode_call(
     by: bytes = b"",
     parts: StoredParts | None = None,
     trace: str = "",
-    client: bytes = b"",
 ) -> bytes:
-    """Return a call as brokers store it, see `StoredCall`. ``args``, ``by`` and ``client`` are not checked."""
-    members = b',"from":' + client if client else b""
-    if by:
-        members += b',"by":' + by
+    """Return a call as brokers store it, see `StoredCall`. ``args`` and ``by`` are not checked."""
+    if parts is None and not by and not trace:
+        return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
+    members = b',"by":' + by if by else b""
     if parts is not None:
         members += _STORED_PARTS % (_quote(parts.mode), parts.until)
     if trace:

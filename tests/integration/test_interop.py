@@ -52,7 +52,7 @@ def test_a_foreign_callee_serves_our_server(broker, client):
     with running_server(broker) as running, Wire(running.url) as wire:
         uuid = wire.send(CALL, uri="far.away", timeout=2 * 10**9, args={"x": 3})
         payload, value, remaining = foreign_callee(client, "far.away", {"y": 4})
-        assert set(payload) == {"conn_uuid", "msg_uuid", "uri", "from", "args"}
+        assert set(payload) == {"conn_uuid", "msg_uuid", "uri", "args"}
         assert payload["uri"] == "far.away"
         assert payload["args"] == {"x": 3}
         assert value == b"2000"

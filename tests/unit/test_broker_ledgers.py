@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
+from juggler.broker import client_of
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
 from juggler.errors import BrokerUnavailable
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 
 
-def add(ledger: CallLedger, call_id: str, owner: object, deadline: float = 10.0) -> RecordedCall:
+def add(ledger: CallLedger, owner: object, deadline: float = 10.0) -> RecordedCall:
     call = RecordedCall()
     call.owner = owner
-    ledger.add(call, call_id, "f", deadline)
+    ledger.add(call, "f", deadline)
     return call
+
+
+def test_identifiers_are_uuids_in_order_that_name_the_owner() -> None:
+    ledger = CallLedger()
+    ledger.name = "0123456789ab"
+    owners = ["me", "other", "me"]
+
+    ids = [add(ledger, owner).call_id for owner in owners]
+
+    assert ids == sorted(ids)
+    assert ledger.latest == ids[-1]
+    assert [UUID(each).version for each in ids] == [8, 8, 8]
+    clients = [client_of("conn", each) for each in ids]
+    assert clients[0] == clients[2] != clients[1]
+    assert all(client.endswith(ledger.name) for client in clients)
+
+
+def test_identifiers_stay_in_order_beyond_16_bits() -> None:
+    ledger = CallLedger()
+    ids = []
+    for _ in range(70_000):
+        call = add(ledger, "me")
+        ids.append(call.call_id)
+        ledger.remove(call)
+
+    assert ids == sorted(set(ids))
 
 
 def test_a_call_is_found_until_it_is_removed() -> None:
     ledger = CallLedger()
-    call = add(ledger, "1", "me")
+    call = add(ledger, "me")
 
-    assert ledger.get("1") is call
+    assert ledger.get(call.call_id) is call
     assert call in ledger
     assert (ledger.in_flight("me"), len(ledger)) == (1, 1)
     assert ledger.remove(call)
     assert not ledger.remove(call)
-    assert ledger.get("1") is None
+    assert ledger.get(call.call_id) is None
     assert (ledger.in_flight("me"), len(ledger)) == (0, 0)
 
 
 def test_an_owner_that_has_gone_takes_its_calls_along_and_no_others() -> None:
     ledger = CallLedger()
-    mine, other = [add(ledger, str(number), "me") for number in range(3)], add(ledger, "9", "other")
+    mine, other = [add(ledger, "me") for _ in range(3)], add(ledger, "other")
 
     ledger.abandon("me")
     ledger.abandon("me")
@@ -42,7 +71,7 @@ def test_an_owner_that_has_gone_takes_its_calls_along_and_no_others() -> None:
 
 def test_only_stored_calls_are_overdue() -> None:
     ledger = CallLedger()
-    early, late, unstored = add(ledger, "1", "me", 1.0), add(ledger, "2", "me", 2.0), add(ledger, "3", "me", 1.0)
+    early, late, unstored = add(ledger, "me", 1.0), add(ledger, "me", 2.0), add(ledger, "me", 1.0)
     early.stored = late.stored = True
 
     assert ledger.overdue(0.9) == []
@@ -52,14 +81,14 @@ def test_only_stored_calls_are_overdue() -> None:
 
 def test_a_call_can_be_used_again() -> None:
     ledger = CallLedger()
-    call = add(ledger, "1", "me")
+    call = add(ledger, "me")
     call.stored, call.early_result = True, (b"1", None)
     ledger.remove(call)
 
-    ledger.add(call, "2", "f", 5.0)
+    ledger.add(call, "f", 5.0)
 
     assert (call.stored, call.early_result, call.deadline) == (False, None, 5.0)
-    assert ledger.get("2") is call
+    assert ledger.get(call.call_id) is call
 
 
 def test_subscribers_wait_for_the_confirmation_of_a_topic() -> None:

@@ -8,15 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from juggler.broker import IncomingCall
+from juggler.broker import IncomingCall, client_of
 from juggler.callee.shares import MEMORY, Shares
 
 
-def call(client: bytes) -> IncomingCall:
-    return IncomingCall("conn", "msg", "uri", b"null", 0.0, client=client)
+def call(client: str) -> IncomingCall:
+    return IncomingCall(client, "msg", "uri", b"null", 0.0)  # as from a server of the Go package
 
 
-CLIENTS = st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=60)
+def test_the_connection_is_named_in_identifiers_of_version_8():
+    assert client_of("conn", "00000001-0000-8001-8002-0123456789ab") == "-8001-8002-0123456789ab"
+    assert client_of("other", "00000001-0001-8001-8002-0123456789ab") == "-8001-8002-0123456789ab"
+    assert client_of("conn", "00000001-0000-4001-8002-0123456789ab") == "conn"
+    assert client_of("conn", "") == "conn"
+
+
+CLIENTS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=60)
 
 
 @given(CLIENTS, CLIENTS, st.integers(1, 30))
@@ -34,15 +41,15 @@ def test_no_connection_gets_more_than_the_limit(running, queued, limit):
 
 def test_calls_of_the_connection_with_the_fewest_running_calls_come_first():
     shares = Shares(3)
-    running = [call(client) for client in (b"a", b"a", b"b")]
-    assert shares.chosen([b"a", b"a", b"b", b"c", b"b", b"c", b"c", b"c"], running) == [3, 2, 5, 0, 4, 6]
+    running = [call(client) for client in ("a", "a", "b")]
+    assert shares.chosen(["a", "a", "b", "c", "b", "c", "c", "c"], running) == [3, 2, 5, 0, 4, 6]
     assert shares.held_back
     assert shares.chosen([], running) == []
 
 
 def test_nothing_is_held_back_of_connections_below_the_limit():
     shares = Shares(2)
-    assert shares.chosen([b"a", b"b", b"a"], []) == [0, 1, 2]
+    assert shares.chosen(["a", "b", "a"], []) == [0, 1, 2]
     assert not shares.held_back
 
 
@@ -50,13 +57,13 @@ def test_nothing_is_held_back_of_connections_below_the_limit():
     ("calls", "now", "are_shared"),
     [
         ([], 0, False),
-        ([(b"a", 0), (b"a", 1)], 1, False),
-        ([(b"a", 0), (b"b", 1)], 1, True),
-        ([(b"a", 0), (b"b", 1)], MEMORY - 1, True),
-        ([(b"a", 0), (b"b", 1), (b"b", 50)], MEMORY, False),
-        ([(b"a", 0), (b"b", 1), (b"a", 50)], MEMORY, True),
-        ([(b"a", 0), (b"b", 1), (b"a", 50)], MEMORY + 1, False),
-        ([(b"a", 0), (b"b", MEMORY)], MEMORY, False),
+        ([("a", 0), ("a", 1)], 1, False),
+        ([("a", 0), ("b", 1)], 1, True),
+        ([("a", 0), ("b", 1)], MEMORY - 1, True),
+        ([("a", 0), ("b", 1), ("b", 50)], MEMORY, False),
+        ([("a", 0), ("b", 1), ("a", 50)], MEMORY, True),
+        ([("a", 0), ("b", 1), ("a", 50)], MEMORY + 1, False),
+        ([("a", 0), ("b", MEMORY)], MEMORY, False),
     ],
 )
 def test_workers_are_shared_while_two_connections_have_called_recently(calls, now, are_shared):

@@ -100,7 +100,7 @@ def test_no_kind_of_message_is_missing() -> None:
     wire_types = {json.loads(text)["meta"]["type"] for text in (REQUESTS | RESPONSES).values()}
 
     assert wire_types == set(range(1, 5)) | set(range(7, 11))
-    assert len(PAYLOADS) == 7
+    assert len(PAYLOADS) == 5
 
 
 def test_fields_of_a_call() -> None:
@@ -164,10 +164,6 @@ def carriers(args: bytes) -> dict[str, tuple[Callable[[bytes], Any], bytes]]:
         "call payload by": (
             lambda text: Carried(decode_call(text).by),
             encode_call("c", "m", "u", b"1", b"@").replace(b"@", args),
-        ),
-        "call payload from": (
-            lambda text: Carried(decode_call(text).client),
-            encode_call("c", "m", "u", b"1", client=b"@").replace(b"@", args),
         ),
         "result payload": (decode_result, encode_result("c", "m", "u", args)),
         "event payload": (lambda text: Carried(decode_event(text)[1]), encode_event(ID, args)),
@@ -268,8 +264,6 @@ def test_calls_and_results_come_back(conn_uuid: str, msg_uuid: str, uri: str, ar
 
     assert decode_call(encode_call(*fields)) == StoredCall(*fields)
     assert decode_call(encode_call(*fields, by)) == StoredCall(*fields, by)
-    assert decode_call(encode_call(*fields, by, client=b'"c-1"')) == StoredCall(*fields, by, client=b'"c-1"')
-    assert decode_call(encode_call(*fields, client=by)) == StoredCall(*fields, client=by)
     assert decode_result(encode_result(*fields)) == StoredResult(msg_uuid, args)
     assert decode_result(encode_result(*fields, failed=True)) == StoredResult(msg_uuid, args, failed=True)
 

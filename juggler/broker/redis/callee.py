@@ -269,8 +269,6 @@ class RedisConsumer(CallConsumer):
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
                 by=call.by,
                 parts=call.parts,
-                # A server of the Go package has a conn_uuid for each connection.
-                client=call.client or call.conn_uuid.encode(),
             )
             for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0

@@ -58,8 +58,6 @@ class RedisCaller(CallerBroker):
         self._streams = Streams()
         self._down = 0.0  # seconds for which no result could be read
         self._closed = False
-        self._prefix = ""
-        self._count = 0
 
     def connections(self) -> list[PersistentConnection]:
         """Return the connections that read results."""
@@ -80,8 +78,7 @@ class RedisCaller(CallerBroker):
 
         This is not in the constructor because forked processes must not share a list of results.
         """
-        self._prefix = new_uuid()[:24]
-        self._ledger.name = self._prefix[:8]
+        self._ledger.name = new_uuid()[24:]
         self._watchdog.add(self._expire)
         self._results = self._topology.make_results_reader(self._on_results)
         return self._results
@@ -104,11 +101,9 @@ class RedisCaller(CallerBroker):
         if self._down >= RESULTS_GRACE:
             pending.on_stored(BrokerUnavailable("results cannot be read: no connection to Redis"))
             return
-        self._count += 1
-        call_id = f"{self._prefix}{self._count:012x}"
         try:
             check_uri(uri)
-            client = self._ledger.add(pending, call_id, uri, time.monotonic() + timeout, len(args), limit, max_bytes)
+            self._ledger.add(pending, uri, time.monotonic() + timeout, len(args), limit, max_bytes)
         except BrokerError as error:
             pending.on_stored(error)
             return
@@ -116,8 +111,8 @@ class RedisCaller(CallerBroker):
             self._streams.add(pending, timeout, parts, time.monotonic() + pending.max_time)
         try:
             self._store.push(
-                *self._names.call_keys(uri, call_id),
-                codec.encode_call(next(results.conn_uuids), call_id, uri, args, by, parts, client=client),
+                *self._names.call_keys(uri, pending.call_id),
+                codec.encode_call(next(results.conn_uuids), pending.call_id, uri, args, by, parts),
                 timeout,
                 pending,
             )
@@ -275,7 +270,7 @@ class RedisCaller(CallerBroker):
                 pending.on_expired()
         if self._results is not None:
             oldest = self._ledger.oldest()
-            self._results.release(None if oldest is None else oldest.call_id, f"{self._prefix}{self._count:012x}")
+            self._results.release(None if oldest is None else oldest.call_id, self._ledger.latest)
 
 
 def _do_nothing() -> None:

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from juggler.broker import Choose
+from juggler.broker import Choose, client_of
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.link import execute_each
 from juggler.broker.redis.replies import as_error, is_forbidden, is_no_list
@@ -107,9 +107,9 @@ class ChosenCalls:
             raise as_error(failure)
 
 
-def _client_of(payload: bytes) -> bytes:
+def _client_of(payload: bytes) -> str:
     try:
         call = codec.decode_call(payload)
     except InvalidMessage:
-        return b""  # chosen like the calls of any other connection, and dropped once it is popped
-    return call.client or call.conn_uuid.encode()
+        return ""  # chosen like the calls of any other connection, and dropped once it is popped
+    return client_of(call.conn_uuid, call.msg_uuid)
