@@ -12,8 +12,9 @@ import pytest
 
 from juggler.process.embedded import free_port
 from juggler.server.connection import FEATURES
-from tests.integration.commands import callee_process, running, server_process
+from tests.integration.commands import callee_process, running, running_python, server_process
 from tests.operations import needs
+from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "juggler" / "server" / "static"
@@ -33,7 +34,7 @@ def test_its_own_tests_pass():
 
 
 def test_it_is_small():
-    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 6000
+    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 7000
 
 
 def test_its_package_can_be_published():
@@ -42,6 +43,7 @@ def test_its_package_can_be_published():
     types = (STATIC / "juggler.d.ts").read_text()
     for name in (
         "Client",
+        "Stream",
         "Subscription",
         "CallFailed",
         "Nacked",
@@ -87,6 +89,88 @@ def test_a_real_server(redis_url, flags, features):
         ["news.a", "news.*", {"big": "12345678901234567890"}],
         list(features),
     ]
+
+
+PARTS = """
+from callee import Callee
+
+rpc = Callee()
+
+
+@rpc.register("count")
+def count(n: int):
+    for number in range(n):
+        yield number
+    return "end"
+
+
+@rpc.register("endless", pool="thread")
+def endless(path):
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+    finally:
+        with open(path, "w") as file:
+            file.write(str(number))
+"""
+
+READ = """
+import { Client } from "./juggler/server/static/juggler.js";
+
+const client = new Client(process.argv[1]), paths = process.argv.slice(2);
+const results = [];
+const stream = client.stream("count", [1000], { window: 7 });
+let sum = 0;
+for await (const part of stream) sum += part;
+results.push(sum, await stream.result(), await client.stream("count", [1000]).result());
+try {
+  for await (const part of client.stream("count", ["x"])) results.push(part);
+} catch (error) {
+  results.push(error.type);
+}
+for await (const part of client.stream("endless", [paths[0]], { window: 4 })) if (part === 100) break;
+const controller = new AbortController();
+try {
+  const stream = client.stream("endless", [paths[1]], { signal: controller.signal });
+  for await (const part of stream) if (part === 100) controller.abort();
+} catch (error) {
+  results.push(error.name);
+}
+results.push(await client.call("count", [3]));
+console.log(JSON.stringify(results));
+process.stdin.on("end", () => client.close()).resume();
+"""
+
+
+def test_results_in_parts_from_a_real_callee(redis_url, tmp_path):
+    needs("node")
+    (tmp_path / "counting.py").write_text(PARTS)
+    paths = [str(tmp_path / name) for name in ("left", "aborted")]
+    command = [*NODE, "--no-warnings", "--input-type=module", "--eval", READ]
+    pipe = subprocess.PIPE
+    with (
+        running_python(
+            "-m", "callee.cli", "counting:rpc", "--redis", redis_url, PYTHONPATH=f"{tmp_path}:{ROOT}"
+        ) as callee,
+        server_process(redis_url) as url,
+    ):
+        assert callee.stdout.readline(), callee.stderr.read()
+        with subprocess.Popen(
+            [*command, url, *paths], cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        ) as client:
+            try:
+                line = client.stdout.readline()
+                assert line, client.stderr.read()
+                # While it is still connected.
+                eventually(lambda: all(Path(path).exists() and Path(path).read_text() for path in paths))
+            finally:
+                client.stdin.close()
+                client.wait(20)
+    assert json.loads(line) == [499500, "end", "end", "InvalidArguments", "AbortError", [0, 1, 2]]
+    # A window of 4, and what was read of it: no more than that was produced.
+    assert int(Path(paths[0]).read_text()) <= 101 + 2 * 4
 
 
 LOST = """

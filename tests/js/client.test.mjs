@@ -257,12 +257,12 @@ test("a first connection that fails is retried", async (t) => {
 });
 
 test("a subscription that waited long for the first connection has its full timeout", async () => {
-  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, timeout: 0.1 });
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, timeout: 0.5 });
   const seen = [];
   const news = client.subscribe("news", { onEvent: ({ args }) => seen.push(args) });
   await settle();
   const socket = FakeSocket.all.at(-1);
-  await new Promise((resolve) => setTimeout(resolve, 80));
+  await new Promise((resolve) => setTimeout(resolve, 350));
   socket.open();
   await until(() => socket.sent.length === 2);
   socket.receive(10, { for: "1", channel: "news", args: 5 });

@@ -38,14 +38,19 @@ export class FakeSocket {
     this.onmessage({ data: JSON.stringify({ meta: { type, uuid: "0" }, payload }) });
   }
 
-  /** The last request, and ways to answer it. */
+  /** The last message sent, and ways to answer it. */
   get last() {
-    const request = this.sent.at(-1);
+    return this.answers(this.sent.at(-1));
+  }
+
+  /** A request, and ways to answer it. */
+  answers(request) {
     const id = request.meta.uuid;
     return {
       ...request,
       ack: () => this.receive(8, { for: id, for_type: request.meta.type }),
       nack: (code, message) => this.receive(7, { for: id, for_type: request.meta.type, code, message }),
+      part: (seq, ...parts) => this.receive(33, { for: id, seq, ...(parts.length === 1 ? { args: parts[0] } : { parts }) }),
       res: (args, more = {}) => this.receive(9, { for: id, uri: request.payload.uri, args, ...more }),
     };
   }

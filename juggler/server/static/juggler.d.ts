@@ -47,6 +47,17 @@ export interface SubscribeOptions {
   whenFull?: "drop_oldest" | "drop_newest" | "end";
 }
 
+export interface StreamOptions {
+  /** Seconds from part to part; the time in which the server waits for credit does not count. Default: `callTimeout`. */
+  timeout?: number;
+  /** Cancels the call, and drops the parts that were not read. */
+  signal?: AbortSignal;
+  /** Maximum number of unread parts, 1 to 1024. The function blocks until further ones are read. Default: 64. */
+  window?: number;
+  /** With "latest", parts that were not sent yet are replaced by later ones, and the function does not block. Default: "all". */
+  mode?: "all" | "latest";
+}
+
 export interface Event<T = any> {
   channel: string;
   /** Pattern that matched, empty for a subscription to the channel itself. */
@@ -105,6 +116,19 @@ export class Subscription<T = any> implements AsyncIterableIterator<Event<T>> {
 }
 
 /**
+ * The parts of the result of a call. Leaving a `for await` loop over it cancels the call. After the last part, the loop
+ * ends or throws the error, see `Client.stream`.
+ */
+export class Stream<T = any, R = any> implements AsyncIterableIterator<T> {
+  /** Read and drop the parts that were not read, and return the result. Rejects with an AbortError after `return`. */
+  result(): Promise<R>;
+  next(): Promise<IteratorResult<T, any>>;
+  /** Cancel the call, unless it has completed. */
+  return(value?: any): Promise<IteratorResult<T, any>>;
+  [Symbol.asyncIterator](): this;
+}
+
+/**
  * A client of a juggler server. The constructor starts to connect; requests wait for the first connection, for their
  * timeout at most, and subscriptions without a limit.
  *
@@ -131,10 +155,16 @@ export class Client extends EventTarget {
   /** Resolves when requests can be made; rejects with ConnectionClosed if the client has closed. */
   connected(): Promise<void>;
   /**
-   * Call the function at a URI and return its result.
+   * Call the function at a URI and return its result. An aborted signal cancels the call, if the server has the feature
+   * "cancel".
    * @throws CallFailed, Nacked, Expired, ConnectionClosed, or the reason of the signal; the function may still run.
    */
   call<T = any>(uri: string, args?: any, options?: { timeout?: number; signal?: AbortSignal }): Promise<T>;
+  /**
+   * Call a function and read its result in parts, such as those of a generator. Needs the feature "parts". The loop throws
+   * what `call` throws, NotSupported, or a RangeError for invalid options, after the parts that arrived before.
+   */
+  stream<T = any, R = any>(uri: string, args?: any, options?: StreamOptions): Stream<T, R>;
   /** Publish an event, and wait for the server's ACK. */
   publish(channel: string, args?: any, options?: { signal?: AbortSignal }): Promise<void>;
   /** Subscribe. `Subscription.ready` resolves when the server has acknowledged it. */

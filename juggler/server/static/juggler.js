@@ -1,6 +1,6 @@
 // A client of a juggler server, for browsers and Node. juggler.d.ts has the types and the documentation.
 
-const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, WLCM = 32;
+const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, CNCL = 16, CRDT = 17, WLCM = 32, PART = 33;
 
 export class JugglerError extends Error {
   constructor(message, fields) {
@@ -17,6 +17,8 @@ export class ConnectionClosed extends JugglerError {}
 
 // A timer of browsers fires at once if it is too long. Infinity: never.
 const later = (action, ms) => ms < 2 ** 31 ? setTimeout(action, ms) : undefined;
+
+const noResult = (uri, timeout) => new Expired(`no result of ${uri} within ${timeout} s`);
 
 const closed = (code, reason) => new ConnectionClosed(`${code} ${reason}`.trimEnd(), { code, reason });
 
@@ -52,13 +54,45 @@ const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15, STABLE = 5;
 // Seconds to wait for the answer to a heartbeat, and for the close event that some WebSockets omit after an error.
 const PATIENCE = 10, CLOSE_EVENT = 0.1;
 
-export class Subscription {
+// Values that were received and not read, then the end: an asynchronous iterator.
+class Queue {
+  _unread = [];
+  #readers = []; #end = null;
+
+  get _isAwaited() {
+    return this.#readers.length > 0;
+  }
+
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+
+  async next() {
+    if (this._unread.length) return { done: false, value: this._unread.shift() };
+    return this.#end?.() ?? new Promise((resolve) => this.#readers.push(resolve));
+  }
+
+  _push(value) {
+    const reader = this.#readers.shift();
+    if (reader) reader({ done: false, value });
+    else this._unread.push(value);
+  }
+
+  // An asynchronous function that returns the last step, or throws.
+  _finish(end) {
+    this.#end ??= end;
+    for (const reader of this.#readers.splice(0)) reader(this.#end());
+  }
+}
+
+export class Subscription extends Queue {
   ready = Promise.resolve();
   dropped = 0;
   gaps = 0;
-  #events = []; #readers = []; #ended = null; #options; #leave;
+  #ended = null; #options; #leave;
 
   constructor(channel, pattern, options, leave) {
+    super();
     this.channel = channel;
     this.pattern = pattern;
     this.#options = options;
@@ -68,17 +102,6 @@ export class Subscription {
   async close() {
     this._end(closed(1000, "unsubscribed"));
     await this.#leave();
-  }
-
-  [Symbol.asyncIterator]() {
-    return this;
-  }
-
-  async next() {
-    if (this.#events.length) return { done: false, value: this.#events.shift() };
-    if (this.#ended?.code === 1000) return { done: true, value: undefined };
-    if (this.#ended) throw this.#ended;
-    return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
   }
 
   // Called at the end of a loop.
@@ -91,18 +114,16 @@ export class Subscription {
     const { onEvent, maxEvents, whenFull = "drop_oldest" } = this.#options;
     if (this.#ended) return;
     if (onEvent) return void guarded(onEvent, event);
-    const reader = this.#readers.shift();
-    if (reader) return void reader.resolve({ done: false, value: event });
-    if (this.#events.length >= maxEvents) {
+    if (!this._isAwaited && this._unread.length >= maxEvents) {
       this.dropped++;
       if (whenFull === "drop_newest") return;
       if (whenFull === "end") {
         this._end(closed(4429, `${maxEvents} events wait to be read`));
         return void this.#leave().catch(() => {});
       }
-      this.#events.shift();
+      this._unread.shift();
     }
-    this.#events.push(event);
+    this._push(event);
   }
 
   _gap() {
@@ -113,10 +134,75 @@ export class Subscription {
   _end(error) {
     if (!this.#ended && this.#options.onEnd) guarded(this.#options.onEnd, error);
     this.#ended ??= error;
-    for (const { resolve, reject } of this.#readers.splice(0)) {
-      if (this.#ended.code === 1000) resolve({ done: true, value: undefined });
-      else reject(this.#ended);
+    this._finish(async () => {
+      if (error.code !== 1000) throw error;
+      return { done: true, value: undefined };
+    });
+  }
+}
+
+export class Stream extends Queue {
+  #options; #until; #received = 0; #timer; #isSettled = false; #stop; #grant; #result;
+
+  constructor(options, start) {
+    super();
+    this.#options = options;
+    this.#until = options.window;
+    this.#result = start(this);
+    this.#watch();
+    const finish = () => {
+      this.#isSettled = true;
+      this.#watch();
+      this._finish(async () => ({ done: true, value: await this.#result }));
+    };
+    this.#result.then(finish, finish);
+  }
+
+  async next() {
+    const { signal, window } = this.#options;
+    signal?.throwIfAborted();
+    const step = await super.next();
+    const until = this.#received - this._unread.length + window;
+    if (!step.done && until - this.#until >= window / 2) {
+      this.#until = until;
+      this.#grant(until);
+      this.#watch();
     }
+    return step;
+  }
+
+  // Called when a loop is left early.
+  async return(value) {
+    this._finish(async () => ({ done: true, value: undefined }));
+    this._unread = [];
+    this.#stop?.(new DOMException("the stream was closed", "AbortError"));
+    return { done: true, value };
+  }
+
+  async result() {
+    while (!(await this.next()).done);
+    return this.#result;
+  }
+
+  // Functions that end the call with an error, and that grant credit.
+  _begin(stop, grant) {
+    this.#stop = stop;
+    this.#grant = grant;
+  }
+
+  _onPart({ seq, args = null, parts = [args] }) {
+    this.#received = seq - 1 + parts.length;
+    if (this.#received > this.#until) return this.#stop(new JugglerError(`part ${this.#received} exceeds the credit of ${this.#until}`));
+    for (const part of parts) this._push(part);
+    this.#watch();
+  }
+
+  // The timeout counts from part to part, and not while the server waits for credit.
+  #watch() {
+    clearTimeout(this.#timer);
+    if (this.#isSettled || this.#received >= this.#until) return;
+    const { uri, timeout } = this.#options;
+    this.#timer = setTimeout(() => this.#stop(noResult(uri, timeout)), timeout * 1000);
   }
 }
 
@@ -164,8 +250,13 @@ export class Client extends EventTarget {
   }
 
   require(feature) {
-    if (this.features.includes(feature)) return;
-    throw new NotSupported(`${feature}: not supported by the server; its features: ${this.features.join(", ") || "none"}`);
+    const lack = this.#lack(feature);
+    if (lack) throw lack;
+  }
+
+  #lack(feature) {
+    if (this.features.includes(feature)) return null;
+    return new NotSupported(`${feature}: not supported by the server; its features: ${this.features.join(", ") || "none"}`);
   }
 
   get #canSend() {
@@ -177,10 +268,20 @@ export class Client extends EventTarget {
   }
 
   async call(uri, args = null, { timeout = this.#options.callTimeout, signal } = {}) {
+    return this.#call(uri, args, { timeout, signal });
+  }
+
+  stream(uri, args = null, { timeout = this.#options.callTimeout, signal, window = 64, mode = "all" } = {}) {
+    const parts = { mode, window };
+    return new Stream({ uri, timeout, signal, window }, (stream) => this.#call(uri, args, { timeout, signal, parts, stream }));
+  }
+
+  async #call(uri, args, { timeout, signal, parts, stream }) {
     if (!(timeout > 0 && timeout <= 86400)) throw new RangeError(`timeout: expected more than 0 and at most 86400 seconds, got ${timeout}`);
-    const until = performance.now() + timeout * 1000;
-    const late = () => new Expired(`no result of ${uri} within ${timeout} s`);
-    return this.#request(CALL, { uri, timeout: Math.round(timeout * 1e9), args }, { until, late, signal });
+    if (parts && !(parts.window >= 1 && parts.window <= 1024 && parts.window % 1 === 0)) throw new RangeError(`window: expected 1 to 1024, got ${parts.window}`);
+    if (parts && !["all", "latest"].includes(parts.mode)) throw new RangeError(`mode: expected "all" or "latest", got ${JSON.stringify(parts.mode)}`);
+    const late = () => noResult(uri, timeout);
+    return this.#request(CALL, { uri, timeout: Math.round(timeout * 1e9), parts, args }, { timeout, late, signal, stream });
   }
 
   async publish(channel, args = null, { signal } = {}) {
@@ -259,11 +360,11 @@ export class Client extends EventTarget {
     });
   }
 
-  async #request(type, payload, { until, late, signal } = {}) {
+  async #request(type, payload, { timeout = this.#options.timeout, late, signal, stream } = {}) {
     signal?.throwIfAborted();
     if (this.#ended ?? this.#lost) throw this.#ended ?? this.#lost;
-    until ??= performance.now() + this.#options.timeout * 1000;
-    late ??= () => new Expired(`no acknowledgement of ${{ [PUB]: "PUB", [SUB]: "SUB", [UNSB]: "UNSB" }[type]} within ${this.#options.timeout} s`);
+    if (stream && this.#isOpen) this.require("parts");
+    late ??= () => new Expired(`no acknowledgement of ${{ [PUB]: "PUB", [SUB]: "SUB", [UNSB]: "UNSB" }[type]} within ${timeout} s`);
     const id = uuid();
     const text = JSON.stringify({ meta: { type, uuid: id }, payload });
     return new Promise((resolve, reject) => {
@@ -273,13 +374,24 @@ export class Client extends EventTarget {
         this.#replies.delete(id);
         how(what);
       };
-      const abort = () => settle(reject, signal.reason);
-      const timer = later(() => settle(reject, late()), until - performance.now());
+      const stop = (error) => {
+        if (type === CALL && this.features.includes("cancel")) this.#control(CNCL, { for: id, wait: false });
+        settle(reject, error);
+      };
+      const abort = () => stop(signal.reason);
+      // A stream expires by itself.
+      const timer = stream ? undefined : later(() => settle(reject, late()), timeout * 1000);
       signal?.addEventListener("abort", abort);
+      stream?._begin(stop, (until) => this.#control(CRDT, { for: id, until }));
       // Registered before it is sent: the answer may be quick.
-      this.#replies.set(id, { type, text, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
+      this.#replies.set(id, { type, text, stream, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
       if (this.#canSend) this.#send(text);
     });
+  }
+
+  // Send a message about a call in flight. Its answer is ignored.
+  #control(type, payload) {
+    if (this.#canSend && this.#replies.has(payload.for)) this.#send(JSON.stringify({ meta: { type, uuid: uuid() }, payload }));
   }
 
   #send(text) {
@@ -333,7 +445,11 @@ export class Client extends EventTarget {
     this.#lost = null;
     this.#wasOpen = true;
     this.#openSince = performance.now();
-    for (const { text } of [...this.#replies.values()]) this.#send(text);
+    for (const { text, stream, reject } of [...this.#replies.values()]) {
+      const lack = stream && this.#lack("parts");
+      if (lack) reject(lack);
+      else this.#send(text);
+    }
     if (again) {
       for (const entry of this.#channels.values()) {
         entry.ready = this.#confirm(entry);
@@ -356,12 +472,13 @@ export class Client extends EventTarget {
         if (type !== WLCM || !payload) throw new Error(`expected WLCM first, got type ${type}`);
         return this.#onOpen(payload);
       }
-      if (type >= WLCM) return; // of later versions
+      if (type >= WLCM && type !== PART) return; // of later versions
       if (type === EVNT) return this.#onEvent(payload);
       const request = this.#replies.get(payload.for);
       if (!request) return; // expired or aborted
       if (type === NACK) request.reject(new Nacked(payload.message, { code: payload.code }));
       else if (type === RES) this.#onResult(request, payload);
+      else if (type === PART) request.stream?._onPart(payload);
       else if (type === ACK && request.type !== CALL) request.resolve();
     } catch (error) {
       this.close(4400, `the server sent an invalid message: ${error.message}`);
@@ -453,7 +570,7 @@ export class Client extends EventTarget {
   async #probe() {
     const socket = this.#socket, began = performance.now();
     try {
-      await this.#request(UNSB, { channel: "juggler.probe", pattern: false }, { until: began + Math.min(PATIENCE, this.#options.timeout) * 1000 });
+      await this.#request(UNSB, { channel: "juggler.probe", pattern: false }, { timeout: Math.min(PATIENCE, this.#options.timeout) });
     } catch (error) {
       if (error instanceof Expired && this.#heard < began) this.#drop(socket, "the server does not answer");
     }
