@@ -28,7 +28,7 @@ ROOT = Path(juggler.__file__).parent
 
 # Functions and modules passed: by a CALL from its bytes to the output queue of the link, by its ACK from Redis's reply,
 # and by its RES from the popped result, both to the socket.
-MOST = {"CALL": (22, 15), "ACK": (13, 9), "RES": (20, 12)}
+MOST = {"CALL": (22, 15), "ACK": (12, 9), "RES": (17, 12)}
 
 
 class Step(NamedTuple):

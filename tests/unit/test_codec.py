@@ -348,6 +348,7 @@ INVALID_REQUESTS = [
     (envelope("{}", uuid="x"), "$.meta.uuid: expected a UUID, got 'x'"),
     (envelope("{}", uuid=ID.replace("-", "")), "$.meta.uuid: expected a UUID, got '00000000000040008000000000000001'"),
     (envelope("{}", uuid=ID + "\n"), "$.meta.uuid: expected a UUID, got '00000000-0000-4000-8000-000000000001\\n'"),
+    (envelope("{}", uuid="x" + ID[1:]), "$.meta.uuid: expected a UUID, got 'x0000000-0000-4000-8000-000000000001'"),
     (envelope("{}", uuid="٣" + ID[1:]), "$.meta.uuid: expected a UUID, got '٣0000000-0000-4000-8000-000000000001'"),
     (envelope("null"), "$.payload: expected object, got null"),
     (envelope("[]"), "$.payload: expected object, got array"),

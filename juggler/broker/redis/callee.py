@@ -113,7 +113,7 @@ class RedisCallee(CalleeBroker):
 
     def _on_pushed(self, result: tuple[IncomingCall, bytes, Done, bool | None], reply: Reply) -> None:
         call, args, on_done, failed = result
-        error = push_error(reply)
+        error = None if type(reply) is int and reply >= 0 else push_error(reply)
         if isinstance(error, BrokerUnavailable) and is_temporary(reply) and not self._closed:
             self._unsent.add(call, args, on_done, failed, error)
         else:

@@ -208,6 +208,7 @@ class RedisCaller(CallerBroker):
     def _on_results(self, conn_uuid: str, batch: list[bytes]) -> None:
         over: list[bytes] = []
         now = time.monotonic()
+        find, timeout_key = self._ledger.get, self._names.result_timeout
         for data in batch:
             try:
                 result = codec.decode_result(data)
@@ -215,8 +216,8 @@ class RedisCaller(CallerBroker):
                 self.invalid += 1
                 self.dropped += 1
                 continue
-            over.append(self._names.result_timeout(conn_uuid, result.msg_uuid))
-            pending = self._ledger.get(result.msg_uuid)
+            over.append(timeout_key(conn_uuid, result.msg_uuid))
+            pending = find(result.msg_uuid)
             if pending is None or pending.deadline <= now:
                 self.dropped += 1
             elif result.more:

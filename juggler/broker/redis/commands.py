@@ -9,6 +9,7 @@ support neither ``NX`` nor ``GT``.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 from hiredis import pack_command
 
@@ -18,9 +19,9 @@ PING = b"*1\r\n$4\r\nPING\r\n"
 PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 """To be formatted with the length of a key and the key."""
 
-_PUSH = (
-    b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-    b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+_PUSH = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b"
+_LPUSH = b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n"
+_PEXPIRE = (
     b"*4\r\n$7\r\nPEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n"
     b"*4\r\n$7\r\nPEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nGT\r\n"
 )
@@ -48,14 +49,19 @@ def pack(*command: bytes | str | int) -> bytes:
 
 def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, list_ttl_ms: int) -> bytes:
     """Pack the four commands that push ``payload``; the second reply is the length of the list."""
-    ttl, list_ttl = b"%d" % ttl_ms, b"%d" % list_ttl_ms
-    ttl_len, list_ttl_len, list_len = len(ttl), len(list_ttl), len(list_key)
+    ttl = b"%d" % ttl_ms
+    ttl_len = len(ttl)
+    lpush, pexpire = _for_list(list_key, list_ttl_ms)
     return _PUSH % (
-        len(timeout_key), timeout_key, ttl_len, ttl, ttl_len, ttl,
-        list_len, list_key, len(payload), payload,
-        list_len, list_key, list_ttl_len, list_ttl,
-        list_len, list_key, list_ttl_len, list_ttl,
+        len(timeout_key), timeout_key, ttl_len, ttl, ttl_len, ttl, lpush, len(payload), payload, pexpire
     )  # fmt: skip
+
+
+@lru_cache(1024)
+def _for_list(key: bytes, ttl_ms: int) -> tuple[bytes, bytes]:
+    """Return what all pushes to a list have in common: the beginning of the ``LPUSH``, and both ``PEXPIRE``."""
+    size, ttl = len(key), b"%d" % ttl_ms
+    return _LPUSH % (size, key), _PEXPIRE % (size, key, len(ttl), ttl, size, key, len(ttl), ttl)
 
 
 def push_by_script(

@@ -40,12 +40,14 @@ class _Push(Struct, gc=False):
 
     def on_length(self, length: Reply) -> None:
         """Remove the payload again if it exceeds the capacity, unless it has been popped in the meantime."""
-        if type(length) is not int or not 0 < self.store.capacity < length:
-            self.store.on_reply(self.subject, length)
+        store = self.store
+        if type(length) is not int or not 0 < store.capacity < length:
+            on_reply = store.on_reply
+            on_reply(self.subject, length)
             return
         try:
             packed = pack(b"LREM", self.list_key, 1, self.payload)
-            self.store.link_for(self.list_key).send(packed, (partial(self._on_removed, length),))
+            store.link_for(self.list_key).send(packed, (partial(self._on_removed, length),))
         except BrokerUnavailable as error:
             self.store.on_reply(self.subject, error)
 
@@ -104,7 +106,7 @@ class Store:
             ttl_ms = 1
         list_ttl_ms = self._list_ttl_ms
         if ttl_ms > list_ttl_ms:
-            list_ttl_ms = ttl_ms
+            list_ttl_ms = -(-ttl_ms // 1000) * 1000  # in whole seconds, so that few differ
         if link.supports_redis7:
             push = _Push(self, timeout_key, list_key, payload, subject)
             packed = commands.push(timeout_key, list_key, payload, ttl_ms, list_ttl_ms)
