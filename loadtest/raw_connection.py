@@ -73,6 +73,10 @@ class RawConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.socket.close()
 
+    def fileno(self) -> int:
+        """Return the socket's file descriptor, for ``select``."""
+        return self.socket.fileno()
+
     def upgrade(self, headers: Mapping[str, str] | None = None) -> None:
         """Perform the websocket handshake, with additional headers.
 

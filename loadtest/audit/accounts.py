@@ -23,6 +23,7 @@ from loadtest.violations import Violations
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 NAMES = {CALL: "CALL", PUB: "PUB", SUB: "SUB", UNSB: "UNSB"}
 OUTCOME_UNKNOWN = 504
+GOING_AWAY = 1001
 GAPS = "juggler.gap"
 
 SLACK = 2.0
@@ -155,6 +156,7 @@ class Accounts:
 
     Attributes:
         violations: broken promises.
+        connections: number of opened connections.
         deliveries: number of received events.
         results: number of received results.
         gaps: events on ``juggler.gap``.
@@ -171,12 +173,11 @@ class Accounts:
             max_latency: seconds in which events and results must arrive.
         """
         self.violations = Violations()
-        self.deliveries = self.results = self.gaps = self.after_nack = 0
+        self.connections = self.deliveries = self.results = self.gaps = self.after_nack = 0
         self._excused = (disturbances or Disturbances()).overlap
         self._max_latency = max_latency
         self._requests: dict[str, Request] = {}
         self._open: dict[int, float] = {}
-        self._last_connection = 0
         self._numbers: dict[tuple[int, str], int] = defaultdict(int)
         self._publications: dict[str, _Publication] = {}
         # By channel, in the order of sending.
@@ -188,24 +189,30 @@ class Accounts:
 
     def connected(self, now: float) -> int:
         """Open a connection, and return its number."""
-        self._last_connection += 1
-        self._open[self._last_connection] = now
-        return self._last_connection
+        self.connections += 1
+        self._open[self.connections] = now
+        return self.connections
 
-    def closed(self, connection: int, now: float, expected: bool) -> None:
-        """Close a connection; ``expected``: the client closed it, or the server announced it."""
+    def closed(self, connection: int, now: float, code: int | None) -> None:
+        """Close a connection; ``code`` is the server's close code, or None if the client closed it.
+
+        A server that goes away completes the calls in flight before.
+        """
         heard = self._open.pop(connection, None)
         if heard is None:
             return
-        if not expected and not self._excused(heard, now):
-            self.violations.add("a connection was lost", f"client {connection}")
+        if code not in (None, GOING_AWAY) and not self._excused(heard, now):
+            self.violations.add("a connection was lost", f"client {connection}, code {code}")
         for subscribers in self._subscribers.values():
             if connection in subscribers:
                 for interval in subscribers[connection].intervals:
                     interval.leaving = min(interval.leaving, heard)
                     interval.left = min(interval.left, now)
         for request in self._requests.values():
-            request.dropped |= request.connection == connection
+            if request.connection == connection and not request.is_complete:
+                request.dropped = True
+                if code == GOING_AWAY and request.acknowledged and not self._excused(request.sent, now):
+                    self.violations.add("a call in flight when the server went away", request.shown)
 
     # Messages
 
@@ -338,9 +345,10 @@ class Accounts:
 
     # Verdicts
 
-    def unanswered(self) -> int:
-        """Return the number of requests that await an ACK or NACK, and of acknowledged calls that await a result."""
-        return sum(not request.is_complete for request in self._requests.values() if not request.dropped)
+    def unanswered(self, since: float = -inf) -> int:
+        """Return how many requests that were sent after ``since`` await an ACK, a NACK or a result."""
+        recent = (request for request in self._requests.values() if request.sent >= since)
+        return sum(not (request.is_complete or request.dropped) for request in recent)
 
     def arrived(self, channel: str) -> bool:
         """Return whether all publications on a channel are answered, and all its subscribers have received the last."""

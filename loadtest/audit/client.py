@@ -17,7 +17,6 @@ TIMEOUT = 15.0
 SILENCE = 60.0
 """Seconds without a byte, pings included, after which a connection counts as lost."""
 
-GOING_AWAY = 1001
 NORMAL = (1000).to_bytes(2, "big")
 
 
@@ -144,5 +143,5 @@ class AuditClient:
             pass
         finally:
             self.code = self._connection.close_code or ABNORMAL
-            self._accounts.closed(number, time.monotonic(), self._closing or self.code == GOING_AWAY)
+            self._accounts.closed(number, time.monotonic(), None if self._closing else self.code)
             self._connection.socket.close()

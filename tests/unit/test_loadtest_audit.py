@@ -205,7 +205,7 @@ def test_a_refused_subscription(bench):
 
 
 def test_a_closed_connection_is_owed_nothing(bench):
-    bench.accounts.closed(bench.subscribers[0], 1.5, expected=True)
+    bench.accounts.closed(bench.subscribers[0], 1.5, None)
     bench.publish("a")
     assert bench.accounts.arrived(ON)
     assert bench.found() == {}
@@ -265,10 +265,27 @@ def test_a_response_to_nothing(bench):
 
 def test_a_lost_connection(bench):
     made = bench.request("c", CALL, 2.0, uri="f")
-    bench.accounts.closed(bench.publisher, 3.0, expected=False)
+    bench.accounts.closed(bench.publisher, 3.0, 1006)
     assert made.dropped
     assert bench.accounts.unanswered() == 0
     assert bench.found() == {"a connection was lost": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (1001, {"a call in flight when the server went away": 1}),
+        (4408, {"a connection was lost": 1}),
+        (None, {}),
+    ],
+)
+def test_a_closed_connection_with_a_call_in_flight(bench, code, expected):
+    bench.call("complete", 2.0)
+    bench.result("complete", 2.2)
+    bench.call("refused", 2.0, code=503)
+    bench.call("in flight", 2.0)
+    bench.accounts.closed(bench.publisher, 3.0, code)
+    assert bench.found() == expected
 
 
 # Failures
@@ -282,7 +299,7 @@ def test_failures_excuse_losses_and_nothing_else():
         bench.publish(name)
     bench.call("lost")
     bench.deliver("b", "a", "a", now=9.0)
-    bench.accounts.closed(bench.subscribers[1], 9.5, expected=False)
+    bench.accounts.closed(bench.subscribers[1], 9.5, 1006)
     disturbances.end(10.0)
     assert bench.found() == {"an event out of order": 1, "an event was received twice": 1}
 
