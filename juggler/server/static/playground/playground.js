@@ -8,6 +8,7 @@ const $ = (id) => document.getElementById(id);
 const chart = new Chart($("chart"), $("chart-now"));
 const log = new Log($("log"), $("log-count"), { filter: $("filter-log"), raw: $("raw"), pause: $("pause"), clear: $("clear") });
 const subscriptions = new Map();
+const PART = 33, MOST_PARTS = 500;
 const settings = await fetch("playground.json").then((answer) => answer.json());
 
 let client = null;
@@ -26,8 +27,7 @@ function connect() {
     onMessage: (direction, text) => {
       log.add(direction, text);
       if (direction === "sent") lastSent = text;
-      // The last message of a call is its result.
-      else for (const each of calls) if (each.id && text.includes(each.id)) each.message = text;
+      else for (const each of calls) if (each.id && text.includes(each.id)) onAnswer(each, text);
     },
   });
   client.addEventListener("state", ({ target, error }) => {
@@ -121,6 +121,23 @@ function described(error) {
   return error.name === "AbortError" ? "cancelled; the function may still run" : String(error);
 }
 
+/** Keep what a call receives as text, with all digits: its parts, and its last message, which has the result. */
+function onAnswer(call, text) {
+  const { meta, payload } = exact(text);
+  if (meta.type !== PART) {
+    call.message = text;
+    return;
+  }
+  const parts = payload.parts ?? [payload.args ?? null];
+  call.count += parts.length;
+  call.parts = [...call.parts, ...parts.map((part) => JSON.stringify(part))].slice(-MOST_PARTS);
+  // Update at most once per animation frame.
+  call.frame ??= requestAnimationFrame(() => {
+    call.frame = null;
+    if (call.kind === "none") showAnswers();
+  });
+}
+
 /** The calls that were made since none was in flight, with their answers. */
 let calls = [];
 let lastSent = null;
@@ -133,12 +150,13 @@ async function call() {
     return; // the field shows the error
   }
   if (calls.every(({ kind }) => kind !== "none")) calls = [];
-  const mine = { uri: $("call-uri").value, controller: new AbortController(), kind: "none", text: "…" };
+  const mine = { uri: $("call-uri").value, controller: new AbortController(), kind: "none", text: "…", parts: [], count: 0, frame: null };
   calls.push(mine);
   const began = performance.now();
   try {
     lastSent = null;
-    const result = client.call(mine.uri, args, { timeout: Number($("call-timeout").value), signal: mine.controller.signal });
+    const options = { timeout: Number($("call-timeout").value), signal: mine.controller.signal };
+    const result = client.features.includes("parts") ? client.stream(mine.uri, args, options).result() : client.call(mine.uri, args, options);
     mine.id = lastSent && JSON.parse(lastSent).meta.uuid;
     showAnswers();
     const value = await result;
@@ -148,18 +166,28 @@ async function call() {
     [mine.kind, mine.text] = ["error", described(error)];
   }
   mine.took = performance.now() - began;
-  if (mine.kind === "value") chart.addTrip(mine.took);
+  if (mine.kind === "value" && !mine.count) chart.addTrip(mine.took);
   showAnswers(mine);
 }
 
-/** Show the answers of all recent calls, with their URIs if there are several. */
+/** Show the answers of all recent calls, with their URIs if there are several. Parts have a line each, above the result. */
 function showAnswers({ kind = "none", took } = {}) {
   $("answer").dataset.kind = kind;
-  $("answer").replaceChildren(...calls.flatMap(({ uri, kind, text }, n) => {
-    const shown = element("span", calls.length > 1 ? `${uri}: ${text}` : text);
-    shown.dataset.kind = kind;
-    return n ? ["\n", shown] : [shown];
-  }));
+  const spans = calls.flatMap(({ uri, kind, text, parts, count }) => {
+    const label = calls.length > 1 ? `${uri}: ` : "";
+    const shown = [[kind, label + (count && kind === "value" ? "result: " : "") + text]];
+    if (count) {
+      const dropped = count - parts.length;
+      shown.unshift(["part", label + (dropped ? `${dropped} earlier parts\n` : "") + parts.join("\n")]);
+    }
+    return shown;
+  }).map(([kind, text]) => {
+    const span = element("span", text);
+    span.dataset.kind = kind;
+    return span;
+  });
+  $("answer").replaceChildren(...spans.flatMap((span, n) => (n ? ["\n", span] : [span])));
+  if (calls.some(({ count }) => count)) $("answer").scrollTop = $("answer").scrollHeight;
   $("call-took").textContent = took === undefined ? "" : `${took < 100 ? took.toFixed(1) : Math.round(took)} ms`;
   $("cancel-button").disabled = calls.every((each) => each.kind !== "none");
 }
