@@ -10,11 +10,12 @@ JOBS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
 
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-.PHONY: help demo chat test test-unit load lint types clean
+.PHONY: help demo chat tokens test test-unit load lint types clean
 
 help:
 	@echo "make demo       start Redis, a server and a callee, and make a first call"
 	@echo "make chat       run the chat in examples/ and serve its page"
+	@echo "make tokens     run the growing text in examples/ and serve its page"
 	@echo "make test-unit  run the unit tests, in under ten seconds"
 	@echo "make test       run all tests, on all cores"
 	@echo "make load       run a load test of 15 seconds with locust and write a report"
@@ -27,6 +28,9 @@ demo: $(VENV)/.runs
 
 chat: $(VENV)/.runs
 	@$(BIN)/juggler demo examples.chat.callees:rpc --app examples.chat.app:application $(ARGS)
+
+tokens: $(VENV)/.runs
+	@$(BIN)/juggler demo examples.tokens.callees:rpc --app examples.tokens.app:application $(ARGS)
 
 # Tests that measure time or memory first, with the machine to themselves; then all others, on all cores. Those that
 # fail beside others run once more by themselves: a test that fails only under load is no failure of the code.

@@ -7,8 +7,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from juggler.process.embedded import EmbeddedRedis, free_port
-from tests.integration.commands import ROOT, callee_process, running_python, server_process
+from tests.browser.test_module import LISTEN
+from tests.integration.commands import ROOT, callee_process, demo_process, running_python, server_process
 from tests.integration.test_example_chat import chat
+from tests.integration.test_example_tokens import TOKENS, USAGE
+from tests.support import eventually
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 DARK = {"viewport": {"width": 1400, "height": 900}, "color_scheme": "dark"}
@@ -293,3 +296,116 @@ def test_the_chat_of_the_examples(context, tmp_path):
         assert found.violations_count == 0, found.generate_report()
         for tab in (ann, bob):
             tab.goto("about:blank")
+
+
+STREAMS = """
+import os
+import time
+from callee import Callee
+
+rpc = Callee()
+
+@rpc.register("a.count")
+def count(n: int, fails: bool = False):
+    for number in range(n):
+        yield {"number": number}
+    if fails:
+        raise ValueError("stop")
+    return "end"
+
+@rpc.register("b.endless", pool="thread")
+def endless():
+    try:
+        while True:
+            yield 12345678901234567890
+            time.sleep(0.02)
+    finally:
+        with open(os.environ["CLOSED"], "w") as file:
+            file.write("closed")
+"""
+
+
+@pytest.fixture
+def streams(page, tmp_path, request):
+    (tmp_path / "streams.py").write_text(STREAMS)
+    variables = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "CLOSED": str(tmp_path / "closed")}
+    with (
+        EmbeddedRedis() as redis,
+        running_python("-m", "callee.cli", "streams:rpc", "--redis", redis.url, **variables) as callee,
+        server_process(redis.url, "--playground", "--list-uri", "juggler.uris", *getattr(request, "param", ())) as url,
+    ):
+        assert callee.stdout.readline(), callee.stderr.read()
+        page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+        expect(page.locator("#uris button")).to_have_count(2)
+        yield page
+        page.goto("about:blank")
+
+
+def call(page, uri, args):
+    page.locator("#call-uri").fill(uri)
+    page.locator("#call-args").fill(args)
+    page.get_by_role("button", name="Call", exact=True).click()
+
+
+def test_a_result_in_parts_is_shown(streams):
+    answer = streams.locator("#answer")
+    call(streams, "a.count", "[3]")
+    expect(answer).to_contain_text("result:")
+    parts = [f'{{"number":{number}}}' for number in range(2000)]
+    assert answer.inner_text().splitlines() == [*parts[:3], 'result: "end"']
+    call(streams, "a.count", "[2, true]")
+    expect(answer).to_contain_text("Internal")
+    assert answer.inner_text().splitlines()[:2] == parts[:2]
+    call(streams, "a.count", "[2000]")
+    expect(answer).to_contain_text("result:")
+    assert answer.inner_text().splitlines() == ["1500 earlier parts", *parts[1500:], 'result: "end"']
+    call(streams, "a.count", "[0]")
+    expect(answer).to_have_text('"end"')
+
+
+def test_parts_are_shown_as_they_come_and_the_call_can_be_cancelled(streams, tmp_path):
+    answer = streams.locator("#answer")
+    call(streams, "b.endless", "")
+    expect(answer.locator('[data-kind="part"]')).to_contain_text("12345678901234567890\n12345678901234567890")
+    expect(answer.locator('[data-kind="none"]')).to_have_text("…")
+    streams.get_by_role("button", name="Cancel").click()
+    expect(answer.locator('[data-kind="error"]')).to_contain_text("cancelled")
+    expect(answer.locator('[data-kind="part"]')).to_contain_text("12345678901234567890\n")
+    expect(streams.locator('#log [data-type="CNCL"]')).to_have_count(1)
+    eventually(lambda: (tmp_path / "closed").exists())
+
+
+@pytest.mark.parametrize("streams", [("--subprotocol", "juggler.0")], indirect=True)
+def test_without_parts_the_result_is_their_list(streams):
+    call(streams, "a.count", "[2]")
+    expect(streams.locator("#answer")).to_contain_text('"number": 1')
+    assert streams.locator("#answer").inner_text().startswith("[")
+
+
+def test_the_growing_text_of_the_examples(page):
+    with demo_process(*TOKENS, TOKENS_PAUSE="0.06") as url:
+        page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+        status, text = page.get_by_role("status"), page.locator("#text")
+        expect(status).to_have_text("connected")
+        page.evaluate(LISTEN, USAGE)
+        write, stop = (page.get_by_role("button", name=name) for name in ("Write", "Stop"))
+        write.click()
+        expect(text).to_contain_text(" ")
+        begun = text.inner_text()
+        expect(text).not_to_have_text(begun)
+        assert text.inner_text().startswith(begun.rstrip())
+        assert write.is_disabled()
+        stop.click()
+        expect(status).to_have_text("stopped")
+        page.wait_for_function("seen.length === 1")
+        usage = page.evaluate("seen[0]")
+        assert usage["words"] < usage["limit"]
+        stopped = text.inner_text()
+        assert stop.is_disabled()
+        write.click()
+        expect(status).to_have_text(f"{usage['limit']} words")
+        assert text.inner_text().startswith(stopped)
+        assert len(text.inner_text().split()) == usage["limit"]
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        page.goto("about:blank")

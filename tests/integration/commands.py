@@ -60,6 +60,20 @@ running_callee = partial(running_python, "-m", "callee.cli", "callee.demo:rpc")
 
 
 @contextmanager
+def demo_process(*args: str, **variables: str) -> Iterator[str]:
+    """``juggler demo`` on a free port, once it serves; yields its URL. It must exit gracefully."""
+    with running("demo", *args, "--bind", "127.0.0.1:0", **variables) as process:
+        lines = []
+        while not (lines and "Ctrl-C" in lines[-1]):
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            lines.append(line)
+        yield re.search(r"ws://\S+/ws", "".join(lines)).group()
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@contextmanager
 def server_process(redis_url: str, *args: str) -> Iterator[str]:
     """A server on a free port, once it serves; yields its URL."""
     with running("server", "--bind", "127.0.0.1:0", "--redis", redis_url, *args) as process:

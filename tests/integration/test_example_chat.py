@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import urllib.request
 from contextlib import contextmanager
 
@@ -12,24 +11,15 @@ from examples.chat import callees
 from juggler.callee.testing import Caller
 from juggler.client import Client
 from juggler.errors import CallFailed, Nacked
-from tests.integration.commands import running
+from tests.integration.commands import demo_process
 
 
 @contextmanager
 def chat(database):
     """The chat; yields the URL of its websocket."""
-    app = ("--app", "examples.chat.app:application")
-    with running(
-        "demo", "examples.chat.callees:rpc", *app, "--bind", "127.0.0.1:0", CHAT_DATABASE=str(database)
-    ) as process:
-        lines = []
-        while not (lines and "Ctrl-C" in lines[-1]):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            lines.append(line)
-        yield re.search(r"ws://\S+/ws", "".join(lines)).group()
-        process.terminate()
-        assert process.wait(20) == 0
+    chat = ("examples.chat.callees:rpc", "--app", "examples.chat.app:application")
+    with demo_process(*chat, CHAT_DATABASE=str(database)) as url:
+        yield url
 
 
 def test_what_is_said_is_heard_and_kept(tmp_path):
