@@ -105,10 +105,10 @@ def test_an_odd_cookie_does_not_hide_the_others(odd, cookies):
 
 @pytest.mark.parametrize("unit", ["a", "=", '"', "\\", ";", " ", "a=b;", 'a="', "\\0"])
 def test_cookies_are_read_in_linear_time(unit):
-    began = time.perf_counter()
+    began = time.process_time()
     for header in (unit * (16_384 // len(unit)), 'a="' + unit * (16_384 // len(unit)) + '"'):
         assert isinstance(request(HTTP_COOKIE=header).cookies, dict)
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 def test_what_cannot_be_read_is_empty():
