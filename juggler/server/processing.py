@@ -84,7 +84,7 @@ class ServerCall(PendingCall):
     arguments, which may be large and now belong to the broker.
 
     Attributes:
-        awaits_ack: whether its ACK is held, see `juggler.server.held_acks`. Whatever implies the ACK sets it to false.
+        awaits_ack: whether its ACK is held, see `juggler.server.held_acks`. Whatever implies it calls `imply_ack`.
     """
 
     __slots__ = ("_began", "_connection", "_is_over", "_uuid", "awaits_ack")
@@ -109,7 +109,8 @@ class ServerCall(PendingCall):
         """
         if not wait:
             self._is_over = True
-            self.awaits_ack = False
+            if self.awaits_ack:
+                self.imply_ack()
         self._connection.metrics.cancelled += 1
         self._connection.caller_broker.cancel(self)
 
@@ -133,8 +134,15 @@ class ServerCall(PendingCall):
         if self._connection.closed is None:
             self._connection.respond(Ack(for_=self._uuid, for_type=MessageType.CALL, uri=self.uri))
 
-    def on_result(self, args: bytes, failed: bool | None) -> None:
+    def imply_ack(self) -> None:
+        """Drop the ACK that is held: what is sent now implies it."""
         self.awaits_ack = False
+        if self._connection.held_acks is not None:
+            self._connection.held_acks.implied()
+
+    def on_result(self, args: bytes, failed: bool | None) -> None:
+        if self.awaits_ack:
+            self.imply_ack()
         if self._is_over:
             return
         self._connection.metrics.observe_call(self.uri, time.monotonic() - self._began)
@@ -173,7 +181,8 @@ class StreamCall(ServerCall):
             super().on_stored(error)
 
     def on_part(self, seq: int, args: bytes, joined: bool) -> None:
-        self.awaits_ack = False
+        if self.awaits_ack:
+            self.imply_ack()
         if self._is_over:
             return
         limit = self._connection.options.write_limit

@@ -428,6 +428,42 @@ def test_the_timer_stops_when_no_ack_is_held():
     acks.close()
 
 
+def test_the_timer_stops_at_once_when_all_are_implied():
+    acks = HeldAcks(1.0)
+    for _ in range(2):
+        first, second = Held(), Held()
+        acks.add(first)
+        acks.add(second)
+        for held, is_ticking in ((first, True), (second, False)):
+            assert acks.is_ticking
+            held.awaits_ack = False
+            acks.implied()
+            assert acks.is_ticking is is_ticking
+        assert len(acks) == 0
+    acks.close()
+
+
+def test_an_ack_is_sent_whatever_happens_to_others():
+    """Random calls: each is either acknowledged by the timer, or implied before; the timer stops after the last one."""
+    random_ = random.Random(1)
+    acks = HeldAcks(0.004)
+    calls = []
+    for _ in range(300):
+        call = Held()
+        acks.add(call)
+        calls.append(call)
+        for other in random_.sample(calls, min(2, len(calls))):
+            if other.awaits_ack and random_.random() < 0.5:
+                other.awaits_ack = False
+                if random_.random() < 0.8:  # an expired call sends its ACK without a word
+                    acks.implied()
+        gevent.sleep(random_.choice((0, 0, 0.001, 0.003)))
+    assert eventually(lambda: not any(call.awaits_ack for call in calls))
+    assert eventually(lambda: not acks.is_ticking)
+    assert any(call.sent.is_set() for call in calls)
+    acks.close()
+
+
 def test_closing_drops_what_is_held():
     acks = HeldAcks(0.02)
     held = Held()
