@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias
 
 import hiredis
@@ -16,7 +16,7 @@ from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
 from juggler.broker.redis.replies import Reply, as_error
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.errors import BrokerUnavailable
+from juggler.errors import BrokerError, BrokerUnavailable
 from juggler.process.logline import Line
 
 log = logging.getLogger("juggler.redis")
@@ -30,7 +30,27 @@ TopicKey: TypeAlias = tuple[bool, bytes]
 OnEvent: TypeAlias = Callable[[bool, bytes, bytes, bytes], None]
 """Called with whether a pattern matched, the pattern or channel, the channel, and the payload."""
 
-Topics: TypeAlias = SubscriptionLedger[TopicKey]
+Ledger: TypeAlias = SubscriptionLedger[TopicKey]
+"""The topics of a process."""
+
+
+class TopicState(Protocol):
+    """State of a topic: whether Redis delivers its events, and whether it has refused it."""
+
+    confirmed: bool
+    refused: bool
+
+
+class Topics(Protocol):
+    """The topics in Redis: those of the process, or what takes their place. See `SubscriptionLedger`."""
+
+    def __iter__(self) -> Iterator[TopicKey]: ...
+    def __contains__(self, key: TopicKey) -> bool: ...
+    @property
+    def get(self) -> Callable[[TopicKey], TopicState | None]: ...
+    def unconfirm(self, keys: Iterable[TopicKey]) -> bool: ...
+    def confirm(self, key: TopicKey) -> bool: ...
+    def fail(self, key: TopicKey, error: BrokerError) -> None: ...
 
 
 class EventReceiver(Protocol):

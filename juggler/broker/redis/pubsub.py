@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from operator import itemgetter
 
 import gevent
 
 from juggler.broker import Done, Event, PubSubBroker, Subscriber
-from juggler.broker.ledgers import SubscriptionLedger
+from juggler.broker.ledgers import SubscriptionLedger, Topic
 from juggler.broker.names import GAP_CHANNEL, check_channel, is_reserved
-from juggler.broker.redis.event_receiver import TopicKey, Topics
+from juggler.broker.redis.event_receiver import Ledger, TopicKey
 from juggler.broker.redis.keys import Names
+from juggler.broker.redis.pattern_covers import PatternCovers
 from juggler.broker.redis.replies import Reply, as_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
@@ -24,6 +26,9 @@ RETRY_PERIOD = 5.0
 
 FAN_OUT_STEP = 256
 """Subscribers notified before other greenlets run."""
+
+FAN_OUT_BYTES = 1024 * 1024
+"""Bytes of an event, once for each pattern that matches, that are delivered before other greenlets run."""
 
 
 class RedisPubSub(PubSubBroker):
@@ -39,8 +44,9 @@ class RedisPubSub(PubSubBroker):
         self.invalid = 0
         self._names = names
         self._topology = topology
-        self._topics: Topics = SubscriptionLedger(itemgetter(0))
-        self.receiver = topology.make_receiver(self._topics, self._on_event)
+        self._topics: Ledger = SubscriptionLedger(itemgetter(0))
+        self._covers = PatternCovers(self._topics, self._on_matches)
+        self.receiver = self._covers.receiver = topology.make_receiver(self._covers, self._on_event)
         self._watchdog = watchdog
         self._pattern_capacity = pattern_capacity
         self._is_watched = False
@@ -67,17 +73,18 @@ class RedisPubSub(PubSubBroker):
             check_channel(channel)
             key = self._key(pattern, channel)
             topic = self._topics.get(key)
+            confirmed = False
             if topic is None:
                 if pattern:
                     self._topics.check_patterns(self._pattern_capacity)
                 self._watch()
-                self.receiver.subscribe(key)
+                confirmed = self._covers.subscribe(key)
             elif not topic.confirmed:
-                self.receiver.expect(key)
+                self._covers.expect(key)
         except BrokerError as error:
             on_done(error)
             return
-        if self._topics.add(key, subscriber, on_done):
+        if self._topics.add(key, subscriber, on_done, confirmed=confirmed):
             on_done(None)
 
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
@@ -92,12 +99,12 @@ class RedisPubSub(PubSubBroker):
     def unsubscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         key = self._key(pattern, channel)
         if self._topics.remove(key, subscriber):
-            self.receiver.unsubscribe(key)
+            self._covers.unsubscribe(key)
         on_done(None)
 
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         for key in self._topics.remove_all(subscriber):
-            self.receiver.unsubscribe(key)
+            self._covers.unsubscribe(key)
 
     @property
     def topics(self) -> int:
@@ -127,7 +134,13 @@ class RedisPubSub(PubSubBroker):
             self._since_retry = 0.0
             for key in self._topics.unconfirmed():
                 with suppress(BrokerUnavailable):
-                    self.receiver.expect(key)
+                    self._covers.expect(key)
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Leave what is broader in Redis than the patterns of this process. Happens every `RETRY_PERIOD`."""
+        with suppress(BrokerUnavailable):
+            self._covers.tidy()
 
     def _report_gaps(self, _: float) -> None:
         """Publish a gap to this process once all subscriptions are confirmed again or refused."""
@@ -140,19 +153,41 @@ class RedisPubSub(PubSubBroker):
         return pattern, self._names.pattern(channel) if pattern else self._names.channel(channel)
 
     def _on_event(self, pattern: bool, name: bytes, channel: bytes, data: bytes) -> None:
-        topic = self._topics.get((pattern, name))
+        if pattern:
+            self._covers.on_event(name, channel, data)
+            return
+        topic = self._topics.get((False, channel))
         if topic is None or not topic.confirmed:
             return
         try:
-            shown = self._names.channel_of(channel)
-            if pattern and is_reserved(shown):
-                return
-            uuid, args = codec.decode_event(data)
-            event = Event(shown, self._names.pattern_of(name) if pattern else "", uuid, args)
+            event = Event(self._names.channel_of(channel), "", *codec.decode_event(data))
         except (InvalidMessage, UnicodeDecodeError):
             self.invalid += 1
             return
         self.events += 1
+        self._deliver(topic, event)
+
+    def _on_matches(self, patterns: Sequence[bytes], channel: bytes, data: bytes) -> None:
+        try:
+            shown = self._names.channel_of(channel)
+            if is_reserved(shown):
+                return
+            uuid, args = codec.decode_event(data)
+        except (InvalidMessage, UnicodeDecodeError):
+            self.invalid += 1
+            return
+        self.events += 1
+        written = 0
+        for name in patterns:
+            topic = self._topics.get((True, name))
+            if topic is not None and topic.confirmed:
+                if written > FAN_OUT_BYTES:
+                    gevent.sleep(0)
+                    written = 0
+                self._deliver(topic, Event(shown, self._names.pattern_of(name), uuid, args))
+                written += len(data)
+
+    def _deliver(self, topic: Topic, event: Event) -> None:
         subscribers = tuple(topic.subscribers)
         for start in range(0, len(subscribers), FAN_OUT_STEP):
             if start:
