@@ -14,7 +14,7 @@ import juggler
 from juggler.cli.entry import end_startup
 from juggler.cli.parameters import VERBOSE
 from juggler.cli.printing import describe
-from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked
+from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked, NotSupported
 
 COMMANDS = ("call", "client", "config", "demo", "pub", "server", "stats", "sub", "uris")
 
@@ -24,6 +24,7 @@ NO_READER = 141
 EXIT_CODES: dict[type[JugglerError], int] = {
     CallFailed: 1,
     Nacked: 3,
+    NotSupported: 3,
     Expired: 4,
     ConnectionClosed: 5,
     HandshakeRefused: 5,
@@ -80,7 +81,7 @@ def main() -> None:
       0    success
       1    the called function raised an error
       2    invalid option, argument or setting
-      3    the server refused the request
+      3    the server refused the request, or does not support it
       4    timeout
       5    cannot connect, or the connection was lost
       130  interrupted by Ctrl-C

@@ -167,9 +167,27 @@ class AsyncClient(BaseClient):
                 async for part in stream:
                     print(part)
         """
+        return self._stream(uri, encode_args(args), timeout, window, mode)
+
+    def stream_json(
+        self,
+        uri: str,
+        args: bytes,
+        timeout: float | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        mode: Literal["all", "latest"] = "all",
+    ) -> AsyncStream:
+        """Like `stream`, but ``args`` is JSON text; see `juggler.client.Client.stream_json`."""
+        check_args(args)
+        return self._stream(uri, args, timeout, window, mode)
+
+    def _stream(
+        self, uri: str, args: bytes, timeout: float | None, window: int, mode: Literal["all", "latest"]
+    ) -> AsyncStream:
         arrived = asyncio.Event()
         queue = PartsQueue(self._state.callbacks, arrived.set, Parts(mode, window), self._state.timeout_of(timeout))
-        text = self._state.call(queue, uri, encode_args(args), timeout, time.monotonic(), queue.parts)
+        text = self._state.call(queue, uri, args, timeout, time.monotonic(), queue.parts)
         self._watch()
         self._write_all([text])
         return AsyncStream(queue, arrived, self._cancel, self._renew_credit)

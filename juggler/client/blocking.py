@@ -203,12 +203,33 @@ class Client(BaseClient):
             InvalidValue: JSON cannot represent ``args``.
             ValueError: an argument is out of range.
         """
-        text = encode_args(args)
+        return self._stream(uri, encode_args(args), timeout, window, mode)
+
+    def stream_json(
+        self,
+        uri: str,
+        args: bytes,
+        timeout: float | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        mode: Literal["all", "latest"] = "all",
+    ) -> Stream:
+        """Like `stream`, but ``args`` is JSON text in UTF-8, which is sent unchanged.
+
+        Raises:
+            InvalidValue: ``args`` is not a JSON value.
+        """
+        check_args(args)
+        return self._stream(uri, args, timeout, window, mode)
+
+    def _stream(
+        self, uri: str, args: bytes, timeout: float | None, window: int, mode: Literal["all", "latest"]
+    ) -> Stream:
         self._expire(time.monotonic())
         arrived = threading.Event()
         queue = PartsQueue(self._state.callbacks, arrived.set, Parts(mode, window), self._state.timeout_of(timeout))
         with self._changed:
-            message = self._state.call(queue, uri, text, timeout, time.monotonic(), queue.parts)
+            message = self._state.call(queue, uri, args, timeout, time.monotonic(), queue.parts)
             self._changed.notify()
         self._send(message)
         return Stream(queue, arrived, self._expire, self._cancel, self._renew_credit)
