@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from juggler.callee.testing.inline_caller import Caller, Published
+    from juggler.callee.testing.inline_stream import Stream
     from juggler.callee.testing.stacks import Stack, memory_stack, redis_stack
 
-__all__ = ["Caller", "Published", "Stack", "memory_stack", "redis_stack"]
+__all__ = ["Caller", "Published", "Stack", "Stream", "memory_stack", "redis_stack"]
 
 _HOMES = {
     "Caller": "inline_caller",
     "Published": "inline_caller",
     "Stack": "stacks",
+    "Stream": "inline_stream",
     "memory_stack": "stacks",
     "redis_stack": "stacks",
 }
