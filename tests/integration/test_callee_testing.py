@@ -15,9 +15,11 @@ SHOP = """
 import os
 import time
 
-from callee import Callee, caller, publish
+import gevent
+from callee import Callee, Cancelled, caller, cancelled, progress, publish
 
 rpc = Callee()
+noted = []
 
 
 @rpc.register("price")
@@ -42,6 +44,42 @@ def pid():
     return os.getpid()
 
 
+@rpc.register("count")
+def count(n: int):
+    try:
+        for number in range(n):
+            yield number
+            gevent.sleep(0)
+        return "counted"
+    finally:
+        noted.append("closed")
+
+
+@rpc.register("rows", pool="thread")
+def rows():
+    progress("half")
+    gevent.sleep(0.2)
+    return "imported"
+
+
+@rpc.register("inform")
+def inform():
+    noted.append("started")
+    while not cancelled():
+        gevent.sleep(0.01)
+    return "noticed"
+
+
+@rpc.register("raise", cancel="raise")
+def raise_():
+    noted.append("started")
+    try:
+        gevent.sleep(60)
+    except Cancelled:
+        noted.append("raised")
+        raise
+
+
 opened = []
 
 
@@ -61,11 +99,25 @@ def who():
 
 TESTS = """
 import os
+import time
 
 import pytest
 
-from juggler.errors import CallFailed
-from shop import rpc
+from juggler.callee.testing import Caller
+from juggler.errors import CallFailed, Cancelled
+from shop import noted, rpc
+
+
+def wait_for(*expected):
+    until = time.monotonic() + 20
+    while noted != [*expected]:
+        assert time.monotonic() < until, noted
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def nothing_noted():
+    noted.clear()
 
 
 def test_in_memory(juggler_memory):
@@ -110,6 +162,48 @@ def test_a_caller_hook(juggler_memory):
     assert juggler_memory(rpc).client.call("who") == [None, [None]]
 
 
+def test_parts_and_cancels_in_memory(juggler_memory):
+    client = juggler_memory(rpc).client
+    with client.stream("count", 100, window=5) as stream:
+        assert list(stream) == list(range(100))
+        assert stream.result() == "counted"
+    wait_for("closed")
+    with client.stream("count", 10**9) as stream:
+        assert [next(stream), next(stream)] == [0, 1]
+    wait_for("closed", "closed")
+    with client.stream("rows") as stream:
+        assert (next(stream), stream.result()) == ("half", "imported")
+
+    noted.clear()
+    pending = client.start_call("inform")
+    wait_for("started")
+    pending.cancel(wait=True)
+    assert pending.result() == "noticed"
+    noted.clear()
+    pending = client.start_call("raise")
+    wait_for("started")
+    pending.cancel()
+    with pytest.raises(Cancelled):
+        pending.result()
+    wait_for("started", "raised")
+
+
+def test_parts_and_cancels_in_place():
+    caller = Caller(rpc)
+    with caller.stream("count", 5) as stream:
+        assert (list(stream), stream.result()) == ([0, 1, 2, 3, 4], "counted")
+    with caller.stream("count", 10**9) as stream:
+        assert [next(stream), next(stream)] == [0, 1]
+    assert noted == ["closed", "closed"]
+    with caller.stream("rows") as stream:
+        assert (next(stream), stream.result()) == ("half", "imported")
+    assert caller.call("inform", cancel_after=0.05) == "noticed"
+    with pytest.raises(CallFailed) as failed:
+        caller.call("raise", cancel_after=0.05)
+    assert (failed.value.type, failed.value.code) == ("Cancelled", 499)
+    assert noted[-1] == "raised"
+
+
 def test_with_redis(juggler_redis):
     stack = juggler_redis("shop:rpc", "-c", "5")
     assert stack.client.call("price", "tea") == 3
@@ -132,7 +226,7 @@ def test_the_fixtures_are_there_for_everybody(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 def test_a_project_that_does_not_use_it_does_not_import_gevent(tmp_path):
