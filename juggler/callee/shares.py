@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from juggler.broker import IncomingCall
+from juggler.broker import IncomingCall, client_of
 
 MEMORY = 60.0
 """Seconds after its last call for which a connection counts as calling."""
+
+NOTE_PERIOD = 1.0
+"""Seconds for which callers are not told apart again, once several have called."""
 
 
 class Shares:
@@ -25,8 +28,12 @@ class Shares:
         self._latest: str | None = None
         self._latest_at = self._others_at = float("-inf")
 
-    def note(self, calls: Iterable[IncomingCall], now: float) -> None:
+    def note(self, calls: Sequence[IncomingCall], now: float) -> None:
         """Note who calls."""
+        if now - self._others_at < NOTE_PERIOD:
+            if calls:
+                self._latest_at = now
+            return
         for call in calls:
             if call.client != self._latest:
                 self._latest, self._others_at = call.client, self._latest_at
@@ -45,7 +52,7 @@ class Shares:
         most = len(running)
         if 2 * most > self.limit:
             # To count them costs more than a smaller batch of calls.
-            most = max(Counter([call.client for call in running]).values())
+            most = max(_counted(running).values())
         return self.limit - most
 
     def chosen(self, clients: Sequence[str], running: Iterable[IncomingCall]) -> list[int]:
@@ -53,7 +60,7 @@ class Shares:
 
         Those of the connections with the fewest running calls come first.
         """
-        counts = Counter([call.client for call in running])
+        counts = _counted(running)
         ranked = []
         for index, client in enumerate(clients):
             count = counts[client]
@@ -64,3 +71,8 @@ class Shares:
                 self.held_back = True
         ranked.sort()
         return [index for _, index in ranked]
+
+
+def _counted(calls: Iterable[IncomingCall]) -> Counter[str]:
+    """Return the number of calls of each connection."""
+    return Counter([client_of(call.conn_uuid, call.msg_uuid) for call in calls])

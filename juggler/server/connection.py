@@ -54,6 +54,8 @@ class Context(SimpleNamespace):
     """Values that handlers keep for the duration of one message; each message has a new one."""
 
 
+_UNUSED = Context()  # for the standard handler, which keeps no values
+
 Handler: TypeAlias = "Callable[[Context, Connection, Message], None]"
 """``handler(ctx, connection, message)``. It may block; it then blocks its own connection only."""
 
@@ -285,7 +287,7 @@ class Connection(Subscriber):
         """Pass a message to the handler; the one place where a refusal becomes a NACK."""
         began = time.monotonic()
         try:
-            self._handler(Context(), self, message)
+            self._handler(_UNUSED if self._is_direct else Context(), self, message)
         except Refused as refusal:
             if type(message) is Crdt:
                 return  # it gets no answer, and a client may send many

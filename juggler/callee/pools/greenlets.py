@@ -22,13 +22,14 @@ class GreenletRunner(Runner):
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
         if thunk.cancel == "raise":
             return self._run_stoppable(thunk, call)
-        return self._run(thunk, call)
-
-    def _run(self, thunk: Thunk, call: IncomingCall) -> Answer:
         if self._time_limit is None and thunk.deadline == "inform":
             return answer.run(thunk, call)
+        return self._run_within_limit(thunk, call)
+
+    def _run_within_limit(self, thunk: Thunk, call: IncomingCall) -> Answer:
         limit = limit_of(thunk, call, self._time_limit)
-        assert limit is not None
+        if limit is None:
+            return answer.run(thunk, call)
         timeout = gevent.Timeout.start_new(*limit)
         try:
             return answer.run(thunk, call)
@@ -40,7 +41,7 @@ class GreenletRunner(Runner):
             raise Cancelled
         self._stoppable[id(call)] = gevent.getcurrent()
         try:
-            return self._run(thunk, call)
+            return self._run_within_limit(thunk, call)
         finally:
             del self._stoppable[id(call)]
 
