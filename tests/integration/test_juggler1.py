@@ -288,8 +288,11 @@ def test_refusals_are_not_held():
 
 def test_the_ack_of_a_call_that_expires_is_sent():
     with running_server(ack_delay=LONG) as running, Wire1(running.url) as wire:
-        assert kind(wire.request(CALL, uri="nobody", timeout=10**7)) == ACK
+        sent = wire.send(CALL, uri="nobody", timeout=10**7)
         assert eventually(lambda: running.server.metrics.expired == 1)
+        assert running.server.metrics.written[ACK] == 1  # not when its time to wait is over
+        answer = wire.receive()
+        assert (kind(answer), answer["payload"]["for"]) == (ACK, sent)
 
 
 def test_juggler_0_and_a_delay_of_0_send_each_ack():
