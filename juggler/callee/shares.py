@@ -11,7 +11,7 @@ MEMORY = 60.0
 """Seconds after its last call for which a connection counts as calling."""
 
 NOTE_PERIOD = 1.0
-"""Seconds for which callers are not told apart again, once several have called."""
+"""Seconds for which callers are not compared again, once several have called."""
 
 
 class Shares:
