@@ -209,10 +209,14 @@ class Accounts:
                     interval.leaving = min(interval.leaving, heard)
                     interval.left = min(interval.left, now)
         for request in self._requests.values():
-            if request.connection == connection and not request.is_complete:
+            # What was overdue before, or abandoned by the client itself, has no excuse.
+            if request.connection == connection and not request.is_complete and code and now < self._deadline(request):
                 request.dropped = True
                 if code == GOING_AWAY and request.acknowledged and not self._excused(request.sent, now):
                     self.violations.add("a call in flight when the server went away", request.shown)
+
+    def _deadline(self, request: Request) -> float:
+        return request.sent + request.duration + self._max_latency
 
     # Messages
 
@@ -421,7 +425,7 @@ class Accounts:
                 del subscribers[connection]
 
     def _judge_request(self, request: Request) -> None:
-        if request.dropped or self._excused(request.sent, request.sent + request.duration + self._max_latency):
+        if request.dropped or self._excused(request.sent, self._deadline(request)):
             return
         if request.answered is None:
             self.violations.add("a request without ACK or NACK", request.shown)

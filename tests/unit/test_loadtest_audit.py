@@ -276,7 +276,7 @@ def test_a_lost_connection(bench):
     [
         (1001, {"a call in flight when the server went away": 1}),
         (4408, {"a connection was lost": 1}),
-        (None, {}),
+        (None, {"an acknowledged call without a result": 1}),
     ],
 )
 def test_a_closed_connection_with_a_call_in_flight(bench, code, expected):
@@ -286,6 +286,13 @@ def test_a_closed_connection_with_a_call_in_flight(bench, code, expected):
     bench.call("in flight", 2.0)
     bench.accounts.closed(bench.publisher, 3.0, code)
     assert bench.found() == expected
+
+
+def test_a_call_that_was_overdue_when_its_connection_was_lost(bench):
+    bench.call("overdue", 2.0)
+    bench.call("in flight", 7.0)
+    bench.accounts.closed(bench.publisher, 7.5, 1006)
+    assert bench.found() == {"a connection was lost": 1, "an acknowledged call without a result": 1}
 
 
 # Failures
