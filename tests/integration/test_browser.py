@@ -7,7 +7,7 @@ import pytest
 from tests.integration.unpatched import ROOT, pass_unpatched
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(310)
 @pytest.mark.parametrize("name", ["test_docs.py", "test_module.py", "test_playground.py"])
 def test_in_a_browser(name):
-    pass_unpatched(str(ROOT / "tests" / "browser" / name), seconds=140)
+    pass_unpatched(str(ROOT / "tests" / "browser" / name), seconds=300)
