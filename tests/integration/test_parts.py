@@ -162,6 +162,7 @@ def test_an_error_follows_the_parts_before_it(streams, server, pool):
         assert (parts, result["failed"]) == ([1], True)
 
 
+@pytest.mark.leaves_keys("juggler:results:*")  # of a call that was cancelled just before the end
 @pytest.mark.parametrize("pool", POOLS)
 def test_no_part_is_sent_without_credit(streams, server, pool, tmp_path):
     notes = Notes(tmp_path)
@@ -184,6 +185,7 @@ def test_no_part_is_sent_without_credit(streams, server, pool, tmp_path):
         notes.wait("closed")
 
 
+@pytest.mark.leaves_keys("juggler:results:*")  # of a call that was cancelled just before the end
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_cancel_closes_the_generator(streams, server, pool, tmp_path):
     notes = Notes(tmp_path)
@@ -199,6 +201,7 @@ def test_a_cancel_closes_the_generator(streams, server, pool, tmp_path):
         notes.wait("closed")
 
 
+@pytest.mark.leaves_keys("juggler:results:*")  # of a call that was cancelled just before the end
 def test_a_client_that_leaves_closes_the_generator(streams, server, tmp_path):
     notes = Notes(tmp_path)
     with Wire1(server.url) as wire:
@@ -265,6 +268,7 @@ def test_the_timeout_counts_from_part_to_part(streams, server):
         assert (parts, result["args"]) == (list(range(8)), None)
 
 
+@pytest.mark.leaves_keys("juggler:results:*")  # of a call that was cancelled just before the end
 def test_a_slow_reader_does_not_expire_while_it_holds_credit_back(streams, redis_url, tmp_path):
     notes = Notes(tmp_path)
     with running_server(RedisBroker(redis_url)) as server, Wire1(server.url) as wire:
@@ -281,6 +285,7 @@ def test_a_slow_reader_does_not_expire_while_it_holds_credit_back(streams, redis
         read(wire, call)
 
 
+@pytest.mark.leaves_keys("juggler:results:*")  # of a call that was cancelled just before the end
 def test_a_stream_is_bounded_as_a_whole(streams, redis_url, tmp_path):
     notes = Notes(tmp_path)
     with running_server(RedisBroker(redis_url), max_stream_time=1.0) as server, Wire1(server.url) as wire:
