@@ -78,6 +78,10 @@ class CloseCode(IntEnum):
     """A message of a type that only servers send, or that this connection may not send."""
     PEER_SILENT = 4408
     """No answer to a ping, or no message, within the timeout."""
+    DISCONNECTED = 4410
+    """Disconnected by the application for good: do not reconnect."""
+    MOVED = 4411
+    """Disconnected by the application: reconnect, to another server."""
     PEER_TOO_SLOW = 4429
     """The peer does not read: its outgoing queue is full, or a write timed out."""
 

@@ -30,6 +30,7 @@ _TEMPORARY = frozenset(
         1013,  # try again later
         1014,  # bad gateway
         CloseCode.PEER_SILENT,
+        CloseCode.MOVED,
         CloseCode.PEER_TOO_SLOW,
     }
 )

@@ -227,6 +227,18 @@ test("a server that accepts and closes is not flooded with attempts", async (t) 
   assert.ok(seen.size <= 4, String(seen.size));
 });
 
+test("close code 4411 means to come back, 4410 not to", async () => {
+  const { client, socket } = await connected({ reconnectTimeout: 5 });
+  socket.end(4411);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  const next = FakeSocket.all.at(-1);
+  next.open();
+  await until(() => client.state === "connected");
+  next.end(4410);
+  assert.equal(client.state, "closed");
+  assert.equal(FakeSocket.all.at(-1), next);
+});
+
 test("a first connection that fails is retried", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const client = new Client("ws://test/ws", { WebSocket: FakeSocket, timeout: 0.05 });

@@ -18,12 +18,12 @@ def doubled(first, longest):
         first = min(2 * first, longest)
 
 
-@pytest.mark.parametrize("code", [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429])
+@pytest.mark.parametrize("code", [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4411, 4429])
 def test_temporary_close_codes(code):
     assert is_temporary(ConnectionClosed(code, ""))
 
 
-@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403])
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403, 4410])
 def test_lasting_close_codes(code):
     assert not is_temporary(ConnectionClosed(code, ""))
 

@@ -14,6 +14,10 @@ def test_names_are_those_of_the_protocol():
     assert names.call_timeout("a.b", "m") == b"juggler:calls:timeout:{a.b}:m"
     assert names.results("c") == b"juggler:results:{c}"
     assert names.result_timeout("c", "m") == b"juggler:results:timeout:{c}:m"
+    assert names.servers == b"juggler:servers"
+    assert names.server("s") == b"juggler:server:{s}"
+    assert names.control("s") == b"juggler:control:{s}"
+    assert names.replies("r") == b"juggler:replies:{r}"
     assert (names.channel("news"), names.pattern("n*")) == (b"news", b"n*")
 
 

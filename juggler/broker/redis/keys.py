@@ -43,12 +43,25 @@ class Names:
         return f"{self._prefix}juggler:calls:cancelled:{{{uri}}}:{msg_uuid}".encode()
 
     def control(self, callee_id: str) -> bytes:
-        """Return the key of the list of control messages for one callee process."""
+        """Return the key of the list of control messages for one callee or server process."""
         return f"{self._prefix}juggler:control:{{{callee_id}}}".encode()
 
     def alive(self, callee_id: str) -> bytes:
         """Return the key that exists while a callee process lives."""
         return f"{self._prefix}juggler:callee:{{{callee_id}}}".encode()
+
+    @property
+    def servers(self) -> bytes:
+        """The key of the set of all server processes."""
+        return self._bytes + b"juggler:servers"
+
+    def server(self, server_id: str) -> bytes:
+        """Return the key that exists while a server process lives, and describes it."""
+        return f"{self._prefix}juggler:server:{{{server_id}}}".encode()
+
+    def replies(self, reply: str) -> bytes:
+        """Return the key of the list of answers to one command to servers."""
+        return f"{self._prefix}juggler:replies:{{{reply}}}".encode()
 
     def results(self, conn_uuid: str) -> bytes:
         """Return the key of the list of results for one consumer."""

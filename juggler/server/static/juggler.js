@@ -48,7 +48,7 @@ function resultOf({ args = null, failed }) {
 }
 
 // Close codes of temporary failures: the client reconnects.
-const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
+const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4411, 4429]);
 const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15, STABLE = 5;
 
 // Seconds to wait for the answer to a heartbeat, and for the close event that some WebSockets omit after an error.
