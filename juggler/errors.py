@@ -33,6 +33,8 @@ class NackCode(IntEnum):
 
     BAD_REQUEST = 400
     """The request is well-formed but invalid, for example an empty URI."""
+    UNAUTHORIZED = 401
+    """The token of an AUTH is not valid. juggler.1."""
     FORBIDDEN = 403
     """A handler does not allow this connection to do this."""
     NOT_FOUND = 404
@@ -74,8 +76,11 @@ class CloseCode(IntEnum):
     """An internal error of the server."""
     INVALID_MESSAGE = 4400
     """A malformed message: invalid JSON, an unknown type, or a missing or invalid field."""
+    TOKEN_EXPIRED = 4401
+    """The identity of the client has expired and was not renewed; reconnect, with a new token."""
     MESSAGE_NOT_ALLOWED = 4403
-    """A message of a type that only servers send, or that this connection may not send."""
+    """A message of a type that only servers send, or that this connection may not send, or an AUTH with the token of
+    another identity."""
     PEER_SILENT = 4408
     """No answer to a ping, or no message, within the timeout."""
     DISCONNECTED = 4410

@@ -555,6 +555,10 @@ class PubSubBroker(Broker):
         """Return whether a subscription exists, confirmed or not."""
 
     @abstractmethod
+    def subscriptions_of(self, subscriber: Subscriber) -> list[tuple[str, bool]]:
+        """Return the subscriptions of a subscriber, confirmed or not: the channel, or the pattern and ``True``."""
+
+    @abstractmethod
     def subscription_count(self, subscriber: Subscriber) -> int:
         """Return how many subscriptions a subscriber has, confirmed or not."""
 

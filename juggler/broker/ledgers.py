@@ -231,6 +231,10 @@ class SubscriptionLedger(Generic[Key]):
         """Return whether a subscriber is subscribed to a topic, confirmed or not."""
         return key in self._of.get(subscriber, ())
 
+    def of(self, subscriber: Subscriber) -> list[Key]:
+        """Return the topics that a subscriber is subscribed to, confirmed or not."""
+        return list(self._of.get(subscriber, ()))
+
     def count(self, subscriber: Subscriber) -> int:
         """Return the number of subscriptions of a subscriber."""
         return len(self._of.get(subscriber, ()))

@@ -357,6 +357,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
         return self._subscriptions.has((channel, pattern), subscriber)
 
+    def subscriptions_of(self, subscriber: Subscriber) -> list[tuple[str, bool]]:
+        return self._subscriptions.of(subscriber)
+
     def subscription_count(self, subscriber: Subscriber) -> int:
         return self._subscriptions.count(subscriber)
 

@@ -13,11 +13,11 @@ import click
 from juggler.cli.parameters import SECONDS, headers_option, url_option, verbose_option
 from juggler.cli.printing import one_line
 from juggler.client import Client, Event, Subscription
-from juggler.errors import ConnectionClosed, Expired
+from juggler.errors import Expired, JugglerError
 
 QUEUE_LENGTH = 100
 
-Received: TypeAlias = "queue.Queue[Event | ConnectionClosed]"
+Received: TypeAlias = "queue.Queue[Event | JugglerError]"
 
 
 @click.command(short_help="Print the events of channels.")
@@ -48,7 +48,7 @@ def command(
     Exit codes:
       0    stopped by --count or Ctrl-C
       2    invalid option or argument
-      3    the server refused a subscription
+      3    the server refused or cancelled a subscription
       4    no event within --timeout, or no acknowledgement
       5    cannot connect, or the connection was lost
     """
@@ -80,7 +80,7 @@ def _forward(subscription: Subscription, received: Received) -> None:
     try:
         while True:
             received.put(subscription.get())
-    except ConnectionClosed as error:
+    except JugglerError as error:
         received.put(error)
 
 
@@ -91,7 +91,7 @@ def _print(received: Received, count: int | None, timeout: float | None) -> None
             event = received.get(timeout=timeout)
         except queue.Empty:
             raise Expired(f"no event within {timeout:g} s") from None
-        if isinstance(event, ConnectionClosed):
+        if isinstance(event, JugglerError):
             raise event
         click.echo(_line(event))
         printed += 1

@@ -740,7 +740,7 @@ class Subscription(EventQueue):
         Raises:
             TimeoutError: there was no event in time.
             ConnectionClosed: the subscription or the client has closed, and all events have been read.
-            Nacked: the server refused to re-establish the subscription.
+            Nacked: the server has cancelled the subscription, or refused to re-establish it.
         """
         check_process(self._pid)
         with self._changed:

@@ -309,6 +309,17 @@ class Subscriptions:
                 for queue in each.queues:
                     self._count_gap(queue)
 
+    def on_ends(self, key: Key, error: JugglerError) -> None:
+        """End the subscriptions to a channel for which the server has sent ENDS.
+
+        Those that the server has not acknowledged stay: the message is about an earlier subscription.
+        """
+        channel = self._channels.get(key)
+        if channel is not None and channel.is_confirmed:
+            del self._channels[key]
+            for queue in channel.queues:
+                queue.on_end(error)
+
     def lose(self, error: ConnectionClosed) -> None:
         """Mark all channels as to be re-established. Drop those that the server had never confirmed."""
         for channel in list(self._channels.values()):

@@ -23,6 +23,7 @@ from juggler.protocol.messages import (
     Call,
     Cncl,
     Crdt,
+    Ends,
     Evnt,
     Message,
     MessageType,
@@ -362,11 +363,15 @@ class ClientState:
     def _on_evnt(self, event: Evnt) -> None:
         self._subscriptions.deliver(event)
 
+    def _on_ends(self, ends: Ends) -> None:
+        self._subscriptions.on_ends((ends.channel, ends.is_pattern), Nacked(ends.code, ends.message))
+
     _processors: ClassVar[dict[type, Callable[[ClientState, Any], None]]] = {
         Ack: _on_ack,
         Nack: _on_nack,
         Res: _on_res,
         Evnt: _on_evnt,
+        Ends: _on_ends,
     }
 
 

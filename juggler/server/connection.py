@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from juggler.broker import CallerBroker, Event, PubSubBroker, Subscriber
-from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
+from juggler.errors import BrokerError, CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
 from juggler.process.logline import Line
 from juggler.process.metrics import Metrics
 from juggler.process.uuids import new_uuid
@@ -23,6 +23,7 @@ from juggler.protocol import codec
 from juggler.protocol.messages import (
     Ack,
     Crdt,
+    Ends,
     Message,
     MessageType,
     Nack,
@@ -235,6 +236,26 @@ class Connection(Subscriber):
         """
         self._handle(message)
 
+    def end_subscription(self, channel: str, pattern: bool, code: int, reason: str) -> bool:
+        """End a subscription of the client, which receives ENDS under juggler.1. Does not block.
+
+        Args:
+            channel: channel, or pattern.
+            pattern: whether it is a pattern.
+            code: code of the ENDS, see `juggler.errors.NackCode`.
+            reason: text for people.
+
+        Returns:
+            Whether the subscription existed.
+        """
+        broker = self.pubsub_broker
+        if not broker.is_subscribed(channel, pattern, self):
+            return False
+        broker.unsubscribe(channel, pattern, self, _ignore)
+        if self.subprotocol == JUGGLER_1:
+            self.respond(Ends(channel=channel, is_pattern=pattern, code=code, message=reason))
+        return True
+
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start closing; does not block. The first code and reason count.
 
@@ -412,6 +433,10 @@ class Connection(Subscriber):
     def write(self, response: Message) -> None:
         """Put a response on the websocket, past the handlers."""
         self._outgoing.write(self.websocket, response)
+
+
+def _ignore(error: BrokerError | None) -> None:
+    """Ignore the outcome: the broker delivers nothing from now on, whatever Redis answers."""
 
 
 def _kept(request: ConnectRequest, names: Iterable[str]) -> Mapping[str, str]:

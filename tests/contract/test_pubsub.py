@@ -237,6 +237,7 @@ def test_distinct_patterns_are_bounded(make_broker, subscribe):
             subscribe(broker, pattern, True, subscriber)
     subscribe(broker, "c*", False, one)
     assert (broker.subscription_count(one), broker.pattern_count(one)) == (3, 2)
+    assert sorted(broker.subscriptions_of(one)) == [("a*", True), ("b*", True), ("c*", False)]
     refused = Outcome()
     broker.subscribe("c*", True, one, refused)
     assert (refused.wait().code, broker.pattern_count(one)) == (429, 2)

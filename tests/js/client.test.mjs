@@ -411,6 +411,36 @@ test("a refused subscription rejects ready and next", async () => {
   client.close();
 });
 
+test("a subscription that the server ends has its error, and is not re-established", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  const { client, socket } = await connected();
+  const ENDS = GOLDEN_1.ENDS;
+  const ended = [];
+  const first = client.subscribe("news.*", { pattern: true, onEnd: (error) => ended.push(error) });
+  const second = client.subscribe("news.*", { pattern: true });
+  const other = client.subscribe("news.*");
+  await settle();
+  for (const request of socket.sent) socket.answers(request).ack();
+  socket.receive(ENDS.meta.type, ENDS.payload); // at once: the client has not noticed the ACK yet
+  await first.ready;
+  await rejects(second.next(), Nacked, { code: 403, message: "no longer allowed" });
+  assert.deepEqual(ended.map(({ code, message }) => [code, message]), [[403, "no longer allowed"]]);
+  const later = client.subscribe("news.*", { pattern: true });
+  await settle();
+  socket.receive(ENDS.meta.type, ENDS.payload); // of the one before
+  socket.receive(ENDS.meta.type, { ...ENDS.payload, channel: "elsewhere" });
+  socket.last.ack();
+  await later.ready;
+  socket.receive(ENDS.meta.type, ENDS.payload);
+  await rejects(later.next(), Nacked, { code: 403 });
+  socket.end(1006);
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  FakeSocket.all.at(-1).open();
+  await settle();
+  assert.deepEqual(FakeSocket.all.at(-1).sent.map(({ payload }) => payload), [{ channel: "news.*", pattern: false }]);
+  client.close();
+});
+
 test("a loop gets events until it ends, and then unsubscribes", async () => {
   const { client, socket } = await connected();
   const events = client.subscribe("news");

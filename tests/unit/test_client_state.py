@@ -27,6 +27,7 @@ from juggler.errors import (
 from juggler.protocol.messages import Call, Res, Wlcm
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
+ENDS = 34
 
 _numbers = count()
 
@@ -443,6 +444,37 @@ def test_a_full_queue_leaves_the_others_of_its_channel_alone(state):
         state.receive(event("news", n))
     assert state.drop_overfull() == []
     assert other.read() == [0, 1]
+
+
+# Subscriptions that the server ends
+
+
+def ends(channel, pattern=False, code=403, message="no longer allowed"):
+    return text(ENDS, channel=channel, pattern=pattern, code=code, message=message)
+
+
+def test_a_subscription_that_the_server_ends_has_its_error_and_is_not_re_established(state):
+    first, (second, _) = subscribed(state), subscribe(state)
+    by_pattern = subscribed(state, "news", True)
+    state.receive(event("news", 1))
+    state.receive(ends("news"))
+    state.receive(event("news", 2))
+    assert first.read() == second.read() == [1, "403 no longer allowed"]
+    assert by_pattern.read() == []
+    assert [each["payload"] for each in lose(state)] == [{"channel": "news", "pattern": True}]
+    assert unsubscribe(state, first).sent is None
+    assert subscribe(state)[1].sent, "it may be tried again"
+
+
+def test_the_end_of_an_earlier_subscription_does_not_touch_the_next_one(state):
+    first = subscribed(state)
+    unsubscribe(state, first)
+    second, request = subscribe(state)
+    state.receive(ends("news"))
+    state.receive(request.ack())
+    state.receive(event("news", 1))
+    assert (first.read(), second.read()) == (["1000 unsubscribed"], [1])
+    state.receive(ends("elsewhere"))
 
 
 # Closing, and invalid messages

@@ -259,6 +259,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
         return self.pubsub.is_subscribed(channel, pattern, subscriber)
 
+    def subscriptions_of(self, subscriber: Subscriber) -> list[tuple[str, bool]]:
+        return self.pubsub.subscriptions_of(subscriber)
+
     def subscription_count(self, subscriber: Subscriber) -> int:
         return self.pubsub.subscription_count(subscriber)
 

@@ -90,6 +90,13 @@ class RedisPubSub(PubSubBroker):
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
         return self._topics.has(self._key(pattern, channel), subscriber)
 
+    def subscriptions_of(self, subscriber: Subscriber) -> list[tuple[str, bool]]:
+        names = self._names
+        return [
+            (names.pattern_of(name) if pattern else names.channel_of(name), pattern)
+            for pattern, name in self._topics.of(subscriber)
+        ]
+
     def subscription_count(self, subscriber: Subscriber) -> int:
         return self._topics.count(subscriber)
 

@@ -198,7 +198,11 @@ class ClientConnection:
     # Called in threads of the client:
 
     def _on_message(self, message: Response | Exp) -> None:
-        if isinstance(message, (Exp, Wlcm, Ends)):
+        if isinstance(message, (Exp, Wlcm)):
+            return
+        if isinstance(message, Ends):
+            self.subscriptions.pop((message.channel, message.is_pattern), None)
+            self._show_lost(message.channel, message.code, message.message)
             return
         if isinstance(message, Evnt):
             self._shared.channels.add(message.channel)
@@ -214,9 +218,10 @@ class ClientConnection:
         for key in lost:
             del self.subscriptions[key]
         if lost:
-            self._shared.show(
-                lines.problem(self.number, f"subscription to {nack.channel} lost: {nack.code} {nack.message}")
-            )
+            self._show_lost(nack.channel, nack.code, nack.message)
+
+    def _show_lost(self, channel: str, code: int, reason: str) -> None:
+        self._shared.show(lines.problem(self.number, f"subscription to {channel} lost: {code} {reason}"))
 
     def _on_state(self, state: State, error: JugglerError | None) -> None:
         if state is State.CONNECTED:

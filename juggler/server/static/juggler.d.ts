@@ -39,7 +39,7 @@ export interface SubscribeOptions {
   onEvent?: (event: Event) => void;
   /** Called after a reconnect, when the subscription has been re-established: events may be missing. */
   onGap?: () => void;
-  /** Called when the subscription ends: with code 1000 after `close`, else with the error. */
+  /** Called when the subscription ends: with code 1000 after `close`, else with the error: Nacked if the server cancelled it. */
   onEnd?: (error: JugglerError) => void;
   /** Maximum number of unread events. Default: that of the client. */
   maxEvents?: number;
@@ -99,7 +99,10 @@ export class ConnectionClosed extends JugglerError {
   reason: string;
 }
 
-/** The events of a channel or pattern. Leaving a `for await` loop over it unsubscribes. */
+/**
+ * The events of a channel or pattern. Leaving a `for await` loop over it unsubscribes. If the server cancels the subscription, the
+ * loop throws Nacked, and the client does not subscribe again.
+ */
 export class Subscription<T = any> implements AsyncIterableIterator<Event<T>> {
   readonly channel: string;
   readonly pattern: boolean;

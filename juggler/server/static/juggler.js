@@ -1,6 +1,6 @@
 // A client of a juggler server, for browsers and Node. juggler.d.ts has the types and the documentation.
 
-const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, CNCL = 16, CRDT = 17, WLCM = 32, PART = 33;
+const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, CNCL = 16, CRDT = 17, WLCM = 32, PART = 33, ENDS = 34;
 
 export class JugglerError extends Error {
   constructor(message, fields) {
@@ -384,7 +384,7 @@ export class Client extends EventTarget {
       signal?.addEventListener("abort", abort);
       stream?._begin(stop, (until) => this.#control(CRDT, { for: id, until }));
       // Registered before it is sent: the answer may be quick.
-      this.#replies.set(id, { type, text, stream, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
+      this.#replies.set(id, { type, payload, text, stream, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
       if (this.#canSend) this.#send(text);
     });
   }
@@ -472,6 +472,7 @@ export class Client extends EventTarget {
         if (type !== WLCM || !payload) throw new Error(`expected WLCM first, got type ${type}`);
         return this.#onOpen(payload);
       }
+      if (type === ENDS) return this.#onEnds(payload);
       if (type >= WLCM && type !== PART) return; // of later versions
       if (type === EVNT) return this.#onEvent(payload);
       const request = this.#replies.get(payload.for);
@@ -496,6 +497,16 @@ export class Client extends EventTarget {
   #onEvent({ channel = "", pattern = "", args = null, for: id }) {
     const entry = this.#channels.get(pattern ? `p${pattern}` : `c${channel}`);
     for (const each of entry?.subscriptions ?? []) each._event({ channel, pattern, args, uuid: id });
+  }
+
+  #onEnds({ channel, pattern, code, message }) {
+    const key = `${pattern ? "p" : "c"}${channel}`, entry = this.#channels.get(key);
+    // While a SUB is in flight, an earlier subscription has ended.
+    for (const { type, payload } of this.#replies.values()) {
+      if (type === SUB && payload.channel === channel && payload.pattern === pattern) return;
+    }
+    this.#channels.delete(key);
+    for (const each of entry?.subscriptions ?? []) each._end(new Nacked(message, { code }));
   }
 
   #onClose({ code, reason }) {
