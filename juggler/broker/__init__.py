@@ -314,6 +314,11 @@ def client_of(conn_uuid: str, msg_uuid: str) -> str:
     return msg_uuid[13:] if msg_uuid[14:15] == "8" else conn_uuid
 
 
+def is_from_juggler(msg_uuid: str) -> bool:
+    """Return whether a server of juggler made a call. It understands what servers of the Go package do not."""
+    return msg_uuid[14:15] == "8"
+
+
 class IncomingCall(Struct, gc=False, tag=True):
     """A call on the callee's side of the broker. Functions know it as `callee.Call`.
 
@@ -467,6 +472,8 @@ class CalleeBroker(Broker):
         joined: bool = False,
     ) -> None:
         """Store a part of the result of a call that asked for parts. Parts arrive in order, and before the result.
+
+        Of other calls, it can only be stored that this process has taken them, and only if `is_from_juggler`.
 
         Args:
             call: the call, as popped.

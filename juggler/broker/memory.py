@@ -171,7 +171,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             pending.on_unqueued()
 
     def credit(self, pending: PendingCall, until: int) -> None:
-        stream = self._streams.by_id.get(pending.call_id)
+        stream = self._streams.stream_of(pending)
         if stream is not None:
             stream.until = max(until, stream.until)
             self._loop.run_callback(
@@ -227,7 +227,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def _deliver_part(self, pending: PendingCall, result: StoredResult) -> None:
         try:
-            is_new = self._streams.on_part(result, self._clock())
+            is_new = self._streams.on_part(pending, result, self._clock())
         except InvalidMessage:
             self._remove(pending)
             pending.on_result(LOST, True)

@@ -1,4 +1,4 @@
-"""Calls of a process that asked for parts: which callee has taken each, and which parts have arrived.
+"""Calls of a process that callees have reported: which callee has taken each, and which parts have arrived.
 
 PURE: time is an argument.
 """
@@ -24,25 +24,37 @@ LOST = encode_args({"error": {"message": "parts of the result were lost", "type"
 """The result of a call of which parts are missing."""
 
 
-class Stream:
-    """A call that asked for parts.
+class Taken:
+    """A call that a callee has taken, or is going to take.
 
     Attributes:
         pending: the call.
+        callee_id: callee that has taken the call; empty if none has yet.
+    """
+
+    __slots__ = ("callee_id", "pending")
+
+    def __init__(self, pending: PendingCall, callee_id: str) -> None:
+        self.pending = pending
+        self.callee_id = callee_id
+
+
+class Stream(Taken):
+    """A call that asked for parts.
+
+    Attributes:
         timeout: seconds from part to part after which the call expires.
         ends_at: time at which it must have completed.
-        callee_id: callee that has taken the call; empty if none has yet.
         until: number of the last part for which there is credit.
     """
 
-    __slots__ = ("_arrived", "_in_order", "callee_id", "ends_at", "pending", "timeout", "until")
+    __slots__ = ("_arrived", "_in_order", "ends_at", "timeout", "until")
 
     def __init__(self, pending: PendingCall, timeout: float, parts: StoredParts, ends_at: float) -> None:
-        self.pending = pending
+        super().__init__(pending, "")
         self.timeout = timeout
         self.ends_at = ends_at
         self.until = parts.until
-        self.callee_id = ""
         self._in_order = parts.mode == "all"
         self._arrived = 0
 
@@ -70,17 +82,17 @@ class Stream:
 
 
 class Streams:
-    """The calls that asked for parts.
+    """The calls that asked for parts, and others whose callees are known, because they run for long.
 
     Attributes:
         by_id: the calls by their identifiers; usually empty.
     """
 
     def __init__(self) -> None:
-        self.by_id: dict[str, Stream] = {}
+        self.by_id: dict[str, Taken] = {}
 
     def add(self, pending: PendingCall, timeout: float, parts: StoredParts, ends_at: float) -> None:
-        """Enter a call that is in the ledger.
+        """Enter a call that is in the ledger and asked for parts.
 
         Args:
             pending: the call.
@@ -92,14 +104,22 @@ class Streams:
 
     def hold(self, now: float) -> list[Stream]:
         """Postpone the deadlines of the calls whose callees wait for credit, and return these calls."""
-        held = [stream for stream in self.by_id.values() if stream.is_held]
+        held = [stream for stream in self._streams() if stream.is_held]
         for stream in held:
             stream.prolong(now)
         return held
 
     def too_long(self, now: float) -> list[Stream]:
         """Return the calls that must have completed by now."""
-        return [stream for stream in self.by_id.values() if stream.ends_at <= now]
+        return [stream for stream in self._streams() if stream.ends_at <= now]
+
+    def _streams(self) -> list[Stream]:
+        return [call for call in self.by_id.values() if isinstance(call, Stream)]
+
+    def stream_of(self, pending: PendingCall) -> Stream | None:
+        """Return what is known of a call that asked for parts; ``None`` for others."""
+        call = self.by_id.get(pending.call_id)
+        return call if isinstance(call, Stream) else None
 
     def remove(self, pending: PendingCall) -> None:
         """Remove a call that has completed. Idempotent."""
@@ -107,30 +127,36 @@ class Streams:
 
     def callee_of(self, pending: PendingCall) -> str:
         """Return the callee that has taken a call; empty if that is unknown."""
-        stream = self.by_id.get(pending.call_id)
-        return "" if stream is None else stream.callee_id
+        call = self.by_id.get(pending.call_id)
+        return "" if call is None else call.callee_id
 
     def callees(self) -> set[str]:
         """Return the callees that have taken a call."""
-        return {stream.callee_id for stream in self.by_id.values() if stream.callee_id}
+        return {call.callee_id for call in self.by_id.values() if call.callee_id}
 
     def taken_by(self, callee_ids: Iterable[str]) -> list[PendingCall]:
         """Return the calls that these callees have taken."""
         wanted = set(callee_ids)
-        return [stream.pending for stream in self.by_id.values() if stream.callee_id in wanted]
+        return [call.pending for call in self.by_id.values() if call.callee_id in wanted]
 
-    def on_part(self, result: StoredResult, now: float) -> bool:
+    def on_part(self, pending: PendingCall, result: StoredResult, now: float) -> bool:
         """Process a part: learn the callee and postpone the deadline of the call. Return whether to deliver the part.
+
+        The deadline of a call that has not asked for parts stays.
 
         Raises:
             InvalidMessage: earlier parts are missing.
         """
-        stream = self.by_id.get(result.msg_uuid)
-        if stream is None:
+        call = self.by_id.get(pending.call_id)
+        if call is None:
+            if result.callee:
+                self.by_id[pending.call_id] = Taken(pending, result.callee)
             return False
-        stream.callee_id = result.callee or stream.callee_id
-        is_new = result.seq > 0 and stream.is_new(result.seq, result.args, result.joined)
-        stream.prolong(now)
+        call.callee_id = result.callee or call.callee_id
+        if not isinstance(call, Stream):
+            return False
+        is_new = result.seq > 0 and call.is_new(result.seq, result.args, result.joined)
+        call.prolong(now)
         return is_new
 
     def clear(self) -> None:

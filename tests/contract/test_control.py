@@ -197,13 +197,24 @@ def test_the_timeout_counts_from_part_to_part(caller, callee, announced):
     assert first < pending.deadline < first + 2
 
 
-def test_a_call_fails_when_its_callee_has_gone(caller, callee, announced):
-    pending = ask(caller, timeout=30.0)
-    (incoming,) = pop_all(announced.consumer, 1)
-    callee.part(incoming, announced.id, Outcome(), 1, b"1")
-    pending.wait(2)
+@pytest.mark.parametrize("parts", [ALL, None])
+def test_a_call_fails_when_its_callee_has_gone(caller, callee, announced, parts):
+    pending, other = ask(caller, parts, timeout=30.0), ask(caller, None)
+    incoming, second = pop_all(announced.consumer, 2)
+    callee.part(incoming, announced.id, Outcome())
+    callee.result(second, b"1", Outcome())
+    other.wait(2)  # its result follows what was reported
     callee.unlisten(announced.id)
-    kind, args = pending.wait(3)[2]
+    kind, args = pending.wait(2)[1]
     assert (kind, pending.failed) == ("result", True)
     assert b'"type":"CalleeGone"' in args
     assert caller.in_flight(None) == 0
+
+
+def test_the_timeout_of_a_call_without_parts_counts_from_its_start(caller, callee, announced):
+    pending = ask(caller, None, timeout=1.0)
+    (incoming,) = pop_all(announced.consumer, 1)
+    first = pending.deadline
+    callee.part(incoming, announced.id, Outcome())
+    assert pending.wait(2) == [("stored", None), ("expired",)]
+    assert pending.deadline == first

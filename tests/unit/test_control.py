@@ -58,22 +58,38 @@ def test_a_stream_ends_with_its_callee_and_only_then():
     for call in calls:
         streams.add(call, 5.0, StoredParts("all", 8), 1e9)
     assert streams.callees() == set()
-    assert not streams.on_part(StoredResult("a", seq=0, more=True, callee="one"), 10.0)
-    assert streams.on_part(StoredResult("b", b"1", seq=1, more=True, callee="two"), 11.0)
+    assert not streams.on_part(calls[0], StoredResult("a", seq=0, more=True, callee="one"), 10.0)
+    assert streams.on_part(calls[1], StoredResult("b", b"1", seq=1, more=True, callee="two"), 11.0)
     assert streams.callees() == {"one", "two"}
     assert streams.taken_by(["one"]) == [calls[0]]
     assert [call.deadline for call in calls] == [15.0, 16.0, 0.0]
     streams.remove(calls[0])
     assert streams.taken_by(["one"]) == []
-    assert not streams.on_part(StoredResult("a", b"1", seq=1, more=True), 12.0)
+    assert not streams.on_part(calls[0], StoredResult("a", b"1", seq=1, more=True), 12.0)
+
+
+def test_a_call_without_parts_has_a_callee_once_it_is_reported_and_keeps_its_deadline():
+    streams = Streams()
+    call = _Call("a")
+    call.deadline = 7.0
+    assert streams.callee_of(call) == ""
+    for seq in (0, 0, 1):
+        assert not streams.on_part(call, StoredResult("a", b"1", seq=seq, more=True, callee="one"), 10.0)
+    assert (streams.callee_of(call), call.deadline) == ("one", 7.0)
+    assert streams.stream_of(call) is None
+    assert streams.hold(10.0) == streams.too_long(1e9) == []
+    assert streams.taken_by(["one"]) == [call]
+    streams.remove(call)
+    assert streams.callees() == set()
 
 
 def test_joined_parts_count_one_by_one():
     streams = Streams()
-    streams.add(_Call("a"), 5.0, StoredParts("all", 8), 1e9)
-    assert streams.on_part(StoredResult("a", b"[1,[2],3]", seq=1, more=True, joined=True), 0.0)
-    assert streams.on_part(StoredResult("a", b"4", seq=4, more=True), 0.0)
+    call = _Call("a")
+    streams.add(call, 5.0, StoredParts("all", 8), 1e9)
+    assert streams.on_part(call, StoredResult("a", b"[1,[2],3]", seq=1, more=True, joined=True), 0.0)
+    assert streams.on_part(call, StoredResult("a", b"4", seq=4, more=True), 0.0)
     with pytest.raises(InvalidMessage, match="expected part 5, got 6"):
-        streams.on_part(StoredResult("a", b"6", seq=6, more=True), 0.0)
+        streams.on_part(call, StoredResult("a", b"6", seq=6, more=True), 0.0)
     with pytest.raises(InvalidMessage):
-        streams.on_part(StoredResult("a", b"6", seq=5, more=True, joined=True), 0.0)
+        streams.on_part(call, StoredResult("a", b"6", seq=5, more=True, joined=True), 0.0)

@@ -104,7 +104,9 @@ class RedisCallee(CalleeBroker):
             on_done(error)
 
     def listen(self, callee_id: str, listener: ControlListener) -> None:
-        self._readers[callee_id] = ControlReader(callee_id, listener, self.names, self._topology, self._watchdog)
+        self._readers[callee_id] = ControlReader(
+            callee_id, listener, self.part, self.names, self._topology, self._watchdog
+        )
 
     def unlisten(self, callee_id: str) -> None:
         reader = self._readers.pop(callee_id, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
 from juggler.broker.names import check_uri
+from juggler.broker.redis.callee_watch import CalleeWatch
 from juggler.broker.redis.commands import OVER_CAPACITY, pack
 from juggler.broker.redis.control_sender import ControlSender
 from juggler.broker.redis.keys import Names
@@ -22,9 +24,12 @@ from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.broker.streams import GONE, LOST, TOO_LONG, Streams
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
+from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.codec import StoredParts, StoredResult
+
+log = logging.getLogger("juggler.redis")
 
 RESULTS_GRACE = 2.0
 """Seconds without a connection for results after which new calls are refused: nothing would answer them."""
@@ -56,6 +61,7 @@ class RedisCaller(CallerBroker):
         self._sweep = Sweep(names, topology)
         self._control = ControlSender(names, topology)
         self._streams = Streams()
+        self._callees = CalleeWatch(names, topology)
         self._down = 0.0  # seconds for which no result could be read
         self._closed = False
 
@@ -154,7 +160,7 @@ class RedisCaller(CallerBroker):
             pending.on_unqueued()
 
     def credit(self, pending: PendingCall, until: int) -> None:
-        stream = self._streams.by_id.get(pending.call_id)
+        stream = self._streams.stream_of(pending)
         if stream is not None and stream.callee_id:
             stream.until = max(until, stream.until)
             self._control.credit(pending.call_id, stream.callee_id, stream.until)
@@ -237,7 +243,7 @@ class RedisCaller(CallerBroker):
 
     def _on_part(self, pending: PendingCall, result: StoredResult, now: float) -> None:
         try:
-            if self._streams.on_part(result, now):
+            if self._streams.on_part(pending, result, now):
                 pending.on_part(result.seq, result.args, result.joined)
         except InvalidMessage:
             self.invalid += 1
@@ -245,18 +251,19 @@ class RedisCaller(CallerBroker):
             self._deliver(pending, LOST, True)
 
     def _look_after_streams(self, now: float) -> None:
-        """Once a second: keep streams alive whose callers are busy, and fail those whose callees have gone."""
-        if not self._streams.by_id:
-            return
+        """Once a second: keep streams alive whose callers are busy, and fail calls whose callees have gone."""
         for stream in self._streams.too_long(now):
             self._control.cancel(stream.pending, stream.callee_id, _do_nothing)
             self._deliver(stream.pending, TOO_LONG, True)
         for stream in self._streams.hold(now):
             self._control.credit(stream.pending.call_id, stream.callee_id, stream.until)
-        self._control.find_gone(self._streams.callees(), self._on_gone)
+        self._callees.look(self._streams.callees(), self._on_gone)
 
     def _on_gone(self, callee_ids: list[str]) -> None:
-        for pending in self._streams.taken_by(callee_ids):
+        calls = self._streams.taken_by(callee_ids)
+        if calls:
+            log.warning(Line("redis: callees have gone", callees=",".join(callee_ids), calls=len(calls)))
+        for pending in calls:
             self._deliver(pending, GONE, True)
 
     def _expire(self, elapsed: float) -> None:

@@ -17,7 +17,6 @@ import gevent
 from juggler.broker import PendingCall
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import gather
 from juggler.broker.redis.replies import Reply, ignore_all
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable
@@ -171,16 +170,3 @@ class ControlSender:
         for call_id, until in control.credit.items():
             newer = self._credits.setdefault(callee_id, {})
             newer[call_id] = max(until, newer.get(call_id, 0))
-
-    def find_gone(self, callee_ids: Iterable[str], on_gone: Callable[[list[str]], None]) -> None:
-        """Look up callee processes, and call ``on_gone`` with those that have gone."""
-        ids = list(callee_ids)
-
-        def on_replies(replies: list[Reply]) -> None:
-            gone = [callee_id for callee_id, reply in zip(ids, replies, strict=True) if reply == 0]
-            if gone:
-                on_gone(gone)
-
-        keys = [self._names.alive(callee_id) for callee_id in ids]
-        if keys:
-            gather(self._topology.link_for, [(key, pack(b"EXISTS", key)) for key in keys], on_replies)
