@@ -26,8 +26,8 @@ from juggler.cli.jsontext import read_json
 from juggler.cli.parameters import SECONDS, headers_option
 from juggler.client import AsyncClient
 from juggler.client.aio import AsyncPending
-from juggler.client.state import result_value
 from juggler.errors import CallFailed, Expired, JugglerError, Nacked
+from juggler.protocol.results import result_value
 from loadtest.bench.generator.histogram import Histogram
 from loadtest.errors import LoadTestError, one_line
 

@@ -17,6 +17,9 @@ HELD = 5.0
 GONE = encode_args({"error": {"message": "the callee process has gone", "type": "CalleeGone"}})
 """The result of a call whose callee has gone."""
 
+CANCELLED = encode_args({"error": {"message": "the call was cancelled", "type": "Cancelled", "code": 499}})
+"""The result of a call that was cancelled before a callee took it."""
+
 TOO_LONG = encode_args({"error": {"message": "the stream exceeded its maximum time", "type": "StreamTooLong"}})
 """The result of a call that sends parts for too long."""
 
@@ -37,6 +40,11 @@ class Taken:
     def __init__(self, pending: PendingCall, callee_id: str) -> None:
         self.pending = pending
         self.callee_id = callee_id
+
+    def on_part(self, result: StoredResult, now: float) -> bool:
+        """Process a part; see `Streams.on_part`."""
+        self.callee_id = result.callee or self.callee_id
+        return False
 
 
 class Stream(Taken):
@@ -67,12 +75,14 @@ class Stream(Taken):
         """Whether the callee waits for credit, as far as this is known."""
         return bool(self.callee_id) and self._arrived >= self.until
 
-    def is_new(self, seq: int, args: bytes, joined: bool) -> bool:
-        """Return whether a part has not arrived before, and count it.
+    def on_part(self, result: StoredResult, now: float) -> bool:
+        super().on_part(result, now)
+        is_new = result.seq > 0 and self._is_new(result.seq, result.args, result.joined)
+        self.prolong(now)
+        return is_new
 
-        Raises:
-            InvalidMessage: earlier parts are missing, although all were asked for.
-        """
+    def _is_new(self, seq: int, args: bytes, joined: bool) -> bool:
+        """Return whether a part has not arrived before, and count it. Raises as `on_part`."""
         if seq <= self._arrived:
             return False
         if self._in_order and seq != self._arrived + 1:
@@ -148,16 +158,11 @@ class Streams:
             InvalidMessage: earlier parts are missing.
         """
         call = self.by_id.get(pending.call_id)
-        if call is None:
-            if result.callee:
-                self.by_id[pending.call_id] = Taken(pending, result.callee)
-            return False
-        call.callee_id = result.callee or call.callee_id
-        if not isinstance(call, Stream):
-            return False
-        is_new = result.seq > 0 and call.is_new(result.seq, result.args, result.joined)
-        call.prolong(now)
-        return is_new
+        if call is not None:
+            return call.on_part(result, now)
+        if result.callee:
+            self.by_id[pending.call_id] = Taken(pending, result.callee)
+        return False
 
     def clear(self) -> None:
         """Remove all calls."""

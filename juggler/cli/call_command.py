@@ -14,8 +14,8 @@ from juggler.cli.parameters import (
 )
 from juggler.cli.printing import one_line
 from juggler.client import Client
-from juggler.client.state import result_value
 from juggler.protocol.messages import Res
+from juggler.protocol.results import result_value
 
 
 @click.command(cls=TakesNegativeNumbers, short_help="Call a function and print its result.")

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from juggler.client.forks import forked, register
+from juggler.client.forks import forked
 from juggler.client.opening import Headers, shown, upgrade_headers, welcome
 from juggler.client.reconnect import Reconnect
 from juggler.client.state import ClientState, Exp, State
 from juggler.errors import ConnectionClosed, JugglerError
 from juggler.process.backoff import pauses
+from juggler.process.fork_hooks import register
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Message, Response, Unknown, Wlcm

@@ -20,11 +20,12 @@ from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.forks import check_process
 from juggler.client.parts_queue import DEFAULT_WINDOW, PartsQueue
-from juggler.client.state import RENEWAL_PAUSE, result_value
+from juggler.client.state import RENEWAL_PAUSE
 from juggler.client.transport import Transport
 from juggler.errors import CallFailed, CloseCode, ConnectionClosed, InvalidMessage, JugglerError
 from juggler.protocol.codec import check_args, decode_args, encode_args
 from juggler.protocol.messages import Evnt, Parts, Res
+from juggler.protocol.results import result_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self

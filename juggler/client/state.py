@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from juggler.client.bookkeeping import Callback, PendingRequest, Requests, Subscriptions
 from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
-from juggler.errors import CallFailed, ConnectionClosed, Nacked, NotSupported
-from juggler.protocol.codec import MAX_TIMEOUT, decode_args, decode_response, encode
+from juggler.errors import ConnectionClosed, Nacked, NotSupported
+from juggler.protocol.codec import MAX_TIMEOUT, decode_response, encode
 from juggler.protocol.messages import (
     NULL,
     Ack,
@@ -40,8 +40,6 @@ from juggler.protocol.subprotocols import CANCEL, JUGGLER_0, JUGGLER_1, PARTS
 
 RENEWAL_PAUSE = 1.0
 """Seconds before a subscription is retried that the server refused to re-establish for the time being."""
-
-_MAX_MESSAGE = 200
 
 
 class State(Enum):
@@ -373,29 +371,3 @@ class ClientState:
         Evnt: _on_evnt,
         Ends: _on_ends,
     }
-
-
-def result_value(res: Res) -> Any:
-    """Decode a result.
-
-    Raises:
-        CallFailed: the result is an error: it is marked as one, or it is not marked at all and has the shape
-            ``{"error": {"message": …}}``.
-        InvalidValue: the result has no Python value.
-    """
-    value = decode_args(res.args)
-    if res.failed is False:
-        return value
-    error = value["error"] if isinstance(value, dict) and value.keys() == {"error"} else None
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        code = error.get("code")
-        raise CallFailed(
-            error["message"],
-            str(error.get("type", "")),
-            code=code if isinstance(code, (int, str)) else None,
-            data=error.get("data"),
-        )
-    if res.failed:
-        # An error in another callee's own format.
-        raise CallFailed(res.args[:_MAX_MESSAGE].decode(errors="replace"), data=value)
-    return value

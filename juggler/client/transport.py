@@ -24,10 +24,11 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSED, CONNECTING, OPEN
 from websockets.uri import parse_uri
 
-from juggler.client.forks import forked, register
+from juggler.client.forks import forked
 from juggler.client.opening import OFFERED, as_error, expects_welcome, short
 from juggler.client.reconnect import end_of
 from juggler.errors import CloseCode, ConnectionClosed, InvalidMessage
+from juggler.process.fork_hooks import register
 
 RECEIVE_SIZE = 65536
 LONGEST_TICK = 5.0

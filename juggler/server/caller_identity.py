@@ -8,13 +8,10 @@ from typing import Any, TypeAlias
 
 from juggler.errors import InvalidValue
 from juggler.process.logline import Line
-from juggler.protocol.codec import encode_args
+from juggler.protocol.identity import encode_identity
 from juggler.server.connection import Connection
 
 log = logging.getLogger("juggler.server")
-
-MAX_SIZE = 4096
-"""Maximum size of an identity, in bytes of JSON."""
 
 CallerHook: TypeAlias = Callable[[Connection], Any]
 """Returns the identity that callees receive for a connection: any JSON value of at most 4 KiB, or ``None`` for none.
@@ -43,7 +40,7 @@ class CallerIdentity:
         if identity is None:
             return b""
         try:
-            return _encoded(identity)
+            return encode_identity(identity)
         except InvalidValue as error:
             if self._hook is not None:
                 raise
@@ -51,10 +48,3 @@ class CallerIdentity:
                 self._has_warned = True
                 log.warning(Line("server: calls have no identity", error=error, see="docs/server.md"))
             return b""
-
-
-def _encoded(identity: Any) -> bytes:
-    text = encode_args(identity)
-    if len(text) > MAX_SIZE:
-        raise InvalidValue(f"identity of a caller: expected at most {MAX_SIZE} bytes of JSON, got {len(text)}")
-    return text

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from juggler.broker import Done, PendingCall
 from juggler.broker.names import GAP_CHANNEL, is_reserved
+from juggler.broker.streams import CANCELLED
 from juggler.errors import BrokerError, NackCode, Refused
 from juggler.protocol import codec
 from juggler.protocol.codec import StoredParts, encode_args
@@ -72,9 +73,6 @@ def chain(*middlewares: Middleware, last: Handler = process_message) -> Handler:
     for middleware in reversed(middlewares):
         handler = middleware(handler)
     return handler
-
-
-_CANCELLED = encode_args({"error": {"message": "the call was cancelled", "type": "Cancelled", "code": 499}})
 
 
 class ServerCall(PendingCall):
@@ -149,7 +147,7 @@ class ServerCall(PendingCall):
         self._connection.respond(Res(for_=self._uuid, uri=self.uri, args=args, failed=failed))
 
     def on_unqueued(self) -> None:
-        self.on_result(_CANCELLED, True)
+        self.on_result(CANCELLED, True)
 
     def on_expired(self) -> None:
         if self._is_over:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import gevent
 
 from juggler.client import Client, State
-from juggler.client.state import Exp, result_value
+from juggler.client.state import Exp
 from juggler.errors import CallFailed, Expired, JugglerError, Nacked
 from juggler.protocol.codec import decode_args, decode_request, encode
 from juggler.protocol.messages import Ack, Call, Evnt, Nack, Res, Response, Wlcm
+from juggler.protocol.results import result_value
 from loadtest.locust.book import Book
 from loadtest.locust.request_checks import Entry, Expect, Fate, anything
 

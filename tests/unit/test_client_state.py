@@ -11,7 +11,7 @@ import pytest
 from juggler.client.bookkeeping import PendingRequest, Requests
 from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
-from juggler.client.state import ClientState, State, result_value
+from juggler.client.state import ClientState, State
 from juggler.errors import (
     CallFailed,
     Cancelled,
@@ -25,6 +25,7 @@ from juggler.errors import (
     NotSupported,
 )
 from juggler.protocol.messages import Call, Res, Wlcm
+from juggler.protocol.results import result_value
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 ENDS = 34

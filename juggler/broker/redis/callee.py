@@ -12,11 +12,11 @@ from juggler.broker import CallConsumer, CalleeBroker, Choose, ControlListener, 
 from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.chosen_calls import ChosenCalls
-from juggler.broker.redis.commands import PTTL, pack
+from juggler.broker.redis.commands import PTTL, RESULTS_TTL, pack
 from juggler.broker.redis.control_reader import ControlReader
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.replies import Reply, as_error, ignore, is_temporary
-from juggler.broker.redis.store import RESULTS_TTL, Store, push_error
+from juggler.broker.redis.store import Store, push_error
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.unsent_results import UnsentResults
 from juggler.broker.redis.watchdog import Watchdog

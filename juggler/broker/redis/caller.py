@@ -11,14 +11,14 @@ from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
 from juggler.broker.names import check_uri
 from juggler.broker.redis.callee_watch import CalleeWatch
-from juggler.broker.redis.commands import OVER_CAPACITY, pack
+from juggler.broker.redis.commands import CALLS_TTL, OVER_CAPACITY, pack
 from juggler.broker.redis.control_sender import ControlSender
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import execute_each
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import Reply
 from juggler.broker.redis.results_reader import ResultsReader
-from juggler.broker.redis.store import CALLS_TTL, Store, push_error
+from juggler.broker.redis.store import Store, push_error
 from juggler.broker.redis.sweep import Sweep
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog

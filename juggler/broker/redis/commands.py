@@ -26,6 +26,18 @@ _PEXPIRE = (
     b"*4\r\n$7\r\nPEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nGT\r\n"
 )
 
+CALLS_TTL = 3600.0
+"""Seconds for which a list of calls lives at least after a push: it may contain calls of servers that set no expiry."""
+
+RESULTS_TTL = 10.0
+"""The same for a list of results. Its reader needs less to reconnect."""
+
+CONTROL_CAPACITY = 10_000
+"""Maximum number of control messages in the list of a process. The oldest are dropped."""
+
+CONTROL_TTL_MS = 10_000
+"""Milliseconds for which a list of control messages lives after a push."""
+
 OVER_CAPACITY = -1
 """The script's reply, instead of the list's length, when the list is full."""
 
@@ -76,6 +88,15 @@ def push_by_script(
     """
     name = (b"EVALSHA", _SHA1) if known else (b"EVAL", SCRIPT)
     return pack(*name, 2, timeout_key, list_key, ttl_ms, payload, capacity, list_ttl_ms)
+
+
+def push_control(key: bytes, text: bytes) -> list[bytes]:
+    """Pack the three commands that push a control message to the list of a process."""
+    return [
+        pack(b"LPUSH", key, text),
+        pack(b"PEXPIRE", key, CONTROL_TTL_MS),
+        pack(b"LTRIM", key, 0, CONTROL_CAPACITY - 1),
+    ]
 
 
 def packed_key(key: bytes) -> bytes:

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT = 5.0
 SENTINEL_TIMEOUT = 1.0
 """Seconds for each sentinel to reply before the next one is asked."""
 
+_ONCE = Retry(NoBackoff(), 0)
+
 
 def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Connector:
     """Return a connector, which raises redis-py's errors.
@@ -48,7 +50,7 @@ def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Con
 
 
 def _connection(url: RedisUrl) -> Any:
-    options = {**url.options, **_defaults(CONNECT_TIMEOUT)}
+    options = {**url.options, **time_limits(CONNECT_TIMEOUT), "retry": _ONCE}
     if url.kind == "unix":
         return UnixDomainSocketConnection(path=url.path, **options)  # type: ignore[abstract,no-untyped-call]
     host, port = _master(url) if url.kind == "sentinel" else url.hosts[0]
@@ -57,29 +59,32 @@ def _connection(url: RedisUrl) -> Any:
 
 def _master(url: RedisUrl) -> Host:
     """Return the address of the master, from the first sentinel that knows it."""
-    tls_options = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
-    asked = Sentinel(  # type: ignore[no-untyped-call]
-        url.hosts,
-        sentinel_kwargs={"ssl": url.tls, **tls_options, **url.sentinel_options, **_defaults(SENTINEL_TIMEOUT)},
-    )
+    asked = Sentinel(url.hosts, sentinel_kwargs={**sentinel_options(url), "retry": _ONCE})  # type: ignore[no-untyped-call]
     try:
         host, port = asked.discover_master(url.service)  # type: ignore[no-untyped-call]
         return str(host), int(port)
     except MasterNotFoundError as error:
-        names = ", ".join(f"{host}:{port}" for host, port in url.hosts)
-        raise MasterNotFoundError(f"no sentinel of {names} knows a master {url.service!r} that is up") from error
+        raise no_master(url) from error
     finally:
         for sentinel in asked.sentinels:
             sentinel.close()
 
 
-def _defaults(timeout: float) -> dict[str, Any]:
-    return {
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-    }
+def sentinel_options(url: RedisUrl) -> dict[str, Any]:
+    """Return the options of redis-py for connections to the sentinels."""
+    tls_options = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
+    return {"ssl": url.tls, **tls_options, **url.sentinel_options, **time_limits(SENTINEL_TIMEOUT)}
+
+
+def no_master(url: RedisUrl) -> MasterNotFoundError:
+    """Return the error of sentinels that do not know the master."""
+    names = ", ".join(f"{host}:{port}" for host, port in url.hosts)
+    return MasterNotFoundError(f"no sentinel of {names} knows a master {url.service!r} that is up")
+
+
+def time_limits(timeout: float) -> dict[str, Any]:
+    """Return the options of redis-py for a connection that connects and reads within ``timeout`` seconds."""
+    return {"protocol": 2, "socket_timeout": timeout, "socket_connect_timeout": timeout}
 
 
 def _supports_redis7(connection: Any, version_key: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from juggler.broker import ControlListener, Done, IncomingCall, is_from_juggler
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
+from juggler.broker.redis.lifetimes import ALIVE_MS
 from juggler.broker.redis.link import gather
 from juggler.broker.redis.replies import Reply, ignore
 from juggler.broker.redis.topology import Topology
@@ -20,9 +21,6 @@ from juggler.process.logline import Line
 from juggler.protocol.control import decode_control
 
 log = logging.getLogger("juggler.redis")
-
-ALIVE_MS = 5_000
-"""Milliseconds after which a callee process that is silent counts as gone."""
 
 LOOKS = 2
 """Looks at the running calls, one per second, after which a call that was in all of them is reported."""

@@ -15,18 +15,12 @@ from typing import NamedTuple
 import gevent
 
 from juggler.broker import PendingCall
-from juggler.broker.redis.commands import pack
+from juggler.broker.redis.commands import pack, push_control
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.replies import Reply, ignore_all
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerUnavailable
 from juggler.protocol.control import Control, encode_control
-
-CAPACITY = 10_000
-"""Maximum number of control messages in the list of a callee. The oldest are dropped."""
-
-TTL_MS = 10_000
-"""Milliseconds for which a list of control messages lives after a push."""
 
 BATCH = 1_000
 """Maximum number of calls in a control message."""
@@ -150,12 +144,7 @@ class ControlSender:
         key = self._names.control(callee_id)
         try:
             self._topology.link_for(key).gather(
-                [
-                    pack(b"LPUSH", key, encode_control(control)),
-                    pack(b"PEXPIRE", key, TTL_MS),
-                    pack(b"LTRIM", key, 0, CAPACITY - 1),
-                ],
-                partial(self._on_pushed, callee_id, control),
+                push_control(key, encode_control(control)), partial(self._on_pushed, callee_id, control)
             )
         except BrokerUnavailable:
             self._keep_credit(callee_id, control)

@@ -15,12 +15,6 @@ from juggler.broker.redis.replies import OnReply, Reply, as_error, ignore, is_un
 from juggler.broker.redis.topology import Topology
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded
 
-CALLS_TTL = 3600.0
-"""Seconds for which a list of calls lives at least after a push: it may contain calls of servers that set no expiry."""
-
-RESULTS_TTL = 10.0
-"""The same for a list of results. Its reader needs less to reconnect."""
-
 
 def push_error(reply: Reply) -> BrokerError | None:
     """Return why a payload was not stored, from the reply to its push; ``None`` if it was."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from juggler.callee.answer import Answer
-from juggler.client.state import result_value
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Res
+from juggler.protocol.results import result_value
 
 
 class Outcome(NamedTuple):

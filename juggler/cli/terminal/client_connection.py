@@ -15,10 +15,11 @@ from juggler.cli.terminal import lines
 from juggler.cli.terminal.lines import StyledLine
 from juggler.client import Client, Pending, State, Subscription
 from juggler.client.opening import shown
-from juggler.client.state import Exp, result_value
+from juggler.client.state import Exp
 from juggler.errors import CallFailed, ConnectionClosed, InvalidMessage, InvalidValue, JugglerError
 from juggler.protocol.codec import decode_request, encode
 from juggler.protocol.messages import Ends, Evnt, MessageType, Nack, Response, Wlcm
+from juggler.protocol.results import result_value
 
 CATALOGUE_URI = "juggler.uris"
 """URI of the catalogue, if the server has one (``--list-uri``)."""

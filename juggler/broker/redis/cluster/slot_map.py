@@ -7,13 +7,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import gevent
 import redis
-from redis.cluster import parse_cluster_slots
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from juggler.broker.redis.cluster.slot_ranges import Address, SlotRange, parse_slots
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import Closed
 from juggler.broker.redis.replies import REFUSALS, Reply
@@ -24,9 +24,6 @@ from juggler.process.logline import Line
 __all__ = ["Address", "Redirection", "SlotMap", "key_slot", "redirection"]
 
 log = logging.getLogger("juggler.redis")
-
-Address: TypeAlias = tuple[str, int]
-"""Host and port of a node, as in the replies of the cluster."""
 
 REFRESH_INTERVAL = 0.1
 """Minimum number of seconds between two refreshes."""
@@ -57,20 +54,6 @@ def redirection(reply: Reply, asked: Address) -> Redirection | None:
     slot, _, place = rest.partition(" ")
     host, port = parse_address(place)
     return Redirection(int(slot), (host or asked[0], port), kind == "ASK")
-
-
-class _Range(NamedTuple):
-    """Slots from ``start`` to ``end``, both included, and their nodes."""
-
-    start: int
-    end: int
-    master: Address
-    replicas: list[Address]
-
-
-def _parse(reply: Reply, asked_host: str) -> list[_Range]:
-    parsed: Any = parse_cluster_slots(reply, current_host=asked_host)
-    return [_Range(start, end, nodes["primary"], nodes["replicas"]) for (start, end), nodes in parsed.items()]
 
 
 class SlotMap:
@@ -162,7 +145,7 @@ class SlotMap:
                 return
             log.warning(Line("redis: refreshing the slot map failed", error=error))
 
-    def _ask_any(self) -> list[_Range]:
+    def _ask_any(self) -> list[SlotRange]:
         failure: Exception | None = None
         for address in self._candidates():
             try:
@@ -181,7 +164,7 @@ class SlotMap:
         random.shuffle(known)
         yield from dict.fromkeys((*known, *self.seeds))
 
-    def _ask(self, address: Address) -> list[_Range]:
+    def _ask(self, address: Address) -> list[SlotRange]:
         # An OSError, so that redis-py closes a socket that is being connected.
         with gevent.Timeout(ASK_TIMEOUT, TimeoutError(f"{address[0]}:{address[1]} does not reply")):
             connection, _ = self._connector_to(address)()
@@ -190,4 +173,4 @@ class SlotMap:
                 reply = connection.read_response()
             finally:
                 connection.disconnect()
-        return _parse(reply, address[0])
+        return parse_slots(reply, address[0])
