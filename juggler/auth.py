@@ -14,14 +14,16 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from juggler.errors import ConfigError
 from juggler.process.logline import Line
 from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized
+from juggler.server.identities import Identity
 
-__all__ = ["ANONYMOUS", "Unauthorized", "bearer", "find_token", "jwt"]
+__all__ = ["ANONYMOUS", "Identity", "Unauthorized", "bearer", "find_token", "jwt"]
 
 log = logging.getLogger("juggler.auth")
 
@@ -34,6 +36,8 @@ WAYS = ("header", "query", "subprotocol")
 def find_token(request: ConnectRequest, ways: Collection[str] = WAYS, query: str = "token") -> str | None:
     """Return the token of a request, or None. The header precedes the query, which precedes the subprotocol.
 
+    If the client renews its identity, this is the new token, whatever the ways.
+
     Args:
         request: the client's request.
         ways: where to look for the token, some of `WAYS`. Default: all.
@@ -42,6 +46,8 @@ def find_token(request: ConnectRequest, ways: Collection[str] = WAYS, query: str
     Raises:
         Unauthorized: the token in the subprotocol is malformed.
     """
+    if request.token is not None:
+        return request.token
     if "header" in ways:
         scheme, _, token = (request.header("Authorization") or "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
@@ -71,9 +77,9 @@ def bearer(
     """Return a connect hook that admits clients with a valid token.
 
     Args:
-        verify: returns the identity for a token. For an invalid token it returns a false value (None, False, ...) or
-            raises `juggler.errors.HandshakeRefused`. It may block. If it raises anything else, the client receives 503
-            and the traceback is logged.
+        verify: returns the identity for a token, or an `Identity` if it expires. For an invalid token it returns a
+            false value (None, False, ...) or raises `juggler.errors.HandshakeRefused`. It may block. If it raises
+            anything else, the client receives 503 and the traceback is logged.
         ways: where to look for the token, some of `WAYS`. Default: all.
         query: name of the query parameter. Default: ``token``.
         optional: whether to admit clients without a token, without an identity. Default: False.
@@ -114,14 +120,16 @@ def jwt(
 ) -> Connect:
     """Return a connect hook that admits clients with a valid JWT; its claims are the identity.
 
-    ``exp`` is required. It is checked when the client connects, not later. Requires the extra ``juggler[jwt]``.
+    ``exp`` is required. The hook returns an `Identity` that expires then: clients renew it with a new token, or are
+    disconnected. Requires the extra ``juggler[jwt]``.
 
     Args:
         key: secret or public key, or a function that returns the key for a token (for key sets).
         algorithms: accepted algorithms, for example ``["RS256"]``, whatever the token names.
         audience: value that ``aud`` must contain; None refuses tokens with an ``aud``. Default: None.
         issuer: value of ``iss``; None accepts any. Default: None.
-        leeway: tolerated clock skew in seconds. Default: 10.
+        leeway: tolerated clock skew in seconds: a token that has expired by the clock of this machine is valid for so
+            long. Default: 10.
         ways: see `bearer`.
         query: see `bearer`.
         optional: see `bearer`.
@@ -138,7 +146,7 @@ def jwt(
 
     def verify(token: str) -> Any:
         try:
-            return pyjwt.decode(
+            claims = pyjwt.decode(
                 token,
                 key(token) if callable(key) else key,
                 algorithms=list(algorithms),
@@ -150,5 +158,7 @@ def jwt(
         except pyjwt.InvalidTokenError as error:
             log.info(Line("auth: token refused", error=error))
             raise Unauthorized(f"the token is not valid: {error}") from None
+        exp = float(claims["exp"])
+        return Identity(claims, exp if exp > time.time() else exp + leeway)
 
     return bearer(verify, ways=ways, query=query, optional=optional)

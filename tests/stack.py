@@ -104,6 +104,15 @@ class Wire:
         return end.value.rcvd.code, end.value.rcvd.reason
 
 
+class Wire1(Wire):
+    """Speaks juggler.1 and has read the WLCM."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **{"subprotocols": ["juggler.1", "juggler.0"], **options})
+        self.welcome = self.receive()
+        assert self.welcome["meta"]["type"] == MessageType.WLCM
+
+
 @contextmanager
 def lazy_subscriber(url: str, channel: str) -> Iterator[socket.socket]:
     """Subscribe, check the ACK, and read nothing afterwards."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from juggler.process.address import format_address
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Message, MessageType, Nack, type_name
+from juggler.protocol.messages import Message, MessageType, Nack, Sub, type_name
 from juggler.server.connection import Connection, State
 from juggler.server.processing import Context, Handler, Middleware
 
@@ -60,6 +60,8 @@ def _fields(message: Message, args: int) -> dict[str, Any]:
     for name in ("uri", "channel"):
         if value := getattr(message, name, ""):
             fields[name] = value[:_MAX_LENGTH]
+    if isinstance(message, Sub) and message.is_check:
+        fields["check"] = True
     if isinstance(message, Nack):
         fields |= {"code": message.code, "reason": message.message[:_MAX_LENGTH]}
     if args:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
 from juggler.errors import ConfigError, NackCode, Refused
 from juggler.protocol.custom import registered_types
-from juggler.protocol.messages import ALL_REQUEST_TYPES, CustomType, Message, MessageType, Wlcm
+from juggler.protocol.messages import ALL_REQUEST_TYPES, CustomType, Message, MessageType, Sub, Wlcm
 from juggler.server.connect_hook import address_group
+from juggler.server.identities import who
 from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
@@ -30,12 +31,10 @@ def by_connection(connection: Connection, message: Message) -> Hashable:
 def by_identity(connection: Connection, message: Message) -> Hashable:
     """Use one bucket per identity, for all its connections.
 
-    The identity of a mapping, for example the claims of a JWT, is its ``iss`` and ``sub``. Connections without an
+    Of a mapping, for example the claims of a JWT, ``iss`` and ``sub`` count. Connections without an
     identity, or with one that is not hashable, have one bucket each.
     """
-    identity = connection.identity
-    if isinstance(identity, Mapping):
-        identity = (identity.get("iss"), identity["sub"]) if identity.get("sub") else None
+    identity = who(connection.identity)
     try:
         hash(identity)
     except TypeError:
@@ -153,6 +152,8 @@ def rate_limit(
             if isinstance(message, Wlcm):
                 limits = {**message.limits, "rate_limits": [*message.limits.get("rate_limits", ()), reported]}
                 message = replace(message, limits=limits)
+            elif isinstance(message, Sub) and message.is_check:
+                pass  # the client has not sent it
             elif message.type in limited and (wait := buckets.take(key_of(connection, message))):
                 # Rounded up, so that a client that waits this long is not early.
                 shown = math.ceil(wait * 100) / 100

@@ -10,7 +10,7 @@ import gevent
 from juggler.errors import CloseCode, NackCode, Refused
 from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Evnt, Message, Nack, is_nackable, nack, type_name
+from juggler.protocol.messages import Evnt, Message, Nack, Sub, is_nackable, nack, type_name
 from juggler.server.processing import Context, Handler, Middleware
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def recover(close: bool = False) -> Middleware:
                     extra={"connection": connection.uuid},
                 )
                 connection.metrics.panics += 1
+                if isinstance(message, Sub) and message.is_check:  # no request to respond to: its subscription ends
+                    raise Refused(NackCode.INTERNAL, f"internal error, id {failure}") from None
                 if isinstance(message, Nack):
                     connection.write(message)
                 elif is_nackable(message) and not isinstance(message, Evnt):  # an event has no request to respond to

@@ -143,6 +143,7 @@ class _Ack(Struct, gc=False):
     for_type: int
     uri: str | None = None
     channel: str | None = None
+    ttl: int | float | None = None
 
 
 class _Nack(Struct, gc=False):
@@ -429,6 +430,7 @@ def _decode_ack(uuid: str, text: Raw) -> Ack:
         for_type=_for_type(payload),
         uri=payload.uri or "",
         channel=payload.channel or "",
+        ttl=payload.ttl,
     )
 
 
@@ -769,6 +771,8 @@ def _quote_any(reason: str) -> bytes:
 
 def _encode_ack(m: Ack, uuid: str) -> bytes:
     target = b',"uri":' + _quote(m.uri) if m.uri and not m.channel else _target(m)
+    if m.ttl is not None:
+        target += b',"ttl":' + _quote(m.ttl)
     return _ACK % (_quote(uuid), _quote(m.for_), m.for_type, target)
 
 

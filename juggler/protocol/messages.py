@@ -134,12 +134,18 @@ class Pub(Message, frozen=True, gc=False):
 
 
 class Sub(Message, frozen=True, gc=False):
-    """Subscribes to a channel, or if ``is_pattern`` to all channels that match this Redis glob."""
+    """Subscribes to a channel, or if ``is_pattern`` to all channels that match this Redis glob.
+
+    Attributes:
+        is_check: whether it does not come from the client: the server asks its handler, after a renewal of the client's
+            identity, whether this existing subscription is still allowed. It never travels.
+    """
 
     type: ClassVar[MessageType] = MessageType.SUB
 
     channel: str
     is_pattern: bool = False
+    is_check: bool = False
 
 
 class Unsb(Message, frozen=True, gc=False):
@@ -219,7 +225,11 @@ class Nack(Message, frozen=True, gc=False):
 
 
 class Ack(Message, frozen=True, gc=False):
-    """Acknowledges a request: it was processed; a CALL was registered. Attributes as in `Nack`."""
+    """Acknowledges a request: it was processed; a CALL was registered. Attributes as in `Nack`.
+
+    Attributes:
+        ttl: of an AUTH: seconds until the client's identity expires; ``None``: it does not.
+    """
 
     type: ClassVar[MessageType] = MessageType.ACK
 
@@ -227,6 +237,7 @@ class Ack(Message, frozen=True, gc=False):
     for_type: int
     uri: str = ""
     channel: str = ""
+    ttl: float | None = None
 
 
 class Res(Message, frozen=True, gc=False):

@@ -14,6 +14,8 @@ SUBPROTOCOLS = (JUGGLER_1, JUGGLER_0)
 """Supported subprotocols, in order of preference."""
 
 # Features of a server that speaks juggler.1; the WLCM lists those that it has.
+AUTH = "auth"
+"""AUTH renews the identity of a client."""
 CANCEL = "cancel"
 """CNCL cancels a call."""
 IDENTITY = "identity"

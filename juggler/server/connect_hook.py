@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from juggler.errors import HandshakeRefused
 from juggler.protocol.headers import tokens
 
 _MAX_QUERY_FIELDS = 100
+_NOT_SAVED = frozenset({"HTTP_AUTHORIZATION", "HTTP_CONNECTION", "HTTP_UPGRADE"})
+_NOT_SAVED |= {f"HTTP_SEC_WEBSOCKET_{name}" for name in ("KEY", "VERSION", "EXTENSIONS", "PROTOCOL")}
 # An address, which may have a port, and quotes around both: 192.0.2.7:51008, "[2001:db8::1]:443", 2001:db8::1
 _FORWARDED = r'[ \t]*("?)(?:\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+|([0-9A-Fa-f:.]+))\1[ \t]*'
 _is_forwarded = re.compile(_FORWARDED).fullmatch
@@ -36,6 +38,8 @@ class ConnectRequest:
         address: address of the client: `peer`, or the address that trusted proxies report.
         subprotocol: negotiated subprotocol; None if the client offers none and that is allowed.
         allowed: types of requests that the client may send on this connection.
+        token: token of the AUTH with which the client renews its identity; ``None`` when it connects. The header
+            ``Authorization`` and the query have it, too.
     """
 
     __slots__ = (
@@ -48,6 +52,7 @@ class ConnectRequest:
         "peer",
         "peer_port",
         "subprotocol",
+        "token",
     )
 
     def __init__(
@@ -76,6 +81,32 @@ class ConnectRequest:
         self.address = client_address(self.peer, environ.get("HTTP_X_FORWARDED_FOR"), trusted_proxies)
         self.subprotocol = subprotocol
         self.allowed = allowed
+        self.token: str | None = None
+
+    def saved(self) -> str:
+        """Return the query and the headers, from which `restored` makes a request. Tokens in headers are left out."""
+        lines = [self._environ.get("QUERY_STRING", "")]
+        for name, value in self._environ.items():
+            if name.startswith("HTTP_") and name not in _NOT_SAVED:
+                lines.append(f"{name}:{value}")
+        return "\n".join(lines)
+
+    @classmethod
+    def restored(
+        cls, saved: str, token: str, *, path: str, subprotocol: str | None, allowed: frozenset[int]
+    ) -> ConnectRequest:
+        """Return the request of a client as if it connected again with another token. The addresses are empty."""
+        query, *headers = saved.split("\n")
+        fields = [pair for pair in parse_query(query).items() if pair[0] != "token"]
+        environ = {
+            **dict(header.split(":", 1) for header in headers),
+            "PATH_INFO": path,
+            "QUERY_STRING": urlencode([*fields, ("token", token)]),
+            "HTTP_AUTHORIZATION": f"Bearer {token}",
+        }
+        request = cls(environ, subprotocol=subprotocol, allowed=allowed)
+        request.token = token
+        return request
 
     def header(self, name: str) -> str | None:
         """Return a header by its name, in any case; None if absent. Several of one name are joined with commas."""
@@ -127,7 +158,10 @@ ANONYMOUS = Anonymous.ANONYMOUS
 
 Connect: TypeAlias = Callable[[ConnectRequest], Any]
 """A connect hook: returns the client's identity (`Connection.identity`), or `ANONYMOUS`. Any false value refuses the
-client with 401, as does raising `HandshakeRefused` with another status. It may block."""
+client with 401, as does raising `HandshakeRefused` with another status. It may block.
+
+If the identity expires, it returns a `juggler.auth.Identity`. The hook is then called again for each AUTH.
+"""
 
 
 def parse_cookies(text: str) -> dict[str, str]:

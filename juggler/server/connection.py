@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import gevent
 from gevent.event import Event as Signal
@@ -28,22 +30,25 @@ from juggler.protocol.messages import (
     MessageType,
     Nack,
     Response,
+    Sub,
     Wlcm,
     is_nackable,
     nack,
     type_name,
 )
-from juggler.protocol.subprotocols import CANCEL, IDENTITY, JUGGLER_1, PARTS
+from juggler.protocol.subprotocols import AUTH, CANCEL, IDENTITY, JUGGLER_1, PARTS
 from juggler.server.catalogue import Catalogue
 from juggler.server.connect_hook import ConnectRequest
 from juggler.server.held_acks import HeldAck, HeldAcks
+from juggler.server.identities import Identity
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing, event_message
+from juggler.server.tokens import Tokens, TokenState, ttl
 from juggler.server.websocket import WebSocket
 
 log = logging.getLogger("juggler.connection")
 
-FEATURES: tuple[str, ...] = (CANCEL, IDENTITY, PARTS)
+FEATURES: tuple[str, ...] = (AUTH, CANCEL, IDENTITY, PARTS)
 """Features that this server supports, for the WLCM; see `juggler.protocol.subprotocols`."""
 
 _RESULTS = frozenset({MessageType.RES, MessageType.PART})
@@ -93,13 +98,17 @@ class Connection(Subscriber):
         peer_port: port of the TCP peer; ``None`` for a UNIX socket.
         local_address: address on which it arrived: a host, or the path of a UNIX socket.
         local_port: port on which it arrived; ``None`` for a UNIX socket.
+        path: path of its request.
         headers: the request headers that the server keeps (``Server(keep_headers=…)``), by the name given there.
         closed: code and reason with which it closed; ``None`` while it is open.
-        identity: what the server's connect hook returned; ``None`` without a hook or for `ANONYMOUS`.
+        identity: what the server's connect hook returned; ``None`` without a hook or for `ANONYMOUS`. An AUTH replaces
+            it.
         by: identity that accompanies its calls, as JSON text; empty for none, ``None`` until the first CALL.
         draining: whether it refuses new calls, because it closes once the calls in flight have completed.
         unanswered: requests that the broker has neither confirmed nor refused.
         held_acks: where the ACKs of its calls are held; ``None`` if they are sent at once, as under juggler.0.
+        tokens: asks the connect hook; ``None`` without one.
+        token_state: what `tokens` keeps of it; ``None`` while there is nothing to keep.
         websocket: its websocket, once it is served.
     """
 
@@ -127,10 +136,13 @@ class Connection(Subscriber):
         "local_port",
         "metrics",
         "options",
+        "path",
         "peer",
         "peer_port",
         "pubsub_broker",
         "subprotocol",
+        "token_state",
+        "tokens",
         "unanswered",
         "uuid",
         "websocket",
@@ -141,7 +153,7 @@ class Connection(Subscriber):
     def __init__(
         self,
         request: ConnectRequest,
-        identity: Any,
+        identity: Identity,
         *,
         options: ServerOptions,
         handler: Handler,
@@ -153,6 +165,7 @@ class Connection(Subscriber):
         metrics: Metrics,
         outgoing: Outgoing,
         held_acks: HeldAcks | None,
+        tokens: Tokens | None,
     ) -> None:
         """Created by `juggler.server.Server.admit`.
 
@@ -169,6 +182,7 @@ class Connection(Subscriber):
             metrics: counters.
             outgoing: writes the responses.
             held_acks: holds the ACKs of the server's calls under juggler.1; ``None`` if they are sent at once.
+            tokens: asks the connect hook; ``None`` without one.
         """
         self.uuid = new_uuid()
         self.options = options
@@ -183,7 +197,11 @@ class Connection(Subscriber):
         self.peer_port = request.peer_port
         self.local_address = request.local_address
         self.local_port = request.local_port
-        self.identity = identity
+        self.path = sys.intern(request.path)  # few differ
+        self.identity = identity.value
+        self.tokens = tokens
+        left = identity.seconds_left(time.time())
+        self.token_state = None if left == math.inf else TokenState(time.monotonic() + left, request.saved())
         self.headers = _kept(request, options.keep_headers) if options.keep_headers else _NO_HEADERS
         self.by: bytes | None = None
         self.closed: ConnectionClosed | None = None
@@ -312,7 +330,9 @@ class Connection(Subscriber):
         except Refused as refusal:
             if type(message) is Crdt:
                 return  # it gets no answer, and a client may send many
-            if not is_nackable(message):
+            if type(message) is Sub and message.is_check:
+                self.end_subscription(message.channel, message.is_pattern, refusal.code, refusal.reason)
+            elif not is_nackable(message):
                 log.warning(
                     Line(
                         "connection: handler refused a message that needs no answer",
@@ -334,10 +354,32 @@ class Connection(Subscriber):
 
     def _send_welcome(self) -> None:
         """Send the first message of juggler.1, for which clients wait: a handler may change it, but not stop it."""
-        message = Wlcm(conn=self.uuid, features=FEATURES, limits=self.options.limits())
+        limits = self.options.limits()
+        message = Wlcm(conn=self.uuid, features=FEATURES, limits=limits, ttl=ttl(self.token_state))
         self._handle(message)
         if not self._welcomed:
             self.welcome(message)
+
+    def check_subscriptions(self) -> None:
+        """Pass each subscription through the handler again, and end those that it stops. Blocks as the handler does.
+
+        One greenlet at once may do so, and only after an AUTH.
+        """
+        state = self.token_state
+        if self._is_direct or state is None:
+            return  # the standard handler permits all
+        for channel, is_pattern in self.pubsub_broker.subscriptions_of(self):
+            state.is_permitted = False
+            self._handle(Sub(uuid=new_uuid(), channel=channel, is_pattern=is_pattern, is_check=True))
+            if self.websocket.close_code is not None:
+                return
+            if not state.is_permitted:
+                self.end_subscription(channel, is_pattern, NackCode.FORBIDDEN, "the subscription is no longer allowed")
+
+    def permit(self) -> None:
+        """Keep the subscription that `check_subscriptions` has passed through the handler."""
+        if self.token_state is not None:
+            self.token_state.is_permitted = True
 
     def _wait_for_room(self) -> None:
         self._room = Signal()

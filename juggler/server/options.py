@@ -13,6 +13,10 @@ MAX_ACK_DELAY = 1.0
 """Maximum of `ServerOptions.ack_delay`, in seconds."""
 
 
+MAX_TOKEN_GRACE = 3600.0
+"""Maximum of `ServerOptions.token_grace`, in seconds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """Limits and behaviour of a server. Durations are seconds, sizes are bytes.
@@ -56,6 +60,8 @@ class ServerOptions:
             ``None`` = unlimited. Default: 512 MiB.
         ack_delay: longest time for which the ACK of a CALL is held under juggler.1. If the result is ready by then,
             only the RES is sent, which implies the ACK. At most 1; 0 sends each ACK at once. Default: 0.005.
+        token_grace: seconds after the identity of a client has expired in which it may still renew it, under juggler.1;
+            then the connection is closed with 4401. 0 to 3600. Under juggler.0 it is closed at expiry. Default: 25.
         slow_threshold: seconds from which processing a message counts as slow, in the metric
             ``juggler_slow_messages_total``. ``None`` counts none. Default: 0.1.
         unknown_uris: what happens to a CALL to a URI that no callee has announced. ``"queue"`` keeps it until its
@@ -92,6 +98,7 @@ class ServerOptions:
     answer_limit: int = 64 * 1024 * 1024
     total_answer_limit: int | None = 512 * 1024 * 1024
     ack_delay: float = 0.005
+    token_grace: float = 25.0
     slow_threshold: float | None = 0.1
     unknown_uris: Literal["queue", "refuse"] = "queue"
     cancel_on_close: Literal["juggler.1", "always", "never"] = "juggler.1"
@@ -114,6 +121,8 @@ class ServerOptions:
             _check_seconds("slow_threshold", self.slow_threshold, MAX_TIMEOUT)
         if self.ack_delay != 0 or isinstance(self.ack_delay, bool):
             _check_seconds("ack_delay", self.ack_delay, MAX_ACK_DELAY)
+        if self.token_grace != 0 or isinstance(self.token_grace, bool):
+            _check_seconds("token_grace", self.token_grace, MAX_TOKEN_GRACE)
         for name in _POSITIVE:
             value = getattr(self, name)
             if (value is None and name not in _UNLIMITED) or (value is not None and value <= 0):

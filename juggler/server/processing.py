@@ -307,6 +307,9 @@ def _too_long(what: str, length: int, limit: int) -> Refused:
 
 
 def _process_sub(connection: Connection, message: Sub) -> None:
+    if message.is_check:
+        connection.permit()
+        return
     _check_channel(connection, message.channel)
     if is_reserved(message.channel) and (message.is_pattern or message.channel != GAP_CHANNEL):
         raise _reserved(message.channel)
@@ -344,8 +347,10 @@ def _process_welcome(connection: Connection, message: Wlcm) -> None:
     connection.welcome(message)
 
 
-def _refuse_unsupported(connection: Connection, message: Request) -> None:
-    raise Refused(NackCode.NOT_IMPLEMENTED, f"{message.type.name} is not supported by this server")
+def _process_auth(connection: Connection, message: Auth) -> None:
+    if connection.tokens is None:
+        raise Refused(NackCode.NOT_IMPLEMENTED, "AUTH is not supported by this server")
+    connection.tokens.renew(connection, message)
 
 
 def _refuse_unknown(connection: Connection, message: Unknown) -> None:
@@ -368,7 +373,7 @@ _PROCESS: dict[type[Message], Callable[[Connection, Any], None]] = {
     Unsb: _process_unsb,
     Cncl: _process_cncl,
     Crdt: _process_crdt,
-    Auth: _refuse_unsupported,
+    Auth: _process_auth,
     Unknown: _refuse_unknown,
     Nack: _process_response,
     Ack: _process_response,

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import gevent
-
 from juggler.broker import Broker, CallerBroker, PubSubBroker
 from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
@@ -19,13 +17,15 @@ from juggler.process.metrics import LagMeter, Metrics, Snapshot
 from juggler.server import figures
 from juggler.server.caller_identity import CallerHook, CallerIdentity
 from juggler.server.catalogue import Catalogue
-from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest, Unauthorized, address_group
+from juggler.server.connect_hook import Connect, ConnectRequest, address_group
 from juggler.server.connection import Connection, Handler, State
 from juggler.server.draining import GOODBYE, drain
 from juggler.server.held_acks import HeldAcks
+from juggler.server.identities import NO_IDENTITY, Identity
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing
 from juggler.server.processing import process_message
+from juggler.server.tokens import Tokens
 from juggler.server.websocket import Backlog, Sweeper, WebSocket
 
 log = logging.getLogger("juggler.server")
@@ -88,7 +88,9 @@ class Server:
         self.draining = False
         self.metrics = Metrics(self.options.slow_threshold)
         self._handler = handler
-        self._connect = connect
+        self._tokens: Tokens | None = None
+        if connect is not None:
+            self._tokens = Tokens(connect, self.options.connect_timeout, self.options.token_grace)
         self._identify = CallerIdentity(caller)
         self._on_state = on_state
         self._catalogue = Catalogue(caller_broker)
@@ -163,9 +165,9 @@ class Server:
         """
         self.check_admission()
         self._check_address(request)
-        identity = None
-        if self._connect is not None:
-            identity = self._ask_hook(self._connect, request)
+        identity = NO_IDENTITY
+        if self._tokens is not None:
+            identity = self._ask(self._tokens, request)
             self.check_admission()  # the hook may have taken its time
             self._check_address(request)
         return Connection(
@@ -181,24 +183,15 @@ class Server:
             metrics=self.metrics,
             outgoing=self._outgoing,
             held_acks=self._held_acks,
+            tokens=self._tokens,
         )
 
-    def _ask_hook(self, connect: Connect, request: ConnectRequest) -> Any:
+    def _ask(self, tokens: Tokens, request: ConnectRequest) -> Identity:
         self._asking += 1
         group = address_group(request.address)
         self._by_address[group] += bool(group)
         try:
-            with gevent.Timeout(self.options.connect_timeout):
-                identity = connect(request)
-            if not identity:
-                raise Unauthorized("the connect hook returned no identity")
-            return None if identity is ANONYMOUS else identity
-        except HandshakeRefused:
-            raise
-        except (Exception, gevent.Timeout, SystemExit):
-            log.exception(Line("server: connect hook failed", client=request.address or "UNIX socket"))
-            reason = "authentication is temporarily unavailable"
-            raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")]) from None
+            return tokens.ask(request)
         finally:
             self._asking -= 1
             self._release(group)
@@ -232,6 +225,9 @@ class Server:
         self._by_address[group] += bool(group)
         self._lag.start()
         sweeper.add(websocket)
+        tokens = self._tokens
+        if tokens is not None and connection.token_state is not None:
+            tokens.watch(connection)
         try:
             connection.serve(self._on_state)
         finally:
@@ -239,6 +235,8 @@ class Server:
             self._release(group)
             self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)
             sweeper.discard(websocket)
+            if tokens is not None:
+                tokens.discard(connection)
 
     def _release(self, group: str) -> None:
         self._by_address[group] -= bool(group)
@@ -268,6 +266,8 @@ class Server:
         if self._held_acks is not None:
             self._held_acks.close()
         self._catalogue.close()
+        if self._tokens is not None:
+            self._tokens.close()
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None

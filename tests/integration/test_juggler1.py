@@ -18,7 +18,7 @@ from juggler.protocol.messages import Call, MessageType, Wlcm
 from juggler.server import Server
 from juggler.server.held_acks import HeldAcks
 from juggler.wsgi import Application
-from tests.stack import Wire, running_server, serving
+from tests.stack import Wire, Wire1, running_server, serving
 from tests.support import eventually
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = (MessageType(n) for n in (1, 2, 3, 4, 7, 8, 9, 10))
@@ -27,15 +27,6 @@ BOTH = ["juggler.1", "juggler.0"]
 ID = "00000000-0000-4000-8000-000000000001"
 LONG = 1.0
 """Seconds for which ACKs are held in tests of what a result makes of them."""
-
-
-class Wire1(Wire):
-    """Speaks juggler.1 and has read the WLCM."""
-
-    def __init__(self, url: str, **options) -> None:
-        super().__init__(url, subprotocols=BOTH, **options)
-        self.welcome = self.receive()
-        assert kind(self.welcome) == WLCM
 
 
 def kind(message) -> int:
@@ -87,7 +78,7 @@ def test_the_welcome_has_features_and_limits():
             payload = wire.welcome["payload"]
             assert payload["conn"] == connection.uuid
             assert "ttl" not in payload
-            assert payload["features"] == ["cancel", "identity", "parts"]
+            assert payload["features"] == ["auth", "cancel", "identity", "parts"]
             limits = payload["limits"]
             assert (limits["max_calls"], limits["max_call_timeout"], limits["call_timeout"]) == (7, 90, 60)
             assert limits["read_limit"] == 1024 * 1024
@@ -130,7 +121,7 @@ def test_a_handler_cannot_stop_the_welcome(reaction):
         return handler
 
     with running_server(handler=chain(middleware)) as running, Wire1(running.url) as wire:
-        assert wire.welcome["payload"]["features"] == ["cancel", "identity", "parts"]
+        assert wire.welcome["payload"]["features"] == ["auth", "cancel", "identity", "parts"]
         assert kind(wire.request(SUB, channel="c")) == ACK
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
+from datetime import datetime, timezone
 
 import jwt as pyjwt
 import pytest
 
-from juggler.auth import ANONYMOUS, WAYS, bearer, find_token, jwt
+from juggler.auth import ANONYMOUS, WAYS, Identity, bearer, find_token, jwt
 from juggler.errors import ConfigError, HandshakeRefused
 from juggler.protocol.messages import REQUEST_TYPES
 from juggler.server.connect_hook import ConnectRequest
+from juggler.server.identities import who
 
 KEY = "a secret of at least as many bytes as the longest hash has"
 
@@ -70,7 +73,7 @@ def shown(text):
 
 
 def test_the_claims_of_a_good_jwt_are_the_identity():
-    assert jwt(KEY, ["HS256"])(shown(token()))["sub"] == "ann"
+    assert jwt(KEY, ["HS256"])(shown(token())).value["sub"] == "ann"
     assert jwt(lambda text: KEY, ["HS256"], audience="chat", issuer="us")(shown(token(aud="chat", iss="us")))
     assert jwt(KEY, ["HS256"])(shown(token(exp=time.time() - 5)))  # within the leeway
 
@@ -102,3 +105,42 @@ def test_settings_that_let_anybody_in_are_refused():
     for ways in (["cookie"], "header"):
         with pytest.raises(ConfigError, match="ways"):
             bearer(lambda token: token, ways=ways)
+
+
+def test_an_identity_has_an_expiry_in_seconds_or_as_a_datetime():
+    noon = datetime(2030, 1, 1, 12, tzinfo=timezone.utc)
+    for at in (noon, noon.timestamp(), int(noon.timestamp())):
+        identity = Identity("ann", at)
+        assert identity.seconds_left(noon.timestamp() - 5) == 5
+        assert (identity.value, bool(identity)) == ("ann", True)
+    assert Identity("ann").seconds_left(time.time()) == Identity("ann", math.inf).seconds_left(0.0) == math.inf
+    assert not Identity(None, noon)
+    for wrong in (datetime(2030, 1, 1), "2030", True, math.nan, [1]):
+        with pytest.raises(ValueError, match="expires_at: expected seconds since 1970, or a datetime with a time zone"):
+            Identity("ann", wrong)
+
+
+def test_a_jwt_expires_at_its_exp_and_within_the_leeway_at_its_end():
+    now = time.time()
+    for exp, expires in ((now + 100, now + 100), (now - 5, now + 5)):
+        assert jwt(KEY, ["HS256"])(shown(token(exp=exp))).expires_at == pytest.approx(expires, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("ann", "ann", True),
+        ("ann", "bob", False),
+        ({"sub": "ann", "exp": 1, "role": "user"}, {"sub": "ann", "exp": 2, "role": "admin"}, True),
+        ({"sub": "ann", "iss": "a"}, {"sub": "ann", "iss": "b"}, False),
+        ({"sub": "ann"}, {"sub": "bob"}, False),
+        ({"sub": "ann"}, ("None", "ann"), False),
+        ({"name": "ann", "exp": 1, "iat": 1, "jti": "x"}, {"name": "ann", "exp": 2, "nbf": 2}, True),
+        ({"name": "ann"}, {"name": "bob"}, False),
+        ({"sub": "", "name": "ann"}, {"sub": "", "name": "bob"}, False),
+        (None, None, True),
+        (None, "ann", False),
+    ],
+)
+def test_an_identity_is_the_same_in_another_token(one, other, same):
+    assert (who(one) == who(other)) is same

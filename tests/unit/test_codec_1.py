@@ -65,6 +65,8 @@ MEANINGS: dict[str, Message] = {
     "WLCM with an expiry": Wlcm(conn=CONN, ttl=3600),
     "PART": Part(for_=CALL_ID, seq=1, args=b'"Once"'),
     "PART of several": Part(for_=CALL_ID, seq=2, args=b'[" upon"," a"," time"]', joined=True),
+    "ACK of AUTH with an expiry": Ack(for_=CALL_ID[:-2] + "56", for_type=19, ttl=3600),
+    "NACK of AUTH": Nack(for_=CALL_ID[:-2] + "56", for_type=19, code=401, message="the token is not valid"),
     "ENDS": Ends(channel="news.*", is_pattern=True, code=403, message="no longer allowed"),
     "ACK of CNCL": Ack(for_=CALL_ID[:-2] + "53", for_type=MessageType.CNCL),
     "NACK of CNCL": Nack(for_=CALL_ID[:-2] + "53", for_type=16, code=404, message="no such call is in flight"),

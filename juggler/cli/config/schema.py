@@ -137,6 +137,10 @@ class ServerSettings(Struct, frozen=True):
         Annotated[float, Meta(ge=0, le=1)],
         about("Seconds in which a RES replaces the ACK of its CALL under juggler.1 (0 = never)."),
     ] = 0.005
+    token_grace: Annotated[
+        Annotated[float, Meta(ge=0, le=3600)],
+        about("Seconds after the expiry of a token in which clients of juggler.1 may renew it."),
+    ] = 25.0
     slow_threshold: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None,
         about("Seconds from which processing a message counts as slow, in juggler_slow_messages_total."),
