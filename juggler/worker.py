@@ -185,6 +185,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
             logging.lastResort.setFormatter(PlainFormatter())
         if self._slot is not None:
             self._slot.start(_snapshot)
+        for server in live_servers():
+            server.start()
         try:
             with returned_memory():
                 super().run()

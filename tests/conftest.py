@@ -22,7 +22,7 @@ LEAK_DEADLINE = 1.0
 DESCRIPTORS = 1024  # checked for watchers
 
 # Announcements of a killed callee expire within seconds: tests/integration/test_announcing.py.
-EXPIRE_SOON = ("*juggler:uris", "*juggler:callees:*", "*juggler:proof:*", "*juggler:callee:*")
+EXPIRE_SOON = ("*juggler:uris", "*juggler:callees:*", "*juggler:proof:*", "*juggler:callee:*", "*juggler:server*")
 
 _spawned: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 gevent.Greenlet.add_spawn_callback(_spawned.add)

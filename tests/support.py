@@ -47,7 +47,7 @@ def available(sock: Any) -> bytes:
     return bytes(data)
 
 
-LASTING = (b"juggler:results:{", b"juggler:calls:{", b"juggler:calls:cancelled:{", b"juggler:control:{")
+LASTING = tuple(b"juggler:%b:{" % name for name in (b"results", b"calls", b"calls:cancelled", b"control", b"replies"))
 """Lists, which outlive their payloads, and marks of cancelled calls, which live as long as the call might have."""
 
 

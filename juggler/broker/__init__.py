@@ -20,6 +20,8 @@ from msgspec import Struct
 from juggler.errors import BrokerError
 from juggler.protocol.codec import StoredParts, decode_args, encode_args
 from juggler.protocol.messages import NULL
+from juggler.protocol.server_commands import TIMEOUT, CommandOutcome, ServerAnswer, ServerCommand
+from juggler.protocol.server_status import ServerStatus
 
 Done: TypeAlias = Callable[[BrokerError | None], None]
 """Called once when a request has succeeded (``None``) or failed."""
@@ -30,6 +32,9 @@ CALL_CAPACITY, CALL_BYTES = 10_000, 64 * 1024 * 1024
 
 PATTERN_CAPACITY = 500
 """Default limit of brokers for the distinct patterns of a process."""
+
+COUNTED_CHANNELS = 1000
+"""Channels whose events a broker counts, see `PubSubBroker.take_event_counts`."""
 
 
 class PendingCall(ABC):
@@ -194,6 +199,24 @@ OnServed: TypeAlias = Callable[[Mapping[str, bool] | None], None]
 """Called with whether each URI is announced by a callee; with ``None`` if that is unknown now."""
 
 
+class ServerListener(ABC):
+    """Executes commands for the connections of a server process.
+
+    Attributes:
+        server_id: identifier of the server, a UUID.
+    """
+
+    server_id: str
+
+    @abstractmethod
+    def on_command(self, command: ServerCommand, answer: Callable[[ServerAnswer], None]) -> None:
+        """A command has arrived. To be executed in a greenlet of its own, which calls ``answer`` once."""
+
+    @abstractmethod
+    def status(self) -> ServerStatus:
+        """Return what other processes may know of the server. Called once a second."""
+
+
 class CallerBroker(Broker):
     """Registers calls and delivers their results: the server's side of RPC. Greenlets may share it."""
 
@@ -265,6 +288,32 @@ class CallerBroker(Broker):
             BrokerError: the catalogue is not available now.
         """
         return []
+
+    def attend(self, listener: ServerListener) -> None:  # optional
+        """Announce a server process, and pass commands to its listener, until `leave`. Returns at once. Idempotent."""
+
+    def leave(self, server_id: str) -> None:  # optional
+        """Stop what `attend` has started. Returns at once. Idempotent."""
+
+    def servers(self, timeout: float = TIMEOUT) -> list[ServerStatus]:
+        """Return the server processes that live. Blocks for at most ``timeout`` seconds.
+
+        Raises:
+            BrokerError: they are not known now.
+        """
+        return []
+
+    def command(self, command: ServerCommand, timeout: float = TIMEOUT) -> CommandOutcome:
+        """Send a command to all server processes that live, and wait for their answers, at most ``timeout`` seconds.
+
+        Args:
+            command: the command; its ``reply`` is set here.
+            timeout: seconds. Servers that have not answered by then may execute it later.
+
+        Raises:
+            BrokerError: the servers are not known now; no command was sent.
+        """
+        return CommandOutcome()
 
 
 PublishArgs: TypeAlias = Callable[[str, bytes], None]
@@ -580,3 +629,7 @@ class PubSubBroker(Broker):
     @abstractmethod
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         """Remove all subscriptions of a subscriber that has gone. Idempotent."""
+
+    def take_event_counts(self) -> Mapping[str, int]:
+        """Return the number of events received since the last call, by channel, for at most `COUNTED_CHANNELS`."""
+        return {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from gevent.event import Event as Flag
 from juggler.broker import (
     CALL_BYTES,
     CALL_CAPACITY,
+    COUNTED_CHANNELS,
     PATTERN_CAPACITY,
     Announcement,
     BrokerStats,
@@ -34,6 +35,7 @@ from juggler.broker import (
     PendingCall,
     PubSubBroker,
     ServedFunction,
+    ServerListener,
     Subscriber,
     served_function,
 )
@@ -45,6 +47,17 @@ from juggler.process.uuids import new_uuid
 from juggler.protocol import glob
 from juggler.protocol.codec import StoredParts, StoredResult
 from juggler.protocol.messages import NULL
+from juggler.protocol.server_commands import (
+    TIMEOUT,
+    CommandOutcome,
+    ServerAnswer,
+    ServerCommand,
+    decode_command,
+    encode_answer,
+    encode_command,
+    outcome,
+)
+from juggler.protocol.server_status import ServerStatus
 
 Clock: TypeAlias = Callable[[], float]
 Subscription: TypeAlias = tuple[str, bool]
@@ -89,6 +102,8 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._announced: dict[str, dict[str, tuple[Announcement, float]]] = {}
         self._subscriptions: SubscriptionLedger[Subscription] = SubscriptionLedger(_is_pattern)
         self._listeners: dict[str, ControlListener] = {}
+        self._servers: dict[str, ServerListener] = {}
+        self._event_counts: Counter[str] = Counter()
         self._streams = Streams()
         self._deadlines: list[float] = []
         self._closed = False
@@ -111,6 +126,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._timer.close()
         for consumer in list(self._consumers):
             consumer.close()
+        self._servers.clear()
         for table in (self._ledger, self._streams, self._calls, self._results, self._subscriptions):
             table.clear()
 
@@ -210,6 +226,34 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
         return {uri: len(self._calls.get(uri, ())) for uri in uris}
+
+    def attend(self, listener: ServerListener) -> None:
+        self._servers[listener.server_id] = listener
+
+    def leave(self, server_id: str) -> None:
+        self._servers.pop(server_id, None)
+
+    def servers(self, timeout: float = TIMEOUT) -> list[ServerStatus]:
+        self._check_open()
+        return [self._servers[server_id].status() for server_id in sorted(self._servers)]
+
+    def command(self, command: ServerCommand, timeout: float = TIMEOUT) -> CommandOutcome:
+        self._check_open()
+        listeners = dict(self._servers)
+        text = encode_command(msgspec.structs.replace(command, reply=new_uuid()))
+        answers: list[bytes] = []
+        complete = Flag()
+
+        def on_answer(answer: ServerAnswer) -> None:
+            answers.append(encode_answer(answer))
+            if len(answers) == len(listeners):
+                complete.set()
+
+        for listener in listeners.values():
+            listener.on_command(decode_command(text), on_answer)
+        if listeners:
+            complete.wait(timeout)
+        return outcome(listeners, answers, command.limit)
 
     def _deliver_results(self) -> None:
         for result, _ in self._results.pop(self._conn_uuid, ()):
@@ -334,12 +378,16 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
+        delivered = False
         for key in sorted(self._subscriptions, key=_is_pattern):
             name, pattern = key
             if glob.matches(name, channel) and not is_reserved(channel) if pattern else name == channel:
                 event = Event(channel, name if pattern else "", uuid, args)
                 subscribers = list(self._subscriptions.subscribers(key))
                 self._loop.run_callback(self._deliver_event, key, subscribers, event)
+                delivered = True
+        if delivered and (channel in self._event_counts or len(self._event_counts) < COUNTED_CHANNELS):
+            self._event_counts[channel] += 1
         on_done(None)
 
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
@@ -372,6 +420,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         self._subscriptions.remove_all(subscriber)
+
+    def take_event_counts(self) -> Mapping[str, int]:
+        counts, self._event_counts = self._event_counts, Counter()
+        return counts
 
     def _deliver_event(self, key: Subscription, subscribers: list[Subscriber], event: Event) -> None:
         for subscriber in subscribers:

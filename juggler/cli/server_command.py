@@ -99,6 +99,8 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
             metrics = _listen(MetricsApplication(), settings, settings.listen.metrics_bind, "--metrics-bind")
         with _exit_at_signal():
             connect()
+        for server in live_servers():
+            server.start()
         stop = _stop_at_signal()
         where = format_address(http.address)
         # Another WSGI application does not report where it accepts websockets.

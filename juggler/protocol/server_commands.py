@@ -15,10 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from juggler.errors import CloseCode, InvalidMessage, InvalidValue, NackCode
-from juggler.protocol.codec import encode_args
-
-MAX_IDENTITY = 4096
-"""Maximum size of an identity, in bytes of JSON."""
+from juggler.protocol.identity import MAX_SIZE, encode_identity
 
 MAX_REASON = 123
 """Maximum size of a reason, in bytes of UTF-8: that of a close frame."""
@@ -206,7 +203,7 @@ def connections_command(
 
 def _raw(identity: Any) -> msgspec.Raw:
     try:
-        return _NO_IDENTITY if identity is None else msgspec.Raw(encode_args(identity))
+        return _NO_IDENTITY if identity is None else msgspec.Raw(encode_identity(identity))
     except InvalidValue as error:
         raise InvalidValue(f"identity: {error}") from None
 
@@ -220,8 +217,7 @@ def _or_empty(text: str | None) -> str:
 def _checked(command: ServerCommand) -> ServerCommand:
     identity = bytes(command.identity)
     _check("reply", command.reply, not command.reply or _is_uuid(command.reply), "a UUID")
-    if len(identity) > MAX_IDENTITY:
-        raise InvalidValue(f"identity: expected at most {MAX_IDENTITY} bytes of JSON, got {len(identity)}")
+    _check("identity", "more", len(identity) <= MAX_SIZE, f"at most {MAX_SIZE} bytes of JSON")
     _check("identity", None, identity != b"null", "a JSON value other than null")
     if (identity and command.connection) or not (identity or command.connection or command.do == "connections"):
         raise InvalidValue("expected either identity or connection")

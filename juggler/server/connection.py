@@ -105,6 +105,7 @@ class Connection(Subscriber):
             it.
         by: identity that accompanies its calls, as JSON text; empty for none, ``None`` until the first CALL.
         draining: whether it refuses new calls, because it closes once the calls in flight have completed.
+        began: when its connect hook was called, on ``time.monotonic``.
         unanswered: requests that the broker has neither confirmed nor refused.
         held_acks: where the ACKs of its calls are held; ``None`` if they are sent at once, as under juggler.0.
         tokens: asks the connect hook; ``None`` without one.
@@ -124,6 +125,7 @@ class Connection(Subscriber):
         "_welcomed",
         "address",
         "allowed",
+        "began",
         "by",
         "caller_broker",
         "catalogue",
@@ -155,6 +157,7 @@ class Connection(Subscriber):
         request: ConnectRequest,
         identity: Identity,
         *,
+        began: float,
         options: ServerOptions,
         handler: Handler,
         is_direct: bool,
@@ -172,6 +175,7 @@ class Connection(Subscriber):
         Args:
             request: the client's request.
             identity: what the connect hook returned.
+            began: when it was called.
             options: options of the server.
             handler: handler of every message.
             is_direct: whether responses need no handler and go straight to the websocket.
@@ -202,6 +206,7 @@ class Connection(Subscriber):
         self.tokens = tokens
         left = identity.seconds_left(time.time())
         self.token_state = None if left == math.inf else TokenState(time.monotonic() + left, request.saved())
+        self.began = began
         self.headers = _kept(request, options.keep_headers) if options.keep_headers else _NO_HEADERS
         self.by: bytes | None = None
         self.closed: ConnectionClosed | None = None

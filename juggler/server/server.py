@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import gevent
+from gevent.event import AsyncResult
+
 from juggler.broker import Broker, CallerBroker, PubSubBroker
-from juggler.errors import BrokerUnavailable, CloseCode, HandshakeRefused
+from juggler.errors import BrokerError, BrokerUnavailable, CloseCode, HandshakeRefused, OutcomeUnknown
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
+from juggler.process.uuids import new_uuid
+from juggler.protocol.codec import encode_args
+from juggler.protocol.server_commands import disconnect_command
 from juggler.server import figures
 from juggler.server.caller_identity import CallerHook, CallerIdentity
 from juggler.server.catalogue import Catalogue
+from juggler.server.command_inbox import CommandInbox
 from juggler.server.connect_hook import Connect, ConnectRequest, address_group
 from juggler.server.connection import Connection, Handler, State
 from juggler.server.draining import GOODBYE, drain
@@ -25,12 +33,19 @@ from juggler.server.identities import NO_IDENTITY, Identity
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing
 from juggler.server.processing import process_message
+from juggler.server.status import StatusMeter
 from juggler.server.tokens import Tokens
 from juggler.server.websocket import Backlog, Sweeper, WebSocket
 
 log = logging.getLogger("juggler.server")
 
 DEFAULTS = ServerOptions()
+
+UPGRADE_TIME = 30.0
+"""Seconds from the answer of the connect hook until a client is connected, at most."""
+
+PUBLISH_TIMEOUT = 10.0
+"""Seconds after which `Server.publish` fails if the broker has not answered."""
 
 _live: weakref.WeakSet[Server] = weakref.WeakSet()
 
@@ -102,7 +117,31 @@ class Server:
         self._by_address: Counter[str] = Counter()
         self._lag = LagMeter(self.metrics)
         self._sweeper: Sweeper | None = None
+        meter = StatusMeter(
+            self.connections,
+            self.metrics,
+            lambda: sum(connection.calls_in_flight for connection in self.connections),
+            pubsub_broker.take_event_counts,
+            lambda: self.draining,
+        )
+        self._inbox = CommandInbox(self.connections, meter, self.options.connect_timeout + UPGRADE_TIME)
+        self._attends = False
         _live.add(self)
+
+    @property
+    def server_id(self) -> str:
+        """Identifier of this server among those that share its broker."""
+        return self._inbox.server_id
+
+    def start(self) -> None:
+        """Announce this server in the broker, and execute commands from other processes from now on. Idempotent.
+
+        `serve` calls it for the first client. Commands and the gunicorn worker call it when the process starts, so that
+        idle servers are known, too. Do not call it before a fork.
+        """
+        if not self._attends and not self.draining:
+            self._attends = True
+            self.caller_broker.attend(self._inbox)
 
     def check_admission(self) -> None:
         """Check that one more client may connect.
@@ -163,6 +202,7 @@ class Server:
         Raises:
             HandshakeRefused: the client may not connect; 503 if the connect hook fails.
         """
+        began = time.monotonic()
         self.check_admission()
         self._check_address(request)
         identity = NO_IDENTITY
@@ -173,6 +213,7 @@ class Server:
         return Connection(
             request,
             identity,
+            began=began,
             options=self.options,
             handler=self._handler,
             is_direct=self._handler is process_message,
@@ -229,6 +270,8 @@ class Server:
         if tokens is not None and connection.token_state is not None:
             tokens.watch(connection)
         try:
+            self.start()
+            self._inbox.close_if_disconnected(connection)
             connection.serve(self._on_state)
         finally:
             self.connections.discard(connection)
@@ -242,6 +285,52 @@ class Server:
         self._by_address[group] -= bool(group)
         if self._by_address[group] <= 0:
             del self._by_address[group]
+
+    def publish(self, channel: str, value: Any = None) -> None:
+        """Publish an event. Blocks until the broker has it, for example in a handler or another greenlet.
+
+        Args:
+            channel: name of the channel, not empty.
+            value: any JSON value, sent to the subscribers.
+
+        Raises:
+            InvalidValue: JSON does not support the value.
+            BrokerError: the event was not published, or `OutcomeUnknown` if the broker does not answer.
+        """
+        done: AsyncResult = AsyncResult()
+        self.pubsub_broker.publish(channel, new_uuid(), encode_args(value), done.set)
+        try:
+            error: BrokerError | None = done.get(timeout=PUBLISH_TIMEOUT)
+        except gevent.Timeout:
+            raise OutcomeUnknown(f"the broker has not answered within {PUBLISH_TIMEOUT:g} s") from None
+        if error is not None:
+            raise error
+
+    def disconnect(
+        self,
+        *,
+        identity: Any = None,
+        connection: str | None = None,
+        code: int = CloseCode.DISCONNECTED,
+        reason: str = "",
+    ) -> int:
+        """Close connections of this server, and those of the same identity that are in their handshake.
+
+        Args:
+            identity: caller identity of the connections, any JSON value but null.
+            connection: or the identifier of one.
+            code: close code, 4000 to 4999. `CloseCode.DISCONNECTED` asks clients not to come back, `CloseCode.MOVED` to
+                reconnect.
+            reason: text for people, at most 123 bytes.
+
+        Returns:
+            The number of connections that were closed.
+
+        Raises:
+            InvalidValue: an argument is invalid, or not exactly one of ``identity`` and ``connection`` is given.
+        """
+        command = disconnect_command(identity=identity, connection=connection, code=code, reason=reason)
+        return self._inbox.execute(command).count
 
     def shut_down(self, grace: float = 10.0, spread: float = 2.0) -> None:
         """Refuse new connections, and close each with 1001 once it is idle, all of them within ``grace``.
@@ -268,6 +357,10 @@ class Server:
         self._catalogue.close()
         if self._tokens is not None:
             self._tokens.close()
+        if self._attends:
+            self._attends = False
+            self.caller_broker.leave(self.server_id)
+        self._inbox.close()
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None

@@ -58,13 +58,13 @@ def kinds(keys: Iterable[str]) -> Counter[str]:
 
 
 def is_set(key: str) -> bool:
-    """Return whether a key is a set of the catalogue: all URIs, or the callees of one."""
-    return key == "juggler:uris" or re.fullmatch(r"juggler:callees:\{[^}]*\}", key) is not None
+    """Return whether a key is a set of the catalogue: all URIs, the callees of one, or all servers."""
+    return key in ("juggler:uris", "juggler:servers") or re.fullmatch(r"juggler:callees:\{[^}]*\}", key) is not None
 
 
 def _anonymous(key: str) -> str:
     # In braces is the name of a server or callee, in other keys a URI.
-    is_random = ":results:" in key or ":callee:" in key
+    is_random = any(part in key for part in (":results:", ":callee:", ":server:", ":control:", ":replies:"))
     return re.sub(r"\{[^}]*\}", "{*}", key) if is_random else key
 
 

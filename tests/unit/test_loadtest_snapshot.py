@@ -75,6 +75,9 @@ def test_keys(begin):
 def test_keys_are_counted_by_kind():
     keys = [
         "juggler:uris",
+        "juggler:servers",
+        "juggler:server:{5b6f}",
+        "juggler:control:{5b6f}",
         "juggler:callee:{5b6f}",
         "juggler:callee:{0a1e}",
         "juggler:callees:{f}",
@@ -92,6 +95,9 @@ def test_keys_are_counted_by_kind():
         "juggler:callees:{f}:*": 2,
         "juggler:calls:{f}": 1,
         "juggler:calls:timeout:{f}:*": 1,
+        "juggler:servers": 1,
+        "juggler:server:{*}": 1,
+        "juggler:control:{*}": 1,
         "juggler:callee:{*}": 2,
         "juggler:results:{*}": 2,
         "juggler:results:timeout:{*}:*": 1,
@@ -117,6 +123,8 @@ def test_a_set_has_grown(begin):
     ("key", "expected"),
     [
         ("juggler:uris", True),
+        ("juggler:servers", True),
+        ("juggler:server:{5b6f}", False),
         ("juggler:callees:{a:b}", True),
         ("juggler:callees:{a}:5b6f", False),
         ("juggler:calls:{a}", False),

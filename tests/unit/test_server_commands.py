@@ -71,7 +71,11 @@ def test_unknown_members_are_ignored():
         (disconnect_command, {"identity": None}, "expected either identity or connection"),
         (disconnect_command, {"identity": 1, "connection": ID}, "expected either identity or connection"),
         (disconnect_command, {"identity": {1, 2, object()}}, "identity: "),
-        (disconnect_command, {"identity": "x" * 5000}, "identity: expected at most 4096 bytes of JSON, got 5002"),
+        (
+            disconnect_command,
+            {"identity": "x" * 5000},
+            "identity: identity of a caller: expected at most 4096 bytes of JSON, got 5002",
+        ),
         (disconnect_command, {"connection": "abc"}, "connection: expected the identifier of a connection, a UUID, got"),
         (disconnect_command, {"connection": 7}, "connection: expected the identifier of a connection, a UUID, got 7"),
         (disconnect_command, {"connection": ""}, "expected text that is not empty"),

@@ -24,6 +24,7 @@ from juggler.broker import (
     PendingCall,
     PubSubBroker,
     ServedFunction,
+    ServerListener,
     Subscriber,
 )
 from juggler.broker.redis.announcements import Announcements
@@ -35,6 +36,7 @@ from juggler.broker.redis.keys import Names
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.pubsub import RedisPubSub
 from juggler.broker.redis.replies import REFUSALS
+from juggler.broker.redis.servers import Servers
 from juggler.broker.redis.stale_keys import StaleKeys
 from juggler.broker.redis.topology import SingleServer, Topology
 from juggler.broker.redis.url import RedisUrl, parse
@@ -43,6 +45,8 @@ from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.backoff import pauses
 from juggler.protocol.codec import StoredParts
 from juggler.protocol.messages import NULL
+from juggler.protocol.server_commands import TIMEOUT, CommandOutcome, ServerCommand
+from juggler.protocol.server_status import ServerStatus
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 
@@ -125,6 +129,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.publish = self.pubsub.publish  # type: ignore[method-assign]
         self.subscribe = self.pubsub.subscribe  # type: ignore[method-assign]
         self._announcements = Announcements(names, topology)
+        self._servers = Servers(names, topology, self._watchdog)
         StaleKeys(names, topology, self._watchdog)
 
     def _make_topology(
@@ -195,6 +200,18 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     def functions(self, limit: int = 1000) -> list[ServedFunction]:
         return self._announcements.functions(limit)
+
+    def attend(self, listener: ServerListener) -> None:
+        self._servers.attend(listener)
+
+    def leave(self, server_id: str) -> None:
+        self._servers.leave(server_id)
+
+    def servers(self, timeout: float = TIMEOUT) -> list[ServerStatus]:
+        return self._servers.statuses(timeout)
+
+    def command(self, command: ServerCommand, timeout: float = TIMEOUT) -> CommandOutcome:
+        return self._servers.command(command, timeout)
 
     def announce(self, callee_id: str, functions: Mapping[str, Announcement], lifetime: float) -> None:
         self._announcements.announce(callee_id, functions, lifetime)
@@ -274,8 +291,12 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         self.pubsub.unsubscribe_all(subscriber)
 
+    def take_event_counts(self) -> Mapping[str, int]:
+        return self.pubsub.take_event_counts()
+
     def close(self) -> None:
         self._announcements.close()
+        self._servers.close()
         # The links for commands first, so that what is in flight fails.
         self.topology.close()
         self.caller.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 
 import gevent
 
-from juggler.broker import Done, Event, PubSubBroker, Subscriber
+from juggler.broker import COUNTED_CHANNELS, Done, Event, PubSubBroker, Subscriber
 from juggler.broker.ledgers import SubscriptionLedger, Topic
 from juggler.broker.names import GAP_CHANNEL, check_channel, is_reserved
 from juggler.broker.redis.event_receiver import Ledger, TopicKey
@@ -44,6 +44,7 @@ class RedisPubSub(PubSubBroker):
         self.invalid = 0
         self._names = names
         self._topology = topology
+        self._counts: dict[str, int] = {}
         self._topics: Ledger = SubscriptionLedger(itemgetter(0))
         self._covers = PatternCovers(self._topics, self._on_matches)
         self.receiver = self._covers.receiver = topology.make_receiver(self._covers, self._on_event)
@@ -113,6 +114,18 @@ class RedisPubSub(PubSubBroker):
         for key in self._topics.remove_all(subscriber):
             self._covers.unsubscribe(key)
 
+    def take_event_counts(self) -> Mapping[str, int]:
+        counts, self._counts = self._counts, {}
+        return counts
+
+    def _count(self, channel: str) -> None:
+        self.events += 1
+        counts = self._counts
+        if channel in counts:
+            counts[channel] += 1
+        elif len(counts) < COUNTED_CHANNELS:
+            counts[channel] = 1
+
     @property
     def topics(self) -> int:
         """Channels and patterns that have subscribers."""
@@ -171,7 +184,7 @@ class RedisPubSub(PubSubBroker):
         except (InvalidMessage, UnicodeDecodeError):
             self.invalid += 1
             return
-        self.events += 1
+        self._count(event.channel)
         self._deliver(topic, event)
 
     def _on_matches(self, patterns: Sequence[bytes], channel: bytes, data: bytes) -> None:
@@ -183,7 +196,7 @@ class RedisPubSub(PubSubBroker):
         except (InvalidMessage, UnicodeDecodeError):
             self.invalid += 1
             return
-        self.events += 1
+        self._count(shown)
         written = 0
         for name in patterns:
             topic = self._topics.get((True, name))
