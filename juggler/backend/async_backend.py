@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from juggler.backend.async_pool import AsyncPool, AsyncRun
 from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
-from juggler.backend.operations import DEFAULT_WINDOW, Operations, checked, encoded, stored_parts
+from juggler.backend.operations import DEFAULT_WINDOW, KEEP, Operations, checked, encoded, stored_parts
 from juggler.errors import JugglerError
 from juggler.process.fork_hooks import register
 from juggler.protocol.codec import decode_args, encode_args
@@ -218,6 +218,7 @@ class AsyncStream:
         self._cancel = cancel
         self._call = call
         self._loop = asyncio.get_running_loop()
+        self._keeper: asyncio.Task[None] | None = None
 
     @property
     def uri(self) -> str:
@@ -249,10 +250,19 @@ class AsyncStream:
     async def _next(self) -> bytes | None:
         check_process(self._pid)
         try:
-            return await self._run(self._operations.next_part(self._call))
+            text = await self._run(self._operations.next_part(self._call))
         except asyncio.CancelledError:
             self.close()
             raise
+        if self._keeper is None and not self._call.is_settled:
+            self._keeper = self._loop.create_task(_keep(self._run, self._operations, self._call))
+        elif self._call.is_settled:
+            self._leave()
+        return text
+
+    def _leave(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
 
     async def result(self) -> Any:
         """Read and drop the parts that were not read, and return the result."""
@@ -267,6 +277,7 @@ class AsyncStream:
     def close(self) -> None:
         """Cancel the call, unless it has completed, in the background. Idempotent."""
         check_process(self._pid)
+        self._leave()
         self._cancel(self._call)
 
     async def __aenter__(self) -> Self:
@@ -280,4 +291,14 @@ class AsyncStream:
     def __del__(self) -> None:
         if not self._call.is_settled and os.getpid() == self._pid and not self._operations.is_closed:
             with suppress(RuntimeError):  # the loop has closed
+                if self._keeper is not None:
+                    self._loop.call_soon_threadsafe(self._keeper.cancel)
                 self._loop.call_soon_threadsafe(self._cancel, self._call)
+
+
+async def _keep(run: AsyncRun, operations: Operations, call: BackendCall) -> None:
+    """Keep a stream alive whose reader is busy."""
+    while not call.is_settled:
+        await asyncio.sleep(KEEP)
+        with suppress(JugglerError):
+            await run(operations.keep(call))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from juggler.backend.backend_streams import Keeper, Stream
 from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, Operations, checked, encoded, stored_parts
 from juggler.backend.pool import Pool, Run
 from juggler.errors import JugglerError
 from juggler.process.fork_hooks import register
-from juggler.protocol.codec import decode_args, encode_args
+from juggler.protocol.codec import encode_args
 from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
 
@@ -57,12 +58,14 @@ class Backend(BaseBackend):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._pool = Pool(self._url, self._names.version, self._limits)
+        self._keeper = Keeper(self._pool.run, self._operations)
         register(self)
 
     def on_fork(self) -> None:
         """Start with new connections in a child process; see `juggler.process.fork_hooks`."""
         self._pool.begin_process()
         self._operations.begin_process()
+        self._keeper.begin_process()
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +210,7 @@ class Backend(BaseBackend):
     ) -> Stream:
         call = self._operations.new_call(uri, args, timeout, by, stored_parts(mode, window))
         self._pool.run(self._operations.start(call))
-        return Stream(self._pool.run, self._operations, call)
+        return Stream(self._pool.run, self._operations, self._keeper, call)
 
 
 class Pending:
@@ -269,85 +272,3 @@ class Pending:
             if has_turn:
                 self._turn.release()
         return call.outcome()
-
-
-class Stream:
-    """A call whose result arrives in parts: an iterator of them, and a context manager that cancels the call.
-
-    One thread or greenlet reads. If it leaves the loop early, the end of the ``with`` block or `close` cancels the
-    call; without them, dropping the last reference does.
-    """
-
-    def __init__(self, run: Run, operations: Operations, call: BackendCall) -> None:
-        """Created by `Backend.stream`."""
-        self._pid = os.getpid()
-        self._run = run
-        self._operations = operations
-        self._call = call
-
-    @property
-    def uri(self) -> str:
-        """URI of the function."""
-        return self._call.uri
-
-    @property
-    def uuid(self) -> str:
-        """Identifier of the call."""
-        return self._call.call_id
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        """Wait for the next part and return it. After the last one, stop.
-
-        Raises:
-            CallFailed: the function failed, after the parts before; with type "CalleeGone", its process has died.
-            Expired: no part arrived in time.
-            Cancelled: the stream was closed.
-            OutcomeUnknown: Redis was unreachable for 5 seconds.
-            InvalidValue: the part has no Python value.
-        """
-        text = self.next_json()
-        if text is None:
-            raise StopIteration
-        return decode_args(text)
-
-    def next_json(self) -> bytes | None:
-        """Wait for the next part and return its JSON text, or ``None`` after the last one. Errors as in iteration."""
-        check_process(self._pid)
-        text = self._run(self._operations.next_part(self._call))
-        if text is None:
-            result_value(self._call.outcome())
-        return text
-
-    def result(self) -> Any:
-        """Read and drop the parts that were not read, and return the result. Errors as in iteration."""
-        return result_value(self.response())
-
-    def response(self) -> Res:
-        """Like `result`, but return the RES message, whether the function failed or not."""
-        check_process(self._pid)
-        while self._run(self._operations.next_part(self._call)) is not None:
-            pass
-        return self._call.outcome()
-
-    def close(self) -> None:
-        """Cancel the call, unless it has completed. Does not wait for the function. Idempotent."""
-        check_process(self._pid)
-        self._run(self._operations.cancel(self._call))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        # In a thread of its own: this one may hold the lock of the connections.
-        if not self._call.is_settled and os.getpid() == self._pid and not self._operations.is_closed:
-            with suppress(RuntimeError):  # the interpreter is shutting down
-                cancelling = self._operations.cancel(self._call)
-                threading.Thread(target=self._run, args=(cancelling,), daemon=True).start()

@@ -55,6 +55,9 @@ OVERHEAD = 128
 SLICE, LOOK = 1.0, 1.0
 """Seconds for which Redis blocks while there is no result, and between two looks whether the callee lives."""
 
+KEEP = 2.0
+"""Seconds after which the credit of a stream is repeated whose reader is busy."""
+
 BATCH = 256
 """Maximum number of parts that are popped in one go."""
 
@@ -293,6 +296,11 @@ class Operations:
             yield from self._control(call.callee_id, Control(credit={call.call_id: until}))
             call.on_renewed(until, now)
 
+    def keep(self, call: BackendCall) -> Steps[None]:
+        """Repeat the credit of a stream whose reader is busy: its callee would give it up. Any thread may do so."""
+        if call.stream is not None and call.callee_id and not call.is_awaited and not call.is_settled:
+            yield from self._control(call.callee_id, Control(credit={call.call_id: call.stream.until}))
+
     def cancel(self, call: BackendCall, wait: bool = False) -> Steps[None]:
         """Cancel a call that is not settled. Best effort.
 
@@ -304,7 +312,7 @@ class Operations:
             return
         if not wait:
             call.settle(Cancelled(f"the call of {call.uri} was cancelled; its function may still run"))
-        with suppress(BrokerError):
+        with suppress(JugglerError):
             yield from self._cancel(call)
 
     def _cancel(self, call: BackendCall) -> Steps[None]:
