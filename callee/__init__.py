@@ -21,6 +21,7 @@ from juggler.callee import (
     progress,
     publish,
     time_left,
+    trace,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "progress",
     "publish",
     "time_left",
+    "trace",
 ]

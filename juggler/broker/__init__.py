@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 from msgspec import Struct
 
 from juggler.errors import BrokerError
+from juggler.process.tracing import current_trace
 from juggler.protocol.codec import StoredParts, decode_args, encode_args
 from juggler.protocol.messages import NULL
 from juggler.protocol.server_commands import TIMEOUT, CommandOutcome, ServerAnswer, ServerCommand
@@ -231,6 +232,7 @@ class CallerBroker(Broker):
         max_bytes: int | None = None,
         by: bytes = b"",
         parts: StoredParts | None = None,
+        trace: str = "",
     ) -> None:
         """Register a call. Returns at once; every outcome, errors included, goes to ``pending``.
 
@@ -244,6 +246,7 @@ class CallerBroker(Broker):
                 flight, whatever its size.
             by: identity of the caller as JSON text; empty if unknown.
             parts: how the caller asks for parts; ``None`` if it does not. ``timeout`` then counts from part to part.
+            trace: W3C traceparent; empty without one.
         """
 
     @abstractmethod
@@ -316,8 +319,8 @@ class CallerBroker(Broker):
         return CommandOutcome()
 
 
-PublishArgs: TypeAlias = Callable[[str, bytes], None]
-"""Publishes JSON text on a channel and returns once the broker has it."""
+PublishArgs: TypeAlias = Callable[[str, bytes, str], None]
+"""Publishes JSON text on a channel, with a W3C traceparent or an empty text, and returns once the broker has it."""
 
 
 SendPart: TypeAlias = Callable[[bytes, bool], None]
@@ -383,6 +386,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         parts: how the caller asks for parts; ``None`` if it does not.
         cancelled: whether the caller has cancelled the call, or its connection has closed.
         sender: sends parts for the function; set by the worker that runs the call if its caller has asked for them.
+        trace: W3C traceparent of the caller; empty without a valid one.
     """
 
     conn_uuid: str
@@ -396,6 +400,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     parts: StoredParts | None = None
     cancelled: bool = False
     sender: SendPart | None = None
+    trace: str = ""
 
     @property
     def value(self) -> Any:
@@ -430,7 +435,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         text = encode_args(value)
         if self.publisher is None:
             raise RuntimeError(f"cannot publish on {channel!r}: no worker runs this call")
-        self.publisher(channel, text)
+        self.publisher(channel, text, current_trace() or self.trace)
 
 
 Choose: TypeAlias = Callable[[Sequence[str]], list[int]]
@@ -566,12 +571,14 @@ class Event(Struct, frozen=True, gc=False):
         pattern: pattern that matched; empty for a subscription to the channel itself.
         uuid: UUID of the PUB.
         args: JSON text, valid UTF-8.
+        trace: W3C traceparent; empty without a valid one.
     """
 
     channel: str
     pattern: str
     uuid: str
     args: bytes
+    trace: str = ""
 
 
 class Subscriber(ABC):
@@ -588,7 +595,7 @@ class PubSubBroker(Broker):
     """Publishes events and delivers them to subscribers. Greenlets may share it."""
 
     @abstractmethod
-    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
+    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done, trace: str = "") -> None:
         """Publish an event.
 
         Args:
@@ -596,6 +603,7 @@ class PubSubBroker(Broker):
             uuid: UUID of the PUB.
             args: JSON text.
             on_done: called once it is published or has failed.
+            trace: W3C traceparent; empty without one.
         """
 
     @abstractmethod

@@ -142,6 +142,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         max_bytes: int | None = None,
         by: bytes = b"",
         parts: StoredParts | None = None,
+        trace: str = "",
     ) -> None:
         deadline = self._clock() + timeout
         try:
@@ -151,7 +152,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             pending.on_stored(error)
             return
-        call = IncomingCall(self._conn_uuid, pending.call_id, uri, args, deadline, by=by, parts=parts)
+        call = IncomingCall(self._conn_uuid, pending.call_id, uri, args, deadline, by=by, parts=parts, trace=trace)
         try:
             _append(self._calls, uri, (call, self._clock()), self._call_capacity)
         except BrokerError as error:
@@ -371,7 +372,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
 
     # Pub-sub
 
-    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
+    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done, trace: str = "") -> None:
         try:
             self._check_open()
             check_channel(channel)
@@ -382,7 +383,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         for key in sorted(self._subscriptions, key=_is_pattern):
             name, pattern = key
             if glob.matches(name, channel) and not is_reserved(channel) if pattern else name == channel:
-                event = Event(channel, name if pattern else "", uuid, args)
+                event = Event(channel, name if pattern else "", uuid, args, trace)
                 subscribers = list(self._subscriptions.subscribers(key))
                 self._loop.run_callback(self._deliver_event, key, subscribers, event)
                 delivered = True

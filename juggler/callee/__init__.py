@@ -28,7 +28,7 @@ called callee. If both are installed, import from ``juggler.callee``: nothing in
 
 from juggler.broker import Caller
 from juggler.broker import IncomingCall as Call
-from juggler.callee.current import caller, cancelled, current_call, given_up, progress, publish, time_left
+from juggler.callee.current import caller, cancelled, current_call, given_up, progress, publish, time_left, trace
 from juggler.callee.failures import (
     CallError,
     Cancelled,
@@ -56,4 +56,5 @@ __all__ = [
     "progress",
     "publish",
     "time_left",
+    "trace",
 ]

@@ -30,6 +30,11 @@ def caller() -> Caller:
     return current_call().caller
 
 
+def trace() -> str:
+    """Return the W3C traceparent of the running call's caller; empty if it sent none."""
+    return current_call().trace
+
+
 def time_left() -> float:
     """Return the seconds until the deadline of the running call; 0 after it."""
     return current_call().time_left()

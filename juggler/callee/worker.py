@@ -18,6 +18,7 @@ from juggler.broker import CalleeBroker, IncomingCall, PublishArgs, PubSubBroker
 from juggler.callee import answer
 from juggler.callee.announcer import Announcer
 from juggler.callee.answer import Answer
+from juggler.callee.call_spans import traced
 from juggler.callee.counts import Stats
 from juggler.callee.failures import CallError, Cancelled, InvalidResult, ProcessDied, TimeIsUp
 from juggler.callee.part_sender import PartSender
@@ -113,7 +114,7 @@ class Worker:
         for name, number in (("concurrency", concurrency), ("threads", threads), ("processes", processes)):
             if number < 1:
                 raise ValueError(f"{name}: expected at least 1, got {number}")
-        self._thunks = {uri: callee[uri] for uri in served}
+        self._thunks = {uri: traced(callee[uri]) for uri in served}
         if not 0 < share <= 1:
             raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
         for thunk in self._thunks.values():
@@ -335,10 +336,10 @@ class Worker:
 
     # Events
 
-    def _publish(self, channel: str, args: bytes) -> None:
+    def _publish(self, channel: str, args: bytes, trace: str) -> None:
         assert self._pubsub is not None
         done: AsyncResult = AsyncResult()
-        self._pubsub.publish(channel, new_uuid(), args, done.set)
+        self._pubsub.publish(channel, new_uuid(), args, done.set, trace)
         error: BrokerError | None = done.get()
         if error is not None:
             raise error
@@ -390,5 +391,5 @@ class Worker:
             self._sent.wait(remaining)
 
 
-def _refuse_publish(channel: str, args: bytes) -> None:
+def _refuse_publish(channel: str, args: bytes, trace: str) -> None:
     raise RuntimeError(f"cannot publish on {channel!r}: the worker's broker does not support pub-sub")

@@ -1,4 +1,4 @@
-"""What both clients have in common outside of their pure state: options, and calls of the user's functions."""
+"""What both clients have in common outside of their pure state: options, calls of the user's functions, and spans."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from juggler.client.bookkeeping import PendingRequest
 from juggler.client.forks import forked
 from juggler.client.opening import Headers, shown, upgrade_headers, welcome
 from juggler.client.reconnect import Reconnect
@@ -16,6 +17,7 @@ from juggler.errors import ConnectionClosed, JugglerError
 from juggler.process.backoff import pauses
 from juggler.process.fork_hooks import register
 from juggler.process.logline import Line
+from juggler.process.tracing import NAME, Span, current_trace, find_tracer
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Message, Response, Unknown, Wlcm
 
@@ -104,6 +106,7 @@ class BaseClient:
             reconnect=Reconnect(reconnect, reconnect_timeout, pauses),
             new_uuid=new_uuid,
             follow_gaps=follow_gaps,
+            trace=_begin_span,
         )
         self._state = self._new_state()
         self._expects_messages = on_message is not None
@@ -176,3 +179,30 @@ class BaseClient:
             except IndexError:
                 return  # another thread took the last one
             run_callback(*callback)
+
+
+def _begin_span(pending: PendingRequest, uri: str, channel: str) -> str:
+    """Begin the span of a call or a publication, which ends when it is settled. Return its traceparent.
+
+    Without a tracer provider, return that of the current span; empty without one.
+    """
+    tracer = find_tracer()
+    if tracer is None:
+        return current_trace()
+    if uri:
+        span = tracer.begin(uri, "CLIENT", {"rpc.system": NAME, "rpc.method": uri})
+    else:
+        attributes = {"messaging.operation.type": "send", "messaging.operation.name": "publish"}
+        attributes |= {"messaging.system": NAME, "messaging.destination.name": channel}
+        span = tracer.begin("publish", "PRODUCER", attributes)
+    pending.on_settled.append(partial(_end_span, span))
+    return span.trace
+
+
+def _end_span(span: Span, pending: PendingRequest) -> None:
+    try:
+        response = pending.outcome()
+    except JugglerError as error:
+        span.end(type(error).__name__)
+    else:
+        span.end("CallFailed" if response is not None and response.failed else "")

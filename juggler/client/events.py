@@ -25,12 +25,14 @@ class Event:
         pattern: pattern that matched, empty for a subscription to the channel itself.
         uuid: UUID of the PUB.
         json: published value as JSON text.
+        trace: W3C traceparent of the publication; empty without one.
     """
 
     channel: str
     pattern: str
     uuid: str
     json: bytes
+    trace: str = ""
 
     @cached_property
     def args(self) -> Any:
@@ -93,7 +95,7 @@ class EventQueue:
                 self._ended = ConnectionClosed(CloseCode.PEER_TOO_SLOW, f"{self._max_events} events wait to be read")
                 return False
             self._events.popleft()
-        self._events.append(Event(event.channel, event.pattern, event.for_, event.args))
+        self._events.append(Event(event.channel, event.pattern, event.for_, event.args, event.trace))
         return True
 
     def on_end(self, error: JugglerError) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from juggler.client.bookkeeping import Callback, PendingRequest, Requests, Subscriptions
 from juggler.client.events import EventQueue
@@ -53,6 +53,11 @@ class State(Enum):
     """Closed for good."""
 
 
+Trace: TypeAlias = Callable[[PendingRequest, str, str], str]
+"""Returns the W3C traceparent that a request carries, empty for none. Takes the request, before it is in flight, and
+the URI or the channel; the other of the two is empty."""
+
+
 class Exp(Message, frozen=True, gc=False):
     """No result arrived in time for the CALL ``for_``. Local to the client: it never travels.
 
@@ -83,7 +88,13 @@ class ClientState:
     """
 
     def __init__(
-        self, *, call_timeout: float, reconnect: Reconnect, new_uuid: Callable[[], str], follow_gaps: bool = False
+        self,
+        *,
+        call_timeout: float,
+        reconnect: Reconnect,
+        new_uuid: Callable[[], str],
+        follow_gaps: bool = False,
+        trace: Trace = lambda *_: "",
     ) -> None:
         self.closed: ConnectionClosed | None = None
         self.lost: ConnectionClosed | None = reconnect.failure
@@ -95,6 +106,7 @@ class ClientState:
         self._reconnect = reconnect
         self._new_uuid = new_uuid
         self._follow_gaps = follow_gaps
+        self._trace = trace
         self._is_renewing = False
         self._requests = Requests()
         self._subscriptions = Subscriptions(self._requests, self.callbacks, new_uuid)
@@ -166,7 +178,8 @@ class ClientState:
             ConnectionClosed: there is no connection.
         """
         timeout = self.timeout_of(timeout)
-        message = Call(uuid=self._new_uuid(), uri=uri, args=args, timeout=timeout, parts=parts)
+        trace = self._trace(pending, uri, "")
+        message = Call(uuid=self._new_uuid(), uri=uri, args=args, timeout=timeout, parts=parts, trace=trace)
         text = encode(message)
         self._check_connected()
         if parts is not None:
@@ -177,7 +190,7 @@ class ClientState:
 
     def publish(self, pending: PendingRequest, channel: str, args: bytes) -> bytes:
         """Register a publication, to be settled by its ACK or NACK. Return its text. Errors as those of `call`."""
-        message = Pub(uuid=self._new_uuid(), channel=channel, args=args)
+        message = Pub(uuid=self._new_uuid(), channel=channel, args=args, trace=self._trace(pending, "", channel))
         text = encode(message)
         self._check_connected()
         pending.begin(message)

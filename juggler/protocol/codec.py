@@ -117,6 +117,7 @@ class _CallInParts(Struct, gc=False):
 class _Pub(Struct, gc=False):
     channel: str
     args: Raw = _NULL
+    trace: Raw = _NULL
 
 
 class _Sub(Struct, gc=False):
@@ -167,6 +168,7 @@ class _Evnt(Struct, gc=False):
     channel: str = ""  # servers in Go leave it out if it is empty
     pattern: str | None = None
     args: Raw = _NULL
+    trace: Raw = _NULL
 
 
 class _Wlcm(Struct, gc=False):
@@ -220,6 +222,7 @@ class _StoredResult(Struct, gc=False):
 class _Event(Struct, gc=False):
     msg_uuid: str
     args: Raw = _NULL
+    trace: Raw = _NULL
 
 
 # Text -> struct.
@@ -383,7 +386,9 @@ def _parts(parts: _Parts) -> Parts:
 
 def _decode_pub(uuid: str, text: Raw) -> Pub:
     payload = _read_pub(text)
-    return Pub(uuid=uuid, channel=payload.channel, args=bytes(payload.args))
+    if payload.trace is _NULL:
+        return Pub(uuid=uuid, channel=payload.channel, args=bytes(payload.args))
+    return Pub(uuid=uuid, channel=payload.channel, args=bytes(payload.args), trace=_trace(payload.trace))
 
 
 def _decode_sub(uuid: str, text: Raw) -> Sub:
@@ -460,6 +465,7 @@ def _decode_evnt(uuid: str, text: Raw) -> Evnt:
         channel=payload.channel,
         pattern=payload.pattern or "",
         args=bytes(payload.args),
+        trace="" if payload.trace is _NULL else _trace(payload.trace),
     )
 
 
@@ -694,6 +700,7 @@ _PARTS = b',"parts":{"mode":%b,"window":%d}'
 _STORED_PARTS = b',"parts":{"mode":%b,"until":%d}'
 _TRACE = b',"trace":%b'
 _PUB = _HEAD % MessageType.PUB + b'"channel":%b,"args":%b}}'
+_TRACED_PUB = _HEAD % MessageType.PUB + b'"channel":%b,"trace":%b,"args":%b}}'
 _SUB = _HEAD % MessageType.SUB + b'"channel":%b,"pattern":%b}}'
 _UNSB = _HEAD % MessageType.UNSB + b'"channel":%b,"pattern":%b}}'
 _CNCL = _HEAD % MessageType.CNCL + b'"for":%b,"wait":%b}}'
@@ -706,6 +713,7 @@ _RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"args":%b}}'
 _FLAGGED_RES = _HEAD % MessageType.RES + b'"for":%b,"uri":%b,"failed":%b,"args":%b}}'
 _EVNT = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"args":%b}}'
 _EVNT_BY_PATTERN = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b,"pattern":%b,"args":%b}}'
+_TRACED_EVNT = _HEAD % MessageType.EVNT + b'"for":%b,"channel":%b%b,"trace":%b,"args":%b}}'
 _WLCM = _HEAD % MessageType.WLCM + b'"conn":%b%b,"features":%b,"limits":%b}}'
 _PART = _HEAD % MessageType.PART + b'"for":%b,"seq":%d,"args":%b}}'
 _JOINED_PART = _HEAD % MessageType.PART + b'"for":%b,"seq":%d,"parts":%b}}'
@@ -716,6 +724,7 @@ _RESULT_WITH = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b%b,%b:%b}'
 _FLAGGED_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"failed":%b,"args":%b}'
 _FLAGS = {False: b"false", True: b"true"}
 _EVENT = b'{"msg_uuid":%b,"args":%b}'
+_TRACED_EVENT = b'{"msg_uuid":%b,"trace":%b,"args":%b}'
 
 
 def _encode_call(m: Call, uuid: str) -> bytes:
@@ -728,6 +737,8 @@ def _encode_call(m: Call, uuid: str) -> bytes:
 
 
 def _encode_pub(m: Pub, uuid: str) -> bytes:
+    if m.trace:
+        return _TRACED_PUB % (_quote(uuid), _quote(m.channel), _quote(m.trace), m.args)
     return _PUB % (_quote(uuid), _quote(m.channel), m.args)
 
 
@@ -783,6 +794,9 @@ def _encode_res(m: Res, uuid: str) -> bytes:
 
 
 def _encode_evnt(m: Evnt, uuid: str) -> bytes:
+    if m.trace:
+        pattern = b',"pattern":' + _quote(m.pattern) if m.pattern else b""
+        return _TRACED_EVNT % (_quote(uuid), _quote(m.for_), _quote(m.channel), pattern, _quote(m.trace), m.args)
     if m.pattern:
         return _EVNT_BY_PATTERN % (_quote(uuid), _quote(m.for_), _quote(m.channel), _quote(m.pattern), m.args)
     return _EVNT % (_quote(uuid), _quote(m.for_), _quote(m.channel), m.args)
@@ -967,8 +981,8 @@ def count_parts(args: bytes) -> int:
         raise InvalidMessage(f"$.parts: {error}"[:_MAX_ERROR]) from None
 
 
-def decode_event(data: bytes) -> tuple[str, bytes]:
-    """Return the ``msg_uuid`` and ``args`` of a publication.
+def decode_event(data: bytes) -> tuple[str, bytes, str]:
+    """Return the ``msg_uuid``, ``args`` and ``trace`` of a publication; ``trace`` is empty without a valid one.
 
     Raises:
         InvalidMessage: malformed.
@@ -979,7 +993,7 @@ def decode_event(data: bytes) -> tuple[str, bytes]:
         event = _read_event.recover(data, error)
     if not _is_uuid(event.msg_uuid):  # it becomes the "for" of an EVNT
         raise _wrong("$.msg_uuid", "a UUID", event.msg_uuid)
-    return event.msg_uuid, bytes(event.args)
+    return event.msg_uuid, bytes(event.args), "" if event.trace is _NULL else _trace(event.trace)
 
 
 def encode_call(
@@ -1030,8 +1044,10 @@ def encode_result(
     return _RESULT_WITH % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), members, name, args)
 
 
-def encode_event(msg_uuid: str, args: bytes) -> bytes:
+def encode_event(msg_uuid: str, args: bytes, trace: str = "") -> bytes:
     """Return an event as it is published. ``args`` are not checked."""
+    if trace:
+        return _TRACED_EVENT % (_quote(msg_uuid), _quote(trace), args)
     return _EVENT % (_quote(msg_uuid), args)
 
 

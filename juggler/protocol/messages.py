@@ -125,12 +125,13 @@ class Call(Message, frozen=True, gc=False):
 
 
 class Pub(Message, frozen=True, gc=False):
-    """Publishes an event with ``args`` (JSON text) on ``channel``."""
+    """Publishes an event with ``args`` (JSON text) on ``channel``; ``trace`` as in `Call`."""
 
     type: ClassVar[MessageType] = MessageType.PUB
 
     channel: str
     args: bytes = NULL
+    trace: str = ""
 
 
 class Sub(Message, frozen=True, gc=False):
@@ -261,6 +262,7 @@ class Evnt(Message, frozen=True, gc=False):
     Attributes:
         pattern: pattern that matched; empty for a subscription to the channel itself.
         args: JSON text.
+        trace: W3C traceparent of the PUB; empty without a valid one.
     """
 
     type: ClassVar[MessageType] = MessageType.EVNT
@@ -269,6 +271,7 @@ class Evnt(Message, frozen=True, gc=False):
     channel: str
     args: bytes = NULL
     pattern: str = ""
+    trace: str = ""
 
 
 class Wlcm(Message, frozen=True, gc=False):

@@ -78,4 +78,4 @@ class Outgoing:
 
 def event_message(event: Event) -> Evnt:
     """Return the EVNT of an event."""
-    return Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args)
+    return Evnt(for_=event.uuid, channel=event.channel, pattern=event.pattern, args=event.args, trace=event.trace)

@@ -14,6 +14,8 @@ from juggler.broker import Done, PendingCall
 from juggler.broker.names import GAP_CHANNEL, is_reserved
 from juggler.broker.streams import CANCELLED
 from juggler.errors import BrokerError, NackCode, Refused
+from juggler.process import tracing
+from juggler.process.tracing import Span, Tracer
 from juggler.protocol import codec
 from juggler.protocol.codec import StoredParts, encode_args
 from juggler.protocol.messages import (
@@ -196,6 +198,51 @@ class StreamCall(ServerCall):
         self._connection.caller_broker.credit(self, min(until, self._arrived + 2 * self._window))
 
 
+class _Traced(PendingCall):
+    """What the calls have in common that have spans: from their arrival until they complete or are abandoned."""
+
+    __slots__ = ()
+
+    span: Span
+
+    def on_stored(self, error: BrokerError | None) -> None:
+        if error is not None:
+            self.span.end(str(error.code))
+        super().on_stored(error)  # type: ignore[safe-super]
+
+    def on_result(self, args: bytes, failed: bool | None) -> None:
+        self.span.end("CallFailed" if failed else "")
+        super().on_result(args, failed)  # type: ignore[safe-super]
+
+    def on_expired(self) -> None:
+        self.span.end("Expired")
+        super().on_expired()  # type: ignore[safe-super]
+
+    def __del__(self) -> None:
+        self.span.end("ConnectionClosed")
+
+
+class _TracedCall(_Traced, ServerCall):
+    __slots__ = ("span",)
+
+    def __init__(self, connection: Connection, message: Call, tracer: Tracer) -> None:
+        self.span = _begin_span(connection, message, tracer)
+        super().__init__(connection, message)
+
+
+class _TracedStream(_Traced, StreamCall):
+    __slots__ = ("span",)
+
+    def __init__(self, connection: Connection, message: Call, parts: Parts, tracer: Tracer) -> None:
+        self.span = _begin_span(connection, message, tracer)
+        super().__init__(connection, message, parts)
+
+
+def _begin_span(connection: Connection, message: Call, tracer: Tracer) -> Span:
+    attributes = {"rpc.system": tracing.NAME, "rpc.method": message.uri, "client.address": connection.address}
+    return tracer.begin(message.uri, "SERVER", attributes, message.trace)
+
+
 _PART_OVERHEAD = 200
 """Bytes of a PART beside what it carries, at most."""
 
@@ -226,24 +273,34 @@ def _process_call(connection: Connection, message: Call) -> None:
     if message.parts is not None:
         _stream(connection, message, message.parts, by)
         return
-    call = ServerCall(connection, message)
+    if tracing.tracer is None:
+        call, trace = ServerCall(connection, message), message.trace
+    else:
+        call = _TracedCall(connection, message, tracing.tracer)
+        trace = call.span.trace
     timeout = message.timeout or options.call_timeout
     broker = connection.caller_broker
-    broker.call(message.uri, message.args, timeout, call, options.max_calls, options.max_call_bytes, by)
+    broker.call(message.uri, message.args, timeout, call, options.max_calls, options.max_call_bytes, by, None, trace)
 
 
 def _stream(connection: Connection, message: Call, parts: Parts, by: bytes) -> None:
     """Register a call that asks for parts."""
     options = connection.options
+    if tracing.tracer is None:
+        call, trace = StreamCall(connection, message, parts), message.trace
+    else:
+        call = _TracedStream(connection, message, parts, tracing.tracer)
+        trace = call.span.trace
     connection.caller_broker.call(
         message.uri,
         message.args,
         message.timeout or options.call_timeout,
-        StreamCall(connection, message, parts),
+        call,
         options.max_calls,
         options.max_call_bytes,
         by,
         StoredParts(parts.mode, parts.window),
+        trace,
     )
 
 
@@ -275,8 +332,23 @@ def _process_pub(connection: Connection, message: Pub) -> None:
     _check_channel(connection, message.channel)
     if is_reserved(message.channel):
         raise _reserved(message.channel)
-    broker = connection.pubsub_broker
-    broker.publish(message.channel, message.uuid, message.args, _answering(connection, message))
+    broker, on_done, trace = connection.pubsub_broker, _answering(connection, message), message.trace
+    if tracing.tracer is not None:
+        on_done, trace = _tracing(tracing.tracer, message, on_done)
+    broker.publish(message.channel, message.uuid, message.args, on_done, trace)
+
+
+def _tracing(tracer: Tracer, message: Pub, on_done: Done) -> tuple[Done, str]:
+    """Begin the span of a publication. Return a callback that ends it before it calls ``on_done``, and its trace."""
+    attributes = {"messaging.system": tracing.NAME, "messaging.destination.name": message.channel}
+    attributes |= {"messaging.operation.type": "send", "messaging.operation.name": "publish"}
+    span = tracer.begin("publish", "PRODUCER", attributes, message.trace)
+
+    def on_published(error: BrokerError | None) -> None:
+        span.end("" if error is None else str(error.code))
+        on_done(error)
+
+    return on_published, span.trace
 
 
 def _check_pattern(connection: Connection, pattern: str) -> None:

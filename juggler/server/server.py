@@ -18,6 +18,7 @@ from juggler.errors import BrokerError, BrokerUnavailable, CloseCode, HandshakeR
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
+from juggler.process.tracing import find_tracer
 from juggler.process.uuids import new_uuid
 from juggler.protocol.codec import encode_args
 from juggler.protocol.server_commands import disconnect_command
@@ -116,6 +117,7 @@ class Server:
         self._limit = self.options.max_connections
         self._by_address: Counter[str] = Counter()
         self._lag = LagMeter(self.metrics)
+        find_tracer()
         self._sweeper: Sweeper | None = None
         meter = StatusMeter(
             self.connections,

@@ -408,3 +408,13 @@ def test_expired_calls_are_not_chosen(caller, callee, call_of):
     popped = []
     eventually(lambda: popped.extend(callee.calls(["test.uri"]).pop_chosen(5, lambda c: list(range(len(c))))) or popped)
     assert [incoming.args for incoming in popped] == [b"2"]
+
+
+@pytest.mark.parametrize("trace", ["", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
+def test_the_trace_of_a_call_arrives_with_it(caller, callee, trace):
+    pending = RecordedCall()
+    caller.call("test.uri", b"1", 5.0, pending, trace=trace)
+    (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
+    assert (incoming.trace, incoming.args) == (trace, b"1")
+    callee.result(incoming, b"2", Outcome())
+    pending.wait(2)

@@ -248,3 +248,15 @@ def test_distinct_patterns_are_bounded(make_broker, subscribe):
     subscribe(broker, "c*", True, one)
     for subscriber in (one, two):
         broker.unsubscribe_all(subscriber)
+
+
+@pytest.mark.parametrize("trace", ["", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
+def test_the_trace_of_an_event_arrives_with_it(pubsub, subscribe, trace):
+    subscribers = [subscribe(pubsub, "news"), subscribe(pubsub, "new*", True)]
+    done = Outcome()
+    pubsub.publish("news", new_uuid(), b"1", done, trace)
+    assert done.wait() is None
+    for subscriber in subscribers:
+        subscriber.wait(1)
+        (event,) = subscriber.events
+        assert (event.trace, event.args) == (trace, b"1")

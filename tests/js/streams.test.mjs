@@ -122,6 +122,24 @@ test("a call that asks for parts looks as others write it, and theirs are unders
   assert.deepEqual(await stream.next(), { done: true, value: { words: 4 } });
 });
 
+test("requests carry a trace, and events bring theirs", async () => {
+  const { client, socket } = await connected();
+  const { trace } = GOLDEN["CALL with a trace"].payload;
+  const ignore = () => {};
+  client.call("example.echo", [1], { timeout: 2, trace }).catch(ignore);
+  client.stream("example.tokens", "once", { timeout: 2, window: 16, trace }).result().catch(ignore);
+  client.publish("news", [1, 2], { trace }).catch(ignore);
+  const events = client.subscribe("news");
+  await settle();
+  const [call, stream, publication] = socket.sent.slice(-4).map(({ payload }) => payload);
+  assert.deepEqual(call, { ...GOLDEN["CALL with a trace"].payload, timeout: 2e9 });
+  assert.deepEqual(stream, { ...GOLDEN["CALL for parts"].payload, trace });
+  assert.deepEqual(publication, GOLDEN["PUB with a trace"].payload);
+  socket.receive(10, GOLDEN["EVNT with a trace"].payload);
+  assert.equal((await events.next()).value.trace, trace);
+  client.close();
+});
+
 test("the defaults are a window of 64, all parts and the timeout of calls", async () => {
   const { socket } = await streaming();
   assert.deepEqual(socket.last.payload, { uri: "f", timeout: 60e9, parts: { mode: "all", window: 64 }, args: 1 });

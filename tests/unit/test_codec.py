@@ -270,7 +270,7 @@ def test_calls_and_results_come_back(conn_uuid: str, msg_uuid: str, uri: str, ar
 
 @given(UUIDS, ARGS)
 def test_events_come_back(msg_uuid: str, args: bytes) -> None:
-    assert decode_event(encode_event(msg_uuid, args)) == (msg_uuid, args)
+    assert decode_event(encode_event(msg_uuid, args)) == (msg_uuid, args, "")
 
 
 # Whatever comes in.

@@ -18,11 +18,13 @@ from juggler.protocol.codec import (
     StoredParts,
     StoredResult,
     decode_call,
+    decode_event,
     decode_request,
     decode_response,
     decode_result,
     encode,
     encode_call,
+    encode_event,
     encode_result,
 )
 from juggler.protocol.messages import (
@@ -34,11 +36,13 @@ from juggler.protocol.messages import (
     Cncl,
     Crdt,
     Ends,
+    Evnt,
     Message,
     MessageType,
     Nack,
     Part,
     Parts,
+    Pub,
     Unknown,
     Wlcm,
     ack,
@@ -57,6 +61,11 @@ MEANINGS: dict[str, Message] = {
     "CALL for parts": Call(uri="example.tokens", timeout=2.0, args=b'"once"', parts=Parts("all", 16)),
     "CALL for the latest part": Call(uri="example.progress", parts=Parts("latest", 1)),
     "CALL with a trace": Call(uri="example.echo", args=b"[1]", trace=TRACE),
+    "PUB with a trace": Pub(channel="news", args=b"[1,2]", trace=TRACE),
+    "EVNT with a trace": Evnt(for_=CALL_ID[:-2] + "58", channel="news", args=b"[1,2]", trace=TRACE),
+    "EVNT by pattern with a trace": Evnt(
+        for_=CALL_ID[:-2] + "58", channel="news.eu", pattern="news.*", args=b"[1,2]", trace=TRACE
+    ),
     "CNCL": Cncl(for_=CALL_ID),
     "CNCL that waits": Cncl(for_=CALL_ID, wait=True),
     "CRDT": Crdt(for_=CALL_ID, until=24),
@@ -78,7 +87,7 @@ MEANINGS: dict[str, Message] = {
     "unknown response": Unknown(number=47, payload=b'{"later":[1]}'),
 }
 REQUESTS = {name: GOLDEN[name] for name, message in MEANINGS.items() if json.loads(GOLDEN[name])["meta"]["type"] < 32}
-REQUESTS = {name: text for name, text in REQUESTS.items() if "ACK of" not in name}
+REQUESTS = {name: text for name, text in REQUESTS.items() if "ACK of" not in name and "EVNT" not in name}
 RESPONSES = {name: GOLDEN[name] for name in MEANINGS.keys() - REQUESTS.keys()}
 
 CALLS = {
@@ -86,7 +95,9 @@ CALLS = {
     "call payload for parts": StoredCall(
         CONN, CALL_ID, "example.tokens", b'"once"', parts=StoredParts("all", 16), trace=TRACE
     ),
+    "call payload with a trace": StoredCall(CONN, CALL_ID, "example.echo", b"1", trace=TRACE),
 }
+EVENTS = {"event payload with a trace": (CALL_ID[:-2] + "58", b"[1,2]", TRACE)}
 RESULTS = {
     "result payload with its callee": StoredResult(
         CALL_ID, b'{"error":{"message":"no luck"}}', failed=True, callee="c1"
@@ -119,7 +130,7 @@ def test_each_type_has_a_golden_message() -> None:
     types = {json.loads(text)["meta"]["type"] for text in (REQUESTS | RESPONSES).values()}
 
     assert types >= {type for type in MessageType if type.value in range(16, 48)}
-    assert GOLDEN.keys() == MEANINGS.keys() | CALLS.keys() | RESULTS.keys()
+    assert GOLDEN.keys() == MEANINGS.keys() | CALLS.keys() | RESULTS.keys() | EVENTS.keys()
 
 
 @pytest.mark.parametrize("name", MEANINGS)
@@ -148,6 +159,12 @@ def test_golden_calls_are_read_and_written(name: str) -> None:
     assert decode_call(GOLDEN[name].encode()) == call
     text = encode_call(call.conn_uuid, call.msg_uuid, call.uri, call.args, call.by, call.parts, call.trace)
     assert text.decode() == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_golden_events_are_read_and_written(name: str) -> None:
+    assert decode_event(GOLDEN[name].encode()) == EVENTS[name]
+    assert encode_event(*EVENTS[name]).decode() == GOLDEN[name]
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -187,7 +204,7 @@ def test_juggler_0_ignores_what_it_does_not_know(members: str) -> None:
     assert decode_request(envelope(f'{{"uri":"u",{members},"args":1}}')) == Call(uuid=ID, uri="u", args=b"1")
 
 
-@pytest.mark.parametrize("name", [name for name in REQUESTS if not name.startswith("CALL")])
+@pytest.mark.parametrize("name", [name for name in REQUESTS if not name.startswith(("CALL", "PUB"))])
 def test_juggler_0_refuses_new_requests(name: str) -> None:
     with pytest.raises(InvalidMessage, match=r"^\$\.meta\.type: expected 1 \(CALL\) or .* or 4 \(UNSB\), got \d+$"):
         decode_request(GOLDEN[name])

@@ -229,8 +229,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         max_bytes: int | None = None,
         by: bytes = b"",
         parts: StoredParts | None = None,
+        trace: str = "",
     ) -> None:
-        self.caller.call(uri, args, timeout, pending, limit, max_bytes, by, parts)
+        self.caller.call(uri, args, timeout, pending, limit, max_bytes, by, parts, trace)
 
     def forget(self, pending: PendingCall) -> None:
         self.caller.forget(pending)
@@ -267,8 +268,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def unlisten(self, callee_id: str) -> None:
         self.callee.unlisten(callee_id)
 
-    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
-        self.pubsub.publish(channel, uuid, args, on_done)
+    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done, trace: str = "") -> None:
+        self.pubsub.publish(channel, uuid, args, on_done, trace)
 
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
         self.pubsub.subscribe(channel, pattern, subscriber, on_done)

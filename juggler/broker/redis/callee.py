@@ -271,6 +271,7 @@ class RedisConsumer(CallConsumer):
                 (int(timeout) - pttl) / 1000 if timeout and timeout.isdigit() else 0.0,
                 by=call.by,
                 parts=call.parts,
+                trace=call.trace,
             )
             for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0

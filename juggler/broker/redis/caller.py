@@ -99,6 +99,7 @@ class RedisCaller(CallerBroker):
         max_bytes: int | None = None,
         by: bytes = b"",
         parts: StoredParts | None = None,
+        trace: str = "",
     ) -> None:
         if self._closed:
             pending.on_stored(BrokerUnavailable("the broker is closed"))
@@ -118,7 +119,7 @@ class RedisCaller(CallerBroker):
         try:
             self._store.push(
                 *self._names.call_keys(uri, pending.call_id),
-                codec.encode_call(next(results.conn_uuids), pending.call_id, uri, args, by, parts),
+                codec.encode_call(next(results.conn_uuids), pending.call_id, uri, args, by, parts, trace),
                 timeout,
                 pending,
             )

@@ -59,13 +59,13 @@ class RedisPubSub(PubSubBroker):
         if pending:
             raise BrokerUnavailable(f"{pending} of {len(self._topics)} subscriptions are not confirmed")
 
-    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done) -> None:
+    def publish(self, channel: str, uuid: str, args: bytes, on_done: Done, trace: str = "") -> None:
         def on_receivers(reply: Reply) -> None:
             on_done(None if type(reply) is int else as_error(reply))
 
         try:
             check_channel(channel)
-            self._topology.publish(self._names.channel(channel), codec.encode_event(uuid, args), on_receivers)
+            self._topology.publish(self._names.channel(channel), codec.encode_event(uuid, args, trace), on_receivers)
         except BrokerError as error:
             on_done(error)
 
@@ -192,7 +192,7 @@ class RedisPubSub(PubSubBroker):
             shown = self._names.channel_of(channel)
             if is_reserved(shown):
                 return
-            uuid, args = codec.decode_event(data)
+            uuid, args, trace = codec.decode_event(data)
         except (InvalidMessage, UnicodeDecodeError):
             self.invalid += 1
             return
@@ -204,7 +204,7 @@ class RedisPubSub(PubSubBroker):
                 if written > FAN_OUT_BYTES:
                     gevent.sleep(0)
                     written = 0
-                self._deliver(topic, Event(shown, self._names.pattern_of(name), uuid, args))
+                self._deliver(topic, Event(shown, self._names.pattern_of(name), uuid, args, trace))
                 written += len(data)
 
     def _deliver(self, topic: Topic, event: Event) -> None:

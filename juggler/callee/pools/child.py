@@ -13,16 +13,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from types import FrameType
 
 from juggler.broker import IncomingCall
 from juggler.callee import answer
+from juggler.callee.call_spans import traced
 from juggler.callee.failures import Cancelled, DeadlineExceeded, TimeIsUp
 from juggler.callee.pools import wire
-from juggler.callee.registry import Callee, load_callee
+from juggler.callee.registry import load_callee
+from juggler.callee.thunk import Thunk
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.forked import close_in_children
 
@@ -43,8 +45,8 @@ class Child:
         call: the call in progress.
     """
 
-    def __init__(self, callee: Callee, peer: socket.socket) -> None:
-        self._callee = callee
+    def __init__(self, thunks: Mapping[str, Thunk], peer: socket.socket) -> None:
+        self._thunks = thunks
         self._peer = peer
         self._reader: BufferedReader = peer.makefile("rb")
         self._publishing = threading.Lock()
@@ -78,7 +80,7 @@ class Child:
         self.call = call
         try:
             try:
-                done = answer.run(self._callee[call.uri], call)
+                done = answer.run(self._thunks[call.uri], call)
             finally:
                 self.call = None
         except BaseException as error:
@@ -120,9 +122,9 @@ class Child:
             self._may_stop = True
         self.on_stop()
 
-    def _publish(self, channel: str, args: bytes) -> None:
+    def _publish(self, channel: str, args: bytes, trace: str) -> None:
         with self._unstoppable(), self._publishing:
-            self._peer.sendall(wire.encode(wire.Publish(channel, args)))
+            self._peer.sendall(wire.encode(wire.Publish(channel, args, trace)))
             reply = wire.receive(self._reader.read)
         if not isinstance(reply, wire.Published):
             raise BrokerUnavailable("the worker has exited")
@@ -186,7 +188,7 @@ class Progress:
         return text
 
 
-def _refuse(channel: str, args: bytes) -> None:
+def _refuse(channel: str, args: bytes, trace: str) -> None:
     raise RuntimeError(f"cannot publish on {channel!r}: the call has completed")
 
 
@@ -228,7 +230,8 @@ def main() -> None:
     for peer in (control, *peers):
         peer.setblocking(True)  # gevent made it non-blocking in the worker
         close_in_children(peer)
-    children = [Child(callee, peer) for peer in peers]
+    thunks = {uri: traced(thunk) for uri, thunk in callee.items()}
+    children = [Child(thunks, peer) for peer in peers]
     signal.signal(STOP, lambda signum, frame: children[0].on_stop())
     threading.Thread(target=_control, args=(control, children), daemon=True).start()
     threads = [threading.Thread(target=child.run_or_exit, daemon=True) for child in children[1:]]

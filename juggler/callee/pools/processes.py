@@ -327,7 +327,7 @@ class ProcessRunner(Runner):
 
     def _published(self, message: wire.Publish) -> wire.Published:
         try:
-            self._publish(message.channel, message.args)
+            self._publish(message.channel, message.args, message.trace)
         except BrokerError as error:
             return wire.Published(error.code, error.reason)
         except RuntimeError as error:

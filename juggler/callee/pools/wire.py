@@ -24,6 +24,7 @@ class Publish(msgspec.Struct, tag=True):
 
     channel: str
     args: bytes
+    trace: str = ""
 
 
 class Published(msgspec.Struct, tag=True):

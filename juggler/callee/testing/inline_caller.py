@@ -175,5 +175,5 @@ class Caller:
             call.cancelled = True
             hub.loop.run_callback_threadsafe(self._runner.cancel, thunk, call)
 
-    def _publish(self, channel: str, args: bytes) -> None:
+    def _publish(self, channel: str, args: bytes, trace: str) -> None:
         self.published.append(Published(channel, decode_args(args)))

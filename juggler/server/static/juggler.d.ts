@@ -52,6 +52,8 @@ export interface StreamOptions {
   timeout?: number;
   /** Cancels the call, and drops the parts that were not read. */
   signal?: AbortSignal;
+  /** W3C traceparent, for tracing. */
+  trace?: string;
   /** Maximum number of unread parts, 1 to 1024. The function blocks until further ones are read. Default: 64. */
   window?: number;
   /** With "latest", parts that were not sent yet are replaced by later ones, and the function does not block. Default: "all". */
@@ -66,6 +68,8 @@ export interface Event<T = any> {
   args: T;
   /** UUID of the PUB. */
   uuid: string;
+  /** W3C traceparent of the publication, if it had one. */
+  trace?: string;
 }
 
 /** Base class of all errors. */
@@ -162,14 +166,14 @@ export class Client extends EventTarget {
    * "cancel".
    * @throws CallFailed, Nacked, Expired, ConnectionClosed, or the reason of the signal; the function may still run.
    */
-  call<T = any>(uri: string, args?: any, options?: { timeout?: number; signal?: AbortSignal }): Promise<T>;
+  call<T = any>(uri: string, args?: any, options?: { timeout?: number; signal?: AbortSignal; trace?: string }): Promise<T>;
   /**
    * Call a function and read its result in parts, such as those of a generator. Needs the feature "parts". The loop throws
    * what `call` throws, NotSupported, or a RangeError for invalid options, after the parts that arrived before.
    */
   stream<T = any, R = any>(uri: string, args?: any, options?: StreamOptions): Stream<T, R>;
   /** Publish an event, and wait for the server's ACK. */
-  publish(channel: string, args?: any, options?: { signal?: AbortSignal }): Promise<void>;
+  publish(channel: string, args?: any, options?: { signal?: AbortSignal; trace?: string }): Promise<void>;
   /** Subscribe. `Subscription.ready` resolves when the server has acknowledged it. */
   subscribe<T = any>(channel: string, options?: SubscribeOptions): Subscription<T>;
   /**

@@ -267,25 +267,25 @@ export class Client extends EventTarget {
     return this.#connected;
   }
 
-  async call(uri, args = null, { timeout = this.#options.callTimeout, signal } = {}) {
-    return this.#call(uri, args, { timeout, signal });
+  async call(uri, args = null, { timeout = this.#options.callTimeout, signal, trace } = {}) {
+    return this.#call(uri, args, { timeout, signal, trace });
   }
 
-  stream(uri, args = null, { timeout = this.#options.callTimeout, signal, window = 64, mode = "all" } = {}) {
+  stream(uri, args = null, { timeout = this.#options.callTimeout, signal, trace, window = 64, mode = "all" } = {}) {
     const parts = { mode, window };
-    return new Stream({ uri, timeout, signal, window }, (stream) => this.#call(uri, args, { timeout, signal, parts, stream }));
+    return new Stream({ uri, timeout, signal, window }, (stream) => this.#call(uri, args, { timeout, signal, trace, parts, stream }));
   }
 
-  async #call(uri, args, { timeout, signal, parts, stream }) {
+  async #call(uri, args, { timeout, signal, trace, parts, stream }) {
     if (!(timeout > 0 && timeout <= 86400)) throw new RangeError(`timeout: expected more than 0 and at most 86400 seconds, got ${timeout}`);
     if (parts && !(parts.window >= 1 && parts.window <= 1024 && parts.window % 1 === 0)) throw new RangeError(`window: expected 1 to 1024, got ${parts.window}`);
     if (parts && !["all", "latest"].includes(parts.mode)) throw new RangeError(`mode: expected "all" or "latest", got ${JSON.stringify(parts.mode)}`);
     const late = () => noResult(uri, timeout);
-    return this.#request(CALL, { uri, timeout: Math.round(timeout * 1e9), parts, args }, { timeout, late, signal, stream });
+    return this.#request(CALL, { uri, timeout: Math.round(timeout * 1e9), parts, trace, args }, { timeout, late, signal, stream });
   }
 
-  async publish(channel, args = null, { signal } = {}) {
-    await this.#request(PUB, { channel, args }, { signal });
+  async publish(channel, args = null, { signal, trace } = {}) {
+    await this.#request(PUB, { channel, trace, args }, { signal });
   }
 
   subscribe(channel, options = {}) {
@@ -494,9 +494,9 @@ export class Client extends EventTarget {
     }
   }
 
-  #onEvent({ channel = "", pattern = "", args = null, for: id }) {
+  #onEvent({ channel = "", pattern = "", args = null, for: id, trace }) {
     const entry = this.#channels.get(pattern ? `p${pattern}` : `c${channel}`);
-    for (const each of entry?.subscriptions ?? []) each._event({ channel, pattern, args, uuid: id });
+    for (const each of entry?.subscriptions ?? []) each._event({ channel, pattern, args, uuid: id, ...(trace && { trace }) });
   }
 
   #onEnds({ channel, pattern, code, message }) {

@@ -1,0 +1,210 @@
+"""Traceparents from clients to functions and events, and the spans of programs that use OpenTelemetry."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from juggler.broker.redis import RedisBroker
+from juggler.protocol.messages import MessageType
+from tests.integration.test_callee_command import running
+from tests.integration.test_juggler1 import Wire1, kind
+from tests.stack import Wire, running_server
+
+ROOT = Path(__file__).parents[2]
+CALL, PUB, SUB, RES, EVNT, PART = (MessageType(n) for n in (1, 2, 3, 9, 10, 33))
+NS = 1_000_000_000
+POOLS = ("None", "thread", "process")
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+MALFORMED = ["", TRACE[:-1], TRACE.upper(), f"{TRACE}-x", f"00-{'0' * 32}{TRACE[35:]}", 7, None, {"a": 1}, "\ud800"]
+
+TRACED = """
+from callee import Call, Callee, publish, trace
+
+rpc = Callee()
+
+
+def its_trace():
+    publish("news", 1)
+    return trace()
+
+
+def raw(call: Call):
+    return call.trace
+
+
+def parts():
+    yield trace()
+
+
+for pool in (None, "thread", "process"):
+    rpc.register(f"trace.{pool}", its_trace, pool=pool)
+    rpc.register(f"raw.{pool}", raw, pool=pool, raw=True)
+    rpc.register(f"parts.{pool}", parts, pool=pool)
+"""
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    path = tmp_path_factory.mktemp("traced")
+    (path / "traced.py").write_text(TRACED)
+    return path
+
+
+def payloads(wire: Wire, *kinds: MessageType):
+    """Return the payloads of the next messages of these types, in any order."""
+    found: dict[int, dict] = {}
+    while len(found) < len(kinds):
+        message = wire.receive()
+        if kind(message) in kinds:
+            found[kind(message)] = message["payload"]
+    return [found[each] for each in kinds]
+
+
+def test_a_traceparent_reaches_the_function_and_its_events(traced, redis_url):
+    options = ("--redis", redis_url, "--pool-processes", "1", "--threads", "1")
+    with (
+        running("traced:rpc", *options, cwd=traced) as process,
+        running_server(RedisBroker(redis_url)) as server,
+        Wire(server.url) as old,
+        Wire1(server.url) as wire,
+    ):
+        assert process.said.startswith("serving"), process.stderr.read()
+        for client in (old, wire):
+            client.request(SUB, channel="news", pattern=False)
+            for pool in POOLS:
+                client.send(CALL, uri=f"trace.{pool}", timeout=60 * NS, trace=TRACE)
+                result, event = payloads(client, RES, EVNT)
+                assert (result["args"], event["trace"]) == (TRACE, TRACE)
+                client.send(CALL, uri=f"raw.{pool}", timeout=60 * NS, trace=TRACE)
+                assert payloads(client, RES)[0]["args"] == TRACE
+            for malformed in MALFORMED:
+                client.send(CALL, uri="trace.None", timeout=60 * NS, trace=malformed)
+                result, event = payloads(client, RES, EVNT)
+                assert result["args"] == ""
+                assert "trace" not in event
+        for pool in POOLS:
+            wire.send(CALL, uri=f"parts.{pool}", timeout=60 * NS, parts={"mode": "all", "window": 1}, trace=TRACE)
+            assert payloads(wire, PART, RES)[0]["args"] == TRACE
+
+
+def test_a_traceparent_reaches_subscribers_of_channels_and_patterns(redis_url):
+    with running_server(RedisBroker(redis_url)) as server, Wire(server.url) as one, Wire1(server.url) as two:
+        one.request(SUB, channel="news", pattern=False)
+        two.request(SUB, channel="new*", pattern=True)
+        for sent, expected in ((TRACE, TRACE), *((each, None) for each in MALFORMED)):
+            two.send(PUB, channel="news", args=1, trace=sent)
+            for wire in (one, two):
+                assert payloads(wire, EVNT)[0].get("trace") == expected
+
+
+# OpenTelemetry.
+
+
+class Spans:
+    """The spans that the processes of a program have noted."""
+
+    def __init__(self, directory: Path) -> None:
+        self.all = [json.loads(line) for path in directory.iterdir() for line in path.read_text().splitlines()]
+        self.by_id = {span["id"]: span for span in self.all}
+
+    def one(self, name: str, kind: str | None = None) -> dict:
+        (span,) = [each for each in self.all if each["name"] == name and kind in (None, each["kind"])]
+        return span
+
+    def line(self, span: dict) -> list[tuple[str, str]]:
+        """Return a span and its ancestors, as names and kinds."""
+        found = []
+        while True:
+            found.append((span["name"], span["kind"]))
+            if span["parent"] is None:
+                return found
+            span = self.by_id[span["parent"]]
+
+
+@pytest.mark.leaves_keys("juggler:results:*")  # of calls that nothing waits for
+def test_spans_lead_from_the_client_to_the_function_and_its_events(tmp_path, redis_url):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.tracing_stack", redis_url],
+        env={**os.environ, "TRACES": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    spans = Spans(tmp_path)
+    told = {each["pool"]: each for each in map(json.loads, done.stdout.splitlines())}
+    for pool in POOLS:
+        root = spans.one(f"root {pool}")
+        (work,) = [each for each in spans.all if each["name"] == "work" and each["trace"] == root["trace"]]
+        uri = f"work.{pool}"
+        assert spans.line(work) == [
+            ("work", "INTERNAL"),
+            (f"process {uri}", "CONSUMER"),
+            (uri, "SERVER"),
+            (uri, "CLIENT"),
+            (f"root {pool}", "INTERNAL"),
+        ]
+        assert (work["pid"] == root["pid"]) is (pool == "None")
+        server = spans.by_id[spans.by_id[work["parent"]]["parent"]]
+        assert told[pool]["caller"].split("-")[1:3] == [root["trace"], server["id"]]
+        assert told[pool]["event"].split("-")[1:3] == [root["trace"], work["id"]]
+    assert ("root async", "INTERNAL") in [spans.line(each)[-1] for each in spans.all if each["name"] == "work"]
+
+    published = [each for each in spans.all if each["name"] == "publish"]
+    assert sorted(spans.line(each) for each in published) == [
+        [("publish", "PRODUCER"), ("publish", "PRODUCER"), ("root publish", "INTERNAL")],
+        [("publish", "PRODUCER"), ("root publish", "INTERNAL")],
+    ]
+    assert told["publish"]["event"].split("-")[2] in {each["id"] for each in published}
+
+    for kind_of_span in ("CLIENT", "SERVER"):
+        failed = spans.one("fail", kind_of_span)
+        assert (failed["status"], failed["attributes"]["error.type"]) == ("ERROR", "CallFailed")
+        assert spans.one("parts", kind_of_span)["status"] == "UNSET"
+    attributes = spans.one("process fail")["attributes"]
+    assert (attributes["rpc.method"], attributes["messaging.operation.type"]) == ("fail", "process")
+    assert spans.one("process fail")["status"] == "ERROR"
+    assert ("process parts", "CONSUMER") in [spans.line(each)[1] for each in spans.all if each["name"] == "work"]
+    ends = {
+        each["attributes"]["error.type"] for each in spans.all if (each["name"], each["kind"]) == ("sleep", "CLIENT")
+    }
+    assert ends == {"Expired", "ConnectionClosed"}
+    assert len([each for each in spans.all if (each["name"], each["kind"]) == ("sleep", "SERVER")]) == 2
+
+
+UNTRACED = """
+import sys
+
+import juggler.server, juggler.callee.worker
+from juggler.callee import Callee
+from juggler.callee.testing.stacks import memory_stack
+from juggler.process import tracing
+
+rpc = Callee()
+rpc.register("double", lambda x: 2 * x)
+with memory_stack(rpc) as stack:
+    assert stack.client.call("double", 2) == 4
+    stack.client.publish("news")
+assert tracing.tracer is None
+print([name for name in sys.modules if name.startswith("opentelemetry")])
+"""
+
+
+def test_nothing_is_imported_for_programs_that_do_not_trace():
+    done = subprocess.run(
+        [sys.executable, "-c", f"from gevent import monkey; monkey.patch_all()\n{UNTRACED}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
