@@ -14,11 +14,21 @@ from juggler.backend.async_pool import AsyncPool, AsyncRun
 from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, KEEP, Operations, checked, encoded, stored_parts
-from juggler.errors import JugglerError
+from juggler.errors import CloseCode, JugglerError
 from juggler.process.fork_hooks import register
 from juggler.protocol.codec import decode_args, encode_args
 from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
+from juggler.protocol.server_commands import (
+    LISTED,
+    TIMEOUT,
+    UNSUBSCRIBED,
+    CommandOutcome,
+    connections_command,
+    disconnect_command,
+    unsubscribe_command,
+)
+from juggler.protocol.server_status import ServerStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -153,6 +163,51 @@ class AsyncBackend(BaseBackend):
     async def _send_cancel(self, call: BackendCall, wait: bool) -> None:
         with suppress(JugglerError):
             await self._pool.run(self._operations.cancel(call, wait))
+
+    async def disconnect(
+        self,
+        *,
+        identity: Any = None,
+        connection: str | None = None,
+        code: int = CloseCode.DISCONNECTED,
+        reason: str = "",
+        timeout: float = TIMEOUT,
+    ) -> CommandOutcome:
+        """See `juggler.backend.Backend.disconnect`."""
+        command = disconnect_command(identity=identity, connection=connection, code=code, reason=reason)
+        return await self._pool.run(self._servers.command(command, timeout))
+
+    async def unsubscribe(
+        self,
+        *,
+        channel: str | None = None,
+        pattern: str | None = None,
+        identity: Any = None,
+        connection: str | None = None,
+        reason: str = UNSUBSCRIBED,
+        timeout: float = TIMEOUT,
+    ) -> CommandOutcome:
+        """See `juggler.backend.Backend.unsubscribe`."""
+        command = unsubscribe_command(
+            channel=channel, pattern=pattern, identity=identity, connection=connection, reason=reason
+        )
+        return await self._pool.run(self._servers.command(command, timeout))
+
+    async def connections(
+        self,
+        *,
+        identity: Any = None,
+        connection: str | None = None,
+        limit: int = LISTED,
+        timeout: float = TIMEOUT,
+    ) -> CommandOutcome:
+        """See `juggler.backend.Backend.connections`."""
+        command = connections_command(identity=identity, connection=connection, limit=limit)
+        return await self._pool.run(self._servers.command(command, timeout))
+
+    async def servers(self) -> list[ServerStatus]:
+        """See `juggler.backend.Backend.servers`."""
+        return await self._pool.run(self._servers.statuses())
 
 
 class AsyncPending:

@@ -15,11 +15,21 @@ from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, Operations, checked, encoded, stored_parts
 from juggler.backend.pool import Pool, Run
-from juggler.errors import JugglerError
+from juggler.errors import CloseCode, JugglerError
 from juggler.process.fork_hooks import register
 from juggler.protocol.codec import encode_args
 from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
+from juggler.protocol.server_commands import (
+    LISTED,
+    TIMEOUT,
+    UNSUBSCRIBED,
+    CommandOutcome,
+    connections_command,
+    disconnect_command,
+    unsubscribe_command,
+)
+from juggler.protocol.server_status import ServerStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -211,6 +221,87 @@ class Backend(BaseBackend):
         call = self._operations.new_call(uri, args, timeout, by, stored_parts(mode, window))
         self._pool.run(self._operations.start(call))
         return Stream(self._pool.run, self._operations, self._keeper, call)
+
+    def disconnect(
+        self,
+        *,
+        identity: Any = None,
+        connection: str | None = None,
+        code: int = CloseCode.DISCONNECTED,
+        reason: str = "",
+        timeout: float = TIMEOUT,
+    ) -> CommandOutcome:
+        """Close connections of all servers; see docs/server.md.
+
+        Args:
+            identity: caller identity of the connections, any JSON value but null.
+            connection: or the identifier of one.
+            code: close code, 4000 to 4999. `CloseCode.DISCONNECTED` asks clients not to come back, `CloseCode.MOVED` to
+                reconnect.
+            reason: text for people, at most 123 bytes.
+            timeout: seconds to wait for the answers of servers, at most 60.
+
+        Returns:
+            How many servers were asked and have answered, and how many connections they have closed.
+
+        Raises:
+            InvalidValue: an argument is invalid, or not exactly one of ``identity`` and ``connection`` is given.
+            BrokerUnavailable: Redis is unreachable. Some servers may have received the command.
+        """
+        command = disconnect_command(identity=identity, connection=connection, code=code, reason=reason)
+        return self._pool.run(self._servers.command(command, timeout))
+
+    def unsubscribe(
+        self,
+        *,
+        channel: str | None = None,
+        pattern: str | None = None,
+        identity: Any = None,
+        connection: str | None = None,
+        reason: str = UNSUBSCRIBED,
+        timeout: float = TIMEOUT,
+    ) -> CommandOutcome:
+        """End subscriptions of connections, which receive ENDS under juggler.1.
+
+        Args:
+            channel: the channel.
+            pattern: or the pattern, as clients have subscribed to it.
+            identity: end the subscriptions of all connections with this caller identity.
+            connection: or of the one with this identifier.
+            reason: message of the ENDS, at most 123 bytes.
+            timeout: as for `disconnect`, whose errors and result this has, too.
+        """
+        command = unsubscribe_command(
+            channel=channel, pattern=pattern, identity=identity, connection=connection, reason=reason
+        )
+        return self._pool.run(self._servers.command(command, timeout))
+
+    def connections(
+        self,
+        *,
+        identity: Any = None,
+        connection: str | None = None,
+        limit: int = LISTED,
+        timeout: float = TIMEOUT,
+    ) -> CommandOutcome:
+        """List connections of all servers: ``connections`` of the result is their number, ``listed`` has the oldest.
+
+        Args:
+            identity: only those with this caller identity.
+            connection: or only the one with this identifier.
+            limit: maximum number to list, at most 1,000.
+            timeout: as for `disconnect`, whose errors this has, too.
+        """
+        command = connections_command(identity=identity, connection=connection, limit=limit)
+        return self._pool.run(self._servers.command(command, timeout))
+
+    def servers(self) -> list[ServerStatus]:
+        """Return the server processes that live, and what they report of themselves.
+
+        Raises:
+            BrokerUnavailable: Redis is unreachable.
+        """
+        return self._pool.run(self._servers.statuses())
 
 
 class Pending:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from juggler.backend.operations import Operations
 from juggler.backend.routing import Router
+from juggler.backend.server_operations import ServerOperations
 from juggler.broker import CALL_CAPACITY
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.url import RedisUrl, parse
@@ -62,8 +63,9 @@ class BaseBackend:
         self._names = Names(key_prefix)
         commands = max(1, max_connections // 4)
         self._limits = Limits(max_connections - commands, commands, pool_timeout)
+        router = Router(parsed, time.monotonic)
         self._operations = Operations(
-            Router(parsed, time.monotonic),
+            router,
             self._names,
             by=by,
             call_timeout=call_timeout,
@@ -73,6 +75,7 @@ class BaseBackend:
             clock=time.monotonic,
             new_uuid=new_uuid,
         )
+        self._servers = ServerOperations(router, self._names, self._operations.ask, new_uuid)
 
 
 def check_process(pid: int) -> None:

@@ -32,6 +32,9 @@ MAX_ANSWER = 1024 * 1024
 LISTED = 100
 """Default number of connections to list."""
 
+UNSUBSCRIBED = "unsubscribed by the server"
+"""Default reason of an ENDS."""
+
 TIMEOUT = 2.0
 """Default number of seconds to wait for the answers of servers."""
 
@@ -157,7 +160,7 @@ def unsubscribe_command(
     identity: Any = None,
     connection: str | None = None,
     code: int = NackCode.FORBIDDEN,
-    reason: str = "unsubscribed by the server",
+    reason: str = UNSUBSCRIBED,
     reply: str = "",
 ) -> ServerCommand:
     """Return the command to end subscriptions.
