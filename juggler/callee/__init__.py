@@ -38,6 +38,7 @@ from juggler.callee.failures import (
     TimeLimitExceeded,
 )
 from juggler.callee.registry import Callee
+from juggler.protocol.connection_events import ConnectionEvent
 
 __all__ = [
     "Call",
@@ -45,6 +46,7 @@ __all__ = [
     "Callee",
     "Caller",
     "Cancelled",
+    "ConnectionEvent",
     "DeadlineExceeded",
     "InvalidArguments",
     "TimeIsUp",

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
+from juggler.broker import IncomingCall, is_from_juggler
 from juggler.broker.names import check_uris
 from juggler.callee.around import Around, check_around
+from juggler.callee.failures import CallError
 from juggler.callee.thunk import Cancel, Deadline, Pool, Thunk
 from juggler.errors import ConfigError
 from juggler.process.loading import load_object
+from juggler.protocol.connection_events import (
+    ON_CONNECT,
+    ON_DISCONNECT,
+    SERVER_URIS,
+    ConnectionEvent,
+    decode_connection_event,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 G = TypeVar("G", bound=Around)
@@ -93,6 +103,8 @@ class Callee(Mapping[str, Thunk]):
         if not isinstance(uri, str):
             raise TypeError(f'expected a URI, as in @rpc.register("greet"), got {uri!r}')
         check_uris([uri])
+        if uri in SERVER_URIS:
+            raise ValueError(f"{uri}: reserved, register it with on_connect or on_disconnect")
         self._check_free(uri)
 
         def bind(function: F) -> F:
@@ -124,7 +136,7 @@ class Callee(Mapping[str, Thunk]):
         Raises:
             ValueError: as for `register`, or there are no functions.
         """
-        thunks = [thunk.included(f"{prefix}{thunk.uri}", self._around) for thunk in _thunks_of(source)]
+        thunks = [thunk.included(_prefixed(prefix, thunk.uri), self._around) for thunk in _thunks_of(source)]
         if not thunks:
             raise ValueError(f"expected public functions, found none in {source!r}")
         for uri in check_uris(thunk.uri for thunk in thunks):
@@ -162,6 +174,36 @@ class Callee(Mapping[str, Thunk]):
         self._around += (generator,)
         return generator
 
+    def on_connect(self, function: F) -> F:
+        """Register the function that servers with the option ``connection_events`` call when a client has connected.
+
+        ::
+
+            @rpc.on_connect
+            def joined(event: ConnectionEvent) -> None:
+                print(event.identity, event.connection, event.address)
+
+        At most once for each connection, and best effort: the server waits for nothing. An event is lost if no callee
+        processes it within a minute, or if the server or Redis is lost. Clients cannot call the function.
+
+        Args:
+            function: a plain function that receives a `callee.ConnectionEvent`. It is unchanged, its result is ignored.
+
+        Raises:
+            ValueError: there is such a function already.
+            TypeError: it is not a plain function.
+        """
+        self._add(Thunk(ON_CONNECT, _receiver(function), raw=True, around=self._around))
+        return function
+
+    def on_disconnect(self, function: F) -> F:
+        """Register the function for clients that have disconnected, with the code and reason; see `on_connect`.
+
+        It may run before the one for the same client that has connected.
+        """
+        self._add(Thunk(ON_DISCONNECT, _receiver(function), raw=True, around=self._around))
+        return function
+
     def check(self) -> None:
         """Check that all functions can be called. Workers do this at start.
 
@@ -187,6 +229,24 @@ class Callee(Mapping[str, Thunk]):
     def _check_free(self, uri: str) -> None:
         if uri in self._thunks:
             raise ValueError(f"{uri}: a function is registered already")
+
+
+def _prefixed(prefix: str, uri: str) -> str:
+    return uri if uri in SERVER_URIS else f"{prefix}{uri}"
+
+
+def _receiver(function: Callable[[ConnectionEvent], object]) -> Callable[[IncomingCall], None]:
+    """Return a raw function that calls a function with the event of a server, and refuses other callers."""
+    if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"expected a plain function, got {function!r}")
+
+    @wraps(function)
+    def receive(call: IncomingCall) -> None:
+        if not is_from_juggler(call.msg_uuid):
+            raise CallError(f"{call.uri} is called by servers only", code="forbidden")
+        function(decode_connection_event(call.args, call.caller.identity))
+
+    return receive
 
 
 def _thunks_of(source: Any) -> list[Thunk]:

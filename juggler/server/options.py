@@ -71,6 +71,8 @@ class ServerOptions:
             subprotocol, ``"always"``, or ``"never"``: their functions go on. Default: ``"juggler.1"``.
         list_uri: a CALL to this URI returns the catalogue, see `juggler.broker.ServedFunction`. ``None`` disables it.
             Default: ``None``.
+        connection_events: whether the server calls the functions of `callee.Callee.on_connect` and ``on_disconnect``.
+            Default: False.
 
     Raises:
         ValueError: an option is out of range.
@@ -103,6 +105,7 @@ class ServerOptions:
     unknown_uris: Literal["queue", "refuse"] = "queue"
     cancel_on_close: Literal["juggler.1", "always", "never"] = "juggler.1"
     list_uri: str | None = None
+    connection_events: bool = False
 
     def __post_init__(self) -> None:
         if self.unknown_uris not in ("queue", "refuse"):

@@ -18,6 +18,7 @@ from juggler.process import tracing
 from juggler.process.tracing import Span, Tracer
 from juggler.protocol import codec
 from juggler.protocol.codec import StoredParts, encode_args
+from juggler.protocol.connection_events import SERVER_URIS
 from juggler.protocol.messages import (
     Ack,
     Auth,
@@ -264,6 +265,8 @@ def _process_call(connection: Connection, message: Call) -> None:
     if message.uri == options.list_uri:
         _list_functions(connection, message)
         return
+    if message.uri in SERVER_URIS:
+        raise Refused(NackCode.FORBIDDEN, f"{message.uri!r} is called by servers only")
     if options.unknown_uris == "refuse" and not connection.catalogue.is_served(message.uri):
         raise Refused(NackCode.NOT_FOUND, f"no callee serves {message.uri!r}")
     by = connection.by

@@ -29,6 +29,7 @@ from juggler.server.command_inbox import CommandInbox
 from juggler.server.connect_hook import Connect, ConnectRequest, address_group
 from juggler.server.connection import Connection, Handler, State
 from juggler.server.draining import GOODBYE, drain
+from juggler.server.event_calls import ConnectionEvents
 from juggler.server.held_acks import HeldAcks
 from juggler.server.identities import NO_IDENTITY, Identity
 from juggler.server.options import ServerOptions
@@ -110,6 +111,7 @@ class Server:
         self._identify = CallerIdentity(caller)
         self._on_state = on_state
         self._catalogue = Catalogue(caller_broker)
+        self._events = ConnectionEvents(caller_broker, self.metrics) if self.options.connection_events else None
         self._backlog = Backlog(self.options.total_answer_limit)
         self._outgoing = Outgoing(self.options, self.metrics)
         self._held_acks = HeldAcks(self.options.ack_delay) if self.options.ack_delay else None
@@ -274,8 +276,12 @@ class Server:
         try:
             self.start()
             self._inbox.close_if_disconnected(connection)
+            if self._events is not None:
+                self._events.connected(connection)
             connection.serve(self._on_state)
         finally:
+            if self._events is not None:
+                self._events.disconnected(connection)
             self.connections.discard(connection)
             self._release(group)
             self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)

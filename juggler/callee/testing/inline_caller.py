@@ -18,9 +18,15 @@ from juggler.callee.pools.greenlets import GreenletRunner
 from juggler.callee.testing.inline_stream import Stream
 from juggler.callee.testing.outcome import Outcome
 from juggler.callee.thunk import Thunk
-from juggler.errors import Expired, NackCode, Nacked
+from juggler.errors import CloseCode, Expired, NackCode, Nacked
 from juggler.process.uuids import new_uuid
 from juggler.protocol.codec import decode_args, encode_args
+from juggler.protocol.connection_events import (
+    ON_CONNECT,
+    ON_DISCONNECT,
+    ConnectionEvent,
+    encode_connection_event,
+)
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 _start_new_thread = get_original("_thread", "start_new_thread")
@@ -97,6 +103,41 @@ class Caller:
         if time.monotonic() >= call.deadline:
             raise Expired(f"no result of {uri} within {timeout:g} s")
         return outcome.value()
+
+    def connect(self, connection: str = "", address: str = "127.0.0.1") -> None:
+        """Call the function for clients that have connected, as a server does; see `callee.Callee.on_connect`.
+
+        The identity is that of this object.
+
+        Args:
+            connection: identifier of the connection. Default: a new UUID.
+            address: address of the client.
+
+        Raises:
+            juggler.errors.CallFailed: the function raised.
+            juggler.errors.Nacked: there is no such function; code 404.
+        """
+        self._report(ON_CONNECT, connection, address, None, "")
+
+    def disconnect(
+        self,
+        connection: str = "",
+        address: str = "127.0.0.1",
+        *,
+        code: int = CloseCode.NORMAL,
+        reason: str = "",
+    ) -> None:
+        """Call the function for clients that have disconnected, as `connect`, with a close code and its reason."""
+        self._report(ON_DISCONNECT, connection, address, code, reason)
+
+    def _report(self, uri: str, connection: str, address: str, code: int | None, reason: str) -> None:
+        event = ConnectionEvent(
+            connection=connection or new_uuid(), at=time.time(), address=address, code=code, reason=reason
+        )
+        thunk, call = self._begin(uri, None, 60.0)
+        call.args = encode_connection_event(event)
+        call.msg_uuid = f"{call.msg_uuid[:14]}8{call.msg_uuid[15:]}"  # as those of servers
+        self._run(thunk, call).value()
 
     def stream(self, uri: str, args: Any = None, timeout: float = 60.0) -> Stream:
         """Call a function, and return its result in parts.

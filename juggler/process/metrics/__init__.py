@@ -91,6 +91,8 @@ class Metrics:
         write_limit_exceeded: messages over the write limit.
         expired: calls that expired before their result arrived.
         cancelled: calls that clients cancelled with CNCL.
+        connection_events: connects and disconnects that were queued for the application.
+        connection_events_lost: those that were not queued, or that no callee processed in time.
         lag: maximum lag of the event loop in the last ten seconds, in seconds.
         calls: durations from CALL to RES, by URI.
     """
@@ -110,6 +112,8 @@ class Metrics:
         self.write_limit_exceeded = 0
         self.expired = 0
         self.cancelled = 0
+        self.connection_events = 0
+        self.connection_events_lost = 0
         self.lag = 0.0
         self.calls: dict[str, Histogram] = {}
 
@@ -143,6 +147,8 @@ class Metrics:
             "juggler_write_limit_exceeded": {"": self.write_limit_exceeded},
             "juggler_calls_expired": {"": self.expired},
             "juggler_calls_cancelled": {"": self.cancelled},
+            "juggler_connection_events": {"": self.connection_events},
+            "juggler_connection_events_lost": {"": self.connection_events_lost},
         }
 
 

@@ -62,6 +62,8 @@ SERVER = MetricNames(
         "juggler_write_limit_exceeded": ("Messages over the write limit.", ()),
         "juggler_calls_expired": ("Calls that expired before their result arrived.", ()),
         "juggler_calls_cancelled": ("Calls that clients cancelled.", ()),
+        "juggler_connection_events": ("Connects and disconnects queued for the application.", ()),
+        "juggler_connection_events_lost": ("Those that were not queued, or not processed in time.", ()),
         "juggler_calls_pushed": ("Calls queued in the broker.", ()),
         "juggler_results_dropped": ("Results whose caller has gone.", ()),
         "juggler_results_invalid": ("Malformed results.", ()),
