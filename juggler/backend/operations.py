@@ -13,6 +13,7 @@ from typing import Any, Literal
 from juggler.backend.calls import BackendCall
 from juggler.backend.routing import Reply, Router, is_unknown_script
 from juggler.backend.steps import Pause, Steps
+from juggler.broker import MARK
 from juggler.broker.names import check_channel, check_uri, is_reserved
 from juggler.broker.redis import commands
 from juggler.broker.redis.commands import CALLS_TTL, pack
@@ -109,8 +110,8 @@ class Operations:
     def begin_process(self) -> None:
         """Choose identifiers for the calls of this process: callees share their workers among backends."""
         name = self._new_uuid()
-        # Version 8: what follows the first 12 digits names the caller; see `juggler.broker.client_of`.
-        self._suffix = f"-8{name[15:]}"
+        # What follows the mark names the caller, see `juggler.broker.client_of`.
+        self._suffix = f"{MARK}{name[19:]}"
         self._count = count(1)
 
     def timeout_of(self, timeout: float | None) -> float:

@@ -357,18 +357,23 @@ class Caller:
         return f"Caller({self._identity!r})" if self.known else "Caller()"
 
 
+MARK = "-8ca1-"
+"""The middle of the identifiers of calls that servers of juggler generate, UUIDs of version 8."""
+
+
 def client_of(conn_uuid: str, msg_uuid: str) -> str:
     """Return what identifies the connection that made a call.
 
-    Servers of juggler name it in the ``msg_uuid``, a UUID of version 8. Servers of the Go package have a ``conn_uuid``
-    for each connection, and random UUIDs.
+    Servers of juggler name it in a marked ``msg_uuid``. Servers of the Go package have a ``conn_uuid`` for each
+    connection, and random UUIDs.
     """
-    return msg_uuid[13:] if msg_uuid[14:15] == "8" else conn_uuid
+    return msg_uuid[19:] if msg_uuid[13:19] == MARK else conn_uuid
 
 
 def is_from_juggler(msg_uuid: str) -> bool:
-    """Return whether a server of juggler made a call. It understands what servers of the Go package do not."""
-    return msg_uuid[14:15] == "8"
+    """Return whether a server of juggler made a call. It knows itself how long it waits, and understands what servers
+    of the Go package do not."""
+    return msg_uuid[13:19] == MARK
 
 
 class IncomingCall(Struct, gc=False, tag=True):
@@ -387,6 +392,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         cancelled: whether the caller has cancelled the call, or its connection has closed.
         sender: sends parts for the function; set by the worker that runs the call if its caller has asked for them.
         trace: W3C traceparent of the caller; empty without a valid one.
+        client: identifies the connection of the caller, see `client_of`.
     """
 
     conn_uuid: str
@@ -401,6 +407,7 @@ class IncomingCall(Struct, gc=False, tag=True):
     cancelled: bool = False
     sender: SendPart | None = None
     trace: str = ""
+    client: str = ""
 
     @property
     def value(self) -> Any:
@@ -411,11 +418,6 @@ class IncomingCall(Struct, gc=False, tag=True):
     def caller(self) -> Caller:
         """The caller. Raises `juggler.errors.InvalidValue` if its identity has no Python value."""
         return Caller(decode_args(self.by) if self.by else None)
-
-    @property
-    def client(self) -> str:
-        """Identifies the connection of the caller."""
-        return client_of(self.conn_uuid, self.msg_uuid)
 
     def time_left(self) -> float:
         """Return the seconds until the deadline; 0 after it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-from juggler.broker import Done, PendingCall, Subscriber
+from juggler.broker import MARK, Done, PendingCall, Subscriber
 from juggler.errors import BrokerError, BrokerUnavailable, CapacityExceeded, NackCode
 
 Key = TypeVar("Key", bound=Hashable)
@@ -28,11 +28,11 @@ class _Owned:
 class CallLedger:
     """Pending calls by identifier and by owner; `get` returns the one with an identifier.
 
-    Identifiers are UUIDs of version 8: a number that counts up, so that they are in the order of the calls, and what
-    `juggler.broker.client_of` finds, the number of the owner and the name of the ledger.
+    Identifiers are UUIDs of version 8: a number that counts up, so that they are in the order of the calls, a mark, and
+    what `juggler.broker.client_of` finds, the number of the owner and the name of the ledger.
 
     Attributes:
-        name: distinguishes this ledger from others; 12 hexadecimal digits.
+        name: distinguishes this ledger from others; 9 hexadecimal digits.
         latest: identifier of the call that was entered last; empty before.
     """
 
@@ -46,7 +46,7 @@ class CallLedger:
         self._uri_bytes = uri_bytes
         self._owners = 0
         self._count = 0
-        self.name = "0" * 12
+        self.name = "0" * 9
         self.latest = ""
         self.get = self._by_id.get  # used for each call: no Python function in between
 
@@ -83,7 +83,7 @@ class CallLedger:
         if owned is None:
             self._owners += 1
             high, low = self._owners >> 12 & 0xFFF, self._owners & 0xFFF
-            owned = self._of[call.owner] = _Owned(f"-8{high:03x}-8{low:03x}-{self.name}")
+            owned = self._of[call.owner] = _Owned(f"{MARK}8{low:03x}-{high:03x}{self.name}")
         elif limit is not None and len(owned.calls) >= limit:
             raise BrokerError(f"{len(owned.calls)} calls are in flight already", NackCode.TOO_MANY_REQUESTS)
         elif max_bytes is not None and owned.size and owned.size + size > max_bytes:

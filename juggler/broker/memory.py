@@ -37,6 +37,7 @@ from juggler.broker import (
     ServedFunction,
     ServerListener,
     Subscriber,
+    client_of,
     served_function,
 )
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
@@ -95,7 +96,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._clock = clock
         self._conn_uuid = new_uuid()
         self._ledger = CallLedger(call_bytes)
-        self._ledger.name = new_uuid()[24:]
+        self._ledger.name = new_uuid()[27:]
         self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
         self._results: dict[str, deque[tuple[StoredResult, float]]] = {}  # each with its deadline
         self._consumers: list[MemoryConsumer] = []
@@ -152,7 +153,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         except BrokerError as error:
             pending.on_stored(error)
             return
-        call = IncomingCall(self._conn_uuid, pending.call_id, uri, args, deadline, by=by, parts=parts, trace=trace)
+        client = client_of(self._conn_uuid, pending.call_id)
+        call = IncomingCall(
+            self._conn_uuid, pending.call_id, uri, args, deadline, by=by, parts=parts, trace=trace, client=client
+        )
         try:
             _append(self._calls, uri, (call, self._clock()), self._call_capacity)
         except BrokerError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from juggler.broker import IncomingCall, client_of
+from juggler.broker import IncomingCall
 
 MEMORY = 60.0
 """Seconds after its last call for which a connection counts as calling."""
@@ -48,19 +48,15 @@ class Shares:
         return now - self._others_at < MEMORY
 
     def left(self, running: Collection[IncomingCall]) -> int:
-        """Return a number of calls that may begin whichever connection they are of, at most `limit`."""
-        most = len(running)
-        if 2 * most > self.limit:
-            # To count them costs more than a smaller batch of calls.
-            most = max(_counted(running).values())
-        return self.limit - most
+        """Return how many calls may begin whichever connection they are of."""
+        return self.limit - max(Counter([call.client for call in running]).values(), default=0)
 
     def chosen(self, clients: Sequence[str], running: Iterable[IncomingCall]) -> list[int]:
         """Choose among queued calls by their connections, see `juggler.broker.Choose`.
 
         Those of the connections with the fewest running calls come first.
         """
-        counts = _counted(running)
+        counts = Counter([call.client for call in running])
         ranked = []
         for index, client in enumerate(clients):
             count = counts[client]
@@ -71,8 +67,3 @@ class Shares:
                 self.held_back = True
         ranked.sort()
         return [index for _, index in ranked]
-
-
-def _counted(calls: Iterable[IncomingCall]) -> Counter[str]:
-    """Return the number of calls of each connection."""
-    return Counter([client_of(call.conn_uuid, call.msg_uuid) for call in calls])

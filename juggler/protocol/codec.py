@@ -215,6 +215,7 @@ class _StoredResult(Struct, gc=False):
     seq: _Count = 0
     more: bool = False
     callee: str = ""
+    keyless: bool = False
     args: Raw = _NULL
     parts: Raw = _NULL
 
@@ -719,6 +720,7 @@ _PART = _HEAD % MessageType.PART + b'"for":%b,"seq":%d,"args":%b}}'
 _JOINED_PART = _HEAD % MessageType.PART + b'"for":%b,"seq":%d,"parts":%b}}'
 _ENDS = _HEAD % MessageType.ENDS + b'"channel":%b,"pattern":%b,"code":%d,"message":%b}}'
 _STORED = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"args":%b}'
+_KEYLESS_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"keyless":true,"args":%b}'
 _STORED_WITH = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b%b,"args":%b}'
 _RESULT_WITH = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b%b,%b:%b}'
 _FLAGGED_RESULT = b'{"conn_uuid":%b,"msg_uuid":%b,"uri":%b,"failed":%b,"args":%b}'
@@ -904,6 +906,7 @@ class StoredResult(Struct, frozen=True, gc=False):
         more: whether the result is still to come. With ``seq`` 0 there is no part either: a callee has taken the call.
         callee: identifier of the callee; empty if it is unknown.
         joined: whether several parts were joined.
+        keyless: whether it was stored without a timeout key.
     """
 
     msg_uuid: str
@@ -913,6 +916,7 @@ class StoredResult(Struct, frozen=True, gc=False):
     more: bool = False
     callee: str = ""
     joined: bool = False
+    keyless: bool = False
 
 
 def decode_call(data: bytes) -> StoredCall:
@@ -956,9 +960,12 @@ def decode_result(data: bytes) -> StoredResult:
         stored = _read_stored_result.recover(data, error)
     if stored.parts is _NULL:
         args = bytes(stored.args)
-        return StoredResult(stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee)
-    args, joined = _joined(stored, "$.parts")
-    return StoredResult(stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee, joined)
+        joined = False
+    else:
+        args, joined = _joined(stored, "$.parts")
+    return StoredResult(
+        stored.msg_uuid, args, stored.failed, stored.seq, stored.more, stored.callee, joined, stored.keyless
+    )
 
 
 def split_parts(args: bytes) -> list[bytes]:
@@ -1026,20 +1033,25 @@ def encode_result(
     more: bool = False,
     callee: str = "",
     joined: bool = False,
+    keyless: bool = False,
 ) -> bytes:
     """Return a result or a part as brokers store it. ``args`` are not checked.
 
-    Without ``more`` and ``callee``, the text is that of juggler.0. The arguments are those of `StoredResult`.
+    Without ``more``, ``callee`` and ``keyless``, the text is that of juggler.0. The arguments are those of
+    `StoredResult`.
     """
     if not callee and not more:
         if failed is None:
-            return _STORED % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
-        return _FLAGGED_RESULT % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), _FLAGS[failed], args)
+            return (_KEYLESS_RESULT if keyless else _STORED) % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), args)
+        if not keyless:
+            return _FLAGGED_RESULT % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), _FLAGS[failed], args)
     members = b"" if failed is None else b',"failed":' + _FLAGS[failed]
     if more:
         members += b',"seq":%d,"more":true' % seq
     if callee:
         members += b',"callee":' + _quote(callee)
+    if keyless:
+        members += b',"keyless":true'
     name = b'"parts"' if joined else b'"args"'
     return _RESULT_WITH % (_quote(conn_uuid), _quote(msg_uuid), _quote(uri), members, name, args)
 

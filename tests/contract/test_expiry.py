@@ -37,7 +37,7 @@ def test_calls_without_a_callee_expire_in_the_store(caller, call, nothing_is_kep
 
 
 def test_a_late_result_is_dropped(caller, callee, call, round_trip, nothing_is_kept):
-    pending = call(caller, timeout=SHORT)
+    pending = call(caller, timeout=0.5)
     (incoming,) = pop_all(callee.calls(["test.uri"]), 1)
     pending.wait(2)
     done = Outcome()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from juggler.broker import client_of
+from juggler.broker import client_of, is_from_juggler
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
 from juggler.errors import BrokerUnavailable
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
@@ -21,7 +21,7 @@ def add(ledger: CallLedger, owner: object, deadline: float = 10.0) -> RecordedCa
 
 def test_identifiers_are_uuids_in_order_that_name_the_owner() -> None:
     ledger = CallLedger()
-    ledger.name = "0123456789ab"
+    ledger.name = "012345678"
     owners = ["me", "other", "me"]
 
     ids = [add(ledger, owner).call_id for owner in owners]
@@ -29,6 +29,7 @@ def test_identifiers_are_uuids_in_order_that_name_the_owner() -> None:
     assert ids == sorted(ids)
     assert ledger.latest == ids[-1]
     assert [UUID(each).version for each in ids] == [8, 8, 8]
+    assert all(map(is_from_juggler, ids))
     clients = [client_of("conn", each) for each in ids]
     assert clients[0] == clients[2] != clients[1]
     assert all(client.endswith(ledger.name) for client in clients)

@@ -13,13 +13,14 @@ from juggler.callee.shares import MEMORY, Shares
 
 
 def call(client: str) -> IncomingCall:
-    return IncomingCall(client, "msg", "uri", b"null", 0.0)  # as from a server of the Go package
+    return IncomingCall("conn", "msg", "uri", b"null", 0.0, client=client)
 
 
-def test_the_connection_is_named_in_identifiers_of_version_8():
-    assert client_of("conn", "00000001-0000-8001-8002-0123456789ab") == "-8001-8002-0123456789ab"
-    assert client_of("other", "00000001-0001-8001-8002-0123456789ab") == "-8001-8002-0123456789ab"
-    assert client_of("conn", "00000001-0000-4001-8002-0123456789ab") == "conn"
+def test_the_connection_is_named_in_marked_identifiers():
+    assert client_of("conn", "00000001-0000-8ca1-8002-0123456789ab") == "8002-0123456789ab"
+    assert client_of("other", "00000001-0001-8ca1-8002-0123456789ab") == "8002-0123456789ab"
+    assert client_of("conn", "00000001-0000-4ca1-8002-0123456789ab") == "conn"
+    assert client_of("conn", "00000001-0000-8001-8002-0123456789ab") == "conn"
     assert client_of("conn", "") == "conn"
 
 

@@ -107,6 +107,7 @@ RESULTS = {
         CALL_ID, b'[" upon"," a"," time"]', seq=2, more=True, callee="c1", joined=True
     ),
     "result payload of a call that was taken": StoredResult(CALL_ID, more=True, callee="c1"),
+    "result payload without a timeout key": StoredResult(CALL_ID, b'"Once"', keyless=True),
 }
 
 
@@ -182,6 +183,7 @@ def test_golden_results_are_read_and_written(name: str) -> None:
         more=result.more,
         callee=result.callee,
         joined=result.joined,
+        keyless=result.keyless,
     )
     assert text.decode() == GOLDEN[name]
 

@@ -8,7 +8,16 @@ from contextlib import suppress
 
 from gevent.event import AsyncResult
 
-from juggler.broker import CallConsumer, CalleeBroker, Choose, ControlListener, Done, IncomingCall
+from juggler.broker import (
+    CallConsumer,
+    CalleeBroker,
+    Choose,
+    ControlListener,
+    Done,
+    IncomingCall,
+    client_of,
+    is_from_juggler,
+)
 from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.chosen_calls import ChosenCalls
@@ -73,11 +82,12 @@ class RedisCallee(CalleeBroker):
             self.late += 1
             on_done(None)
             return
+        keyless = is_from_juggler(call.msg_uuid)
         try:
             self._store.push(
-                self.names.result_timeout(call.conn_uuid, call.msg_uuid),
+                b"" if keyless else self.names.result_timeout(call.conn_uuid, call.msg_uuid),
                 self.names.results(call.conn_uuid),
-                codec.encode_result(call.conn_uuid, call.msg_uuid, call.uri, args, failed),
+                codec.encode_result(call.conn_uuid, call.msg_uuid, call.uri, args, failed, keyless=keyless),
                 remaining,
                 (call, args, on_done, failed),
             )
@@ -92,7 +102,7 @@ class RedisCallee(CalleeBroker):
     ) -> None:
         try:
             self._parts.push(
-                self.names.result_timeout(call.conn_uuid, call.msg_uuid),
+                b"",  # only servers that keep deadlines themselves ask for parts
                 self.names.results(call.conn_uuid),
                 codec.encode_result(
                     call.conn_uuid, call.msg_uuid, call.uri, args, seq=seq, more=True, callee=callee_id, joined=joined
@@ -272,6 +282,7 @@ class RedisConsumer(CallConsumer):
                 by=call.by,
                 parts=call.parts,
                 trace=call.trace,
+                client=client_of(call.conn_uuid, call.msg_uuid),
             )
             for call, pttl, timeout in zip(popped, pttls, timeouts, strict=True)
             if pttl > 0

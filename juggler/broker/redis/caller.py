@@ -84,7 +84,7 @@ class RedisCaller(CallerBroker):
 
         This is not in the constructor because forked processes must not share a list of results.
         """
-        self._ledger.name = new_uuid()[24:]
+        self._ledger.name = new_uuid()[27:]
         self._watchdog.add(self._expire)
         self._results = self._topology.make_results_reader(self._on_results)
         return self._results
@@ -223,7 +223,8 @@ class RedisCaller(CallerBroker):
                 self.invalid += 1
                 self.dropped += 1
                 continue
-            over.append(timeout_key(conn_uuid, result.msg_uuid))
+            if not (result.keyless or result.more):
+                over.append(timeout_key(conn_uuid, result.msg_uuid))
             pending = find(result.msg_uuid)
             if pending is None or pending.deadline <= now:
                 self.dropped += 1

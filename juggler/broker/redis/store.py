@@ -47,7 +47,7 @@ class _Push(Struct, gc=False):
 
     def _on_removed(self, length: int, removed: Reply) -> None:
         if removed == 1:
-            self.store.delete([self.timeout_key])
+            self.store.delete([self.timeout_key] if self.timeout_key else [])
             self.store.on_reply(self.subject, commands.OVER_CAPACITY)
         else:
             self.store.on_reply(self.subject, length if removed == 0 else removed)
@@ -81,7 +81,7 @@ class Store:
         """Store a payload.
 
         Args:
-            timeout_key: key that exists while the payload is wanted.
+            timeout_key: key that exists while the payload is wanted; empty if none is needed.
             list_key: key of the list.
             payload: the payload.
             timeout: how long the payload is wanted, in seconds.
@@ -103,10 +103,14 @@ class Store:
             list_ttl_ms = -(-ttl_ms // 1000) * 1000  # in whole seconds, so that few differ
         if link.supports_redis7:
             push = _Push(self, timeout_key, list_key, payload, subject)
-            packed = commands.push(timeout_key, list_key, payload, ttl_ms, list_ttl_ms)
-            link.send(packed, (ignore, push.on_length, push.on_expiry, ignore))
+            if timeout_key:
+                packed = commands.push(timeout_key, list_key, payload, ttl_ms, list_ttl_ms)
+                link.send(packed, (ignore, push.on_length, push.on_expiry, ignore))
+            else:
+                packed = commands.push_keyless(list_key, payload, list_ttl_ms)
+                link.send(packed, (push.on_length, push.on_expiry, ignore))
         else:
-            self._push_by_script(timeout_key, list_key, payload, ttl_ms, list_ttl_ms, subject)
+            self._push_by_script(timeout_key, list_key, payload, ttl_ms if timeout_key else 0, list_ttl_ms, subject)
 
     def on_expiry(self, list_key: bytes, reply: Reply) -> None:
         """Set the expiry of a list later if ``reply`` leaves open whether it has one."""
