@@ -139,7 +139,7 @@ def test_calls_that_the_killed_callee_had_not_taken_wait_for_the_next_one(functi
 
 def test_only_long_calls_of_our_servers_are_reported(functions, redis_url, path):
     conn, other = str(uuid.uuid4()), str(uuid.uuid4())
-    of_go, ours = str(uuid.uuid4()), f"{uuid.uuid4().hex[:8]}-0000-8001-8001-0123456789ab"
+    of_go, ours = str(uuid.uuid4()), f"{uuid.uuid4().hex[:8]}-0000-8ca1-8001-0123456789ab"
     key = f"juggler:results:{{{conn}}}"
     with redis.Redis.from_url(redis_url, protocol=2) as client, functions(redis_url):
         for consumer, call, uri in ((conn, of_go, "wait.None"), (conn, ours, "wait.None"), (other, ours, "quick")):
