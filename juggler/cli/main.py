@@ -16,7 +16,7 @@ from juggler.cli.parameters import VERBOSE
 from juggler.cli.printing import describe
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked, NotSupported
 
-COMMANDS = ("call", "client", "config", "demo", "pub", "server", "stats", "sub", "uris")
+COMMANDS = ("call", "client", "config", "connections", "demo", "kick", "pub", "server", "stats", "sub", "top", "uris")
 
 USAGE = 2
 INTERRUPTED = 130
@@ -71,6 +71,9 @@ def main() -> None:
     juggler config show                 print its settings and where they come from
     juggler stats                       watch its metrics
     juggler uris                        list the registered functions
+    juggler top                         watch all servers, functions and channels
+    juggler connections                 list the connections of all servers
+    juggler kick --identity '"ann"'     disconnect a user
     juggler call test.echo '[1, 2]'     call a function
     juggler sub news                    subscribe to a channel
     juggler pub news '"hello"'          publish an event

@@ -98,6 +98,9 @@ bind_option = click.option(
     callback=_address,
     help="Address to listen on; port 0 picks a free port.",
 )
+interval_option = click.option(
+    "--interval", metavar="SECONDS", type=SECONDS, default=1.0, show_default=True, help="Seconds between updates."
+)
 verbose_option = click.option(
     "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Print the traceback of an error."
 )

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from juggler.cli.parameters import SECONDS, verbose_option
+from juggler.cli.parameters import interval_option, verbose_option
 from juggler.cli.tables import print_lines, table
 from juggler.errors import ConnectionClosed
 from juggler.process.metrics.exposition import parse
@@ -30,9 +30,7 @@ _NO_LATENCY = ("", "", "")
 
 @click.command(short_help="Show the metrics of a server live.")
 @click.argument("url", default="http://127.0.0.1:9000")
-@click.option(
-    "--interval", metavar="SECONDS", type=SECONDS, default=1.0, show_default=True, help="Seconds between updates."
-)
+@interval_option
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="Exit after N updates.")
 @verbose_option
 def command(url: str, interval: float, count: int | None) -> None:

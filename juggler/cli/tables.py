@@ -23,3 +23,12 @@ def print_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print the headers and each row on a line of its own, with tabs between the cells."""
     for row in (headers, *rows):
         click.echo("\t".join(map(printable, row)))
+
+
+def age(seconds: float) -> str:
+    """Return a duration for people: ``12s``, ``5m``, ``3h``, ``9d``."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds / size)}{unit}"
+    return f"{int(seconds)}s"

@@ -6,33 +6,18 @@ import click
 from rich.console import Console
 
 from juggler.cli.parameters import verbose_option
+from juggler.cli.redis_options import broker_at, redis_options
 from juggler.cli.tables import print_lines, table
-from juggler.errors import ConfigError
 
 _HEADERS = ("URI", "signature", "callees", "calls/s", "queued")
 
 
 @click.command(short_help="List the registered functions.")
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
-@click.option(
-    "--redis",
-    "url",
-    metavar="URL",
-    envvar="REDIS_URL",
-    show_envvar=True,
-    help="Redis of the callees. If unset: redis://127.0.0.1:6379.",
-)
-@click.option(
-    "--key-prefix",
-    metavar="TEXT",
-    default="",
-    envvar="JUGGLER_REDIS_KEY_PREFIX",
-    show_envvar=True,
-    help="Prefix of every key in Redis.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per function, with its docstring.")
+@redis_options("callees")
 @verbose_option
-def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json: bool) -> None:
+def command(patterns: tuple[str, ...], as_json: bool, url: str | None, key_prefix: str) -> None:
     """List registered functions: URI, signature, callees, recent calls per second, and queued calls.
 
     PATTERN is a glob, such as 'shop.*'. Without it, all functions are listed, up to 1000. Callees of the Go package
@@ -49,11 +34,12 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
     from juggler.protocol import glob
     from juggler.protocol.codec import encode_args
 
-    functions = [
-        function
-        for function in _functions(url, key_prefix)
-        if not patterns or any(glob.matches(pattern, function.uri) for pattern in patterns)
-    ]
+    with broker_at(url, key_prefix) as broker:
+        functions = [
+            function
+            for function in broker.functions()
+            if not patterns or any(glob.matches(pattern, function.uri) for pattern in patterns)
+        ]
     if as_json:
         for function in functions:
             click.echo(encode_args(function))
@@ -66,20 +52,3 @@ def command(patterns: tuple[str, ...], url: str | None, key_prefix: str, as_json
         console.print(table(_HEADERS, rows))
     else:
         print_lines(_HEADERS, rows)
-
-
-def _functions(url: str | None, key_prefix: str):  # type: ignore[no-untyped-def]  # the type must be imported after monkey-patching
-    from juggler.broker.redis import DEFAULT_URL, RedisBroker
-    from juggler.errors import BrokerError
-
-    try:
-        broker = RedisBroker(url or DEFAULT_URL, key_prefix=key_prefix)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        broker.connect()
-        return broker.functions()
-    except BrokerError as error:
-        raise ConfigError(f"cannot read from Redis at {broker.shown_url}: {error}") from error
-    finally:
-        broker.close()

@@ -25,6 +25,7 @@ PAGE = (DOCS / "server.md").read_text()
 def names(redis_url):
     names = run_blocks("server.md", {"redis://127.0.0.1:6379": redis_url})
     yield names
+    names["backend"].close()
     names["broker"].close()
 
 
@@ -52,6 +53,10 @@ def test_the_hooks_know_who_it_is(names):
     Request.cookies = {}
     with pytest.raises(HandshakeRefused, match="log in first"):
         names["who"](Request)
+
+
+def test_a_user_is_disconnected(names):
+    assert (names["found"].servers, names["found"].connections) == (0, 0)  # no server has started
 
 
 SERVER_DEFAULTS = {field.name: field.default for field in fields(ServerOptions)}

@@ -13,12 +13,13 @@ import pytest
 import redis
 import trustme
 
-from juggler.broker import Announcement, ControlListener, IncomingCall
+from juggler.broker import Announcement, ControlListener, IncomingCall, ServerListener
 from juggler.broker.redis import RedisBroker
 from juggler.client import Client
 from juggler.errors import BrokerError, BrokerUnavailable, ConfigError, Expired, Nacked
 from juggler.process.embedded import free_port
 from juggler.process.uuids import new_uuid
+from juggler.protocol.server_status import ServerStatus
 from tests.integration.commands import ROOT, callee_process, run, run_python, running, running_callee, server_process
 from tests.recorders import Outcome, RecordedCall, RecordedSubscriber
 from tests.redis_servers import MortalRedis, mortal_redis, one_sentinel, tls_proxy
@@ -173,6 +174,17 @@ class Running(ControlListener):
         return [IncomingCall(new_uuid(), new_uuid(), "u", b"1", 0.0, 0.0)]
 
 
+class Listening(ServerListener):
+    """A server that is announced."""
+
+    server_id = "00000000-0000-4000-8000-000000000001"
+
+    def on_command(self, command: object, answer: object) -> None: ...
+
+    def status(self) -> ServerStatus:
+        return ServerStatus(self.server_id)
+
+
 @pytest.mark.parametrize(
     ("line", "right"), [(line, right) for line in ACL_LINES for right in line.split() if right[0] in "+&~"]
 )
@@ -184,6 +196,7 @@ def test_each_documented_permission_is_needed(acl_server, line, right):
         )
         other = stack.enter_context(closing(RedisBroker(acl_server.url.replace("//", "//admin:password@"))))
         server, callee = (lacking, other) if line == ACL_LINES[0] else (other, lacking)
+        server.attend(Listening())
         callee.listen("one", Running())
         stack.callback(callee.unlisten, "one")
         with suppress(ConfigError):

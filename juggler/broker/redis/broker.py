@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import gevent
 import redis
@@ -168,7 +169,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def connections(self) -> list[PersistentConnection]:
         """Return the connections that are in use, except for those of consumers."""
         commands = [connection for connection in self.topology.connections() if connection.is_started]
-        return [*commands, *self.caller.connections(), *self.pubsub.receiver.connections()]
+        others = (self.caller.connections(), self._servers.connections(), self.pubsub.receiver.connections())
+        return [*commands, *chain.from_iterable(others)]
 
     def stats(self) -> BrokerStats:
         up: dict[str, bool] = {}

@@ -12,6 +12,7 @@ import hiredis
 from juggler.broker import ServerListener
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
+from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import Reply, ignore, is_unsettled
 from juggler.broker.redis.topology import Topology
 from juggler.broker.redis.watchdog import Watchdog
@@ -69,6 +70,11 @@ class ServerPresence:
         watchdog.add(self._keep_alive)
         topology.on_up(self._announce)
         self._reader = topology.make_list_reader("control", names.control(self._id), self._on_commands)
+
+    @property
+    def connection(self) -> PersistentConnection:
+        """The connection that reads commands."""
+        return self._reader.connection
 
     def close(self) -> None:
         """Stop reading and delete the keys. Idempotent."""

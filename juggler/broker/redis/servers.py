@@ -13,6 +13,7 @@ from juggler.broker import ServerListener
 from juggler.broker.redis.commands import pack, push_control
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import execute_each, gather
+from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.broker.redis.replies import Reply, as_error, ignore, ignore_all
 from juggler.broker.redis.server_presence import ServerPresence
 from juggler.broker.redis.topology import Topology
@@ -52,6 +53,10 @@ class Servers:
         """Withdraw all servers of this process. Idempotent."""
         for server_id in list(self._present):
             self.leave(server_id)
+
+    def connections(self) -> list[PersistentConnection]:
+        """Return the connections that read commands."""
+        return [presence.connection for presence in self._present.values()]
 
     def statuses(self, timeout: float) -> list[ServerStatus]:
         """See `juggler.broker.CallerBroker.servers`."""

@@ -1,0 +1,148 @@
+"""``juggler top``: show servers, functions and channels of the whole fleet, refreshing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from juggler.cli.parameters import interval_option, verbose_option
+from juggler.cli.redis_options import broker_at, redis_options, unreadable
+from juggler.cli.tables import age, print_lines, table
+from juggler.errors import BrokerError
+from juggler.process.logline import printable
+from juggler.protocol.codec import encode_args
+from juggler.protocol.server_status import Rate, ServerStatus, merged
+
+if TYPE_CHECKING:
+    from juggler.broker import ServedFunction
+    from juggler.broker.redis import RedisBroker
+
+ROWS = 20
+"""Maximum number of URIs, and of channels, that are shown."""
+
+_SERVERS = ("server", "up", "connections", "in flight", "calls/s", "events/s", "lag ms", "state")
+_URIS = ("URI", "calls/s", "callees", "queued")
+_CHANNELS = ("channel", "events/s")
+
+
+class BusyUri(msgspec.Struct, frozen=True):
+    """A URI: calls per second, callees, and calls that wait."""
+
+    uri: str
+    rate: float
+    callees: int
+    queued: int
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """What is shown at one moment."""
+
+    servers: list[ServerStatus]
+    uris: list[BusyUri]
+    channels: list[Rate]
+
+
+@click.command(short_help="Show servers, functions and channels live.")
+@interval_option
+@click.option("--once", is_flag=True, help="Print the figures once and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per update.")
+@redis_options("servers")
+@verbose_option
+def command(interval: float, once: bool, as_json: bool, url: str | None, key_prefix: str) -> None:
+    """Show all server processes, the busiest URIs and the busiest channels, until Ctrl-C.
+
+    Rates are those of the last five seconds. Each server reports its ten busiest URIs and channels. An event counts
+    once for each server that receives it. If the output is not a terminal, tables have tabs between the columns.
+
+    \b
+    Exit codes:
+      0    stopped by --once or Ctrl-C
+      2    invalid option, or Redis unreachable at the start
+    """
+    from gevent import monkey
+
+    monkey.patch_all()
+    console = Console()
+    is_live = console.is_terminal and not once and not as_json
+    live = Live(console=console, auto_refresh=False) if is_live else None
+    with broker_at(url, key_prefix) as broker, suppress(KeyboardInterrupt), live or nullcontext():
+        while True:
+            try:
+                fleet = look(broker)
+            except BrokerError as error:
+                if once:
+                    raise
+                message = str(unreadable(broker.shown_url, error))
+                if live is None:
+                    click.echo(f"juggler top: {printable(message)}", err=True)
+                else:
+                    live.update(Text(printable(message)), refresh=True)
+            else:
+                if live is not None:
+                    live.update(_shown(fleet), refresh=True)
+                elif as_json:
+                    click.echo(encode_args(fleet))
+                else:
+                    for headers, rows in _tables(fleet):
+                        print_lines(headers, rows)
+            if once:
+                return
+            time.sleep(interval)
+
+
+def look(broker: RedisBroker) -> Fleet:
+    """Return the figures of this moment.
+
+    Raises:
+        BrokerError: they are not available.
+    """
+    servers = broker.servers()
+    functions = broker.functions()
+    channels = merged(rate for server in servers for rate in server.channels)
+    return Fleet(servers, busiest(servers, functions), channels[:ROWS])
+
+
+def busiest(servers: Sequence[ServerStatus], functions: Sequence[ServedFunction]) -> list[BusyUri]:
+    """Return the busiest URIs: those that callees announce, and those that servers have results of."""
+    rates = {rate.name: rate.rate for rate in merged(rate for server in servers for rate in server.uris)}
+    found = [
+        BusyUri(each.uri, max(each.rate, rates.pop(each.uri, 0.0)), each.callees, each.waiting) for each in functions
+    ]
+    found += [BusyUri(uri, rate, 0, 0) for uri, rate in rates.items()]
+    return sorted(found, key=lambda each: (-each.rate, -each.queued, each.uri))[:ROWS]
+
+
+def _tables(fleet: Fleet) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]:
+    now = time.time()
+    servers = [
+        (
+            f"{each.host}:{each.pid}",
+            age(now - each.started),
+            str(each.connections),
+            str(each.calls),
+            f"{each.call_rate:.1f}",
+            f"{each.event_rate:.1f}",
+            f"{each.lag * 1000:.1f}",
+            "draining" if each.draining else "",
+        )
+        for each in fleet.servers
+    ]
+    uris = [(each.uri, f"{each.rate:.1f}", str(each.callees), str(each.queued)) for each in fleet.uris]
+    channels = [(each.name, f"{each.rate:.1f}") for each in fleet.channels]
+    return [(_SERVERS, servers), (_URIS, uris), (_CHANNELS, channels)]
+
+
+def _shown(fleet: Fleet) -> Group:
+    connections = sum(each.connections for each in fleet.servers)
+    calls = sum(each.call_rate for each in fleet.servers)
+    events = sum(each.event_rate for each in fleet.servers)
+    totals = f"{len(fleet.servers)} servers, {connections} connections, {calls:.1f} calls/s, {events:.1f} events/s"
+    return Group(Text(totals), *(table(headers, rows) for headers, rows in _tables(fleet)))
