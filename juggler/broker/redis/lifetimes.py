@@ -11,6 +11,9 @@ ALIVE_MS = 5_000
 GRACE = 0.5
 """Seconds after the expiry of a key for which its process may still set it again: it was only slow."""
 
+MAX_PAUSE = 3.0
+"""Maximum seconds between two looks. After a longer pause, earlier ones mean nothing: perhaps all were stopped."""
+
 NO_KEY = -2
 """The reply to ``PTTL`` if the key does not exist."""
 
@@ -25,11 +28,13 @@ class Lifetimes:
 
     def __init__(self) -> None:
         self._alive_until: dict[str, float] = {}
+        self._looked_at = 0.0
 
     def keep(self, ids: Collection[str], now: float) -> None:
         """Begin a look at these processes. All others are forgotten."""
         later = now + ALIVE_MS / 1000
-        known = self._alive_until
+        known = self._alive_until if now - self._looked_at <= MAX_PAUSE else {}
+        self._looked_at = now
         self._alive_until = {each: known.get(each, later) for each in ids}
 
     def has_gone(self, process_id: str, pttl: Any, now: float) -> bool:
