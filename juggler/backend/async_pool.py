@@ -168,7 +168,9 @@ async def _master(url: RedisUrl) -> Host:
 async def _is_usable(connection: Any) -> bool:
     """Return whether Redis has neither closed an idle connection nor sent anything."""
     try:
-        return not await connection.can_read_destructive()
+        # Its name before redis-py 8.
+        can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
+        return not await can_read()
     except (redis.RedisError, OSError):
         return False
 

@@ -222,19 +222,47 @@ class Operations:
         timeout_key, list_key = self._names.call_keys(call.uri, call.call_id)
         ttl_ms = max(1, int(call.timeout * 1000))
         list_ttl_ms = max(int(CALLS_TTL * 1000), -(-ttl_ms // 1000) * 1000)
-        reply: Reply = None
-        for known in (True, False):
-            packed = commands.push_by_script(
-                timeout_key, list_key, call.payload, ttl_ms, list_ttl_ms, self._capacity, known=known
-            )
-            (reply,) = yield from self._router.gather(list_key, [packed])
-            if not is_unknown_script(reply):
-                break
+        push = self._push_in_cluster if self._router.is_cluster else self._push
+        reply = yield from push(timeout_key, list_key, call.payload, ttl_ms, list_ttl_ms)
         if isinstance(reply, BrokerError):
             raise reply
         if reply == commands.OVER_CAPACITY:
             raise CapacityExceeded
         call.stored = True
+
+    def _push(self, timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, list_ttl_ms: int) -> Steps[Reply]:
+        """Push a call. Return the length of the list, `commands.OVER_CAPACITY`, or an error."""
+        for known in (True, False):
+            packed = commands.push_by_script(
+                timeout_key, list_key, payload, ttl_ms, list_ttl_ms, self._capacity, known=known
+            )
+            (reply,) = yield from self._router.gather(list_key, [packed])
+            if not is_unknown_script(reply):
+                break
+        return reply
+
+    def _push_in_cluster(
+        self, timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, list_ttl_ms: int
+    ) -> Steps[Reply]:
+        """Push a call with commands of one key each: while a slot migrates, no node executes those of two."""
+        set_key, length, expiry, _ = yield from self._router.gather(
+            list_key,
+            [
+                pack(b"SET", timeout_key, ttl_ms, b"PX", ttl_ms),
+                pack(b"LPUSH", list_key, payload),
+                pack(b"PEXPIRE", list_key, list_ttl_ms, b"NX"),
+                pack(b"PEXPIRE", list_key, list_ttl_ms, b"GT"),
+            ],
+        )
+        if isinstance(expiry, BrokerError):  # before Redis 7
+            yield from self._router.gather(list_key, [pack(b"PEXPIRE", list_key, list_ttl_ms)])
+        if isinstance(set_key, BrokerError):
+            return set_key
+        if type(length) is int and 0 < self._capacity < length:
+            removal = [pack(b"LREM", list_key, 1, payload), pack(b"DEL", timeout_key)]
+            (removed, _) = yield from self._router.gather(list_key, removal)
+            return commands.OVER_CAPACITY if removed == 1 else length
+        return length
 
     def wait(self, call: BackendCall, timeout: float | None = None) -> Steps[bool]:
         """Wait until a call has a result, or a part to read. Return whether it has.

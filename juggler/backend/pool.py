@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import redis
 
-from juggler.backend.limits import Limits, refused, too_many
+from juggler.backend.limits import Limits, check_process, refused, too_many
 from juggler.backend.steps import Address, Pause, Reconnect, Send, Step, Steps, T
 from juggler.broker.redis.connector import Connector, connector
 from juggler.broker.redis.replies import REFUSALS
@@ -44,6 +45,7 @@ class Pool:
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out an operation."""
+        pid = os.getpid()
         outcome: Any = None
         error: JugglerError | None = None
         while True:
@@ -53,10 +55,12 @@ class Pool:
                 result: T = stop.value
                 return result
             outcome = error = None
+            check_process(pid)  # under gevent, the child of a fork has copies of all greenlets
             try:
                 outcome = self._perform(step)
             except JugglerError as failure:
                 error = failure
+            check_process(pid)
 
     def _perform(self, step: Step) -> Any:
         """Carry out a step, and return its outcome.
