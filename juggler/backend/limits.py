@@ -13,6 +13,7 @@ from juggler.broker import CALL_CAPACITY
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.errors import BrokerError, ConfigError, NackCode
+from juggler.process.tracing import current_trace
 from juggler.process.uuids import new_uuid
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
@@ -74,6 +75,7 @@ class BaseBackend:
             sharded=sharded,
             clock=time.monotonic,
             new_uuid=new_uuid,
+            trace=current_trace,
         )
         self._servers = ServerOperations(router, self._names, self._operations.ask, new_uuid)
 

@@ -91,6 +91,7 @@ class Operations:
         sharded: bool,
         clock: Callable[[], float],
         new_uuid: Callable[[], str],
+        trace: Callable[[], str],
     ) -> None:
         self.is_closed = False
         self._router = router
@@ -105,6 +106,7 @@ class Operations:
         self._sharded = sharded
         self._clock = clock
         self._new_uuid = new_uuid
+        self._trace = trace
         self.begin_process()
 
     def begin_process(self) -> None:
@@ -176,7 +178,7 @@ class Operations:
             raise BrokerError(reason, NackCode.FORBIDDEN)
         _check_size("event", args)
         name = self._names.channel(channel)
-        return name, self._publish, name, codec.encode_event(self._new_uuid(), args)
+        return name, self._publish, name, codec.encode_event(self._new_uuid(), args, self._trace())
 
     # Calls
 
@@ -206,7 +208,7 @@ class Operations:
         now = self._clock()
         call = BackendCall(call_id, self._new_uuid(), uri, timeout, now)
         identity = self._by if by is None else self._identity(by)
-        call.payload = codec.encode_call(call.conn_uuid, call_id, uri, args, identity, parts)
+        call.payload = codec.encode_call(call.conn_uuid, call_id, uri, args, identity, parts, self._trace())
         if parts is not None:
             call.begin_stream(parts, now + self._max_stream_time)
         return call

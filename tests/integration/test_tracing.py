@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
+from juggler.backend import Backend
 from juggler.broker.redis import RedisBroker
 from juggler.protocol.messages import MessageType
 from tests.integration.test_callee_command import running
@@ -101,6 +104,23 @@ def test_a_traceparent_reaches_subscribers_of_channels_and_patterns(redis_url):
             two.send(PUB, channel="news", args=1, trace=sent)
             for wire in (one, two):
                 assert payloads(wire, EVNT)[0].get("trace") == expected
+
+
+def test_a_backend_sends_the_trace_of_the_current_span(traced, redis_url):
+    context = SpanContext(int(TRACE[3:35], 16), int(TRACE[36:52], 16), is_remote=True, trace_flags=TraceFlags(1))
+    with (
+        running("traced:rpc", "--redis", redis_url, cwd=traced) as process,
+        running_server(RedisBroker(redis_url)) as server,
+        Wire(server.url) as wire,
+        Backend(redis_url) as backend,
+    ):
+        assert process.said.startswith("serving"), process.stderr.read()
+        wire.request(SUB, channel="news", pattern=False)
+        for expected in (TRACE, ""):
+            with use_span(NonRecordingSpan(context)) if expected else nullcontext():
+                assert backend.call("raw.None") == expected
+                backend.publish("news", 1)
+            assert payloads(wire, EVNT)[0].get("trace", "") == expected
 
 
 # OpenTelemetry.
