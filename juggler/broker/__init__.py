@@ -280,6 +280,10 @@ class CallerBroker(Broker):
         """Return the calls of an owner that are in flight; none if the broker does not support `cancel`."""
         return ()
 
+    def pending_calls(self) -> int:
+        """Return how many calls are in flight in all; 0 if the broker does not count them."""
+        return 0
+
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         """Look up which URIs callees have announced. Returns at once."""
         on_served(None)

@@ -222,6 +222,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def calls_of(self, owner: object) -> Sequence[PendingCall]:
         return self._ledger.calls_of(owner)
 
+    def pending_calls(self) -> int:
+        return len(self._ledger)
+
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         on_served({uri: bool(self._announcements(uri)) for uri in uris})
 

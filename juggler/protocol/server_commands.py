@@ -38,7 +38,7 @@ UNSUBSCRIBED = "unsubscribed by the server"
 TIMEOUT = 2.0
 """Default number of seconds to wait for the answers of servers."""
 
-_is_uuid = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+_is_uuid = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII).fullmatch
 
 Do: TypeAlias = Literal["disconnect", "unsubscribe", "connections"]
 
@@ -205,10 +205,17 @@ def connections_command(
 
 
 def _raw(identity: Any) -> msgspec.Raw:
+    if identity is None:
+        return _NO_IDENTITY
     try:
-        return _NO_IDENTITY if identity is None else msgspec.Raw(encode_identity(identity))
+        text = encode_identity(identity)
+        _any_decoder.decode(text)
     except InvalidValue as error:
         raise InvalidValue(f"identity: {error}") from None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        # Lone surrogates, for example.
+        raise InvalidValue(f"identity: not supported in commands: {error}") from None
+    return msgspec.Raw(text)
 
 
 def _or_empty(text: str | None) -> str:

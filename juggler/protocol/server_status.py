@@ -39,7 +39,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
         started: when it has started, in seconds since 1970.
         draining: whether it is shutting down.
         connections: open connections.
-        calls: calls in flight.
+        calls: calls in flight of its process.
         call_rate: completed calls per second.
         event_rate: events received from the broker per second.
         lag: maximum lag of its event loop in the last ten seconds, in seconds.

@@ -66,13 +66,17 @@ class CommandInbox(ServerListener):
             status: returns the status of the server with an identifier.
             handshake_time: maximum seconds from the beginning of the connect hook until the client is connected.
         """
-        self.server_id = new_uuid()
+        self.server_id = ""
         self._connections = connections
         self._status = status
         self._handshake_time = handshake_time
         self._waiting: deque[tuple[ServerCommand, Answer]] = deque()
         self._greenlet: gevent.Greenlet | None = None
         self._disconnected: dict[bytes, _Disconnected] = {}  # by canonical identity, oldest first
+
+    def begin(self) -> None:
+        """Choose the identifier. This is not in the constructor because forked processes must not share it."""
+        self.server_id = new_uuid()
 
     def status(self) -> ServerStatus:
         return self._status(self.server_id)
@@ -197,7 +201,8 @@ class _Index:
         if identity:
             return self._by_identity.get(canonical(identity), [])
         if command.connection:
-            return [self._by_id[command.connection]] if command.connection in self._by_id else []
+            connection = self._by_id.get(command.connection.lower())
+            return [] if connection is None else [connection]
         return self._all
 
 

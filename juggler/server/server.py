@@ -124,7 +124,7 @@ class Server:
         meter = StatusMeter(
             self.connections,
             self.metrics,
-            lambda: sum(connection.calls_in_flight for connection in self.connections),
+            caller_broker.pending_calls,
             pubsub_broker.take_event_counts,
             lambda: self.draining,
         )
@@ -134,7 +134,7 @@ class Server:
 
     @property
     def server_id(self) -> str:
-        """Identifier of this server among those that share its broker."""
+        """Identifier of this server among those that share its broker; empty before `start`."""
         return self._inbox.server_id
 
     def start(self) -> None:
@@ -145,6 +145,7 @@ class Server:
         """
         if not self._attends and not self.draining:
             self._attends = True
+            self._inbox.begin()
             self.caller_broker.attend(self._inbox)
 
     def check_admission(self) -> None:

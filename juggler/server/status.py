@@ -35,7 +35,7 @@ class StatusMeter:
         self._calls_in_flight = calls_in_flight
         self._take_event_counts = take_event_counts
         self._is_draining = is_draining
-        self._started = time.time()
+        self._started: float | None = None
         self._since = time.monotonic()
         self._totals: Counter[str] = Counter()
         # The time of each sample, and what has happened since the one before it.
@@ -43,6 +43,9 @@ class StatusMeter:
 
     def __call__(self, server_id: str) -> ServerStatus:
         """Return the status of the server with this identifier."""
+        if self._started is None:
+            # Not in the constructor: the process may be forked from the one that has made the server.
+            self._started = time.time()
         self._sample()
         calls: Counter[str] = Counter()
         events: Counter[str] = Counter()

@@ -19,9 +19,10 @@ from juggler.backend import Backend
 from juggler.broker.redis import RedisBroker
 from juggler.client import Client
 from juggler.errors import BrokerError, BrokerUnavailable, ConnectionClosed, Nacked
+from juggler.process.embedded import free_port
 from juggler.protocol.messages import MessageType
 from juggler.protocol.server_commands import disconnect_command
-from tests.integration.commands import run_python, running
+from tests.integration.commands import run_python, running, running_python
 from tests.redis_servers import mortal_redis
 from tests.stack import Wire, running_server
 from tests.support import eventually
@@ -105,6 +106,20 @@ def test_two_workers_are_counted_right_and_leave_nothing(redis_url, tmp_path, ba
             assert other.closed() == (4411, "")
         # The keys are deleted at a graceful shutdown, and do not have to expire.
         assert [key for key in store.keys("*") if key.startswith((b"juggler:server", b"juggler:control"))] == []
+
+
+def test_workers_that_are_forked_from_one_server_are_two(redis_url, tmp_path, backend):
+    (tmp_path / "identified.py").write_text(APP)
+    port = free_port()
+    command = ("-m", "gunicorn", "-k", "juggler.worker.GeventWorker", "-w", "2", "--preload", "--no-control-socket")
+    with running_python(
+        *command, "-b", f"127.0.0.1:{port}", "--chdir", str(tmp_path), "identified:application", REDIS_URL=redis_url
+    ) as process:
+        assert len(wait_for_servers(backend, 2)) == 2
+        assert counts(backend.connections()) == (2, 2, 0)
+        process.terminate()
+        assert process.wait(20) == 0
+    assert backend.servers() == []
 
 
 def test_a_server_that_is_stopped_or_killed_is_asked_and_does_not_answer(redis_url, tmp_path, backend):

@@ -76,6 +76,7 @@ def test_unknown_members_are_ignored():
             {"identity": "x" * 5000},
             "identity: identity of a caller: expected at most 4096 bytes of JSON, got 5002",
         ),
+        (disconnect_command, {"identity": "\ud800"}, "identity: not supported in commands: "),
         (disconnect_command, {"connection": "abc"}, "connection: expected the identifier of a connection, a UUID, got"),
         (disconnect_command, {"connection": 7}, "connection: expected the identifier of a connection, a UUID, got 7"),
         (disconnect_command, {"connection": ""}, "expected text that is not empty"),

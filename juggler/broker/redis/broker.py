@@ -197,6 +197,9 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self.caller.check_ready()
         self.pubsub.check_ready()
 
+    def pending_calls(self) -> int:
+        return self.caller.pending
+
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         self._announcements.ask_served(uris, on_served)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import gevent
@@ -22,6 +22,9 @@ from juggler.errors import BrokerUnavailable
 from juggler.process.uuids import new_uuid
 from juggler.protocol.server_commands import CommandOutcome, ServerCommand, encode_command, outcome
 from juggler.protocol.server_status import ServerStatus, decode_statuses
+
+MINIMUM = 0.1
+"""Seconds to wait for Redis, at least."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 """Seconds between two checks for answers."""
@@ -104,14 +107,9 @@ class Servers:
             BrokerError: it is not known now.
         """
         servers = self._names.servers
-        (members,) = execute_each(
-            self._topology.link_for, [(servers, pack(b"SMEMBERS", servers))], deadline - time.monotonic()
-        )
+        (members,) = self._execute([(servers, pack(b"SMEMBERS", servers))], deadline)
         ids = _texts(members)
-        keys = list(map(self._names.server, ids))
-        texts = execute_each(
-            self._topology.link_for, [(key, pack(b"MGET", key)) for key in keys], deadline - time.monotonic()
-        )
+        texts = self._execute([(key, pack(b"MGET", key)) for key in map(self._names.server, ids)], deadline)
         found = {}
         for server_id, text in zip(ids, texts, strict=True):
             if not isinstance(text, list):
@@ -119,6 +117,9 @@ class Servers:
             found[server_id] = text[0]
         self._remove_gone(found)
         return {server_id: text for server_id, text in found.items() if text is not None}
+
+    def _execute(self, commands: Sequence[tuple[bytes, bytes]], deadline: float) -> list[Reply]:
+        return execute_each(self._topology.link_for, commands, max(MINIMUM, deadline - time.monotonic()))
 
     def _prune(self) -> None:
         """Remove servers that were killed."""
