@@ -61,6 +61,8 @@ class AsyncPool:
     async def close(self) -> None:
         """Close idle connections, and those in use when they are released. Idempotent."""
         self._is_closed = True
+        if self._loop is not asyncio.get_running_loop():
+            self.begin_process()
         for address in list(self._idle):
             await self._drop(Reconnect(address))
 

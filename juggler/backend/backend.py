@@ -146,8 +146,10 @@ class Backend(BaseBackend):
             ConfigError: Redis refuses the credentials.
             InvalidValue: JSON cannot represent ``args`` or ``by``.
         """
-        pending = self.start_call(uri, args, timeout, by=by)
+        call = self._operations.new_call(uri, encode_args(args), timeout, by)
+        pending = Pending(self._pool.run, self._operations, call)
         try:
+            self._pool.run(self._operations.start(call))
             return pending.result()
         except BaseException:
             # No effect if there is a result. Ctrl-C, a timeout of gevent or a lost connection leave the call behind.

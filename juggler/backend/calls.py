@@ -111,8 +111,8 @@ class BackendCall(PendingCall):
         finally:
             self.is_awaited = False
 
-    def on_payload(self, payload: bytes, now: float) -> None:
-        """Process a result or a part.
+    def on_payload(self, payload: bytes, now: float) -> bool:
+        """Process a result or a part. Return whether it was stored with a timeout key, as by callees in Go.
 
         Raises:
             InvalidMessage: malformed, or parts before it are missing.
@@ -124,6 +124,7 @@ class BackendCall(PendingCall):
             self.settle_with(result.args, result.failed)
         elif self.taken.on_part(result, now):
             self._unread += split_parts(result.args) if result.joined else [result.args]
+        return not (result.more or result.keyless)
 
     # Parts
 

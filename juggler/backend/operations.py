@@ -225,7 +225,11 @@ class Operations:
         ttl_ms = max(1, int(call.timeout * 1000))
         list_ttl_ms = max(int(CALLS_TTL * 1000), -(-ttl_ms // 1000) * 1000)
         push = self._push_in_cluster if self._router.is_cluster else self._push
-        reply = yield from push(timeout_key, list_key, call.payload, ttl_ms, list_ttl_ms)
+        try:
+            reply = yield from push(timeout_key, list_key, call.payload, ttl_ms, list_ttl_ms)
+        except OutcomeUnknown:
+            call.stored = True  # perhaps: it can be cancelled
+            raise
         if isinstance(reply, BrokerError):
             raise reply
         if reply == commands.OVER_CAPACITY:
@@ -343,8 +347,9 @@ class Operations:
             return
         if not wait:
             call.settle(Cancelled(f"the call of {call.uri} was cancelled; its function may still run"))
-        with suppress(JugglerError):
-            yield from self._cancel(call)
+        if call.stored:
+            with suppress(JugglerError):
+                yield from self._cancel(call)
 
     def _cancel(self, call: BackendCall) -> Steps[None]:
         names, left = self._names, call.deadline - self._clock()
@@ -392,7 +397,6 @@ class Operations:
         packed = [pack(b"BRPOP", key, f"{max(0.001, seconds):.3f}")]
         if call.stream is not None:
             packed.append(pack(b"RPOP", key, BATCH))
-        packed.append(pack(b"DEL", self._names.result_timeout(call.conn_uuid, call.call_id)))
         with call.awaited():
             popped, *more = yield from self._router.gather(key, packed, waits=True)
         if isinstance(popped, BrokerError):
@@ -407,7 +411,9 @@ class Operations:
 
     def _process(self, call: BackendCall, payload: bytes) -> Steps[None]:
         try:
-            call.on_payload(payload, self._clock())
+            if call.on_payload(payload, self._clock()):
+                timeout_key = self._names.result_timeout(call.conn_uuid, call.call_id)
+                yield from self._router.gather(timeout_key, [pack(b"DEL", timeout_key)])
         except InvalidMessage:
             if call.stream is not None and not call.is_settled:
                 with suppress(BrokerError):

@@ -30,17 +30,6 @@ from tests.integration.commands import run_python, running_python, server_proces
 from tests.integration.unpatched import UNPATCHED, pass_unpatched
 from tests.support import eventually
 
-
-@pytest.fixture
-def late_results(redis_url) -> Iterator[None]:
-    """Permit keys of results that came after a cancel. They expire when the call would have."""
-    yield
-    with redis.Redis.from_url(redis_url) as client:
-        for key in client.keys("juggler:results:timeout:*"):
-            assert 0 < client.pttl(key) <= 60_000
-            client.delete(key)
-
-
 if not UNPATCHED:
 
     def test_all_of_these_pass_in_an_unpatched_process():
@@ -230,7 +219,6 @@ def test_many_threads_share_a_backend(redis_url):
     assert len(own) < 30
 
 
-@pytest.mark.usefixtures("late_results")
 def test_without_a_free_connection_a_call_is_refused_in_time(redis_url):
     with functions(redis_url), Backend(redis_url, max_connections=2, pool_timeout=0.2) as backend:
         first = backend.start_call("wait", 1)
@@ -290,7 +278,6 @@ def test_a_thread_that_waits_hears_of_the_cancel(redis_url, wait):
     assert at - cancelled_at < 0.5
 
 
-@pytest.mark.usefixtures("late_results")
 def test_a_running_function_hears_of_the_cancel(redis_url, tmp_path):
     notes = tmp_path / "notes"
     with functions(redis_url, notes), Backend(redis_url) as backend:
@@ -339,7 +326,6 @@ def test_options_of_streams_that_are_out_of_range_are_refused(backend, options):
         backend.stream("numbers", 1, **options)
 
 
-@pytest.mark.usefixtures("late_results")
 def test_leaving_a_stream_cancels_its_call(redis_url, tmp_path):
     notes = tmp_path / "notes"
     with functions(redis_url, notes), Backend(redis_url) as backend:
@@ -377,7 +363,6 @@ def test_a_callee_that_dies_ends_its_stream_within_seven_seconds(redis_url):
         assert time.monotonic() - began < 7
 
 
-@pytest.mark.usefixtures("late_results")
 def test_a_callee_that_dies_ends_its_long_calls(redis_url):
     with functions(redis_url) as pid, Backend(redis_url) as backend:
         pending = backend.start_call("wait", 60)
@@ -391,7 +376,6 @@ def test_a_callee_that_dies_ends_its_long_calls(redis_url):
         assert time.monotonic() - began < 7
 
 
-@pytest.mark.usefixtures("late_results")
 def test_a_stream_that_takes_too_long_ends(redis_url, tmp_path):
     notes = tmp_path / "notes"
     with functions(redis_url, notes), Backend(redis_url, max_stream_time=0.5) as backend:

@@ -135,7 +135,6 @@ def call(n):
 """
 
 
-@pytest.mark.leaves_keys("juggler:results:timeout:*")
 @pytest.mark.parametrize("before", ["", PATCHED], ids=["threads", "greenlets"])
 def test_a_fork_while_threads_call(redis_url, before):
     with functions(redis_url):
