@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import time
 
+import gevent
+
 from juggler.broker import CallerBroker, PendingCall
 from juggler.errors import BrokerError, CloseCode
 from juggler.process.logline import Line
@@ -36,7 +38,7 @@ class ConnectionEvents:
         if connection.by is None:
             try:
                 connection.identify()
-            except Exception as error:
+            except (Exception, gevent.Timeout, SystemExit) as error:
                 line = Line("server: no identity for the connect event", error=error)
                 log.warning(line, extra={"connection": connection.uuid})
         self._send(ON_CONNECT, connection, None, "")
@@ -47,7 +49,8 @@ class ConnectionEvents:
         if closed is None:
             self._send(ON_DISCONNECT, connection, CloseCode.ABNORMAL, "")
         else:
-            self._send(ON_DISCONNECT, connection, closed.code, closed.reason)
+            # The application may have closed it with any text.
+            self._send(ON_DISCONNECT, connection, closed.code, closed.reason.encode(errors="replace").decode())
 
     def _send(self, uri: str, connection: Connection, code: int | None, reason: str) -> None:
         event = ConnectionEvent(

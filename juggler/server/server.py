@@ -281,14 +281,14 @@ class Server:
                 self._events.connected(connection)
             connection.serve(self._on_state)
         finally:
-            if self._events is not None:
-                self._events.disconnected(connection)
             self.connections.discard(connection)
             self._release(group)
             self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)
             sweeper.discard(websocket)
             if tokens is not None:
                 tokens.discard(connection)
+            if self._events is not None:
+                self._events.disconnected(connection)
 
     def _release(self, group: str) -> None:
         self._by_address[group] -= bool(group)

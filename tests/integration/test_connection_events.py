@@ -208,6 +208,16 @@ def test_connections_work_while_redis_is_away(tmp_path):
         pubsub.close()
 
 
+def test_any_reason_of_the_server_is_reported():
+    door, broker = Door(), MemoryBroker(blocking_timeout=0.1)
+    with working(door, broker), running_server(broker, connection_events=True) as server, Wire(server.url):
+        (connection,) = eventually(lambda: list(server.server.connections))
+        connection.close(4000, "bad \ud800")
+        eventually(lambda: door.left)
+        assert (server.server.connections, door.left[0].code) == (set(), 4000)
+        assert door.left[0].reason.startswith("bad ")
+
+
 def test_a_caller_hook_that_raises_costs_only_the_identity():
     def hook(connection):
         raise Refused(403, "no")

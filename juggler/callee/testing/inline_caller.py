@@ -11,7 +11,7 @@ from gevent import get_hub
 from gevent.hub import Hub
 from gevent.monkey import get_original
 
-from juggler.broker import IncomingCall
+from juggler.broker import MARK, IncomingCall
 from juggler.callee import answer
 from juggler.callee.failures import Cancelled
 from juggler.callee.pools.greenlets import GreenletRunner
@@ -136,7 +136,7 @@ class Caller:
         )
         thunk, call = self._begin(uri, None, 60.0)
         call.args = encode_connection_event(event)
-        call.msg_uuid = f"{call.msg_uuid[:14]}8{call.msg_uuid[15:]}"  # as those of servers
+        call.msg_uuid = call.msg_uuid[:13] + MARK + call.msg_uuid[19:]
         self._run(thunk, call).value()
 
     def stream(self, uri: str, args: Any = None, timeout: float = 60.0) -> Stream:
