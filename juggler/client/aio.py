@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -43,14 +45,16 @@ class AsyncClient(BaseClient):
         async with AsyncClient("ws://127.0.0.1:9000/ws") as client:
             print(await client.call("greet", "world"))
 
-    ``async with`` or `connect` connects. Arguments, reconnecting and errors are those of `juggler.client.Client`.
-    Callbacks run in the event loop, and must not block.
+    ``async with`` or `connect` connects. Arguments, reconnecting and errors are those of `juggler.client.Client`. The
+    function ``token`` may be asynchronous, and then has ``timeout`` seconds. Callbacks run in the event loop, and must
+    not block.
     """
 
     def _set_up(self) -> None:
         self._changed = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._renewer: asyncio.Task[None] | None = None
         self._websocket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._heard = 0.0  # when the last message or pong arrived
@@ -60,7 +64,7 @@ class AsyncClient(BaseClient):
             return  # not connected yet: any process may do so
         super().on_fork()
         # Closing them here would affect the parent, which shares the selector of the event loop.
-        self._websocket = self._reader = self._expiry = self._renewal = None
+        self._websocket = self._reader = self._expiry = self._renewal = self._renewer = None
 
     async def connect(self) -> None:
         """Connect: once, or with ``retry_first`` until it succeeds.
@@ -109,6 +113,8 @@ class AsyncClient(BaseClient):
         self._state.close(ConnectionClosed(code, reason or "closed by this client"))
         self._on_change()
         reader = None if self._reader is asyncio.current_task() else self._reader
+        if self._renewer is not None and self._renewer is not asyncio.current_task():
+            self._renewer.cancel()
         try:
             if self._websocket is not None:
                 await self._websocket.close(code, short(reason))
@@ -272,11 +278,12 @@ class AsyncClient(BaseClient):
     async def _connect(self) -> tuple[ClientConnection, str | None]:
         """Return a new connection, and the first message of a server that speaks juggler.1."""
         options: dict[str, Any] = {} if self._ssl is None else {"ssl": self._ssl}
+        headers = self._upgrade_headers(await self._ask_token())
         try:
             websocket = await connect(
                 self._url,
                 subprotocols=OFFERED,
-                additional_headers=self._upgrade_headers(),
+                additional_headers=headers,
                 open_timeout=self._timeout,
                 close_timeout=self._timeout,
                 max_size=self._max_size,
@@ -293,6 +300,15 @@ class AsyncClient(BaseClient):
             await websocket.close(error.code)
             raise
         return websocket, await self._first_message(websocket) if has_welcome else None
+
+    async def _ask_token(self) -> Any:
+        token = self._token() if callable(self._token) else self._token
+        if not inspect.isawaitable(token):
+            return token
+        try:
+            return await asyncio.wait_for(token, self._timeout)
+        except asyncio.TimeoutError:
+            raise ConnectionClosed(CloseCode.ABNORMAL, f"there was no token within {self._timeout:g} s") from None
 
     async def _first_message(self, websocket: ClientConnection) -> str:
         try:
@@ -330,6 +346,8 @@ class AsyncClient(BaseClient):
         self._listeners.state(*self._state.status())
         if welcome is not None:
             self._listeners.message(welcome)
+            if welcome.ttl is not None and callable(self._token) and self._renewer is None:
+                self._renewer = asyncio.create_task(self._renew_tokens(), name="juggler-client-token")
 
     async def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""
@@ -412,6 +430,29 @@ class AsyncClient(BaseClient):
         await self._wait_until(lambda: self.closed, RENEWAL_PAUSE)
         with suppress(ConnectionClosed):
             await self._send(self._state.renew())
+
+    async def _renew_tokens(self) -> None:
+        """Renew the token in time, until the client has closed."""
+        while self.closed is None:
+            due = self._state.renewal.due
+            pause = None if due is None else due - time.monotonic()
+            if pause is None or pause > 0:
+                await self._wait_until(partial(self._is_rescheduled, due), pause)
+            else:
+                await self._renew_token()
+
+    def _is_rescheduled(self, due: float | None) -> bool:
+        return self.closed is not None or self._state.renewal.due != due
+
+    async def _renew_token(self) -> None:
+        waiter = _Waiter(self._state.callbacks)
+        try:
+            token = await self._ask_token()
+            await self._request(waiter, lambda: [self._state.authenticate(waiter, token)])
+        except Exception as error:
+            self._state.renewal.on_failure(time.monotonic())
+            if self.connected:
+                self._report_token(error)
 
     async def _wait_until(self, condition: Callable[[], object], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout

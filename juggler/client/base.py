@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,6 +13,7 @@ from juggler.client.bookkeeping import PendingRequest
 from juggler.client.forks import forked
 from juggler.client.opening import Headers, shown, upgrade_headers, welcome
 from juggler.client.reconnect import Reconnect
+from juggler.client.renewal import AsyncToken, Renewal
 from juggler.client.state import ClientState, Exp, State
 from juggler.errors import ConnectionClosed, JugglerError
 from juggler.process.backoff import pauses
@@ -61,6 +63,11 @@ class Listeners:
             self._state = state
             run_callback("on_state", state.value, self._on_state, state, error)
 
+    def failure(self, error: JugglerError) -> None:
+        """Report an error that leaves the state of the client as it is."""
+        if self._on_state is not None and self._state is not None:
+            run_callback("on_state", self._state.value, self._on_state, self._state, error)
+
     def raw(self, direction: Literal["in", "out"], message: str | bytes) -> None:
         """Report a message as it travels."""
         if self._on_raw is not None:
@@ -77,6 +84,7 @@ class BaseClient:
         timeout: float = 10.0,
         call_timeout: float = 60.0,
         headers: Headers | None = None,
+        token: AsyncToken | None = None,
         allowed_messages: str | None = None,
         max_size: int | None = 16 * 2**20,
         ping_interval: float | None = 15.0,
@@ -93,6 +101,7 @@ class BaseClient:
     ) -> None:
         self._url = url
         self._timeout = timeout
+        self._token = token
         self._upgrade_headers = partial(upgrade_headers, headers, allowed_messages)
         self._max_size = max_size
         self._ping_interval = ping_interval
@@ -104,6 +113,7 @@ class BaseClient:
             ClientState,
             call_timeout=call_timeout,
             reconnect=Reconnect(reconnect, reconnect_timeout, pauses),
+            renewal=Renewal(pauses, random.uniform),
             new_uuid=new_uuid,
             follow_gaps=follow_gaps,
             trace=_begin_span,
@@ -166,9 +176,17 @@ class BaseClient:
         return welcome(text, self._url)
 
     def _log_bug(self, error: Exception) -> None:
-        """Log an error of an attempt to connect that is not a `JugglerError`: the function for headers failed."""
+        """Log an error of an attempt to connect that is not a `JugglerError`: the user's function for headers or tokens
+        failed."""
         if not isinstance(error, JugglerError):
             _log.error(Line("client: cannot connect", url=shown(self._url), error=error), exc_info=error)
+
+    def _report_token(self, error: Exception) -> None:
+        """Report that the token could not be renewed. The client tries again."""
+        if not isinstance(error, JugglerError):
+            _log.error(Line("client: cannot renew the token", url=shown(self._url), error=error), exc_info=error)
+            error = JugglerError(f"cannot renew the token: {type(error).__name__}: {error}")
+        self._listeners.failure(error)
 
     def _run_callbacks(self) -> None:
         """Run the callbacks that are due. Several threads may do so."""

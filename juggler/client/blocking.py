@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_LONGEST_WAIT = 3600.0
+"""Maximum number of seconds between two checks whether the token is due: locks cannot wait for centuries."""
+
+
 class Client(BaseClient):
     """A client of a juggler server. Any number of threads or greenlets may share it.
 
@@ -47,6 +51,9 @@ class Client(BaseClient):
         call_timeout: seconds to wait for the result of a call, unless the call specifies another timeout.
         headers: additional headers for the upgrade, for example ``Authorization``; or a function that returns them,
             called for each attempt to connect.
+        token: access token, sent as ``Authorization: Bearer``, or a function that returns it or ``None``. The function
+            is called for each attempt to connect and, in a thread of its own, before the token expires: the client
+            renews it on the live connection, and retries with a backoff. A header ``Authorization`` replaces it.
         allowed_messages: the only requests that this client makes, for example ``"call, pub"``, which saves work on the
             server. Any other request then makes the server close the connection. ``None``: all.
         max_size: maximum size of an incoming message in bytes; the default equals that of a server's ``write_limit``.
@@ -63,8 +70,8 @@ class Client(BaseClient):
         ssl: TLS context for ``wss://``. ``None``: the system's certificate authorities are trusted.
         on_message: called with each message from the server, and with an `Exp` for each call that expired. It runs in
             the client's own threads: it must be quick, and must not wait for an answer.
-        on_state: called with the new state and the reason when the client connects, disconnects or closes. The same
-            restrictions apply.
+        on_state: called with the new state and the reason when the client connects, disconnects or closes, and with
+            the same state and an error when the token could not be renewed. The same restrictions apply.
         on_raw: called with each message as it travels: ``"in"`` before it is processed, ``"out"`` before it is written,
             in the thread that does so. The same restrictions apply. For debugging tools.
 
@@ -89,6 +96,8 @@ class Client(BaseClient):
         # Held from a change of subscriptions until it is sent, so that both have the same order.
         self._order = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._renewer: threading.Thread | None = None
+        self._awaits_token = False  # in the user's function, which may block
 
     def on_fork(self) -> None:
         super().on_fork()
@@ -120,7 +129,7 @@ class Client(BaseClient):
         """
         self._close(ConnectionClosed(code, reason or "closed by this client"))
         self._transport.begin_close(code, reason)
-        if threading.current_thread() in self._threads or not self._threads:
+        if threading.current_thread() in (*self._threads, self._renewer) or not self._threads:
             return
         deadline = time.monotonic() + self._timeout
         reader, *others = self._threads
@@ -128,6 +137,8 @@ class Client(BaseClient):
         if reader.is_alive():
             self._transport.abort()
             reader.join(self._timeout)
+        if self._renewer is not None and not self._awaits_token:
+            others.append(self._renewer)
         for thread in others:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -360,13 +371,16 @@ class Client(BaseClient):
     def _connect(self) -> Transport:
         return Transport(
             self._url,
-            headers=self._upgrade_headers(),
+            headers=self._upgrade_headers(self._ask_token()),
             timeout=self._timeout,
             max_size=self._max_size,
             ping_interval=self._ping_interval,
             ping_timeout=self._ping_timeout,
             ssl_context=self._ssl,
         )
+
+    def _ask_token(self) -> Any:
+        return self._token() if callable(self._token) else self._token
 
     def _connect_first(self) -> None:
         while True:
@@ -404,6 +418,8 @@ class Client(BaseClient):
         self._listeners.state(*self._state.status())
         if welcome is not None:
             self._listeners.message(welcome)
+            if welcome.ttl is not None and callable(self._token) and self._renewer is None:
+                self._renewer = _start("juggler-client-token", self._renew_tokens)
 
     def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""
@@ -498,6 +514,36 @@ class Client(BaseClient):
         with suppress(ConnectionClosed):
             for text in texts:
                 self._send(text)
+
+    def _renew_tokens(self) -> None:
+        """Renew the token in time, until the client has closed."""
+        while self.closed is None:
+            with self._changed:
+                due = self._state.renewal.due
+                pause = None if due is None else due - time.monotonic()
+                if self.closed is None and (pause is None or pause > 0):
+                    self._changed.wait(pause and min(pause, _LONGEST_WAIT))
+                    continue
+            if self.closed is None:
+                self._renew_token()
+
+    def _renew_token(self) -> None:
+        waiter = _Waiter(self._state.callbacks)
+        try:
+            self._awaits_token = True
+            try:
+                token = self._ask_token()
+            finally:
+                self._awaits_token = False
+            with self._lock:
+                text = self._state.authenticate(waiter, token)
+            self._send(text)
+            self._wait_for_ack(waiter)
+        except Exception as error:
+            with self._lock:
+                self._state.renewal.on_failure(time.monotonic())
+            if self.connected:
+                self._report_token(error)
 
     def _renew_credit(self, queue: PartsQueue) -> None:
         with self._lock:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 
+from juggler.client.renewal import bearer
 from juggler.errors import CloseCode, ConfigError, ConnectionClosed, HandshakeRefused, InvalidMessage, JugglerError
 from juggler.protocol.codec import decode_response
 from juggler.protocol.messages import Wlcm
@@ -28,11 +29,13 @@ def shown(url: str) -> str:
     return re.sub(r"//.*@", "//***@", url.partition("?")[0])
 
 
-def upgrade_headers(headers: Headers | None, allowed_messages: str | None) -> dict[str, str]:
-    """Return the additional headers for the upgrade."""
-    own = headers() if callable(headers) else headers
+def upgrade_headers(headers: Headers | None, allowed_messages: str | None, token: Any) -> dict[str, str]:
+    """Return the additional headers for the upgrade. A header ``Authorization`` replaces that of the token."""
+    own = headers() if callable(headers) else headers or {}
+    if not any(name.lower() == "authorization" for name in own):
+        own = {**bearer(token), **own}
     allowed = {} if allowed_messages is None else {"Juggler-Allowed-Messages": allowed_messages}
-    return {**(own or {}), **allowed}
+    return {**own, **allowed}
 
 
 def as_error(error: Exception, url: str) -> JugglerError:

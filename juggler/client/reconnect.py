@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
 """Seconds before the first attempt to reconnect, and the limit to which the pauses double."""
 
+MOVED_PAUSE = 1.0
+"""Seconds, with jitter, that a client waits at least if the application has sent it elsewhere, with many others."""
+
 STABLE = 5.0
 """Seconds that a connection must last for pauses to start over: some servers accept and close at once."""
 
@@ -30,6 +33,7 @@ _TEMPORARY = frozenset(
         1013,  # try again later
         1014,  # bad gateway
         CloseCode.PEER_SILENT,
+        CloseCode.TOKEN_EXPIRED,
         CloseCode.MOVED,
         CloseCode.PEER_TOO_SLOW,
     }
@@ -118,7 +122,12 @@ class Reconnect:
             self.failure = ConnectionClosed(self.failure.code, str(error))
         else:
             self.failure = ConnectionClosed(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}")
-        return next(self._pauses) if self._is_enabled and is_temporary(error) else None
+        if not self._is_enabled or not is_temporary(error):
+            return None
+        pause = next(self._pauses)
+        if isinstance(error, ConnectionClosed) and error.code == CloseCode.MOVED:
+            return max(pause, next(self._new_pauses(MOVED_PAUSE, LONGEST_PAUSE)))
+        return pause
 
     def is_over(self, now: float) -> bool:
         """Return whether it is too late for another attempt."""

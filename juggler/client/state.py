@@ -15,11 +15,13 @@ from typing import Any, ClassVar, TypeAlias
 from juggler.client.bookkeeping import Callback, PendingRequest, Requests, Subscriptions
 from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
+from juggler.client.renewal import Renewal, checked
 from juggler.errors import ConnectionClosed, Nacked, NotSupported
 from juggler.protocol.codec import MAX_TIMEOUT, decode_response, encode
 from juggler.protocol.messages import (
     NULL,
     Ack,
+    Auth,
     Call,
     Cncl,
     Crdt,
@@ -85,6 +87,7 @@ class ClientState:
         subprotocol: subprotocol of the connection, or of the last one.
         features: features of its server; see `juggler.protocol.subprotocols`.
         limits: limits of its server by name.
+        renewal: when the token is due to be renewed.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class ClientState:
         *,
         call_timeout: float,
         reconnect: Reconnect,
+        renewal: Renewal,
         new_uuid: Callable[[], str],
         follow_gaps: bool = False,
         trace: Trace = lambda *_: "",
@@ -102,6 +106,7 @@ class ClientState:
         self.subprotocol = JUGGLER_0
         self.features: frozenset[str] = frozenset()
         self.limits: Mapping[str, Any] = {}
+        self.renewal = renewal
         self._call_timeout = call_timeout
         self._reconnect = reconnect
         self._new_uuid = new_uuid
@@ -197,6 +202,19 @@ class ClientState:
         self._requests.add(message, pending)
         return text
 
+    def authenticate(self, pending: PendingRequest, token: Any) -> bytes:
+        """Register the renewal of the token, to be settled by its ACK or NACK. Return its text.
+
+        Raises:
+            ConfigError: it is no token.
+            ConnectionClosed: there is no connection.
+        """
+        message = Auth(uuid=self._new_uuid(), token=checked(token))
+        self._check_connected()
+        pending.begin(message)
+        self._requests.add(message, pending)
+        return encode(message)
+
     def subscribe(self, pending: PendingRequest, queue: EventQueue) -> list[bytes]:
         """Register a subscription, to be settled by its ACK or NACK. Return what to send: nothing if one exists."""
         message = Sub(uuid=self._new_uuid(), channel=queue.channel, is_pattern=queue.pattern)
@@ -285,6 +303,8 @@ class ClientState:
         if type(message) is Part:
             self._requests.on_part(message, now)
             return message
+        if type(message) is Ack and message.for_type == MessageType.AUTH:
+            self.renewal.on_ttl(message.ttl, now)
         processor = self._processors.get(type(message))
         if processor is not None:
             processor(self, message)
@@ -312,6 +332,7 @@ class ClientState:
         self.features = frozenset() if welcome is None else frozenset(welcome.features)
         self.limits = {} if welcome is None else welcome.limits
         self._reconnect.on_connected(now)
+        self.renewal.on_ttl(None if welcome is None else welcome.ttl, now)
         return [encode(message) for message in self._subscriptions.renew()]
 
     def on_failure(self, error: Exception, now: float) -> float | None:
@@ -324,6 +345,7 @@ class ClientState:
         """
         if self.closed is not None:
             return None
+        self.renewal.stop()
         if self.lost is None:
             self._reconnect.on_lost(now)
         pause = self._reconnect.pause_after(error)
@@ -359,6 +381,7 @@ class ClientState:
         """Close the client: settle all requests, end all subscriptions. The first reason counts."""
         if self.closed is None:
             self.closed = reason
+            self.renewal.stop()
             self._requests.settle_all(reason)
             self._subscriptions.end(reason)
 

@@ -34,7 +34,8 @@ def test_its_own_tests_pass():
 
 
 def test_it_is_small():
-    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 7000
+    # 6,840 bytes before it renewed tokens on live connections and knew ENDS, which the page must not notice.
+    assert len(gzip.compress((STATIC / "juggler.js").read_bytes(), 9)) < 7400
 
 
 def test_its_package_can_be_published():

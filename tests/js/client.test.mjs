@@ -327,6 +327,112 @@ test("a token is requested for each attempt, and sent as a subprotocol", async (
   client.close();
 });
 
+/** Return a client of juggler.1 whose identity expires, and its socket. */
+async function expiring(ttl, options) {
+  const client = new Client("ws://test/ws", { WebSocket: FakeSocket, ...options });
+  await settle();
+  const socket = FakeSocket.all.at(-1);
+  socket.open("juggler.1");
+  const { meta, payload } = GOLDEN_1["WLCM with an expiry"];
+  socket.receive(meta.type, { ...payload, ttl });
+  await client.connected();
+  return { client, socket };
+}
+
+const ackAuth = (socket, ttl) => {
+  const { meta, payload } = GOLDEN_1["ACK of AUTH with an expiry"];
+  socket.receive(meta.type, { ...payload, for: socket.last.meta.uuid, ttl });
+};
+
+test("a token is renewed before it expires, again and again", async () => {
+  let issued = 0;
+  const states = [];
+  const { client, socket } = await expiring(0.4, { token: async () => `t${++issued}` });
+  client.addEventListener("state", ({ state }) => states.push(state));
+  await until(() => socket.sent.length === 1);
+  assert.equal(socket.last.meta.type, GOLDEN_1.AUTH.meta.type);
+  assert.deepEqual(socket.last.payload, { token: "t2" });
+  ackAuth(socket, 0.4);
+  await until(() => socket.sent.length === 2);
+  assert.deepEqual(socket.last.payload, { token: "t3" });
+  ackAuth(socket, undefined); // it does not expire any more
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.deepEqual([socket.sent.length, FakeSocket.all.at(-1), states], [2, socket, []]);
+  client.close();
+});
+
+test("a token is renewed after at most 80 % of its life, and some seconds before its end", async (t) => {
+  const pauses = [];
+  t.mock.method(globalThis, "setTimeout", (action, ms) => { pauses.push(ms); });
+  t.mock.method(Math, "random", () => 0);
+  for (const [ttl, seconds] of [[1000, 800], [20, 15], [8, 4], [0, 0.2], [1e9, 2e6]]) {
+    pauses.length = 0;
+    (await expiring(ttl, { token: () => "t", heartbeat: 0 })).client.close();
+    assert.ok(pauses.includes(seconds * 1000), `${ttl}: ${pauses}`);
+  }
+});
+
+test("a renewal that fails is reported, and retried", async (t) => {
+  t.mock.method(Math, "random", () => -0.45);
+  const tokens = ["t1", null, "t3", new Error("away"), "t5"];
+  const errors = [];
+  const token = () => {
+    const next = tokens.shift();
+    if (next instanceof Error) throw next;
+    return next;
+  };
+  const { client, socket } = await expiring(0.1, { token });
+  client.addEventListener("state", ({ state, error }) => errors.push([state, error.message, error.code]));
+  await until(() => socket.sent.length === 1);
+  socket.receive(7, { ...GOLDEN_1["NACK of AUTH"].payload, for: socket.last.meta.uuid });
+  await until(() => socket.sent.length === 2);
+  assert.deepEqual(socket.last.payload, { token: "t5" });
+  ackAuth(socket, 1000);
+  assert.deepEqual(errors, [
+    ["connected", "no token", undefined], ["connected", "the token is not valid", 401], ["connected", "away", undefined],
+  ]);
+  client.close();
+});
+
+test("a fixed token is not renewed", async () => {
+  const { client, socket } = await expiring(0.01, { token: "t" });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(socket.sent.length, 0);
+  client.close();
+});
+
+for (const end of ["the client closes", "the connection is lost"]) {
+  test(`a token that arrives after ${end} is not sent`, async (t) => {
+    t.mock.method(Math, "random", () => 1e9);
+    const resolvers = [], states = [];
+    let asked = 0;
+    const token = () => (asked++ ? new Promise((resolve) => resolvers.push(resolve)) : "t");
+    t.mock.method(Math, "random", () => 0);
+    const { client, socket } = await expiring(0.1, { token });
+    await until(() => resolvers.length === 1);
+    client.addEventListener("state", ({ state }) => states.push(state));
+    if (end === "the client closes") client.close();
+    else socket.end(1006);
+    const before = states.length;
+    resolvers[0]("late");
+    await settle();
+    assert.deepEqual([socket.sent.length, states.length], [0, before]);
+    client.close();
+  });
+}
+
+test("after 4401 the client asks for another token, and connects again", async (t) => {
+  t.mock.method(Math, "random", () => -0.5);
+  let issued = 0;
+  const { client, socket } = await connected({ token: () => `t${++issued}` });
+  socket.end(4401, "the token has expired");
+  await until(() => FakeSocket.all.at(-1) !== socket);
+  assert.equal(issued, 2);
+  FakeSocket.all.at(-1).open();
+  await client.connected();
+  client.close();
+});
+
 test("a lost connection and its subscriptions are re-established", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const { client, socket } = await connected();
@@ -377,7 +483,7 @@ test("attempts to connect continue until the timeout", async (t) => {
   assert.ok(seen.size > 1);
 });
 
-for (const code of [1000, 1008, 4400, 4403]) {
+for (const code of [1000, 1008, 4400, 4403, 4410]) {
   test(`a close with ${code} is final`, async () => {
     const { client, socket } = await connected();
     socket.end(code, "go");

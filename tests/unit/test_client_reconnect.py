@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Close
 
-from juggler.client.reconnect import FIRST_PAUSE, LONGEST_PAUSE, STABLE, Reconnect, end_of, is_temporary
+from juggler.client.reconnect import FIRST_PAUSE, LONGEST_PAUSE, MOVED_PAUSE, STABLE, Reconnect, end_of, is_temporary
 from juggler.errors import ConfigError, ConnectionClosed, HandshakeRefused
 
 GONE = ConnectionClosed(1006, "gone")
@@ -18,7 +18,7 @@ def doubled(first, longest):
         first = min(2 * first, longest)
 
 
-@pytest.mark.parametrize("code", [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4411, 4429])
+@pytest.mark.parametrize("code", [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4401, 4408, 4411, 4429])
 def test_temporary_close_codes(code):
     assert is_temporary(ConnectionClosed(code, ""))
 
@@ -62,6 +62,12 @@ def test_pauses_and_timeout_start_over_after_a_stable_connection():
     policy.on_lost(105.0 + STABLE)
     assert policy.pause_after(GONE) == FIRST_PAUSE
     assert not policy.is_over(115.0)
+
+
+def test_a_client_that_is_sent_elsewhere_waits_longer_than_others_and_no_less_than_its_backoff():
+    policy = Reconnect(True, None, doubled)
+    moved = ConnectionClosed(4411, "")
+    assert [policy.pause_after(moved) for _ in range(5)] == [MOVED_PAUSE] * 3 + [FIRST_PAUSE * 8, FIRST_PAUSE * 16]
 
 
 def test_without_a_timeout_it_is_never_over():

@@ -11,6 +11,7 @@ import pytest
 from juggler.client.bookkeeping import PendingRequest, Requests
 from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
+from juggler.client.renewal import LEAST, LONGEST_PAUSE, Renewal
 from juggler.client.state import ClientState, State
 from juggler.errors import (
     CallFailed,
@@ -28,7 +29,8 @@ from juggler.protocol.messages import Call, Res, Wlcm
 from juggler.protocol.results import result_value
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
-ENDS = 34
+AUTH, ENDS = 19, 34
+CONN = "00000000-0000-4000-8000-000000000030"
 
 _numbers = count()
 
@@ -39,7 +41,13 @@ def new_uuid():
 
 def new_state(*, reconnect=True, reconnect_timeout=None, follow_gaps=False):
     policy = Reconnect(reconnect, reconnect_timeout, lambda first, longest: repeat(first))
-    return ClientState(call_timeout=60.0, reconnect=policy, new_uuid=new_uuid, follow_gaps=follow_gaps)
+    return ClientState(
+        call_timeout=60.0, reconnect=policy, renewal=new_renewal(), new_uuid=new_uuid, follow_gaps=follow_gaps
+    )
+
+
+def new_renewal():
+    return Renewal(lambda first, longest: repeat(first), lambda low, high: high)
 
 
 def new_pending(callbacks=None):
@@ -161,7 +169,7 @@ def reconnect(state, now=0.0):
 def test_requests_are_encoded():
     ids = iter(["u1", "u2", "u3", "u4"])
     policy = Reconnect(True, None, lambda first, longest: repeat(first))
-    state = ClientState(call_timeout=1.5, reconnect=policy, new_uuid=lambda: next(ids))
+    state = ClientState(call_timeout=1.5, reconnect=policy, renewal=new_renewal(), new_uuid=lambda: next(ids))
     state.on_connected(0.0)
     pending = new_pending(state.callbacks)
     sent = [state.call(pending, "f", b"[1]", None, 10.0)]
@@ -476,6 +484,75 @@ def test_the_end_of_an_earlier_subscription_does_not_touch_the_next_one(state):
     state.receive(event("news", 1))
     assert (first.read(), second.read()) == (["1000 unsubscribed"], [1])
     state.receive(ends("elsewhere"))
+
+
+# Tokens
+
+
+def authenticate(state, token="t"):
+    return Request(state, lambda pending: state.authenticate(pending, token))
+
+
+def test_a_token_is_renewed_in_time_on_each_connection():
+    state = new_state()
+    state.on_connected(100.0, Wlcm(conn=CONN, ttl=1000))
+    assert state.renewal.due == 100.0 + 800
+    request = authenticate(state)
+    assert (request.sent["meta"]["type"], request.sent["payload"]) == (AUTH, {"token": "t"})
+    state.receive(text(ACK, for_=request.pending.uuid, for_type=AUTH, ttl=60), 900.0)
+    assert (request.outcome, state.renewal.due) == (None, 900.0 + 48)
+    state.receive(text(ACK, for_=publish(state).pending.uuid, for_type=PUB), 901.0)
+    assert state.renewal.due == 948.0
+    assert state.on_failure(ConnectionClosed(4401, "expired"), 950.0) is not None
+    assert state.renewal.due is None
+    state.renewal.on_failure(951.0)
+    assert state.renewal.due is None
+    with pytest.raises(ConnectionClosed):
+        authenticate(state)
+    state.on_connected(960.0, Wlcm(conn=CONN, ttl=20))
+    assert state.renewal.due == 960.0 + 15, "some seconds before"
+    state.receive(text(ACK, for_=authenticate(state).pending.uuid, for_type=AUTH), 970.0)
+    assert state.renewal.due is None, "it does not expire any more"
+    state.on_connected(980.0, Wlcm(conn=CONN, ttl=1))
+    assert state.renewal.due == 980.5
+    state.close(ConnectionClosed(1000, ""))
+    assert state.renewal.due is None
+    state = new_state()
+    state.on_connected(0.0, Wlcm(conn=CONN))
+    assert state.renewal.due is None
+
+
+def test_a_renewal_that_fails_is_retried_and_never_at_once():
+    pauses = []
+
+    def new_pauses(first, longest):
+        pauses.append((first, longest))
+        return iter([first, 2 * first])
+
+    renewal = Renewal(new_pauses, lambda low, high: low)
+    renewal.on_ttl(100, 0.0)
+    assert renewal.due == pytest.approx(72)
+    renewal.on_failure(73.0)
+    renewal.on_failure(75.0)
+    assert renewal.due == 77.0
+    renewal.on_ttl(0, 80.0)
+    assert renewal.due == 80 + 0.9 * LEAST
+    renewal.on_ttl(3, 80.0)
+    assert pauses == [(1.0, LONGEST_PAUSE), (1.0, LONGEST_PAUSE), (LEAST, LONGEST_PAUSE), (0.3, LONGEST_PAUSE)]
+
+
+def test_a_refused_token_leaves_the_client_as_it_is(state):
+    request = authenticate(state)
+    state.receive(request.nack(401, "not valid"))
+    assert (request.outcome.code, request.outcome.message) == (401, "not valid")
+    assert state.is_connected
+
+
+@pytest.mark.parametrize("token", ["", 5, b"t", "a b", "a\nb", "é"])
+def test_what_cannot_be_sent_is_no_token_and_is_not_repeated(state, token):
+    with pytest.raises(ConfigError, match="token: expected") as error:
+        authenticate(state, token)
+    assert not token or str(token) not in str(error.value)
 
 
 # Closing, and invalid messages

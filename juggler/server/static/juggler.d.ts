@@ -22,7 +22,11 @@ export interface ClientOptions {
    * it needs "unsb".
    */
   heartbeat?: number;
-  /** Bearer token, or a function that returns one for each attempt to connect. Sent as a subprotocol. */
+  /**
+   * Bearer token, sent as a subprotocol; or a function that returns one. It is called for each attempt to connect and before the
+   * token expires: the client renews it on the live connection. A failure is retried with a backoff and reported by a "state"
+   * event with the error.
+   */
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** The only requests that this client makes, such as "call, pub", which saves work on the server. Default: all. */
   allowedMessages?: string;
@@ -144,7 +148,7 @@ export class Stream<T = any, R = any> implements AsyncIterableIterator<T> {
  * subscriptions; until then, requests fail. Browsers do not report why an attempt failed: an invalid token is
  * retried like an unreachable server, unless `reconnectTimeout` is set or `retryFirst` is false.
  *
- * Dispatches "state" events, with `state` and `error`.
+ * Dispatches "state" events, with `state` and `error`, also when a token could not be renewed.
  */
 export class Client extends EventTarget {
   /** @param url "ws://…", "wss://…", or relative to the page, such as "/ws". */

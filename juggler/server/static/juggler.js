@@ -1,6 +1,6 @@
 // A client of a juggler server, for browsers and Node. juggler.d.ts has the types and the documentation.
 
-const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, CNCL = 16, CRDT = 17, WLCM = 32, PART = 33, ENDS = 34;
+const CALL = 1, PUB = 2, SUB = 3, UNSB = 4, NACK = 7, ACK = 8, RES = 9, EVNT = 10, CNCL = 16, CRDT = 17, AUTH = 19, WLCM = 32, PART = 33, ENDS = 34;
 
 export class JugglerError extends Error {
   constructor(message, fields) {
@@ -48,8 +48,9 @@ function resultOf({ args = null, failed }) {
 }
 
 // Close codes of temporary failures: the client reconnects.
-const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4411, 4429]);
+const AGAIN = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4401, 4408, 4411, 4429]);
 const FIRST_PAUSE = 0.2, LONGEST_PAUSE = 15, STABLE = 5;
+const jittered = (pause) => pause * (0.5 + Math.random());
 
 // Seconds to wait for the answer to a heartbeat, and for the close event that some WebSockets omit after an error.
 const PATIENCE = 10, CLOSE_EVENT = 0.1;
@@ -217,7 +218,7 @@ function guarded(callback, ...args) {
 
 export class Client extends EventTarget {
   #url; #options; #socket = null; #isOpen = false; #welcome = {}; #ended = null; #lost = null; #wasOpen = false;
-  #timer = null; #slow; #beat; #heard = 0; #attempt = null; #pause = FIRST_PAUSE; #since = performance.now(); #openSince = 0;
+  #timer = null; #slow; #beat; #renewal; #heard = 0; #attempt = null; #pause = FIRST_PAUSE; #since = performance.now(); #openSince = 0;
   #replies = new Map(); #channels = new Map(); #connected; #settleConnected; #wake;
 
   constructor(url, options = {}) {
@@ -317,8 +318,7 @@ export class Client extends EventTarget {
     for (;;) {
       const isEarly = !this.#wasOpen;
       try {
-        await this.#request(SUB, { channel: entry.channel, pattern: entry.pattern });
-        entry.confirmed = true;
+        await this.#request(SUB, { channel: entry.channel, pattern: entry.pattern }, { entry });
         if (again) for (const each of entry.subscriptions) each._gap();
         return;
       } catch (error) {
@@ -360,11 +360,11 @@ export class Client extends EventTarget {
     });
   }
 
-  async #request(type, payload, { timeout = this.#options.timeout, late, signal, stream } = {}) {
+  async #request(type, payload, { timeout = this.#options.timeout, late, signal, stream, entry } = {}) {
     signal?.throwIfAborted();
     if (this.#ended ?? this.#lost) throw this.#ended ?? this.#lost;
     if (stream && this.#isOpen) this.require("parts");
-    late ??= () => new Expired(`no acknowledgement of ${{ [PUB]: "PUB", [SUB]: "SUB", [UNSB]: "UNSB" }[type]} within ${timeout} s`);
+    late ??= () => new Expired(`no acknowledgement of ${{ [PUB]: "PUB", [SUB]: "SUB", [UNSB]: "UNSB", [AUTH]: "AUTH" }[type]} within ${timeout} s`);
     const id = uuid();
     const text = JSON.stringify({ meta: { type, uuid: id }, payload });
     return new Promise((resolve, reject) => {
@@ -384,7 +384,7 @@ export class Client extends EventTarget {
       signal?.addEventListener("abort", abort);
       stream?._begin(stop, (until) => this.#control(CRDT, { for: id, until }));
       // Registered before it is sent: the answer may be quick.
-      this.#replies.set(id, { type, payload, text, stream, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
+      this.#replies.set(id, { type, text, stream, entry, resolve: (v) => settle(resolve, v), reject: (e) => settle(reject, e) });
       if (this.#canSend) this.#send(text);
     });
   }
@@ -457,8 +457,30 @@ export class Client extends EventTarget {
       }
     }
     this.#settleConnected.resolve();
+    this.#schedule(welcome);
     this.#tellState();
     this.#watch();
+  }
+
+  // Renew the token in time.
+  #schedule({ ttl }) {
+    if (this.#ended || ttl === undefined || typeof this.#options.token !== "function") return;
+    this.#renew(Math.min(2e6, Math.max(0.2, ttl / 2, Math.min(0.8 * ttl, ttl - 5))) * (1 - Math.random() / 10), 1);
+  }
+
+  #renew(seconds, pause) {
+    const socket = this.#socket;
+    this.#renewal = setTimeout(async () => {
+      try {
+        const token = await this.#options.token();
+        if (!token) throw new JugglerError("no token");
+        if (socket === this.#socket) this.#schedule(await this.#request(AUTH, { token }));
+      } catch (error) {
+        if (this.#ended || socket !== this.#socket) return;
+        this.#renew(jittered(pause), Math.min(2 * pause, LONGEST_PAUSE));
+        this.#tellState(error);
+      }
+    }, seconds * 1000);
   }
 
   #onMessage(socket, data) {
@@ -480,7 +502,10 @@ export class Client extends EventTarget {
       if (type === NACK) request.reject(new Nacked(payload.message, { code: payload.code }));
       else if (type === RES) this.#onResult(request, payload);
       else if (type === PART) request.stream?._onPart(payload);
-      else if (type === ACK && request.type !== CALL) request.resolve();
+      else if (type === ACK && request.type !== CALL) {
+        if (request.entry) request.entry.confirmed = true; // before the next message
+        request.resolve(payload);
+      }
     } catch (error) {
       this.close(4400, `the server sent an invalid message: ${error.message}`);
     }
@@ -499,19 +524,16 @@ export class Client extends EventTarget {
     for (const each of entry?.subscriptions ?? []) each._event({ channel, pattern, args, uuid: id, ...(trace && { trace }) });
   }
 
+  // One that is not confirmed is later than the one that ended.
   #onEnds({ channel, pattern, code, message }) {
-    const key = `${pattern ? "p" : "c"}${channel}`, entry = this.#channels.get(key);
-    // While a SUB is in flight, an earlier subscription has ended.
-    for (const { type, payload } of this.#replies.values()) {
-      if (type === SUB && payload.channel === channel && payload.pattern === pattern) return;
-    }
-    this.#channels.delete(key);
-    for (const each of entry?.subscriptions ?? []) each._end(new Nacked(message, { code }));
+    const entry = this.#channels.get(`${pattern ? "p" : "c"}${channel}`);
+    if (!entry?.confirmed) return;
+    this.#channels.delete(entry.key);
+    for (const each of entry.subscriptions) each._end(new Nacked(message, { code }));
   }
 
   #onClose({ code, reason }) {
-    clearTimeout(this.#slow);
-    clearTimeout(this.#beat);
+    this.#stopTimers();
     this.#attempt = this.#socket = null;
     this.#isOpen = false;
     if (this.#ended) return;
@@ -527,7 +549,8 @@ export class Client extends EventTarget {
     // Requests wait for the first connection.
     if (!this.#wasOpen) this.#tellState(end);
     else if (!this.#lost) this.#lose(end);
-    const pause = this.#pause * (0.5 + Math.random());
+    // Many are moved at once.
+    const pause = jittered(code === 4411 ? Math.max(1, this.#pause) : this.#pause);
     this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
     this.#timer = setTimeout(() => this.#connect(), pause * 1000);
   }
@@ -548,7 +571,7 @@ export class Client extends EventTarget {
   #end(end) {
     if (this.#ended) return;
     this.#ended = end;
-    for (const timer of [this.#timer, this.#slow, this.#beat]) clearTimeout(timer);
+    this.#stopTimers();
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     if (this.#wasOpen && !this.#lost) this.#expectConnection();
@@ -557,6 +580,10 @@ export class Client extends EventTarget {
     for (const entry of this.#channels.values()) for (const each of entry.subscriptions) each._end(end);
     this.#channels.clear();
     this.#tellState(end);
+  }
+
+  #stopTimers() {
+    for (const timer of [this.#timer, this.#slow, this.#beat, this.#renewal]) clearTimeout(timer);
   }
 
   #onWake() {
