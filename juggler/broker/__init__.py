@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, TypeAlias
 
@@ -34,8 +35,13 @@ CALL_CAPACITY, CALL_BYTES = 10_000, 64 * 1024 * 1024
 PATTERN_CAPACITY = 500
 """Default limit of brokers for the distinct patterns of a process."""
 
-COUNTED_CHANNELS = 1000
-"""Channels whose events a broker counts, see `PubSubBroker.take_event_counts`."""
+COUNTED_EVENTS = 1000
+"""Events whose channels a broker remembers, see `PubSubBroker.take_event_counts`."""
+
+
+def count_events(channels: Collection[str], total: int) -> dict[str, float]:
+    """Return how often each channel occurs among ``total`` events, of which ``channels`` are the latest."""
+    return {channel: count * total / len(channels) for channel, count in Counter(channels).items()}
 
 
 class PendingCall(ABC):
@@ -644,6 +650,7 @@ class PubSubBroker(Broker):
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         """Remove all subscriptions of a subscriber that has gone. Idempotent."""
 
-    def take_event_counts(self) -> Mapping[str, int]:
-        """Return the number of events received since the last call, by channel, for at most `COUNTED_CHANNELS`."""
+    def take_event_counts(self) -> Mapping[str, float]:
+        """Return the number of events received since the last call, by channel; estimated from the last
+        `COUNTED_EVENTS`, if there were more."""
         return {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -19,7 +19,7 @@ from gevent.event import Event as Flag
 from juggler.broker import (
     CALL_BYTES,
     CALL_CAPACITY,
-    COUNTED_CHANNELS,
+    COUNTED_EVENTS,
     PATTERN_CAPACITY,
     Announcement,
     BrokerStats,
@@ -38,6 +38,7 @@ from juggler.broker import (
     ServerListener,
     Subscriber,
     client_of,
+    count_events,
     served_function,
 )
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
@@ -104,7 +105,8 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._subscriptions: SubscriptionLedger[Subscription] = SubscriptionLedger(_is_pattern)
         self._listeners: dict[str, ControlListener] = {}
         self._servers: dict[str, ServerListener] = {}
-        self._event_counts: Counter[str] = Counter()
+        self._events = 0
+        self._latest_events: deque[str] = deque(maxlen=COUNTED_EVENTS)
         self._streams = Streams()
         self._deadlines: list[float] = []
         self._closed = False
@@ -394,8 +396,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
                 subscribers = list(self._subscriptions.subscribers(key))
                 self._loop.run_callback(self._deliver_event, key, subscribers, event)
                 delivered = True
-        if delivered and (channel in self._event_counts or len(self._event_counts) < COUNTED_CHANNELS):
-            self._event_counts[channel] += 1
+        if delivered:
+            self._events += 1
+            self._latest_events.append(channel)
         on_done(None)
 
     def subscribe(self, channel: str, pattern: bool, subscriber: Subscriber, on_done: Done) -> None:
@@ -429,8 +432,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         self._subscriptions.remove_all(subscriber)
 
-    def take_event_counts(self) -> Mapping[str, int]:
-        counts, self._event_counts = self._event_counts, Counter()
+    def take_event_counts(self) -> Mapping[str, float]:
+        counts = count_events(self._latest_events, self._events)
+        self._latest_events.clear()
+        self._events = 0
         return counts
 
     def _deliver_event(self, key: Subscription, subscribers: list[Subscriber], event: Event) -> None:

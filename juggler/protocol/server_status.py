@@ -5,8 +5,10 @@ It is the JSON value of ``juggler:server:{<server>}``. Unknown members are ignor
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from heapq import nlargest
+from operator import itemgetter
 
 import msgspec
 
@@ -84,16 +86,16 @@ def _decoded(server_id: str, text: bytes) -> ServerStatus:
 
 def hottest(counts: Mapping[str, float], seconds: float) -> list[Rate]:
     """Return the names with the highest counts, at most 10, those of zero left out."""
-    most = Counter(counts).most_common(MAX_HOTTEST)
+    most = nlargest(MAX_HOTTEST, counts.items(), key=itemgetter(1))
     return [Rate(_shown(name), round(count / seconds, 2)) for name, count in most if count > 0]
 
 
 def merged(rates: Iterable[Rate]) -> list[Rate]:
     """Return the sums of rates by name, highest first."""
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     for each in rates:
-        sums[each.name] += each.rate  # type: ignore[assignment]  # typeshed knows integers only
-    return [Rate(name, rate) for name, rate in sums.most_common()]
+        sums[each.name] += each.rate
+    return [Rate(name, rate) for name, rate in sorted(sums.items(), key=itemgetter(1), reverse=True)]
 
 
 def _shown(name: str) -> str:

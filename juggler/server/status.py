@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from juggler.process.metrics import Metrics
 from juggler.protocol.server_status import ServerStatus, hottest
@@ -27,7 +27,7 @@ class StatusMeter:
         connections: Collection[Connection],
         metrics: Metrics,
         calls_in_flight: Callable[[], int],
-        take_event_counts: Callable[[], Mapping[str, int]],
+        take_event_counts: Callable[[], Mapping[str, float]],
         is_draining: Callable[[], bool],
     ) -> None:
         self._connections = connections
@@ -39,7 +39,7 @@ class StatusMeter:
         self._since = time.monotonic()
         self._totals: Counter[str] = Counter()
         # The time of each sample, and what has happened since the one before it.
-        self._samples: deque[tuple[float, Mapping[str, int], Mapping[str, int]]] = deque(maxlen=WINDOW)
+        self._samples: deque[tuple[float, Mapping[str, float], Mapping[str, float]]] = deque(maxlen=WINDOW)
 
     def __call__(self, server_id: str) -> ServerStatus:
         """Return the status of the server with this identifier."""
@@ -47,11 +47,8 @@ class StatusMeter:
             # Not in the constructor: the process may be forked from the one that has made the server.
             self._started = time.time()
         self._sample()
-        calls: Counter[str] = Counter()
-        events: Counter[str] = Counter()
-        for _, of_calls, of_events in self._samples:
-            calls.update(of_calls)
-            events.update(of_events)
+        calls = _sums(of_calls for _, of_calls, _ in self._samples)
+        events = _sums(of_events for _, _, of_events in self._samples)
         seconds = max(SHORTEST, time.monotonic() - self._since)
         return ServerStatus(
             server=server_id,
@@ -61,8 +58,8 @@ class StatusMeter:
             draining=self._is_draining(),
             connections=len(self._connections),
             calls=self._calls_in_flight(),
-            call_rate=round(calls.total() / seconds, 2),
-            event_rate=round(events.total() / seconds, 2),
+            call_rate=round(sum(calls.values()) / seconds, 2),
+            event_rate=round(sum(events.values()) / seconds, 2),
             lag=round(self._metrics.lag, 4),
             uris=hottest(calls, seconds),
             channels=hottest(events, seconds),
@@ -78,3 +75,11 @@ class StatusMeter:
         if len(self._samples) == WINDOW:
             self._since = self._samples[0][0]
         self._samples.append((now, calls, self._take_event_counts()))
+
+
+def _sums(samples: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for sample in samples:
+        for name, count in sample.items():
+            sums[name] += count
+    return sums

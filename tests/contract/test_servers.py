@@ -111,3 +111,10 @@ def test_events_are_counted_by_channel(pubsub, make_broker):
     eventually(lambda: len(subscriber.events) == 3)
     assert pubsub.take_event_counts() == {"a": 2, "p.1": 1}
     assert pubsub.take_event_counts() == {}
+    for number in range(1500):
+        pubsub.publish("a", new_uuid(), b"null", lambda error: None)
+        if number % 4 == 0:
+            pubsub.publish("p.1", new_uuid(), b"null", lambda error: None)
+    eventually(lambda: len(subscriber.events) == 3 + 1875)
+    # An estimate: there are more than are remembered.
+    assert pubsub.take_event_counts() == pytest.approx({"a": 1500, "p.1": 375}, rel=0.1)

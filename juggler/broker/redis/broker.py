@@ -297,7 +297,7 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def unsubscribe_all(self, subscriber: Subscriber) -> None:
         self.pubsub.unsubscribe_all(subscriber)
 
-    def take_event_counts(self) -> Mapping[str, int]:
+    def take_event_counts(self) -> Mapping[str, float]:
         return self.pubsub.take_event_counts()
 
     def close(self) -> None:
