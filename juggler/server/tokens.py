@@ -78,6 +78,8 @@ class Holder(Protocol):
 
     def close(self, code: int = ..., reason: str = ...) -> None: ...
 
+    def identify(self) -> bytes: ...
+
     def check_subscriptions(self) -> None: ...
 
 
@@ -232,10 +234,19 @@ class Tokens:
         left = identity.seconds_left(time.time())
         state.expires = time.monotonic() + left
         connection.identity = identity.value
-        connection.by = None  # it may have other claims
         if left < math.inf:
             self.watch(connection)
+        if connection.by is not None:
+            self._identify(connection)
         connection.answer(Ack(for_=message.uuid, for_type=MessageType.AUTH, ttl=ttl(state)))
+
+    def _identify(self, connection: Holder) -> None:
+        """Replace the identity that calls carry: the claims may be others."""
+        try:
+            connection.identify()
+        except (Exception, SystemExit) as error:
+            connection.by = None  # the next call asks again, and is refused if that fails
+            log.warning(Line("server: caller hook failed", error=error), extra={"connection": connection.uuid})
 
 
 def _request(connection: Holder, state: TokenState, token: str) -> ConnectRequest:

@@ -152,3 +152,69 @@ def test_a_token_is_sent_as_a_subprotocol(page, tmp_path, monkeypatch):
             )
             == []
         )
+
+
+TOKEN_APP = """
+import os, time
+from juggler import Application, RedisBroker, Server
+from juggler.auth import Identity, bearer
+from juggler.handlers import chain
+from juggler.handlers.authorize import Rule, authorize
+
+renewals = 0
+
+
+def user(token):
+    global renewals
+    name, until = token.rsplit(".", 1)
+    renewals += 1
+    return Identity(name, float(until) / 1000)
+
+
+handler = chain(authorize([Rule("sub", "secret", lambda *_: renewals < 4), Rule("sub", "*"), Rule("pub", "*")]))
+broker = RedisBroker(os.environ["REDIS_URL"])
+server = Server(caller_broker=broker, pubsub_broker=broker, connect=bearer(user), handler=handler, token_grace=0)
+application = Application(server)
+"""
+
+TOKENS = """async () => {
+  const { Client } = await import("/juggler.js");
+  let asked = 0;
+  const token = async () => { asked++; return `ä nn.${Date.now() + 1500}`; };
+  const states = [], received = [];
+  const client = new Client("/ws", { token });
+  client.addEventListener("state", ({ state, error }) => states.push([state, String(error)]));
+  const news = client.subscribe("news", { onEvent: ({ args }) => received.push(args) });
+  const secret = client.subscribe("secret");
+  await Promise.all([news.ready, secret.ready]);
+  let sent = 0, end = null;
+  secret.next().catch(({ name, code, message }) => { end = [name, code, message]; });
+  while (!end) {
+    await client.publish("news", sent++);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await client.publish("news", "last");
+  while (received.at(-1) !== "last") await new Promise((resolve) => setTimeout(resolve, 20));
+  client.close();
+  return [states.map(([state]) => state), asked >= 4, received.length === sent + 1, news.gaps, end];
+}"""
+
+
+def test_tokens_are_renewed_and_the_page_does_not_notice(page, tmp_path):
+    (tmp_path / "tokenapp.py").write_text(TOKEN_APP)
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        EmbeddedRedis() as redis,
+        running(
+            "server", "tokenapp:application", "--bind", address, REDIS_URL=redis.url, PYTHONPATH=str(tmp_path)
+        ) as it,
+    ):
+        assert it.stdout.readline(), it.stderr.read()
+        page.goto(f"http://{address}/{BLANK}")
+        assert page.evaluate(TOKENS) == [
+            ["connected", "closed"],
+            True,
+            True,
+            0,
+            ["Nacked", 403, "sub of 'secret' is not allowed"],
+        ]

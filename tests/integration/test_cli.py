@@ -300,6 +300,19 @@ def test_sub_prints_events_up_to_count():
     assert json.loads(events[1]) == {"channel": "log.é", "pattern": "log.*", "args": {"n": 2}}
 
 
+def test_sub_exits_with_3_when_the_server_cancels_the_subscription():
+    def script(peer):
+        peer.acknowledge(SUB)
+        peer.event("news", 1)
+        peer.send(34, channel="news", pattern=False, code=403, message="no longer allowed")
+        peer.wait_closed()
+
+    with serving(script) as url:
+        done = run("sub", "news", JUGGLER_URL=url)
+    assert (done.returncode, done.stdout) == (3, '{"channel": "news", "args": 1}\n')
+    assert done.stderr == "subscribed to news\njuggler sub: 403 no longer allowed\n"
+
+
 def test_sub_flushes_each_line_and_exits_with_0_on_ctrl_c():
     def script(peer):
         peer.acknowledge(SUB)

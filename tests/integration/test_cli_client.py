@@ -226,6 +226,18 @@ def test_connection_errors_do_not_exit_the_client():
         assert not [line for line in shown.lines() if "Traceback" in line]
 
 
+def test_a_subscription_that_the_server_cancels_is_shown():
+    server = Recorder()
+    with serving(server) as url, terminal(url) as shown:
+        shown.wait_for(f"[1] connected to {url}")
+        shown.enter("psub news.*")
+        shown.wait_for("[1] subscribed to news.*")
+        server.peers[0].send(34, channel="news.*", pattern=True, code=403, message="no longer allowed")
+        shown.wait_for("[1] subscription to news.* lost: 403 no longer allowed")
+        shown.enter("punsb news.*")
+        shown.wait_for("[1] not subscribed to news.*")
+
+
 def test_a_lost_connection_is_reestablished():
     recorder = Recorder()
 

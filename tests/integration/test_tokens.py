@@ -178,6 +178,42 @@ def test_the_hook_receives_the_request_with_the_new_token():
         assert first.allowed == second.allowed
 
 
+def test_calls_carry_the_new_identity_and_a_caller_hook_that_fails_is_asked_again():
+    outcomes = iter([{"level": 1}, ZeroDivisionError(), {"level": 3}])
+
+    def caller(connection):
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with (
+        running_server(connect=Tokens(), caller=caller) as running,
+        serving(running.broker, ["who"], lambda call: call.by),
+        Wire1(running.url, **bear("ann 100")) as wire,
+    ):
+        levels = []
+        for _ in range(2):
+            uuid = wire.send(CALL, uri="who")
+            while kind(answer := wire.receive()) != RES:
+                assert answer["payload"]["for"] == uuid
+            levels.append(answer["payload"]["args"]["level"])
+            assert kind(wire.request(AUTH, token="ann 100")) == ACK
+            if len(levels) == 1:
+                assert only_connection(running).by is None
+        assert levels == [1, 3]
+
+
+def test_the_identity_of_a_connection_that_never_called_is_not_asked_for():
+    asked = []
+    with (
+        running_server(connect=Tokens(), caller=asked.append) as running,
+        Wire1(running.url, **bear("ann 100")) as wire,
+    ):
+        wire.request(AUTH, token="ann 100")
+        assert asked == []
+
+
 @pytest.mark.parametrize("ways", [["header"], ["query"], ["subprotocol"]])
 def test_bearer_renews_whatever_the_way(ways):
     users = {"first": Identity("ann", time.time() + 50), "second": Identity("ann", time.time() + 500), "other": "bob"}
