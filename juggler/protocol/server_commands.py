@@ -345,9 +345,29 @@ _sorting_encoder = msgspec.json.Encoder(order="sorted")
 
 
 def canonical(text: bytes) -> bytes:
-    """Return JSON text in a form that is the same for equal values: order of members, spaces and escapes do not count,
-    and 1 equals 1.0, but not true. Text that msgspec cannot decode is returned as it is."""
+    """Return JSON text in a form that is the same for equal values.
+
+    The order of members, spaces and escapes do not count, and 1 equals 1.0, but not true. Text that msgspec cannot
+    decode is returned as it is.
+    """
     try:
         return _sorting_encoder.encode(_any_decoder.decode(text))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return text
+
+
+def canonical_names(text: bytes) -> set[bytes]:
+    """Return the canonical forms of the identities that name a client with the identity ``text``.
+
+    They are the identity itself and, for the claims of a token, ``{"sub": …}`` and ``{"iss": …, "sub": …}``: all other
+    claims may change when the token is renewed.
+    """
+    try:
+        identity = _any_decoder.decode(text)
+        names = {_sorting_encoder.encode(identity)}
+        if isinstance(identity, dict) and identity.get("sub"):
+            names.add(_sorting_encoder.encode({"sub": identity["sub"]}))
+            names.add(_sorting_encoder.encode({"iss": identity.get("iss"), "sub": identity["sub"]}))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {text}
+    return names

@@ -21,6 +21,7 @@ from juggler.protocol.server_commands import (
     ServerAnswer,
     ServerCommand,
     canonical,
+    canonical_names,
     within_answer,
 )
 from juggler.protocol.server_status import ServerStatus
@@ -127,9 +128,10 @@ class CommandInbox(ServerListener):
         if self._disconnected:
             self._forget(time.monotonic())
         if self._disconnected:
-            found = self._disconnected.get(_identity_of(connection))
-            if found is not None and found.at >= connection.began:
-                connection.close(found.code, found.reason)
+            for name in _names_of(connection):
+                found = self._disconnected.get(name)
+                if found is not None and found.at >= connection.began:
+                    connection.close(found.code, found.reason)
 
     # Executing
 
@@ -189,12 +191,16 @@ class _Index:
             if connection.by is None:
                 unknown.append(connection)
             else:
-                self._by_identity[_identity_of(connection)].append(connection)
+                self._add_identity(connection)
         self.unknown = len(unknown)
         with gevent.Timeout(HOOK_TIMEOUT, False):
             for connection in _in_steps(unknown):
-                self._by_identity[_identity_of(connection)].append(connection)
+                self._add_identity(connection)
                 self.unknown -= 1
+
+    def _add_identity(self, connection: Connection) -> None:
+        for name in _names_of(connection):
+            self._by_identity[name].append(connection)
 
     def find(self, command: ServerCommand) -> list[Connection]:
         identity = bytes(command.identity)
@@ -213,8 +219,14 @@ def _in_steps(connections: Iterable[Connection]) -> Iterable[Connection]:
             gevent.sleep(0)
 
 
-def _identity_of(connection: Connection) -> bytes:
-    """Return the caller identity in its canonical form; empty without one, or if the caller hook fails."""
+def _names_of(connection: Connection) -> Iterable[bytes]:
+    """Return the canonical forms of its caller identity; none without one, or if the caller hook fails."""
+    by = _known(connection)
+    return canonical_names(by) if by else ()
+
+
+def _known(connection: Connection) -> bytes:
+    """Return the caller identity as JSON text; empty without one, or if the caller hook fails."""
     by = connection.by
     if by is None:
         try:
@@ -222,7 +234,7 @@ def _identity_of(connection: Connection) -> bytes:
         except Exception as error:
             log.warning(Line("server: caller hook failed", error=error), extra={"connection": connection.uuid})
             return b""
-    return canonical(by) if by else b""
+    return by
 
 
 def _disconnect(connection: Connection, command: ServerCommand) -> bool:
@@ -239,10 +251,7 @@ def _unsubscribe(connection: Connection, command: ServerCommand) -> bool:
 
 
 def _info(connection: Connection) -> ConnectionInfo:
-    by = connection.by
-    if by is None:
-        _identity_of(connection)
-        by = connection.by
+    by = _known(connection)
     return ConnectionInfo(
         id=connection.uuid,
         identity=decode_args(by) if by else None,

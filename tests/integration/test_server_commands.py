@@ -75,6 +75,18 @@ def test_all_connections_of_an_identity_are_closed_and_no_others(running):
         assert counts(running.broker.command(disconnect_command(identity=same))) == (1, 1, 0)
 
 
+def test_a_user_with_a_token_is_named_by_its_subject(running):
+    claims = [{"sub": "ann", "exp": n, "iss": iss} for n, iss in ((1, "us"), (2, "us"), (3, "them"))]
+    with ExitStack() as stack:
+        wires = [stack.enter_context(client(running, each)) for each in claims]
+        bob = stack.enter_context(client(running, {"sub": "bob", "exp": 1, "iss": "us"}))
+        assert counts(running.broker.command(disconnect_command(identity={"sub": "ann", "exp": 9}))) == (1, 1, 0)
+        assert counts(running.broker.command(disconnect_command(identity={"sub": "ann", "iss": "us"}))) == (1, 1, 2)
+        assert counts(running.broker.command(disconnect_command(identity={"sub": "ann"}))) == (1, 1, 1)
+        assert [wire.closed()[0] for wire in wires] == [4410] * 3
+        assert bob.request(SUB, channel="still")["meta"]["type"] == ACK
+
+
 def test_one_connection_is_closed(running):
     with client(running, 1) as gone, client(running, 1) as other:
         found = running.broker.command(disconnect_command(connection=gone.id, code=4411))
@@ -160,14 +172,16 @@ def test_a_client_in_its_handshake_does_not_escape():
     def slow(request):
         asked.set()
         go.wait()  # it has found the user valid before
-        return "ann"
+        return {"sub": "ann", "exp": 1}
 
     with running_server(connect=slow) as running:
         running.server.start()
         ended = []
         greenlet = gevent.spawn(lambda: ended.append(_closed_at_once(running)))
         asked.wait(5)
-        assert counts(running.broker.command(disconnect_command(identity="ann", code=4410, reason="revoked"))) == (
+        assert counts(
+            running.broker.command(disconnect_command(identity={"sub": "ann"}, code=4410, reason="revoked"))
+        ) == (
             1,
             1,
             0,

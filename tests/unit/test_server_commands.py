@@ -12,6 +12,7 @@ from juggler.protocol.server_commands import (
     ConnectionInfo,
     ServerAnswer,
     canonical,
+    canonical_names,
     connections_command,
     decode_command,
     disconnect_command,
@@ -162,6 +163,18 @@ def test_different_json(one, other):
 def test_text_that_has_no_value_is_compared_as_it_is():
     assert canonical(b'"\\ud800"') == b'"\\ud800"'
     assert canonical(b"[" * 5000) == b"[" * 5000
+
+
+def test_claims_of_a_token_are_named_by_their_subject():
+    claims = b'{"sub": "ann", "exp": 7, "iss": "us"}'
+    assert canonical_names(claims) == {
+        b'{"exp":7,"iss":"us","sub":"ann"}',
+        b'{"sub":"ann"}',
+        b'{"iss":"us","sub":"ann"}',
+    }
+    assert canonical_names(b'{"sub": ""}') == {b'{"sub":""}'}
+    assert canonical_names(b'["sub", "ann"]') == {b'["sub","ann"]'}
+    assert canonical_names(b'"\\ud800"') == {b'"\\ud800"'}
 
 
 def test_the_outcome_counts_servers_that_have_answered():
