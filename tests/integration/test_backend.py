@@ -45,9 +45,27 @@ def functions(redis_url: str, notes: Path | str = "/dev/null", *args: str) -> It
         yield process.pid
 
 
+OWN = ("--key-prefix", "own:")
+
+
+@pytest.fixture(scope="module")
+def callee(redis_server, tmp_path_factory) -> Iterator[Path]:
+    """A callee process for all tests that do not kill it; yields the file of its notes."""
+    notes = tmp_path_factory.mktemp("callee") / "notes"
+    with functions(redis_server.url, notes):
+        yield notes
+
+
 @pytest.fixture
-def backend(redis_url) -> Iterator[Backend]:
-    with functions(redis_url), Backend(redis_url) as backend:
+def notes(callee) -> Path:
+    """What the functions of the callee note."""
+    callee.write_text("")
+    return callee
+
+
+@pytest.fixture
+def backend(redis_url, callee) -> Iterator[Backend]:
+    with Backend(redis_url) as backend:
         yield backend
 
 
@@ -141,8 +159,8 @@ def test_calls(backend):
     assert (failure.value.message, failure.value.code, failure.value.data) == ("no tea", 418, {"left": 0})
 
 
-def test_the_identity_of_a_call_is_that_of_the_backend_unless_the_call_has_one(redis_url):
-    with functions(redis_url), Backend(redis_url) as plain, Backend(redis_url, by={"user": 1}) as named:
+def test_the_identity_of_a_call_is_that_of_the_backend_unless_the_call_has_one(redis_url, callee):
+    with Backend(redis_url) as plain, Backend(redis_url, by={"user": 1}) as named:
         assert plain.call("who") is None
         assert plain.call("who", by="ann") == "ann"
         assert named.call("who") == {"user": 1}
@@ -201,9 +219,9 @@ def test_calls_beyond_the_capacity_of_the_queue_are_refused(redis_url):
         assert client.keys() == []
 
 
-def test_many_threads_share_a_backend(redis_url):
+def test_many_threads_share_a_backend(redis_url, callee):
     results: dict[int, list[int]] = {}
-    with functions(redis_url), Backend(redis_url, max_connections=8) as backend:
+    with Backend(redis_url, max_connections=8) as backend:
 
         def work(number: int) -> None:
             results[number] = [backend.call("echo", number * 1000 + n) for n in range(20)]
@@ -219,8 +237,8 @@ def test_many_threads_share_a_backend(redis_url):
     assert len(own) < 30
 
 
-def test_without_a_free_connection_a_call_is_refused_in_time(redis_url):
-    with functions(redis_url), Backend(redis_url, max_connections=2, pool_timeout=0.2) as backend:
+def test_without_a_free_connection_a_call_is_refused_in_time(redis_url, callee):
+    with Backend(redis_url, max_connections=2, pool_timeout=0.2) as backend:
         first = backend.start_call("wait", 1)
         waiting = threading.Thread(target=first.result)
         waiting.start()
@@ -278,15 +296,16 @@ def test_a_thread_that_waits_hears_of_the_cancel(redis_url, wait):
     assert at - cancelled_at < 0.5
 
 
-def test_a_running_function_hears_of_the_cancel(redis_url, tmp_path):
-    notes = tmp_path / "notes"
-    with functions(redis_url, notes), Backend(redis_url) as backend:
+def test_a_running_function_hears_of_the_cancel(redis_url, notes):
+    with Backend(redis_url) as backend:
+        with redis.Redis.from_url(redis_url) as client:
+            eventually(lambda: client.exists("juggler:callees:{wait}"))  # announced again after the last test
         pending = backend.start_call("wait", 30)
         eventually(lambda: _taken(redis_url))
         pending.cancel()
         with pytest.raises(Cancelled):
             pending.result()
-        eventually(lambda: notes.exists() and notes.read_text() == "cancelled\n")
+        eventually(lambda: notes.read_text() == "cancelled\n")
         waited = backend.start_call("wait", 30)
         eventually(lambda: _taken(redis_url))
         waited.cancel(wait=True)
@@ -326,14 +345,13 @@ def test_options_of_streams_that_are_out_of_range_are_refused(backend, options):
         backend.stream("numbers", 1, **options)
 
 
-def test_leaving_a_stream_cancels_its_call(redis_url, tmp_path):
-    notes = tmp_path / "notes"
-    with functions(redis_url, notes), Backend(redis_url) as backend:
+def test_leaving_a_stream_cancels_its_call(redis_url, notes):
+    with Backend(redis_url) as backend:
         with backend.stream("endless", window=4) as stream:
             for part in stream:
                 if part == 10:
                     break
-        eventually(lambda: notes.exists() and notes.read_text().startswith("closed after "))
+        eventually(lambda: notes.read_text().startswith("closed after "))
         assert int(notes.read_text().split()[-1]) <= 10 + 2 * 4 + 1
         with pytest.raises(Cancelled):
             stream.result()
@@ -343,8 +361,8 @@ def test_leaving_a_stream_cancels_its_call(redis_url, tmp_path):
         eventually(lambda: notes.read_text().count("closed") == 2)
 
 
-def test_a_slow_reader_slows_the_function_down_and_nothing_expires(redis_url):
-    with functions(redis_url), Backend(redis_url) as backend:
+def test_a_slow_reader_slows_the_function_down_and_nothing_expires(redis_url, callee):
+    with Backend(redis_url) as backend:
         with backend.stream("numbers", 12, timeout=1, window=2) as stream:
             parts = []
             for part in stream:
@@ -354,7 +372,11 @@ def test_a_slow_reader_slows_the_function_down_and_nothing_expires(redis_url):
 
 
 def test_a_callee_that_dies_ends_its_stream_within_seven_seconds(redis_url):
-    with functions(redis_url), Backend(redis_url) as backend, backend.stream("silent") as stream:
+    with (
+        functions(redis_url, "/dev/null", "--key-prefix", "own:"),
+        Backend(redis_url, key_prefix="own:") as backend,
+        backend.stream("silent") as stream,
+    ):
         os.kill(next(stream), signal.SIGKILL)
         began = time.monotonic()
         with pytest.raises(CallFailed) as failure:
@@ -364,7 +386,10 @@ def test_a_callee_that_dies_ends_its_stream_within_seven_seconds(redis_url):
 
 
 def test_a_callee_that_dies_ends_its_long_calls(redis_url):
-    with functions(redis_url) as pid, Backend(redis_url) as backend:
+    with (
+        functions(redis_url, "/dev/null", "--key-prefix", "own:") as pid,
+        Backend(redis_url, key_prefix="own:") as backend,
+    ):
         pending = backend.start_call("wait", 60)
         with pytest.raises(TimeoutError):
             pending.result(3)  # after 2 s, the callee reports the call
@@ -376,11 +401,10 @@ def test_a_callee_that_dies_ends_its_long_calls(redis_url):
         assert time.monotonic() - began < 7
 
 
-def test_a_stream_that_takes_too_long_ends(redis_url, tmp_path):
-    notes = tmp_path / "notes"
-    with functions(redis_url, notes), Backend(redis_url, max_stream_time=0.5) as backend:
+def test_a_stream_that_takes_too_long_ends(redis_url, notes):
+    with Backend(redis_url, max_stream_time=0.5) as backend:
         with backend.stream("endless") as stream, pytest.raises(CallFailed) as failure:
             for _ in stream:
                 pass
         assert failure.value.type == "StreamTooLong"
-        eventually(lambda: notes.exists() and notes.read_text().startswith("closed after "))
+        eventually(lambda: notes.read_text().startswith("closed after "))
