@@ -93,7 +93,7 @@ tracer: Tracer | None = None
 def find_tracer() -> Tracer | None:
     """Return the tracer of this process; ``None`` if the program has set no tracer provider."""
     global tracer  # as OpenTelemetry has one provider per process
-    otel: Any = sys.modules.get("opentelemetry.trace")
+    otel = _imported()
     if otel is None:
         return None
     provider = otel.get_tracer_provider()
@@ -106,8 +106,14 @@ def find_tracer() -> Tracer | None:
 
 def current_trace() -> str:
     """Return the traceparent of the current span; empty without one."""
-    otel: Any = sys.modules.get("opentelemetry.trace")
+    otel = _imported()
     return "" if otel is None else _traceparent(otel.get_current_span())
+
+
+def _imported() -> Any | None:
+    """Return the module ``opentelemetry.trace`` if the program has imported it: completely, not just in a thread."""
+    module: Any = sys.modules.get("opentelemetry.trace")
+    return module if hasattr(module, "__all__") else None  # the last name that the module defines
 
 
 def _traceparent(span: Any) -> str:

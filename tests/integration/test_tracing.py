@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 
 from juggler.backend import Backend
 from juggler.broker.redis import RedisBroker
+from juggler.process import tracing
 from juggler.protocol.messages import MessageType
 from tests.integration.test_callee_command import running
 from tests.integration.test_juggler1 import Wire1, kind
@@ -198,6 +200,13 @@ def test_spans_lead_from_the_client_to_the_function_and_its_events(tmp_path, red
     }
     assert ends == {"Expired", "ConnectionClosed"}
     assert len([each for each in spans.all if (each["name"], each["kind"]) == ("sleep", "SERVER")]) == 2
+
+
+@pytest.mark.parametrize("module", [None, types.ModuleType("opentelemetry.trace")])
+def test_a_module_that_is_being_imported_by_another_thread_is_not_used(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", module)
+    assert tracing.find_tracer() is None
+    assert tracing.current_trace() == ""
 
 
 UNTRACED = """
