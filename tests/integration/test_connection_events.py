@@ -19,6 +19,8 @@ from juggler.callee.worker import Worker
 from juggler.errors import CallFailed, Nacked, Refused
 from juggler.protocol.connection_events import SERVER_URIS
 from juggler.protocol.messages import MessageType
+from tests.integration.commands import server_process
+from tests.integration.test_callee_command import running
 from tests.integration.test_juggler1 import Wire1
 from tests.redis_servers import mortal_redis
 from tests.stack import Wire, running_server
@@ -231,6 +233,37 @@ def test_a_caller_hook_that_raises_costs_only_the_identity():
         eventually(lambda: door.joined)
         assert is_open(wire)
     assert door.joined[0].identity is None
+
+
+DOOR = """
+from callee import Callee, ConnectionEvent
+
+rpc = Callee()
+
+
+@rpc.on_connect
+def joined(event: ConnectionEvent):
+    print("joined", event.connection, event.code, flush=True)
+
+
+@rpc.on_disconnect
+def left(event: ConnectionEvent):
+    print("left", event.connection, event.code, flush=True)
+"""
+
+
+@pytest.mark.leaves_keys("juggler:results:*")  # of the last event
+def test_the_commands_report_clients(tmp_path, redis_url):
+    (tmp_path / "door.py").write_text(DOOR)
+    with (
+        running("door:rpc", "--redis", redis_url, cwd=tmp_path) as callee,
+        server_process(redis_url, "--connection-events") as url,
+    ):
+        assert callee.said.startswith("serving juggler.on_connect, juggler.on_disconnect"), callee.stderr.read()
+        with Wire1(url) as wire:
+            conn = wire.welcome["payload"]["conn"]
+            assert callee.stdout.readline() == f"joined {conn} None\n"
+        assert callee.stdout.readline() == f"left {conn} 1000\n"
 
 
 # Registering, and the test kit.
