@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from heapq import nsmallest
 from operator import attrgetter
 from typing import NamedTuple
@@ -40,6 +41,9 @@ STEP = 100
 
 HOOK_TIMEOUT = 5.0
 """Seconds in which the caller hook may return the identities of connections that have made no call yet."""
+
+SHOWN = 200
+"""Characters of an identity that are logged."""
 
 Answer = Callable[[ServerAnswer], None]
 
@@ -93,7 +97,7 @@ class CommandInbox(ServerListener):
             self._greenlet.name = "juggler-commands"
 
     def execute(self, command: ServerCommand) -> ServerAnswer:
-        """Execute a command now. Other greenlets run meanwhile."""
+        """Execute a command now. Other greenlets may run meanwhile."""
         self._remember(command)
         return self._execute(command, _Index(self._connections, by_identity=bool(bytes(command.identity))))
 
@@ -136,38 +140,48 @@ class CommandInbox(ServerListener):
     # Executing
 
     def _run(self) -> None:
-        while self._waiting:
-            batch = list(self._waiting)
-            self._waiting.clear()
-            # One index for all: 10,000 commands must not search 10,000 connections each.
-            index = _Index(self._connections, by_identity=any(bytes(command.identity) for command, _ in batch))
-            for command, answer in batch:
-                try:
-                    answer(self._execute(command, index))
-                except (Exception, SystemExit):
-                    log.exception(Line("server: command failed", do=command.do))
-                    answer(ServerAnswer(self.server_id, error="internal error"))
-                gevent.sleep(0)
-        self._greenlet = None
+        try:
+            while self._waiting:
+                batch = list(self._waiting)
+                self._waiting.clear()
+                self._execute_all(batch)
+        finally:
+            self._greenlet = None
+
+    def _execute_all(self, batch: list[tuple[ServerCommand, Answer]]) -> None:
+        index: _Index | None = None
+        for command, answer in batch:
+            try:
+                if index is None:
+                    # One for all: 10,000 commands must not search 10,000 connections each.
+                    index = _Index(self._connections, by_identity=any(bytes(each.identity) for each, _ in batch))
+                found = self._execute(command, index)
+            except (Exception, SystemExit):
+                log.exception(Line("server: command failed", do=command.do))
+                found = ServerAnswer(self.server_id, error="internal error")
+            answer(found)
+            gevent.sleep(0)
 
     def _execute(self, command: ServerCommand, index: _Index) -> ServerAnswer:
-        error = ""
-        if index.unknown and bytes(command.identity):
-            # The command is executed for the others nevertheless.
-            error = f"the caller hook has not returned the identities of {index.unknown} connections in time"
+        # What is known is processed nevertheless.
+        error = _unknown(index.unknown) if bytes(command.identity) else ""
         found = [each for each in index.find(command) if each.websocket.close_code is None]
         if command.do == "connections":
-            listed = []
-            with gevent.Timeout(HOOK_TIMEOUT, False):
-                oldest = nsmallest(command.limit, found, key=attrgetter("began"))
+            oldest = nsmallest(command.limit, found, key=attrgetter("began"))
+            listed: list[ConnectionInfo] = []
+            with suppress(gevent.Timeout), gevent.Timeout(HOOK_TIMEOUT):
                 listed = within_answer(map(_info, oldest), command.limit)
-            return ServerAnswer(self.server_id, len(found), listed, error)
+            return ServerAnswer(self.server_id, len(found), listed, error or _unknown(0 if listed else len(oldest)))
         act = _disconnect if command.do == "disconnect" else _unsubscribe
         count = sum(act(each, command) for each in _in_steps(found))
         if count:
-            who = command.connection or bytes(command.identity).decode(errors="replace")
-            log.info(Line("server: command executed", do=command.do, of=who, connections=count))
+            of = command.connection or bytes(command.identity).decode(errors="replace")[:SHOWN]
+            log.info(Line("server: command executed", do=command.do, of=of, connections=count))
         return ServerAnswer(self.server_id, count, error=error)
+
+
+def _unknown(count: int) -> str:
+    return f"the caller hook has not returned the identities of {count} connections in time" if count else ""
 
 
 class _Index:
@@ -193,7 +207,8 @@ class _Index:
             else:
                 self._add_identity(connection)
         self.unknown = len(unknown)
-        with gevent.Timeout(HOOK_TIMEOUT, False):
+        # It may also be a timeout of the hook's own.
+        with suppress(gevent.Timeout), gevent.Timeout(HOOK_TIMEOUT):
             for connection in _in_steps(unknown):
                 self._add_identity(connection)
                 self.unknown -= 1
@@ -231,7 +246,7 @@ def _known(connection: Connection) -> bytes:
     if by is None:
         try:
             by = connection.identify()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.warning(Line("server: caller hook failed", error=error), extra={"connection": connection.uuid})
             return b""
     return by

@@ -257,6 +257,22 @@ def test_a_caller_hook_that_fails_or_hangs_does_not_save_others(monkeypatch):
         assert hangs.request(SUB, channel="c")["meta"]["type"] == ACK
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), gevent.Timeout(1), KeyError("user")])
+def test_whatever_a_caller_hook_raises_later_commands_are_executed(error):
+    def caller(connection):
+        if connection.identity == "fails":
+            raise error
+        return connection.identity
+
+    with running_server(connect=by_query, caller=caller) as running:
+        running.server.start()
+        with client(running, "fails") as fails, client(running, "known") as known:
+            running.broker.command(disconnect_command(identity="known"))
+            fails.websocket.close()
+            eventually(lambda: running.broker.command(disconnect_command(identity="nobody")).answered)
+            known.websocket.close()
+
+
 # In the server's own process
 
 
