@@ -22,6 +22,7 @@ from juggler.errors import BrokerError, BrokerUnavailable, ConnectionClosed, Nac
 from juggler.process.embedded import free_port
 from juggler.protocol.messages import MessageType
 from juggler.protocol.server_commands import disconnect_command
+from tests.docs import DOCS
 from tests.integration.commands import run_python, running, running_python
 from tests.redis_servers import mortal_redis
 from tests.stack import Wire, running_server
@@ -276,6 +277,32 @@ def test_servers_that_were_killed_are_removed_by_the_next_one(redis_url, monkeyp
         with running_server(broker) as running:
             running.server.start()
             eventually(lambda: store.smembers("juggler:servers") == {running.server.server_id.encode()})
+
+
+def test_the_permissions_documented_for_controlling_servers_are_enough(redis_server, redis_url):
+    page = (DOCS / "redis.md").read_text()
+    (rights,) = re.findall(
+        r"^\| a program controls servers .* for its own user `(.*)` on `(.*)` \|$", page, re.MULTILINE
+    )
+    broker = RedisBroker(redis_url, blocking_timeout=0.1)
+    with (
+        redis.Redis.from_url(redis_server.url, protocol=2) as admin,
+        running_server(broker, connect=lambda request: "ann") as running,
+        Wire(running.url) as wire,
+    ):
+        admin.sadd("juggler:servers", "killed")
+        admin.execute_command("ACL", "SETUSER", "operator", "on", ">secret", "-@all", keys, *commands.split())
+        admin.execute_command("ACL", "LOG", "RESET")
+        try:
+            with Backend(redis_server.url.replace("unix://", "unix://operator:secret@")) as backend:
+                eventually(backend.servers)
+                assert counts(backend.connections()) == (1, 1, 1)
+                assert counts(backend.disconnect(identity="ann")) == (1, 1, 1)
+                assert wire.closed()[0] == 4410
+            assert admin.smembers("juggler:servers") == {running.server.server_id.encode()}
+            assert admin.acl_log() == []
+        finally:
+            admin.execute_command("ACL", "DELUSER", "operator")
 
 
 def test_without_the_permission_a_server_works_and_says_so_once(redis_server, redis_url, caplog):
