@@ -14,7 +14,8 @@ import gevent
 from gevent.event import AsyncResult
 
 from juggler.broker import Broker, CallerBroker, PubSubBroker
-from juggler.errors import BrokerError, BrokerUnavailable, CloseCode, HandshakeRefused, OutcomeUnknown
+from juggler.broker.names import is_reserved
+from juggler.errors import BrokerError, BrokerUnavailable, CloseCode, HandshakeRefused, NackCode, OutcomeUnknown
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
@@ -304,8 +305,12 @@ class Server:
 
         Raises:
             InvalidValue: JSON does not support the value.
-            BrokerError: the event was not published, or `OutcomeUnknown` if the broker does not answer.
+            BrokerError: the channel is invalid or reserved, or the event was not published; with `OutcomeUnknown`, it
+                may have been.
         """
+        if is_reserved(channel):
+            reason = f"channel {channel!r}: names that begin with 'juggler' or '__' are reserved"
+            raise BrokerError(reason, NackCode.FORBIDDEN)
         done: AsyncResult = AsyncResult()
         self.pubsub_broker.publish(channel, new_uuid(), encode_args(value), done.set)
         try:

@@ -294,6 +294,8 @@ def test_code_in_the_server_publishes_and_disconnects():
             server.publish("c", {1, object()})
         with pytest.raises(BrokerError, match="must not be empty"):
             server.publish("", 1)
+        with pytest.raises(BrokerError, match="are reserved"):
+            server.publish("juggler.gap", 1)
         with pytest.raises(InvalidValue, match="expected either identity or connection"):
             server.disconnect()
 

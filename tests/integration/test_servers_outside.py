@@ -24,7 +24,7 @@ from juggler.protocol.messages import MessageType
 from juggler.protocol.server_commands import disconnect_command
 from tests.docs import DOCS
 from tests.integration.commands import run_python, running, running_python
-from tests.redis_servers import mortal_redis
+from tests.redis_servers import mortal_redis, sentinels
 from tests.stack import Wire, running_server
 from tests.support import eventually
 
@@ -182,6 +182,26 @@ def test_redis_goes_away_and_comes_back(tmp_path):
             wait_for_servers(backend, 1)
             assert wire.websocket.protocol.state.name == "OPEN"
             eventually(lambda: counts(backend.disconnect(identity="ann", timeout=1.0)) == (1, 1, 1))
+            assert wire.closed()[0] == 4410
+
+
+def test_commands_reach_servers_after_a_failover(tmp_path):
+    with (
+        sentinels(tmp_path) as deployment,
+        server(tmp_path, deployment.url) as process,
+        Backend(deployment.url) as fleet,
+    ):
+        wait_for_servers(fleet, 1)
+        deployment.fail_over()
+        with client(process.url, 7) as wire:
+
+            def is_closed() -> bool:
+                try:
+                    return fleet.disconnect(identity=7, timeout=1.0).connections == 1
+                except BrokerUnavailable:
+                    return False
+
+            eventually(is_closed, timeout=60)
             assert wire.closed()[0] == 4410
 
 
