@@ -111,7 +111,9 @@ def test_the_connection_for_results_is_lost(mortal, start_server, start_callee):
     start_callee()
     with mortal.client() as admin, Traffic(url) as traffic, traffic.failure():
         clients = admin.client_list()
-        (reading,) = [each for each in clients if each["name"] == "server" and each["cmd"].startswith("blmpop")]
+        # The latest one: the server has read commands since it started.
+        popping = [each for each in clients if each["name"] == "server" and each["cmd"].startswith("blmpop")]
+        reading = max(popping, key=lambda each: int(each["id"]))
         admin.config_set("maxclients", len(clients) - 1)
         admin.client_kill_filter(_id=reading["id"])
         eventually(lambda: readiness(url) == UNAVAILABLE)

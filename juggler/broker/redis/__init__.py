@@ -1,4 +1,4 @@
-"""The Redis broker: all three roles, with at most three connections in a server and two in a callee.
+"""The Redis broker: all three roles, with four connections in a server and three in a callee.
 
 Each name is imported when it is first used: `juggler.backend` uses the pure modules of this package without gevent.
 """
