@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from juggler.backend.async_pool import AsyncPool, AsyncRun
+from juggler.backend.async_pool import AsyncPool, AsyncRun, acquire
 from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, KEEP, Operations, checked, encoded, stored_parts
@@ -247,12 +247,9 @@ class AsyncPending:
         check_process(self._pid)
         call = self._call
         until = None if timeout is None else time.monotonic() + timeout
-        left = None if timeout is None else timeout
-        try:
-            # Another task that waits settles the call for this one, too.
-            await asyncio.wait_for(self._turn.acquire(), left)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"no result of {call.uri} yet") from None
+        # Another task that waits settles the call for this one, too.
+        if not await acquire(self._turn, timeout):
+            raise TimeoutError(f"no result of {call.uri} yet")
         try:
             left = None if until is None else max(0.0, until - time.monotonic())
             if not await self._run(self._operations.wait(call, left)):

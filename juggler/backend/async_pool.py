@@ -72,10 +72,8 @@ class AsyncPool:
             self._begin_loop()
         if isinstance(step, Send):
             free = self._free[step.waits]
-            try:
-                await asyncio.wait_for(free.acquire(), self._limits.patience)
-            except asyncio.TimeoutError:
-                raise too_many(step.waits, self._limits) from None
+            if not await acquire(free, self._limits.patience):
+                raise too_many(step.waits, self._limits)
             try:
                 return await self._exchange(step)
             finally:
@@ -148,6 +146,27 @@ class AsyncPool:
     async def _drop(self, step: Reconnect) -> None:
         for connection in self._idle.pop(step.address, []):
             await connection.disconnect()
+
+
+async def acquire(lock: asyncio.Semaphore | asyncio.Lock, timeout: float | None) -> bool:
+    """Acquire a lock within ``timeout`` seconds. Return whether it was acquired.
+
+    Before Python 3.12, `asyncio.wait_for` may lose a lock that is acquired just when its time is over.
+    """
+    if timeout is None or not lock.locked():
+        return await lock.acquire()
+    acquiring = asyncio.ensure_future(lock.acquire())
+    try:
+        await asyncio.wait([acquiring], timeout=timeout)
+    except asyncio.CancelledError:
+        if acquiring.done() and not acquiring.cancelled():
+            lock.release()
+        acquiring.cancel()
+        raise
+    if acquiring.done():
+        return True
+    acquiring.cancel()
+    return False
 
 
 def _once() -> Retry:

@@ -354,14 +354,14 @@ class Pending:
         """Like `result`, but return the RES message, whether the function failed or not."""
         check_process(self._pid)
         call = self._call
-        until = call.deadline if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else time.monotonic() + timeout
         # Another thread that waits settles the call for this one, too.
-        has_turn = self._turn.acquire(timeout=max(0.0, until - time.monotonic()))
+        if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise TimeoutError(f"no result of {call.uri} yet")
         try:
-            left = None if timeout is None else max(0.0, until - time.monotonic())
-            if not call.is_settled and not (has_turn and self._run(self._operations.wait(call, left))):
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if not self._run(self._operations.wait(call, left)):
                 raise TimeoutError(f"no result of {call.uri} yet")
         finally:
-            if has_turn:
-                self._turn.release()
+            self._turn.release()
         return call.outcome()

@@ -339,6 +339,29 @@ def test_streams(backend):
         assert stream.response().failed
 
 
+def test_a_slow_reader_of_the_latest_parts_misses_others(backend):
+    with backend.stream("endless", window=1, mode="latest") as stream:
+        parts = []
+        for part in stream:
+            parts.append(part)
+            if len(parts) == 5:
+                break
+            time.sleep(0.05)
+    assert parts == sorted(set(parts))
+    assert parts[-1] > 10
+
+
+def test_several_threads_wait_for_one_call(backend):
+    pending = backend.start_call("wait", 0.3)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(pending.result())) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert results == ["done"] * 5
+
+
 @pytest.mark.parametrize("options", [{"window": 0}, {"window": 1025}, {"window": True}, {"mode": "some"}])
 def test_options_of_streams_that_are_out_of_range_are_refused(backend, options):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected "):
