@@ -86,6 +86,10 @@ class AsyncBackend(BaseBackend):
         """See `juggler.backend.Backend.publish_many`."""
         return await self._pool.run(self._operations.publish_many(encoded(events)))
 
+    async def publish_many_json(self, events: Iterable[tuple[str, bytes]]) -> list[int]:
+        """See `juggler.backend.Backend.publish_many_json`."""
+        return await self._pool.run(self._operations.publish_many((channel, checked(args)) for channel, args in events))
+
     async def call(self, uri: str, args: Any = None, timeout: float | None = None, *, by: Any = None) -> Any:
         """See `juggler.backend.Backend.call`."""
         call = self._operations.new_call(uri, encode_args(args), timeout, by)

@@ -128,6 +128,10 @@ class Backend(BaseBackend):
         """
         return self._pool.run(self._operations.publish_many(encoded(events)))
 
+    def publish_many_json(self, events: Iterable[tuple[str, bytes]]) -> list[int]:
+        """Like `publish_many`, but of channels and JSON texts in UTF-8, which are published unchanged."""
+        return self._pool.run(self._operations.publish_many((channel, checked(args)) for channel, args in events))
+
     def call(self, uri: str, args: Any = None, timeout: float | None = None, *, by: Any = None) -> Any:
         """Call the function at ``uri`` and return its result.
 

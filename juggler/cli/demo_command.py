@@ -41,7 +41,7 @@ DEMO_FUNCTIONS = "callee.demo:rpc"
 
 @click.command(short_help="Run Redis, a server and example functions.")
 @click.argument("callee", metavar="[MODULE:OBJECT]", default=DEMO_FUNCTIONS)
-@bind_option
+@bind_option("127.0.0.1:9000")
 @click.option("--app", metavar="MODULE:OBJECT", help="Your own juggler Server or WSGI application.")
 @click.option("--reload", is_flag=True, help="Restart the callee when the code changes.")
 @click.option(

@@ -16,7 +16,21 @@ from juggler.cli.parameters import VERBOSE
 from juggler.cli.printing import describe
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked, NotSupported
 
-COMMANDS = ("call", "client", "config", "connections", "demo", "kick", "pub", "server", "stats", "sub", "top", "uris")
+COMMANDS = (
+    "api",
+    "call",
+    "client",
+    "config",
+    "connections",
+    "demo",
+    "kick",
+    "pub",
+    "server",
+    "stats",
+    "sub",
+    "top",
+    "uris",
+)
 
 USAGE = 2
 INTERRUPTED = 130

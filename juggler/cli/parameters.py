@@ -15,6 +15,8 @@ from juggler.process.logline import printable
 from juggler.protocol.codec import MAX_TIMEOUT
 from juggler.protocol.messages import NULL
 
+F = Callable[..., Any]
+
 VERBOSE = "juggler.cli.verbose"
 SECONDS = click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT)
 
@@ -90,23 +92,26 @@ timeout_option = click.option(
     show_default=True,
     help="Timeout in seconds for the result of a call.",
 )
-bind_option = click.option(
-    "--bind",
-    metavar="HOST:PORT",
-    default="127.0.0.1:9000",
-    show_default=True,
-    callback=_address,
-    help="Address to listen on; port 0 picks a free port.",
-)
+
+
+def bind_option(default: str, note: str = "") -> Callable[[F], F]:
+    """Return a decorator that adds ``--bind``, as a host and a port."""
+    return click.option(
+        "--bind",
+        metavar="HOST:PORT",
+        default=default,
+        show_default=True,
+        callback=_address,
+        help=f"Address to listen on; port 0 picks a free port. {note}".rstrip(),
+    )
+
+
 interval_option = click.option(
     "--interval", metavar="SECONDS", type=SECONDS, default=1.0, show_default=True, help="Seconds between updates."
 )
 verbose_option = click.option(
     "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Print the traceback of an error."
 )
-
-
-F = Callable[..., Any]
 
 
 def headers_option(command: F) -> F:

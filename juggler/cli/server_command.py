@@ -11,16 +11,12 @@ import click
 from juggler.cli.config.flags import flags_of, load_settings, setting_options
 from juggler.cli.config.schema import Settings
 from juggler.cli.parameters import verbose_option
-from juggler.errors import ConfigError
+from juggler.cli.serving import LAST_REQUESTS, listen, stop_at_signal
 from juggler.process.address import format_address, parse_address
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 
 if TYPE_CHECKING:
-    from gevent.event import Event
     from gevent.pywsgi import WSGIServer
-
-LAST_REQUESTS = 1.0
-"""Seconds for open HTTP requests to complete after a shutdown."""
 
 
 @click.command()
@@ -101,7 +97,7 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
             connect()
         for server in live_servers():
             server.start()
-        stop = _stop_at_signal()
+        stop = stop_at_signal()
         where = format_address(http.address)
         # Another WSGI application does not report where it accepts websockets.
         url = f"ws://{where}{application.paths[0]}" if isinstance(application, Application) else f"http://{where}"
@@ -121,27 +117,16 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
 
 
 def _listen(
-    application: Callable[..., Any], settings: Settings, where: str, option: str, most: int = RESERVE // 4
+    application: Callable[..., Any], settings: Settings, where: str, option: str, connections: int = RESERVE // 4
 ) -> WSGIServer:
-    from gevent.pool import Pool
-    from gevent.pywsgi import WSGIServer
-
-    from juggler.server.websocket import WebSocketHandler
-    from juggler.server.websocket.requests import with_limits
-
-    bind = parse_address(where)
-    handler = with_limits(
-        WebSocketHandler,
+    return listen(
+        application,
+        parse_address(where),
+        option,
+        connections,
         request_timeout=settings.listen.request_timeout,
         max_header_size=settings.listen.max_header_size,
     )
-    http = WSGIServer(bind, application, handler_class=handler, log=None, spawn=Pool(most))
-    try:
-        http.start()
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(":")[0]
-        raise ConfigError(f"cannot listen on {format_address(bind)}: {reason}; choose another with {option}") from error
-    return http
 
 
 @contextmanager
@@ -160,23 +145,3 @@ def _exit_at_signal() -> Iterator[None]:
     finally:
         for watcher in watchers:
             watcher.cancel()
-
-
-def _stop_at_signal() -> Event:
-    """Return an event that the first SIGINT or SIGTERM sets; later ones have their default effect."""
-    import signal
-
-    import gevent
-    from gevent.event import Event
-
-    stop = Event()
-
-    def on_signal() -> None:
-        stop.set()
-        for watcher in watchers:
-            watcher.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    watchers = [gevent.signal_handler(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)]
-    return stop
