@@ -4,7 +4,7 @@
 
     application = Api(Backend("redis://127.0.0.1:6379"), keys=[os.environ["JUGGLER_API_KEY"]])
 
-Whoever has a key can do everything that a backend can: serve it on loopback or in a private network.
+A program with a key can do everything that a backend can: serve it on loopback or in a private network.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ NAMES = {
     "Dramatiq",
     "HTTP",
 }
-NAMES |= {"URIs", "URI", "KB", "NATS", "TLS", "JSON", "CALL", "EVNT"}
+NAMES |= {"API", "OpenTelemetry", "URIs", "URI", "KB", "NATS", "TLS", "JSON", "CALL", "EVNT"}
 
 
 def headings(page: Path) -> list[str]:
