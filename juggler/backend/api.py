@@ -274,7 +274,7 @@ class Api:
 
 
 def _digest(key: str) -> bytes:
-    # Digests have one length: comparing them does not tell that of a key.
+    # Digests have one length: the time to compare them does not reveal that of a key.
     return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 

@@ -66,7 +66,11 @@ def message(url, body=None, **options):
 
 
 def test_events_reach_the_clients_of_a_server(api, redis_url):
-    with server_process(redis_url) as url, Client(url) as client, client.subscribe("news") as news:
+    with (
+        server_process(redis_url) as url,
+        Client(url, max_events=2000) as client,
+        client.subscribe("news") as news,
+    ):
         assert send(f"{api}publish", {"channel": "news", "args": {"text": "tea — ☕"}}) == (200, {"receivers": 1})
         assert send(f"{api}publish", {"channel": "news"}) == (200, {"receivers": 1})
         batch = [{"channel": "news", "args": n} for n in range(1000)]
