@@ -42,6 +42,9 @@ STEP = 100
 HOOK_TIMEOUT = 5.0
 """Seconds in which the caller hook may return the identities of connections that have made no call yet."""
 
+NEXT_TURN = 1e-9
+"""Seconds to sleep. After sleep(0), gevent may not look at sockets for long."""
+
 SHOWN = 200
 """Characters of an identity that are logged."""
 
@@ -160,7 +163,7 @@ class CommandInbox(ServerListener):
                 log.exception(Line("server: command failed", do=command.do))
                 found = ServerAnswer(self.server_id, error="internal error")
             answer(found)
-            gevent.sleep(0)
+            gevent.sleep(NEXT_TURN)
 
     def _execute(self, command: ServerCommand, index: _Index) -> ServerAnswer:
         # What is known is processed nevertheless.
@@ -231,7 +234,7 @@ def _in_steps(connections: Iterable[Connection]) -> Iterable[Connection]:
     for number, connection in enumerate(connections, 1):
         yield connection
         if number % STEP == 0:
-            gevent.sleep(0)
+            gevent.sleep(NEXT_TURN)
 
 
 def _names_of(connection: Connection) -> Iterable[bytes]:
