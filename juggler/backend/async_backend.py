@@ -15,7 +15,6 @@ from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, KEEP, Operations, checked, encoded, stored_parts
 from juggler.errors import CloseCode, JugglerError
-from juggler.process.fork_hooks import register
 from juggler.protocol.codec import decode_args, encode_args
 from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
@@ -47,11 +46,9 @@ class AsyncBackend(BaseBackend):
     task cancels its call. It belongs to one event loop at once: in another one, it opens new connections.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def _set_up(self) -> None:
         self._pool = AsyncPool(self._url, self._names.version, self._limits)
         self._cancels: set[asyncio.Task[None]] = set()
-        register(self)
 
     def on_fork(self) -> None:
         """Start with new connections in a child process; see `juggler.process.fork_hooks`."""
@@ -354,7 +351,7 @@ class AsyncStream:
 
 async def _keep(run: AsyncRun, operations: Operations, call: BackendCall) -> None:
     """Keep a stream alive whose reader is busy."""
-    while not call.is_settled:
+    while not (call.is_settled or operations.is_closed):
         await asyncio.sleep(KEEP)
         with suppress(JugglerError):
             await run(operations.keep(call))

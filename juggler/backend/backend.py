@@ -16,7 +16,6 @@ from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, Operations, checked, encoded, stored_parts
 from juggler.backend.pool import Pool, Run
 from juggler.errors import CloseCode, JugglerError
-from juggler.process.fork_hooks import register
 from juggler.protocol.codec import encode_args
 from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
@@ -65,11 +64,9 @@ class Backend(BaseBackend):
         ValueError: another option is out of range.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def _set_up(self) -> None:
         self._pool = Pool(self._url, self._names.version, self._limits)
         self._keeper = Keeper(self._pool.run, self._operations)
-        register(self)
 
     def on_fork(self) -> None:
         """Start with new connections in a child process; see `juggler.process.fork_hooks`."""
@@ -88,6 +85,7 @@ class Backend(BaseBackend):
     def close(self) -> None:
         """Close the connections. Calls in flight fail, and further requests. Idempotent."""
         self._operations.is_closed = True
+        self._keeper.close()
         self._pool.close()
 
     def publish(self, channel: str, value: Any = None) -> int:

@@ -141,6 +141,12 @@ class Keeper:
                 self._thread = threading.Thread(target=self._work, name="juggler-backend-keeper", daemon=True)
                 self._thread.start()
 
+    def close(self) -> None:
+        """Leave all streams. Idempotent."""
+        with self._changed:
+            self._calls.clear()
+            self._changed.notify()
+
     def remove(self, call: BackendCall) -> None:
         """Leave a stream that has ended. Idempotent."""
         with self._changed:

@@ -13,6 +13,7 @@ from juggler.broker import CALL_CAPACITY
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.url import RedisUrl, parse
 from juggler.errors import BrokerError, ConfigError, NackCode
+from juggler.process.fork_hooks import register
 from juggler.process.tracing import current_trace
 from juggler.process.uuids import new_uuid
 
@@ -78,6 +79,16 @@ class BaseBackend:
             trace=current_trace,
         )
         self._servers = ServerOperations(router, self._names, self._operations.ask, new_uuid)
+        self._set_up()
+        register(self)
+
+    def _set_up(self) -> None:
+        """Create what does the I/O."""
+        raise NotImplementedError
+
+    def on_fork(self) -> None:
+        """Start with new connections in a child process; see `juggler.process.fork_hooks`."""
+        raise NotImplementedError
 
 
 def check_process(pid: int) -> None:

@@ -20,6 +20,7 @@ from juggler.backend import Backend
 from juggler.client import Client
 from juggler.errors import (
     BrokerError,
+    BrokerUnavailable,
     CallFailed,
     Cancelled,
     CapacityExceeded,
@@ -349,6 +350,21 @@ def test_a_slow_reader_of_the_latest_parts_misses_others(backend):
             time.sleep(0.05)
     assert parts == sorted(set(parts))
     assert parts[-1] > 10
+
+
+def test_closing_a_backend_ends_its_streams_and_threads(redis_url, callee):
+    backend = Backend(redis_url)
+    stream = backend.stream("endless", window=1)
+    assert next(stream) == 1
+    keepers = [each for each in threading.enumerate() if each.name == "juggler-backend-keeper"]
+    assert keepers
+    backend.close()
+    for keeper in keepers:
+        keeper.join(5)
+        assert not keeper.is_alive()
+    with pytest.raises(BrokerUnavailable, match="the backend is closed"):
+        next(stream)
+    stream.close()
 
 
 def test_several_threads_wait_for_one_call(backend):

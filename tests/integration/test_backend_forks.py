@@ -51,7 +51,7 @@ def child():
             assert "before a fork" in str(error)
         else:
             raise AssertionError(use)
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
     for thread in threads:
         thread.start()
     for n in range(50):
@@ -65,7 +65,7 @@ def child():
 pending = backend.start_call("wait", 0.5)
 stream = backend.stream("numbers", 1000, window=2)
 assert next(stream) == 0
-threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
 for thread in threads:
     thread.start()
 children = []
