@@ -117,9 +117,7 @@ class Tokens:
         except HandshakeRefused:
             raise
         except (Exception, gevent.Timeout, SystemExit):
-            log.exception(Line("server: connect hook failed", client=request.address or "UNIX socket"))
-            reason = "authentication is temporarily unavailable"
-            raise HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")]) from None
+            raise _failed(request.address) from None
 
     # Expiry
 
@@ -227,7 +225,11 @@ class Tokens:
             identity = self.ask(_request(connection, state, message.token))
         finally:
             state.is_asking = False
-        if who(identity.value) != who(connection.identity):
+        try:
+            is_same = bool(who(identity.value) == who(connection.identity))
+        except Exception:  # of an __eq__
+            raise _failed(connection.address) from None
+        if not is_same:
             connection.answered()
             connection.close(CloseCode.MESSAGE_NOT_ALLOWED, "the token is that of another identity")
             return
@@ -265,6 +267,13 @@ def ttl(state: TokenState | None) -> float | None:
     if state is None or state.expires == math.inf:
         return None
     return max(0.0, round(state.expires - time.monotonic(), 3))
+
+
+def _failed(address: str) -> HandshakeRefused:
+    """Log the exception that is being handled, and return the refusal."""
+    log.exception(Line("server: connect hook failed", client=address or "UNIX socket"))
+    reason = "authentication is temporarily unavailable"
+    return HandshakeRefused("503 Service Unavailable", reason, [("Retry-After", "5")])
 
 
 def _code(status: str) -> int:

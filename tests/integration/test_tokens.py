@@ -289,6 +289,39 @@ def test_a_hook_that_refuses_or_fails_leaves_the_connection_as_it_is(outcome, co
         assert not only_connection(running).busy
 
 
+class Odd:
+    def __eq__(self, other):
+        raise ZeroDivisionError
+
+    __hash__ = None
+
+
+class User:
+    def __init__(self, name):
+        self.name = name
+
+    def __eq__(self, other):
+        return isinstance(other, User) and self.name == other.name
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize(("kind_of", "code"), [(Odd, 503), (lambda: User("ann"), None)])
+def test_identities_are_compared_as_python_does(kind_of, code):
+    def connect(request):
+        return Identity(kind_of(), time.time() + 100)
+
+    with running_server(connect=connect) as running, Wire1(running.url) as wire:
+        before = only_connection(running).identity
+        answer = wire.request(AUTH, token="t")
+        if code is None:
+            assert kind(answer) == ACK
+            assert only_connection(running).identity is not before
+        else:
+            assert code_of(answer) == code
+        assert not only_connection(running).busy
+
+
 @contextmanager
 def slow_server(**options):
     """A server whose hook waits for an event when a client renews its token with "slow"."""
@@ -334,7 +367,7 @@ def test_a_hook_that_never_returns_is_given_up_and_then_the_token_expires():
 
 
 def test_a_connection_that_closes_stops_its_hook():
-    with slow_server() as (running, asked, _):
+    with slow_server(connect_timeout=600) as (running, asked, _):
         with Wire1(running.url) as wire:
             wire.send(AUTH, token="slow")
             assert asked.wait(20)
