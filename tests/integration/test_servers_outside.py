@@ -109,6 +109,16 @@ def test_two_workers_are_counted_right_and_leave_nothing(redis_url, tmp_path, ba
         assert [key for key in store.keys("*") if key.startswith((b"juggler:server", b"juggler:control"))] == []
 
 
+@pytest.mark.parametrize("clients", [0, 3])
+def test_a_server_that_stops_deletes_its_keys(redis_url, tmp_path, backend, clients):
+    with redis.Redis.from_url(redis_url, protocol=2) as store:
+        with server(tmp_path, redis_url) as process, ExitStack() as stack:
+            wait_for_servers(backend, 1)
+            for _ in range(clients):
+                stack.enter_context(client(process.url, 1))
+        assert [key for key in store.keys("*") if key.startswith((b"juggler:server", b"juggler:control"))] == []
+
+
 def test_workers_that_are_forked_from_one_server_are_two(redis_url, tmp_path, backend):
     (tmp_path / "identified.py").write_text(APP)
     port = free_port()
