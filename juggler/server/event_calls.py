@@ -39,8 +39,10 @@ class ConnectionEvents:
             try:
                 connection.identify()
             except (Exception, gevent.Timeout, SystemExit) as error:
-                line = Line("server: no identity for the connect event", error=error)
-                log.warning(line, extra={"connection": connection.uuid})
+                log.warning(
+                    Line("server: no identity for the connect event", error=error),
+                    extra={"connection": connection.uuid},
+                )
         self._send(ON_CONNECT, connection, None, "")
 
     def disconnected(self, connection: Connection) -> None:
