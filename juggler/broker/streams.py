@@ -9,21 +9,22 @@ from collections.abc import Iterable
 
 from juggler.broker import PendingCall
 from juggler.errors import InvalidMessage
-from juggler.protocol.codec import StoredParts, StoredResult, count_parts, encode_args
+from juggler.protocol.codec import StoredParts, StoredResult, count_parts
+from juggler.protocol.results import error_result
 
 HELD = 5.0
 """Seconds for which a call lives at least while its callee waits for credit, until this is confirmed again."""
 
-GONE = encode_args({"error": {"message": "the callee process has gone", "type": "CalleeGone"}})
+GONE = error_result("the callee process has gone", "CalleeGone")
 """The result of a call whose callee has gone."""
 
-CANCELLED = encode_args({"error": {"message": "the call was cancelled", "type": "Cancelled", "code": 499}})
+CANCELLED = error_result("the call was cancelled", "Cancelled", 499)
 """The result of a call that was cancelled before a callee took it."""
 
-TOO_LONG = encode_args({"error": {"message": "the stream exceeded its maximum time", "type": "StreamTooLong"}})
+TOO_LONG = error_result("the stream exceeded its maximum time", "StreamTooLong")
 """The result of a call that sends parts for too long."""
 
-LOST = encode_args({"error": {"message": "parts of the result were lost", "type": "PartsLost"}})
+LOST = error_result("parts of the result were lost", "PartsLost")
 """The result of a call of which parts are missing."""
 
 

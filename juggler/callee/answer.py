@@ -22,6 +22,7 @@ from juggler.process import forked
 from juggler.process.logline import Line
 from juggler.protocol.codec import check_args, encode_args
 from juggler.protocol.messages import NULL
+from juggler.protocol.results import error_result
 
 log = logging.getLogger("juggler.callee")
 
@@ -144,7 +145,7 @@ def error(exception: BaseException, call_id: str = "", mask: bool = False) -> An
         except InvalidValue as invalid:
             log.error(Line("call: __json__ of an exception failed", type=type(exception).__name__, error=invalid))
     if mask and not isinstance(exception, (CallError, *_OF_THE_LIBRARY)):
-        return Answer(encode_args({"error": {"message": f"internal error, call {call_id}", "type": "Internal"}}), True)
+        return Answer(error_result(f"internal error, call {call_id}", "Internal"), True)
     fields: dict[str, object] = {"message": text_of(exception), "type": type(exception).__name__}
     if isinstance(exception, (CallError, Cancelled)):
         fields.update({key: more for key in ("code", "data") if (more := getattr(exception, key, None)) is not None})

@@ -59,6 +59,9 @@ class TimeIsUp(BaseException):
 class DeadlineExceeded(TimeIsUp):
     """The call was abandoned: its deadline has passed. Raised in functions registered with ``deadline="enforce"``."""
 
+    def __init__(self, reason: str = "the call was abandoned: its deadline has passed") -> None:
+        super().__init__(reason)
+
 
 class TimeLimitExceeded(TimeIsUp):
     """The function ran longer than the worker's ``time_limit``."""

@@ -10,11 +10,8 @@ from gevent.event import Event
 
 from juggler.broker import CalleeBroker, IncomingCall
 from juggler.broker.streams import HELD
-from juggler.callee.parts import check_wanted
+from juggler.callee.parts import PROGRESS_INTERVAL, check_wanted
 from juggler.errors import BrokerError
-
-PROGRESS_INTERVAL = 0.1
-"""Minimum number of seconds between two parts of `callee.progress`."""
 
 BATCH_PARTS, BATCH_BYTES = 256, 64 * 1024
 """Maximum number of parts that are joined, and of their bytes; a larger part is sent alone."""

@@ -13,6 +13,9 @@ from juggler.callee.failures import Cancelled, DeadlineExceeded, InvalidResult
 from juggler.errors import InvalidValue
 from juggler.protocol.codec import check_args, encode_args
 
+PROGRESS_INTERVAL = 0.1
+"""Minimum number of seconds between two parts of `callee.progress`."""
+
 MAX_COLLECTED = 10_000
 """Maximum number of parts for a caller that has not asked for parts, and receives all of them as the result."""
 
@@ -75,4 +78,4 @@ def check_wanted(call: IncomingCall) -> None:
     if call.cancelled:
         raise Cancelled
     if call.deadline <= monotonic():
-        raise DeadlineExceeded("the call was abandoned: its deadline has passed")
+        raise DeadlineExceeded

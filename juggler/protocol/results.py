@@ -5,10 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from juggler.errors import CallFailed
-from juggler.protocol.codec import decode_args
+from juggler.protocol.codec import decode_args, encode_args
 from juggler.protocol.messages import Res
 
 _MAX_MESSAGE = 200
+
+
+def error_result(message: str, type: str, code: int | None = None) -> bytes:
+    """Return the result of a call that has failed, as JSON text.
+
+    Args:
+        message: text for people.
+        type: what programs know it by.
+        code: a number for programs.
+    """
+    fields: dict[str, Any] = {"message": message, "type": type}
+    if code is not None:
+        fields["code"] = code
+    return encode_args({"error": fields})
 
 
 def result_value(res: Res) -> Any:

@@ -17,7 +17,7 @@ from juggler.errors import BrokerError, NackCode, Refused
 from juggler.process import tracing
 from juggler.process.tracing import Span, Tracer
 from juggler.protocol import codec
-from juggler.protocol.codec import StoredParts, encode_args
+from juggler.protocol.codec import StoredParts
 from juggler.protocol.connection_events import SERVER_URIS
 from juggler.protocol.messages import (
     Ack,
@@ -44,6 +44,7 @@ from juggler.protocol.messages import (
     ack,
     nack,
 )
+from juggler.protocol.results import error_result
 from juggler.server.connection import Connection, Context, Handler
 
 __all__ = ["Context", "Handler", "Middleware", "chain", "process_message"]
@@ -250,7 +251,7 @@ _PART_OVERHEAD = 200
 
 def _too_large(size: int, limit: int) -> bytes:
     message = f"a part of the result has {size} bytes, the limit is {limit}"
-    return encode_args({"error": {"message": message, "type": "PartTooLarge", "code": 413}})
+    return error_result(message, "PartTooLarge", 413)
 
 
 def _process_call(connection: Connection, message: Call) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +9,7 @@ from sqlalchemy import create_engine, func, select
 
 from juggler.client import Client
 from juggler.errors import CallFailed
-from tests.integration.commands import TIMEOUT, running
+from tests.integration.commands import TIMEOUT, demo_process
 
 POOLS = (None, "thread", "process")
 
@@ -64,17 +63,9 @@ def orders(tmp_path, monkeypatch, target="examples.orders.callees:rpc"):
     """The orders; yields the URL of their websocket."""
     (tmp_path / "probes.py").write_text(PROBES)
     monkeypatch.syspath_prepend(tmp_path)
-    app = ("--app", "examples.orders.app:application")
     environment = {"ORDERS_DATABASE": f"sqlite:///{tmp_path}/orders.db", "PYTHONPATH": f"{tmp_path}:."}
-    with running("demo", target, *app, "--bind", "127.0.0.1:0", **environment) as process:
-        lines = []
-        while not (lines and "Ctrl-C" in lines[-1]):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            lines.append(line)
-        yield re.search(r"ws://\S+/ws", "".join(lines)).group()
-        process.terminate()
-        assert process.wait(TIMEOUT) == 0
+    with demo_process(target, "--app", "examples.orders.app:application", **environment) as url:
+        yield url
 
 
 @pytest.fixture

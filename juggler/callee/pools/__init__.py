@@ -39,7 +39,7 @@ def limit_of(thunk: Thunk, call: IncomingCall, time_limit: float | None) -> tupl
     """
     left = call.time_left() if thunk.deadline == "enforce" else None
     if left is not None and (time_limit is None or left <= time_limit):
-        return left, DeadlineExceeded("the call was abandoned: its deadline has passed")
+        return left, DeadlineExceeded()
     if time_limit is not None:
         return time_limit, TimeLimitExceeded(f"the function exceeded its time limit of {time_limit:g} s")
     return None

@@ -22,6 +22,7 @@ from juggler.broker import IncomingCall
 from juggler.callee import answer
 from juggler.callee.call_spans import traced
 from juggler.callee.failures import Cancelled, DeadlineExceeded, TimeIsUp
+from juggler.callee.parts import PROGRESS_INTERVAL
 from juggler.callee.pools import wire
 from juggler.callee.registry import load_callee
 from juggler.callee.thunk import Thunk
@@ -29,9 +30,6 @@ from juggler.errors import BrokerError, BrokerUnavailable, ConfigError
 from juggler.process.forked import close_in_children
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-PROGRESS_INTERVAL = 0.1
-"""Minimum number of seconds between two messages about the progress of a function."""
 
 STOP = signal.SIGURG
 """Interrupts the main thread when the call that it runs is cancelled. Programs hardly use it, and it is ignored by
@@ -143,7 +141,7 @@ class Child:
         if reply.cancelled:
             raise Cancelled
         if reply.expired:
-            raise DeadlineExceeded("the call was abandoned: its deadline has passed")
+            raise DeadlineExceeded
 
     def _send_progress(self, take: Callable[[], bytes | None]) -> None:
         with self._unstoppable(), self._publishing:
