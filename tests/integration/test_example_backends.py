@@ -57,6 +57,54 @@ def test_flask_and_its_worker(shop):
         assert gunicorn.wait(20) == 0
 
 
+# An ASGI server for a few requests, one after another.
+ASGI = """
+import asyncio, json, warnings
+from examples.backends.fastapi_app import app
+
+async def ask(method, path, user=None):
+    headers = [] if user is None else [(b"x-user", user)]
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+             "headers": headers, "http_version": "1.1", "scheme": "http", "server": ("x", 80), "root_path": ""}
+    sent = []
+    requests = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive():
+        return requests.pop() if requests else await asyncio.sleep(3600)
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    print(sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:]).decode())
+
+async def main():
+    async with app.router.lifespan_context(app):
+        await ask("GET", "/price/tea")
+        await ask("POST", "/orders/tea", b"ann")
+        await ask("POST", "/orders/cup")
+        await ask("GET", "/report")
+        await ask("GET", "/price/coffee")
+
+asyncio.run(main())
+"""
+
+
+def test_fastapi(shop):
+    with server_process(shop) as url, Client(url) as client, client.subscribe("orders") as orders:
+        done = run_python("-c", ASGI, REDIS_URL=shop)
+        *answers, failure = done.stdout.splitlines()
+        assert answers == [
+            '200 {"price":3}',
+            '201 {"order":"tea for ann","watching":1}',
+            '201 {"order":"cup for a guest","watching":1}',
+            "200 tea: 3",
+            *("cup: 7", ""),
+        ], done.stderr[-2000:]
+        assert failure.startswith('502 {"error":"internal error')
+        assert [orders.get(5).args for _ in range(2)] == [{"order": "tea for ann"}, {"order": "cup for a guest"}]
+
+
 def test_the_script_for_cron(shop):
     with server_process(shop) as url, Client(url) as client, client.subscribe("report") as report:
         done = run_python("-m", "examples.backends.report", REDIS_URL=shop)
