@@ -1,1 +1,1 @@
-"""Programs that publish and call without a server of their own: a Flask application, a worker, a cron job."""
+"""Programs without a server of their own that publish and call: Flask, Django, FastAPI, a worker, a cron job."""
