@@ -165,12 +165,28 @@ class Announcement(Struct, frozen=True):
         doc: docstring, or its beginning.
         rate: recent calls per second.
         example: arguments that the function accepts, as JSON text for people to edit; empty if it takes none.
+        process: host and process id of the callee, for operators; empty if unknown.
     """
 
     signature: str = ""
     doc: str = ""
     rate: float = 0.0
     example: str = ""
+    process: str = ""
+
+
+class Registered(Struct, frozen=True):
+    """A URI and the callees that serve it.
+
+    Attributes:
+        uri: the URI.
+        waiting: queued calls.
+        announcements: what each callee announces, by its identifier; not empty.
+    """
+
+    uri: str
+    waiting: int
+    announcements: dict[str, Announcement]
 
 
 class ServedFunction(Struct, frozen=True, omit_defaults=True):
@@ -195,11 +211,19 @@ class ServedFunction(Struct, frozen=True, omit_defaults=True):
     example: str = ""
 
 
-def served_function(uri: str, announcements: Sequence[Announcement], waiting: int) -> ServedFunction:
-    """Return the catalogue entry of a URI that has at least one announcement."""
+def served_function(registered: Registered) -> ServedFunction:
+    """Return the catalogue entry of a URI."""
+    announcements = list(registered.announcements.values())
     first = announcements[0]
-    rate = sum(each.rate for each in announcements)
-    return ServedFunction(uri, first.signature, first.doc, len(announcements), rate, waiting, first.example)
+    return ServedFunction(
+        registered.uri,
+        first.signature,
+        first.doc,
+        len(announcements),
+        sum(each.rate for each in announcements),
+        registered.waiting,
+        first.example,
+    )
 
 
 OnServed: TypeAlias = Callable[[Mapping[str, bool] | None], None]
@@ -300,6 +324,10 @@ class CallerBroker(Broker):
         Raises:
             BrokerError: the catalogue is not available now.
         """
+        return list(map(served_function, self.registered(limit)))
+
+    def registered(self, limit: int = 1000) -> list[Registered]:
+        """Return the first ``limit`` URIs with their callees, sorted by URI. Blocks and raises as `functions`."""
         return []
 
     def attend(self, listener: ServerListener) -> None:  # optional

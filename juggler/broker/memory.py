@@ -34,12 +34,11 @@ from juggler.broker import (
     OnServed,
     PendingCall,
     PubSubBroker,
-    ServedFunction,
+    Registered,
     ServerListener,
     Subscriber,
     client_of,
     count_events,
-    served_function,
 )
 from juggler.broker.ledgers import CallLedger, SubscriptionLedger
 from juggler.broker.names import check_channel, check_uri, check_uris, is_reserved
@@ -230,9 +229,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         on_served({uri: bool(self._announcements(uri)) for uri in uris})
 
-    def functions(self, limit: int = 1000) -> list[ServedFunction]:
+    def registered(self, limit: int = 1000) -> list[Registered]:
         found = [(uri, said) for uri in sorted(self._announced) if (said := self._announcements(uri))]
-        return [served_function(uri, said, len(self._calls.get(uri, ()))) for uri, said in found[:limit]]
+        return [Registered(uri, len(self._calls.get(uri, ())), said) for uri, said in found[:limit]]
 
     def queue_lengths(self, uris: Sequence[str]) -> dict[str, int]:
         return {uri: len(self._calls.get(uri, ())) for uri in uris}
@@ -347,9 +346,10 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         for uri in uris:
             self._announced.get(uri, {}).pop(callee_id, None)
 
-    def _announcements(self, uri: str) -> list[Announcement]:
+    def _announcements(self, uri: str) -> dict[str, Announcement]:
         now = self._clock()
-        return [announcement for announcement, until in self._announced.get(uri, {}).values() if until > now]
+        said = self._announced.get(uri, {})
+        return {callee_id: announcement for callee_id, (announcement, until) in said.items() if until > now}
 
     def take(self, uri: str) -> IncomingCall | None:
         """Return the oldest call to ``uri`` that has not expired, for a consumer; ``None`` when there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
@@ -32,10 +34,12 @@ class Announcer:
         self._period = max(PERIOD, PERIOD * len(thunks) / 1000)
         self._seen = dict.fromkeys(thunks, 0)
         self._rates = dict.fromkeys(thunks, 0.0)
+        self._process = ""
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
         """Announce all functions and start the greenlet."""
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
         self._announce(self._thunks)
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = "callee-announce"
@@ -57,7 +61,7 @@ class Announcer:
                 self._announce(islice(uris, CHUNK))
 
     def _announce(self, uris: Iterable[str]) -> None:
-        functions = {uri: self._thunks[uri].announcement(self._rate(uri)) for uri in uris}
+        functions = {uri: self._thunks[uri].announcement(self._rate(uri), self._process) for uri in uris}
         self._broker.announce(self._callee_id, functions, LIFETIMES * self._period)
 
     def _rate(self, uri: str) -> float:

@@ -151,6 +151,6 @@ class Thunk:
         """Arguments that the function accepts, as JSON text, for the catalogue; empty if it takes none."""
         return "" if self.raw else self._binding.example()
 
-    def announcement(self, rate: float = 0.0) -> Announcement:
+    def announcement(self, rate: float = 0.0, process: str = "") -> Announcement:
         """Return the entry for the catalogue."""
-        return Announcement(self.signature, self.doc, rate, self.example)
+        return Announcement(self.signature, self.doc, rate, self.example, process)

@@ -22,13 +22,14 @@ from juggler.protocol.codec import encode_args
 from juggler.protocol.server_status import Rate, ServerStatus, merged
 
 if TYPE_CHECKING:
-    from juggler.broker import ServedFunction
+    from juggler.broker import Registered
     from juggler.broker.redis import RedisBroker
 
 ROWS = 20
-"""Maximum number of URIs, and of channels, that are shown."""
+"""Maximum number of callees, of URIs, and of channels that are shown."""
 
 _SERVERS = ("server", "up", "connections", "in flight", "calls/s", "events/s", "lag ms", "state")
+_CALLEES = ("callee", "URIs", "calls/s")
 _URIS = ("URI", "calls/s", "callees", "queued")
 _CHANNELS = ("channel", "events/s")
 
@@ -42,10 +43,19 @@ class BusyUri(msgspec.Struct, frozen=True):
     queued: int
 
 
+class BusyCallee(msgspec.Struct, frozen=True):
+    """A callee process: host and process id, number of URIs, and calls per second."""
+
+    process: str
+    uris: int
+    rate: float
+
+
 class Fleet(msgspec.Struct, frozen=True):
     """What is shown at one moment."""
 
     servers: list[ServerStatus]
+    callees: list[BusyCallee]
     uris: list[BusyUri]
     channels: list[Rate]
 
@@ -57,7 +67,7 @@ class Fleet(msgspec.Struct, frozen=True):
 @redis_options("servers")
 @verbose_option
 def command(interval: float, once: bool, as_json: bool, url: str | None, key_prefix: str) -> None:
-    """Show all server processes, the busiest URIs and the busiest channels, until Ctrl-C.
+    """Show all server processes, and the busiest callees, URIs and channels, until Ctrl-C.
 
     Rates are those of the last five seconds. Each server reports its ten busiest URIs and channels. An event counts
     once for each server that receives it. If the output is not a terminal, tables have tabs between the columns.
@@ -105,16 +115,29 @@ def look(broker: RedisBroker) -> Fleet:
         BrokerError: they are not available.
     """
     servers = broker.servers()
-    functions = broker.functions()
+    registered = broker.registered()
     channels = merged(rate for server in servers for rate in server.channels)
-    return Fleet(servers, busiest(servers, functions), channels[:ROWS])
+    return Fleet(servers, busiest_callees(registered), busiest(servers, registered), channels[:ROWS])
 
 
-def busiest(servers: Sequence[ServerStatus], functions: Sequence[ServedFunction]) -> list[BusyUri]:
+def busiest_callees(registered: Sequence[Registered]) -> list[BusyCallee]:
+    """Return the busiest callee processes. One of an older version is known by its identifier only."""
+    found: dict[str, BusyCallee] = {}
+    for each in registered:
+        for callee_id, said in each.announcements.items():
+            before = found.get(callee_id, BusyCallee(said.process or callee_id, 0, 0.0))
+            found[callee_id] = BusyCallee(before.process, before.uris + 1, round(before.rate + said.rate, 2))
+    return sorted(found.values(), key=lambda each: (-each.rate, each.process))[:ROWS]
+
+
+def busiest(servers: Sequence[ServerStatus], registered: Sequence[Registered]) -> list[BusyUri]:
     """Return the busiest URIs: those that callees announce, and those that servers have results of."""
+    from juggler.broker import served_function
+
     rates = {rate.name: rate.rate for rate in merged(rate for server in servers for rate in server.uris)}
     found = [
-        BusyUri(each.uri, max(each.rate, rates.pop(each.uri, 0.0)), each.callees, each.waiting) for each in functions
+        BusyUri(each.uri, max(each.rate, rates.pop(each.uri, 0.0)), each.callees, each.waiting)
+        for each in map(served_function, registered)
     ]
     found += [BusyUri(uri, rate, 0, 0) for uri, rate in rates.items()]
     return sorted(found, key=lambda each: (-each.rate, -each.queued, each.uri))[:ROWS]
@@ -137,7 +160,8 @@ def _tables(fleet: Fleet) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]
     ]
     uris = [(each.uri, f"{each.rate:.1f}", str(each.callees), str(each.queued)) for each in fleet.uris]
     channels = [(each.name, f"{each.rate:.1f}") for each in fleet.channels]
-    return [(_SERVERS, servers), (_URIS, uris), (_CHANNELS, channels)]
+    callees = [(each.process, str(each.uris), f"{each.rate:.1f}") for each in fleet.callees]
+    return [(_SERVERS, servers), (_CALLEES, callees), (_URIS, uris), (_CHANNELS, channels)]
 
 
 def _shown(fleet: Fleet) -> Group:

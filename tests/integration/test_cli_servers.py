@@ -9,9 +9,9 @@ import signal
 import pytest
 
 from juggler.backend import Backend
-from juggler.broker import ServedFunction
+from juggler.broker import Announcement, Registered
 from juggler.cli.tables import age
-from juggler.cli.top_command import BusyUri, busiest
+from juggler.cli.top_command import BusyCallee, BusyUri, busiest, busiest_callees
 from juggler.client import Client
 from juggler.protocol.messages import MessageType
 from juggler.protocol.server_status import Rate, ServerStatus
@@ -120,7 +120,7 @@ def test_errors_name_what_is_wrong(arguments, reason):
 
 def test_the_fleet_is_shown(served, redis_url):
     with (
-        callee_process(redis_url),
+        callee_process(redis_url) as callee,
         Client(f"{served.url}?who=1") as user,
         user.subscribe("hot") as hot,
         Backend(redis_url) as backend,
@@ -141,6 +141,9 @@ def test_the_fleet_is_shown(served, redis_url):
         assert found["channels"][0]["name"] == "hot"
         assert found["uris"][0]["uri"] == "test.reverse"
         assert found["uris"][0]["callees"] == 1
+        (busy,) = found["callees"]
+        assert busy["process"].endswith(f":{callee.pid}")
+        assert busy["uris"] > 1
         (pid,) = {each.pid for each in backend.servers()}
         done = run("top", "--once", REDIS_URL=redis_url)
         lines = done.stdout.splitlines()
@@ -155,13 +158,22 @@ def test_the_fleet_is_shown(served, redis_url):
             "state",
         ]
         assert lines[1].split("\t")[0].endswith(f":{pid}")
-        assert [line.split("\t")[0] for line in lines if line.startswith(("URI\t", "channel\t"))] == ["URI", "channel"]
+        assert [line.split("\t")[0] for line in lines if line.startswith(("callee\t", "URI\t", "channel\t"))] == [
+            "callee",
+            "URI",
+            "channel",
+        ]
 
 
 def test_the_fleet_is_shown_again_and_again_until_ctrl_c(redis_url):
     with running("top", "--json", "--interval", "0.1", REDIS_URL=redis_url) as process:
         for _ in range(3):
-            assert json.loads(process.stdout.readline()) == {"servers": [], "uris": [], "channels": []}
+            assert json.loads(process.stdout.readline()) == {
+                "servers": [],
+                "callees": [],
+                "uris": [],
+                "channels": [],
+            }
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
 
@@ -171,16 +183,21 @@ def test_the_busiest_uris_come_first():
         ServerStatus("a", uris=[Rate("f", 2.0), Rate("unannounced", 5.0)]),
         ServerStatus("b", uris=[Rate("f", 3.0)]),
     ]
-    functions = [
-        ServedFunction("f", "()", "", 2, 4.0, 0),
-        ServedFunction("idle", "()", "", 1, 0.0, 7),
-        ServedFunction("idler", "()", "", 1, 0.0, 0),
+    registered = [
+        Registered("f", 0, {"a": Announcement(rate=3.0, process="h:1"), "b": Announcement(rate=1.0)}),
+        Registered("idle", 7, {"a": Announcement(process="h:1")}),
+        Registered("idler", 0, {"c": Announcement()}),
     ]
-    assert busiest(servers, functions) == [
+    assert busiest(servers, registered) == [
         BusyUri("f", 5.0, 2, 0),
         BusyUri("unannounced", 5.0, 0, 0),
         BusyUri("idle", 0.0, 1, 7),
         BusyUri("idler", 0.0, 1, 0),
+    ]
+    assert busiest_callees(registered) == [
+        BusyCallee("h:1", 2, 3.0),
+        BusyCallee("b", 1, 1.0),
+        BusyCallee("c", 1, 0.0),
     ]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import hiredis
 import msgspec
 
-from juggler.broker import Announcement, OnServed, ServedFunction, served_function
+from juggler.broker import Announcement, OnServed, Registered
 from juggler.broker.redis.commands import pack
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.link import execute_each, gather
@@ -41,11 +41,11 @@ NO_KEY = -2
 """The reply to ``PTTL`` if the key does not exist."""
 
 REPLY_TIMEOUT = 5.0
-"""Seconds to wait for replies to one step of `Announcements.functions`."""
+"""Seconds to wait for replies to one step of `Announcements.registered`."""
 
 
 class Announcements:
-    """Writes and reads announcements. Only `functions` blocks."""
+    """Writes and reads announcements. Only `registered` blocks."""
 
     def __init__(self, names: Names, topology: Topology) -> None:
         self._names = names
@@ -219,8 +219,8 @@ class Announcements:
             self._marked_at = -math.inf
             self._write(self._marker, pack(b"DEL", self._marker))
 
-    def functions(self, limit: int) -> list[ServedFunction]:
-        """See `juggler.broker.CallerBroker.functions`."""
+    def registered(self, limit: int) -> list[Registered]:
+        """See `juggler.broker.CallerBroker.registered`."""
         (members,) = self._execute([(self._names.uris, pack(b"SMEMBERS", self._names.uris))])
         uris = sorted(uri.decode(errors="replace") for uri in members)
         callees = dict(zip(uris, self._execute_on(b"SMEMBERS", map(self._names.callees, uris)), strict=True))
@@ -233,19 +233,19 @@ class Announcements:
         for uri, waiting in zip(served, lengths, strict=True):
             announced = self._announcements(uri, callees[uri])
             if announced:
-                found.append(served_function(uri, announced, waiting))
+                found.append(Registered(uri, waiting, announced))
         return found
 
-    def _announcements(self, uri: str, callee_ids: Sequence[bytes]) -> list[Announcement]:
-        """Return what the callees of a URI announce, and remove callees that have gone."""
+    def _announcements(self, uri: str, callee_ids: Sequence[bytes]) -> dict[str, Announcement]:
+        """Return what each callee of a URI announces, and remove callees that have gone."""
         keys = self._announcement_keys(uri, callee_ids)
         (texts,) = self._execute([(keys[0], pack(b"MGET", *keys))])
         self._remove_gone(uri, callee_ids, texts)
-        found = []
-        for text in texts:
+        found = {}
+        for callee_id, text in zip(callee_ids, texts, strict=True):
             with suppress(msgspec.MsgspecError):
                 if text is not None:
-                    found.append(msgspec.json.decode(text, type=Announcement))
+                    found[callee_id.decode(errors="replace")] = msgspec.json.decode(text, type=Announcement)
         return found
 
     def _execute_on(self, command: bytes, keys: Iterable[bytes]) -> list[Any]:

@@ -24,7 +24,7 @@ from juggler.broker import (
     OnServed,
     PendingCall,
     PubSubBroker,
-    ServedFunction,
+    Registered,
     ServerListener,
     Subscriber,
 )
@@ -203,8 +203,8 @@ class RedisBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def ask_served(self, uris: Sequence[str], on_served: OnServed) -> None:
         self._announcements.ask_served(uris, on_served)
 
-    def functions(self, limit: int = 1000) -> list[ServedFunction]:
-        return self._announcements.functions(limit)
+    def registered(self, limit: int = 1000) -> list[Registered]:
+        return self._announcements.registered(limit)
 
     def attend(self, listener: ServerListener) -> None:
         self._servers.attend(listener)
