@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from juggler.server.connect_hook import ANONYMOUS, Connect, ConnectRequest
     from juggler.server.connection import Connection, State
+    from juggler.server.identities import Identity
     from juggler.server.server import Server, live_servers
     from juggler.server.websocket import DeflateOptions, WebSocketHandler, WebSocketOptions
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConnectRequest",
     "Connection",
     "DeflateOptions",
+    "Identity",
     "Server",
     "State",
     "WebSocketHandler",
@@ -33,6 +35,7 @@ _HOMES = {
     "ConnectRequest": "juggler.server.connect_hook",
     "Connection": "juggler.server.connection",
     "DeflateOptions": "juggler.server.websocket",
+    "Identity": "juggler.server.identities",
     "Server": "juggler.server.server",
     "State": "juggler.server.connection",
     "WebSocketHandler": "juggler.server.websocket",

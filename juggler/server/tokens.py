@@ -28,7 +28,7 @@ MAX_TOKEN = 16 * 1024
 RATE, BURST = 1.0, 10
 """AUTHs of a connection: per second on average, and at once."""
 
-_LONGEST_PAUSE = 1.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # between two sweeps
 _BATCH = 256  # connections between two turns of the loop
 
 
@@ -96,7 +96,7 @@ class Tokens:
         self._connect = connect
         self._timeout = timeout
         self._grace = grace
-        self._expiring: set[Holder] = set()
+        self._due: dict[Holder, float] = {}  # when to close those whose identity expires
         self._watcher: gevent.Greenlet | None = None
 
     def ask(self, request: ConnectRequest) -> Identity:
@@ -122,8 +122,12 @@ class Tokens:
     # Expiry
 
     def watch(self, connection: Holder) -> None:
-        """Close a connection when its identity has expired, until `discard`."""
-        self._expiring.add(connection)
+        """Close a connection when its identity has expired, until `discard`. To be called again when that changes."""
+        state = connection.token_state
+        if state is None or state.expires == math.inf:
+            self._due.pop(connection, None)
+            return
+        self._due[connection] = state.expires + (self._grace if connection.subprotocol == JUGGLER_1 else 0.0)
         if self._watcher is None or self._watcher.dead:
             self._watcher = gevent.Greenlet(self._watch)
             self._watcher.name = "juggler-token-expiry"
@@ -131,45 +135,40 @@ class Tokens:
 
     def discard(self, connection: Holder) -> None:
         """Forget a connection that has closed. Idempotent."""
-        self._expiring.discard(connection)
+        self._due.pop(connection, None)
         state = connection.token_state
         if state is not None and state.greenlet is not None:
             state.greenlet.kill(block=False)
 
     def close(self) -> None:
         """Stop the greenlet. Idempotent."""
-        self._expiring.clear()
+        self._due.clear()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.kill(block=False)
 
     def _watch(self) -> None:
-        while self._expiring:
+        while self._due:
             gevent.sleep(self._sweep())
         self._watcher = None
 
     def _sweep(self) -> float:
         """Close the connections that are due. Return the seconds until the next sweep."""
-        next_due = math.inf
-        for number, connection in enumerate(list(self._expiring), 1):
+        now = time.monotonic()
+        late = [connection for connection, due in self._due.items() if due <= now]
+        for number, connection in enumerate(late, 1):
             state = connection.token_state
-            if state is None or state.expires == math.inf:
-                self._expiring.discard(connection)
-                continue
-            due = self._due(connection, state)
-            if state.is_asking:
-                pass  # its AUTH was in time
-            elif due <= time.monotonic():
-                self._expiring.discard(connection)
+            # Others run in between: it may have renewed its token, or closed. An AUTH that the hook has was in time.
+            if state is not None and not state.is_asking and self._is_late(connection):
+                del self._due[connection]
                 connection.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
-            else:
-                next_due = min(next_due, due)
             if number % _BATCH == 0:
                 gevent.sleep(1e-9)
-        return max(0.01, min(_LONGEST_PAUSE, next_due - time.monotonic()))
+        left = min(self._due.values(), default=math.inf) - time.monotonic()
+        return max(_SHORTEST_PAUSE, min(_LONGEST_PAUSE, left))
 
-    def _due(self, connection: Holder, state: TokenState) -> float:
-        return state.expires + (self._grace if connection.subprotocol == JUGGLER_1 else 0.0)
+    def _is_late(self, connection: Holder) -> bool:
+        return self._due.get(connection, math.inf) <= time.monotonic()
 
     # Renewal
 
@@ -187,10 +186,10 @@ class Tokens:
         if connection.token_state is None:
             connection.token_state = TokenState(math.inf, "")
         state = connection.token_state
-        now = time.monotonic()
-        if self._due(connection, state) <= now:
+        if self._is_late(connection):
             connection.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
             return
+        now = time.monotonic()
         spent = max(state.spent_until, now) + 1 / RATE
         if state.greenlet is not None or spent > now + BURST / RATE:
             raise Refused(
@@ -236,8 +235,7 @@ class Tokens:
         left = identity.seconds_left(time.time())
         state.expires = time.monotonic() + left
         connection.identity = identity.value
-        if left < math.inf:
-            self.watch(connection)
+        self.watch(connection)
         if connection.by is not None:
             self._identify(connection)
         connection.answer(Ack(for_=message.uuid, for_type=MessageType.AUTH, ttl=ttl(state)))

@@ -19,7 +19,8 @@ from juggler.handlers.authorize import Rule, authorize
 from juggler.handlers.rate_limit import rate_limit
 from juggler.handlers.recover import recover
 from juggler.protocol.messages import MessageType, Sub, nack
-from juggler.server.tokens import BURST, MAX_TOKEN
+from juggler.server.tokens import BURST, MAX_TOKEN, TokenState
+from juggler.server.tokens import Tokens as ServerTokens
 from tests.stack import Wire, Wire1, running_server, serving
 from tests.support import eventually
 
@@ -134,6 +135,42 @@ def test_an_idle_connection_without_expiry_has_no_state_and_no_greenlet():
         assert len(greenlets("juggler-token-expiry")) == 1
         wire.request(AUTH, token="ann")
         assert eventually(lambda: not greenlets("juggler-token-expiry"))
+
+
+class Expiring:
+    """What `Tokens` needs of a connection that expires."""
+
+    subprotocol = "juggler.0"
+
+    def __init__(self, seconds):
+        self.token_state = TokenState(time.monotonic() + seconds, "")
+        self.closed = 0
+
+    def close(self, code, reason):
+        self.closed = code
+
+
+def test_many_connections_that_expire_at_once_do_not_block_the_others():
+    tokens = ServerTokens(lambda request: None, 10.0, 25.0)
+    late, renewed, later = [Expiring(0.1) for _ in range(1000)], Expiring(0.1), Expiring(60)
+    turns = []
+
+    def count():
+        while not all(each.closed for each in late):
+            turns.append(sum(not each.closed for each in late))
+            if 0 < turns[-1] < 1000:  # another one's turn, between two closes
+                renewed.token_state.expires += 60
+                tokens.watch(renewed)
+            gevent.sleep(0)
+
+    for each in (*late, renewed, later):
+        tokens.watch(each)
+    counting = gevent.spawn(count)
+    counting.join(20)
+    tokens.close()
+    assert {each.closed for each in late} == {4401}
+    assert len(set(turns) - {0, 1000}) >= 3
+    assert (renewed.closed, later.closed) == (0, 0)
 
 
 def greenlets(name):

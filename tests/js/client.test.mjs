@@ -158,7 +158,7 @@ test("requests wait for the first connection", async () => {
 test("a token that is not available at a reconnect is requested again", async (t) => {
   t.mock.method(Math, "random", () => -0.5);
   const tokens = [async () => "first", async () => { throw new TypeError("fetch failed"); }, () => new Promise(() => {}), async () => "last"];
-  const { client, socket } = await connected({ token: () => tokens.shift()(), timeout: 0.03 });
+  const { client, socket } = await connected({ token: () => tokens.shift()(), timeout: 0.3 });
   socket.end(1006);
   await until(() => FakeSocket.all.at(-1) !== socket);
   assert.deepEqual([tokens.length, client.state], [0, "connecting"]);
