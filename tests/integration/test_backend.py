@@ -6,6 +6,7 @@ The tests run twice: in this process, which gevent has patched, and in an unpatc
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from juggler.errors import (
     Expired,
     InvalidValue,
 )
-from tests.integration.commands import run_python, running_python, server_process
+from tests.integration.commands import run_python, running, running_python, server_process
 from tests.integration.unpatched import UNPATCHED, pass_unpatched
 from tests.support import eventually
 
@@ -103,6 +104,34 @@ def test_ten_thousand_events_in_one_batch_arrive_in_order(redis_url):
         assert backend.publish_many(("news", n) for n in range(10_000)) == [1] * 10_000
         assert [news.get(10).args for _ in range(10_000)] == list(range(10_000))
         assert news.gaps == news.dropped == 0
+
+
+def test_the_largest_batch_does_not_overflow_a_server_that_reads_nothing(redis_url):
+    text = "x" * 700
+    with (
+        Backend(redis_url) as backend,
+        redis.Redis.from_url(redis_url) as client,
+        running("server", "--bind", "127.0.0.1:0", "--redis", redis_url) as server,
+    ):
+        url = re.search(r"ws://\S+", server.stdout.readline()).group()
+        with Client(url) as listener, listener.subscribe("news"):
+            (subscribed,) = _subscribers(client)
+            server.send_signal(signal.SIGSTOP)
+            try:
+                assert backend.publish_many([("news", text)] * 10_000) == [1] * 10_000
+                with pytest.raises(BrokerError, match="expected at most 8388608 bytes"):
+                    backend.publish_many([("news", text + "x" * 10)] * 10_000)
+                (waiting,) = _subscribers(client).values()
+            finally:
+                server.send_signal(signal.SIGCONT)
+            # Redis closes the connection beyond 32 MiB, or beyond 8 MiB for a minute.
+            assert 4 * 2**20 < waiting < 16 * 2**20
+            eventually(lambda: _subscribers(client) == {subscribed: 0})
+
+
+def _subscribers(client: redis.Redis) -> dict[str, int]:
+    """Return the subscribed connections, and the bytes that Redis keeps for each."""
+    return {each["id"]: int(each["omem"]) for each in client.client_list() if each["sub"] != "0"}
 
 
 @pytest.mark.parametrize(
