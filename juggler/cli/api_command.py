@@ -25,7 +25,7 @@ MAX_HEADER_SIZE = 16 * 1024
 
 
 @click.command(short_help="Serve the HTTP API.")
-@bind_option("127.0.0.1:9001", "Programs that reach it and have a key control all servers.")
+@bind_option("127.0.0.1:9002", "Programs that reach it and have a key control all servers.")
 @click.option(
     "--key-file",
     metavar="FILE",

@@ -281,7 +281,7 @@ def test_the_page_is_true(redis_url):
     session = re.findall(r"^\$ (.*)\n(.*)$", PAGE, re.MULTILINE)
     assert len(session) >= 6
     with api_process(redis_url) as url, callee_process(redis_url):
-        function = function.replace("http://127.0.0.1:9001/api/v1/", url)
+        function = function.replace("http://127.0.0.1:9002/api/v1/", url)
         for command, expected in session:
             done = subprocess.run(
                 ["bash", "-c", f"{function}\n{command}"],
