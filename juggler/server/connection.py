@@ -302,6 +302,7 @@ class Connection(Subscriber):
         """
         metrics = self.metrics
         decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
+        handle = self._handle if self._is_direct or self.tokens is None else self._handle_and_check
         self._report(on_state, State.ACCEPTING)
         try:
             if self.subprotocol == JUGGLER_1:
@@ -317,7 +318,7 @@ class Connection(Subscriber):
                     self.close(error.close_code, str(error))
                     continue
                 metrics.read[message.type] += 1
-                self._handle(message)
+                handle(message)
                 if self.unanswered >= self.options.max_unanswered:
                     self._wait_for_room()
         except ConnectionClosed as end:
@@ -326,6 +327,13 @@ class Connection(Subscriber):
         finally:
             self._end()
             self._report(on_state, State.CLOSED)
+
+    def _handle_and_check(self, message: Message) -> None:
+        """Handle a request. If the handler has permitted a SUB while an AUTH changed the identity, ask it again."""
+        identity = self.identity
+        self._handle(message)
+        if type(message) is Sub and self.identity is not identity:
+            self.check_subscriptions()
 
     def _handle(self, message: Message) -> None:
         """Pass a message to the handler; the one place where a refusal becomes a NACK."""
@@ -366,25 +374,22 @@ class Connection(Subscriber):
             self.welcome(message)
 
     def check_subscriptions(self) -> None:
-        """Pass each subscription through the handler again, and end those that it stops. Blocks as the handler does.
-
-        One greenlet at once may do so, and only after an AUTH.
-        """
+        """Pass each subscription through the handler again, and end those that it stops. Blocks as the handler does."""
         state = self.token_state
         if self._is_direct or state is None:
             return  # the standard handler permits all
         for channel, is_pattern in self.pubsub_broker.subscriptions_of(self):
-            state.is_permitted = False
-            self._handle(Sub(uuid=new_uuid(), channel=channel, is_pattern=is_pattern, is_check=True))
+            check = Sub(uuid=new_uuid(), channel=channel, is_pattern=is_pattern, is_check=True)
+            self._handle(check)
             if self.websocket.close_code is not None:
                 return
-            if not state.is_permitted:
+            if not state.took_permission(check.uuid):
                 self.end_subscription(channel, is_pattern, NackCode.FORBIDDEN, "the subscription is no longer allowed")
 
-    def permit(self) -> None:
+    def permit(self, check: Sub) -> None:
         """Keep the subscription that `check_subscriptions` has passed through the handler."""
         if self.token_state is not None:
-            self.token_state.is_permitted = True
+            self.token_state.permitted += (check.uuid,)
 
     def _wait_for_room(self) -> None:
         self._room = Signal()

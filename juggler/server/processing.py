@@ -384,7 +384,7 @@ def _too_long(what: str, length: int, limit: int) -> Refused:
 
 def _process_sub(connection: Connection, message: Sub) -> None:
     if message.is_check:
-        connection.permit()
+        connection.permit(message)
         return
     _check_channel(connection, message.channel)
     if is_reserved(message.channel) and (message.is_pattern or message.channel != GAP_CHANNEL):

@@ -40,19 +40,25 @@ class TokenState:
         request: the query and the headers of its request, see `ConnectRequest.saved`.
         greenlet: processes an AUTH; ``None`` if there is none.
         is_asking: whether this greenlet waits for the connect hook.
-        is_permitted: whether the handler permits the subscription that is being checked.
+        permitted: UUIDs of the checks of subscriptions that have passed the handler.
         spent_until: when the connection may send AUTH at the full rate again, likewise.
     """
 
-    __slots__ = ("expires", "greenlet", "is_asking", "is_permitted", "request", "spent_until")
+    __slots__ = ("expires", "greenlet", "is_asking", "permitted", "request", "spent_until")
 
     def __init__(self, expires: float, request: str) -> None:
         self.expires = expires
         self.request = request
         self.greenlet: gevent.Greenlet | None = None
         self.is_asking = False
-        self.is_permitted = False
+        self.permitted: tuple[str, ...] = ()
         self.spent_until = 0.0
+
+    def took_permission(self, uuid: str) -> bool:
+        """Return whether the check of a subscription has passed the handler, and forget it."""
+        before = len(self.permitted)
+        self.permitted = tuple(each for each in self.permitted if each != uuid)
+        return len(self.permitted) < before
 
 
 class Holder(Protocol):

@@ -537,6 +537,43 @@ def test_a_subscription_stays_only_if_its_check_gets_through_the_handler(reactio
         assert read[SUB] == (2 if code is None else 1)
 
 
+def test_a_subscription_that_was_permitted_by_the_old_token_ends_too():
+    """The hook takes its time, and then the handler does: it permits a SUB by claims that are no longer valid."""
+    asked, answer, permitted, go_on = (Event() for _ in range(4))
+
+    def connect(request):
+        if request.token is None:
+            return Identity({"sub": "ann", "rooms": ["a", "b"]}, time.time() + 100)
+        asked.set()
+        answer.wait()
+        return Identity({"sub": "ann", "rooms": ["b"]}, time.time() + 100)
+
+    def slow(next_handler):
+        def handler(ctx, connection, message):
+            if isinstance(message, Sub) and message.channel == "a" and not message.is_check:
+                permitted.set()
+                go_on.wait()
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    handler = chain(authorize([Rule("sub", "*", may)]), slow)
+    with running_server(connect=connect, handler=handler) as running, Wire1(running.url) as wire:
+        assert kind(wire.request(SUB, channel="b")) == ACK
+        wire.send(AUTH, token="t")
+        assert asked.wait(20)
+        wire.send(SUB, channel="a")
+        assert permitted.wait(20)
+        answer.set()
+        assert wire.receive()["payload"]["for_type"] == AUTH
+        assert eventually(lambda: only_connection(running).token_state.greenlet is None)
+        go_on.set()
+        messages = [wire.receive() for _ in range(2)]
+        assert [kind(each) for each in messages] == [ACK, ENDS]
+        assert [each["payload"]["channel"] for each in messages] == ["a", "a"]
+        assert running.broker.subscriptions_of(only_connection(running)) == [("b", False)]
+
+
 def test_subscribing_while_renewing(redis_url):
     """SUB, UNSB and AUTH at once: each SUB has its answer, and what is subscribed in the end gets its events."""
     handler = chain(authorize([Rule("sub", "*", may), Rule("pub", "*")]))
