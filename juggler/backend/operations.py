@@ -110,11 +110,21 @@ class Operations:
         self.begin_process()
 
     def begin_process(self) -> None:
-        """Choose identifiers for the calls of this process: callees share their workers among backends."""
-        name = self._new_uuid()
-        # What follows the mark names the caller, see `juggler.broker.client_of`.
-        self._suffix = f"{MARK}{name[19:]}"
+        """Let the next call choose what the identifiers of all calls of this process have in common.
+
+        Not here: just after a fork, random numbers may still be those of the parent.
+        """
+        self._suffix = ""
         self._count = count(1)
+
+    def _new_call_id(self) -> str:
+        # What follows the mark names the caller, see `juggler.broker.client_of`: callees share their workers among
+        # backends. If two threads make the first call, the process has two names.
+        suffix = self._suffix
+        if not suffix:
+            suffix = self._suffix = f"{MARK}{self._new_uuid()[19:]}"
+        number = next(self._count)
+        return f"{number >> 16 & 0xFFFFFFFF:08x}-{number & 0xFFFF:04x}{suffix}"
 
     def timeout_of(self, timeout: float | None) -> float:
         """Return the timeout of a call, with the backend's own one in place of ``None``.
@@ -203,8 +213,7 @@ class Operations:
         if parts is not None:
             _check_parts(parts)
         timeout = self.timeout_of(timeout)
-        number = next(self._count)
-        call_id = f"{number >> 16 & 0xFFFFFFFF:08x}-{number & 0xFFFF:04x}{self._suffix}"
+        call_id = self._new_call_id()
         now = self._clock()
         call = BackendCall(call_id, self._new_uuid(), uri, timeout, now)
         identity = self._by if by is None else self._identity(by)

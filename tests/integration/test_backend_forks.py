@@ -105,14 +105,16 @@ from juggler.backend import Backend
 backend = Backend(sys.argv[1])
 
 def task(n):
-    return os.getpid(), backend.call("echo", n), backend.publish("done", n)
+    pending = backend.start_call("echo", n, timeout=10)
+    return os.getpid(), pending.uuid, pending.result(), backend.publish("done", n)
 
 if __name__ == "__main__":
     assert backend.call("echo", "first") == "first"
     with multiprocessing.get_context("fork").Pool(3) as pool:
         results = pool.map(task, range(200), chunksize=1)
-    assert [n for _, n, _ in results] == list(range(200))
-    assert os.getpid() not in {pid for pid, _, _ in results}
+    assert [n for _, _, n, _ in results] == list(range(200))
+    assert len({uuid for _, uuid, _, _ in results}) == 200
+    assert os.getpid() not in {result[0] for result in results}
     assert backend.call("echo", "last") == "last"
     print("good")
 """

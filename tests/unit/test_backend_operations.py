@@ -103,7 +103,7 @@ def test_an_event_is_published_as_servers_do() -> None:
     assert desk.run(desk.operations.publish("news", b'{"a": 1}'), [3]) == 3
     ((command, channel, payload),) = desk.sent()
     assert (command, channel) == (b"PUBLISH", b"news")
-    assert json.loads(payload) == {"msg_uuid": "00000000-0000-4000-a000-000000000002", "args": {"a": 1}}
+    assert json.loads(payload) == {"msg_uuid": "00000000-0000-4000-a000-000000000001", "args": {"a": 1}}
 
 
 def test_a_batch_is_sent_in_chunks_and_counted() -> None:
