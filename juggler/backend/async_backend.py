@@ -15,8 +15,9 @@ from juggler.backend.calls import BackendCall
 from juggler.backend.limits import BaseBackend, check_process
 from juggler.backend.operations import DEFAULT_WINDOW, KEEP, Operations, checked, encoded, stored_parts
 from juggler.errors import CloseCode, JugglerError
-from juggler.protocol.codec import decode_args, encode_args
+from juggler.protocol.codec import encode_args
 from juggler.protocol.messages import Res
+from juggler.protocol.part_streams import AwaitedStream
 from juggler.protocol.results import result_value
 from juggler.protocol.server_commands import (
     LISTED,
@@ -260,11 +261,12 @@ class AsyncPending:
         return call.outcome()
 
 
-class AsyncStream:
+class AsyncStream(AwaitedStream):
     """A call whose result arrives in parts; see `juggler.backend.backend.Stream`. A cancelled task cancels the call."""
 
     def __init__(self, run: AsyncRun, operations: Operations, cancel: Cancel, call: BackendCall) -> None:
         """Created by `AsyncBackend.stream`."""
+        super().__init__(call.uri, call.call_id)
         self._pid = os.getpid()
         self._run = run
         self._operations = operations
@@ -273,28 +275,7 @@ class AsyncStream:
         self._loop = asyncio.get_running_loop()
         self._keeper: asyncio.Task[None] | None = None
 
-    @property
-    def uri(self) -> str:
-        """URI of the function."""
-        return self._call.uri
-
-    @property
-    def uuid(self) -> str:
-        """Identifier of the call."""
-        return self._call.call_id
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        """Wait for the next part and return it; see `juggler.backend.backend.Stream`."""
-        text = await self.next_json()
-        if text is None:
-            raise StopAsyncIteration
-        return decode_args(text)
-
     async def next_json(self) -> bytes | None:
-        """Wait for the next part and return its JSON text, or ``None`` after the last one."""
         text = await self._next()
         if text is None:
             result_value(self._call.outcome())
@@ -317,12 +298,7 @@ class AsyncStream:
         if self._keeper is not None:
             self._keeper.cancel()
 
-    async def result(self) -> Any:
-        """Read and drop the parts that were not read, and return the result."""
-        return result_value(await self.response())
-
     async def response(self) -> Res:
-        """Like `result`, but return the RES message, whether the function failed or not."""
         while await self._next() is not None:
             pass
         return self._call.outcome()
@@ -332,14 +308,6 @@ class AsyncStream:
         check_process(self._pid)
         self._leave()
         self._cancel(self._call)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if not self._call.is_settled and os.getpid() == self._pid and not self._operations.is_closed:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from juggler.backend.calls import BackendCall
@@ -14,15 +12,15 @@ from juggler.backend.limits import check_process
 from juggler.backend.operations import KEEP, Operations
 from juggler.backend.pool import Run
 from juggler.errors import JugglerError
-from juggler.protocol.codec import decode_args
 from juggler.protocol.messages import Res
+from juggler.protocol.part_streams import BlockingStream
 from juggler.protocol.results import result_value
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 
-class Stream:
+class Stream(BlockingStream):
     """A call whose result arrives in parts: an iterator of them, and a context manager that cancels the call.
 
     One thread or greenlet reads. If it leaves the loop early, the end of the ``with`` block or `close` cancels the
@@ -31,24 +29,12 @@ class Stream:
 
     def __init__(self, run: Run, operations: Operations, keeper: Keeper, call: BackendCall) -> None:
         """Created by `Backend.stream`."""
+        super().__init__(call.uri, call.call_id)
         self._pid = os.getpid()
         self._run = run
         self._operations = operations
         self._keeper = keeper
         self._call = call
-
-    @property
-    def uri(self) -> str:
-        """URI of the function."""
-        return self._call.uri
-
-    @property
-    def uuid(self) -> str:
-        """Identifier of the call."""
-        return self._call.call_id
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
 
     def __next__(self) -> Any:
         """Wait for the next part and return it. After the last one, stop.
@@ -60,13 +46,9 @@ class Stream:
             OutcomeUnknown: Redis was unreachable for 5 seconds.
             InvalidValue: the part has no Python value.
         """
-        text = self.next_json()
-        if text is None:
-            raise StopIteration
-        return decode_args(text)
+        return super().__next__()
 
     def next_json(self) -> bytes | None:
-        """Wait for the next part and return its JSON text, or ``None`` after the last one. Errors as in iteration."""
         text = self._next()
         if text is None:
             result_value(self._call.outcome())
@@ -81,12 +63,7 @@ class Stream:
             self._keeper.add(self._call)
         return text
 
-    def result(self) -> Any:
-        """Read and drop the parts that were not read, and return the result. Errors as in iteration."""
-        return result_value(self.response())
-
     def response(self) -> Res:
-        """Like `result`, but return the RES message, whether the function failed or not."""
         while self._next() is not None:
             pass
         return self._call.outcome()
@@ -96,14 +73,6 @@ class Stream:
         check_process(self._pid)
         self._keeper.remove(self._call)
         self._run(self._operations.cancel(self._call))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # In a thread of its own: this one may hold the lock of the connections.

@@ -25,8 +25,9 @@ from juggler.client.parts_queue import DEFAULT_WINDOW, PartsQueue
 from juggler.client.reconnect import end_of
 from juggler.client.state import RENEWAL_PAUSE
 from juggler.errors import CallFailed, CloseCode, ConnectionClosed, InvalidMessage, JugglerError
-from juggler.protocol.codec import check_args, decode_args, encode_args
+from juggler.protocol.codec import check_args, encode_args
 from juggler.protocol.messages import Evnt, Parts, Res
+from juggler.protocol.part_streams import AwaitedStream
 from juggler.protocol.results import result_value
 
 if TYPE_CHECKING:
@@ -556,7 +557,7 @@ class AsyncPending(_Waiter):
         return response
 
 
-class AsyncStream:
+class AsyncStream(AwaitedStream):
     """A call whose result arrives in parts; see `juggler.client.Stream`. A cancelled task cancels the call, too."""
 
     def __init__(
@@ -567,6 +568,7 @@ class AsyncStream:
         renew: Callable[[PartsQueue], None],
     ) -> None:
         """Created by `AsyncClient.stream`."""
+        super().__init__(queue.uri, queue.uuid)
         self._pid = os.getpid()
         self._queue = queue
         self._arrived = arrived
@@ -574,28 +576,7 @@ class AsyncStream:
         self._renew = renew
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def uri(self) -> str:
-        """URI of the function."""
-        return self._queue.uri
-
-    @property
-    def uuid(self) -> str:
-        """UUID of the CALL."""
-        return self._queue.uuid
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        """Wait for the next part and return it; see `juggler.client.Stream`."""
-        text = await self.next_json()
-        if text is None:
-            raise StopAsyncIteration
-        return decode_args(text)
-
     async def next_json(self) -> bytes | None:
-        """Wait for the next part and return its JSON text, or ``None`` after the last one."""
         check_process(self._pid)
         queue = self._queue
         while not queue.is_readable:
@@ -614,12 +595,7 @@ class AsyncStream:
             self._renew(queue)
         return text
 
-    async def result(self) -> Any:
-        """Read and drop the parts that were not read, and return the result."""
-        return result_value(await self.response())
-
     async def response(self) -> Res:
-        """Like `result`, but return the RES message, whether the function failed or not."""
         while not self._queue.is_settled or self._queue.is_unread:
             try:
                 await self.next_json()
@@ -632,14 +608,6 @@ class AsyncStream:
     def close(self) -> None:
         """Cancel the call, unless it has completed. Does not wait. Idempotent."""
         self._cancel(self._queue)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if not self._queue.is_settled and os.getpid() == self._pid:

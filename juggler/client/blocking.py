@@ -23,8 +23,9 @@ from juggler.client.parts_queue import DEFAULT_WINDOW, PartsQueue
 from juggler.client.state import RENEWAL_PAUSE
 from juggler.client.transport import Transport
 from juggler.errors import CallFailed, CloseCode, ConnectionClosed, InvalidMessage, JugglerError
-from juggler.protocol.codec import check_args, decode_args, encode_args
+from juggler.protocol.codec import check_args, encode_args
 from juggler.protocol.messages import Evnt, Parts, Res
+from juggler.protocol.part_streams import BlockingStream
 from juggler.protocol.results import result_value
 
 if TYPE_CHECKING:
@@ -647,7 +648,7 @@ class Pending(_Waiter):
         return response
 
 
-class Stream:
+class Stream(BlockingStream):
     """A call whose result arrives in parts: an iterator of them, and a context manager that cancels the call.
 
     One thread or greenlet reads. If it leaves the loop early, the end of the ``with`` block or `close` cancels the
@@ -663,25 +664,13 @@ class Stream:
         renew: Callable[[PartsQueue], None],
     ) -> None:
         """Created by `Client.stream`."""
+        super().__init__(queue.uri, queue.uuid)
         self._pid = os.getpid()
         self._queue = queue
         self._arrived = arrived
         self._expire = expire
         self._cancel = cancel
         self._renew = renew
-
-    @property
-    def uri(self) -> str:
-        """URI of the function."""
-        return self._queue.uri
-
-    @property
-    def uuid(self) -> str:
-        """UUID of the CALL."""
-        return self._queue.uuid
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
 
     def __next__(self) -> Any:
         """Wait for the next part and return it. After the last one, stop.
@@ -694,13 +683,9 @@ class Stream:
             ConnectionClosed: the connection closed.
             InvalidValue: the part has no Python value.
         """
-        text = self.next_json()
-        if text is None:
-            raise StopIteration
-        return decode_args(text)
+        return super().__next__()
 
     def next_json(self) -> bytes | None:
-        """Wait for the next part and return its JSON text, or ``None`` after the last one. Errors as in iteration."""
         check_process(self._pid)
         queue = self._queue
         self._arrived.clear()
@@ -717,12 +702,7 @@ class Stream:
             self._renew(queue)
         return text
 
-    def result(self) -> Any:
-        """Read and drop the parts that were not read, and return the result. Errors as in iteration."""
-        return result_value(self.response())
-
     def response(self) -> Res:
-        """Like `result`, but return the RES message, whether the function failed or not."""
         while not self._queue.is_settled or self._queue.is_unread:
             try:
                 self.next_json()
@@ -735,14 +715,6 @@ class Stream:
     def close(self) -> None:
         """Cancel the call, unless it has completed. Does not wait. Idempotent."""
         self._cancel(self._queue)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # In a thread of its own: this one may hold the lock of the client.
