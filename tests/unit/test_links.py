@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
+PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md")] + sorted(
     (ROOT / "docs").rglob("*.md")
 )
 
@@ -20,6 +20,7 @@ NAMES = {
     "Go",
     "Node",
     "Flask",
+    "SocketIO",
     "WSGI",
     "RPC",
     "NACK",
