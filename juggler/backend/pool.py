@@ -17,7 +17,6 @@ from juggler.broker.redis.connector import Connector, connector
 from juggler.broker.redis.replies import REFUSALS
 from juggler.broker.redis.url import RedisUrl
 from juggler.errors import BrokerUnavailable, JugglerError, OutcomeUnknown
-from juggler.process.forked import close_in_children
 
 
 class Run(Protocol):
@@ -113,12 +112,11 @@ class Pool:
             connection.disconnect()
         url = self._url if address is None else self._url.at(address)
         try:
-            connection, _ = self._connector_to(url)()
+            connection, _ = self._connector_to(url)()  # its socket is closed in children
         except REFUSALS as error:
             raise refused(self._url, error) from error
         except (redis.RedisError, OSError) as error:
             raise BrokerUnavailable(f"no connection to Redis at {self._url.shown}", detail=str(error)) from error
-        close_in_children(connection._sock)  # noqa: SLF001  # redis-py has no public name for it
         return connection
 
     def _pop_idle(self, address: Address | None) -> Any:

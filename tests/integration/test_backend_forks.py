@@ -21,6 +21,7 @@ from juggler.errors import BrokerError
 
 backend = Backend(sys.argv[1], max_connections=32)
 seen = []
+steps = {}
 over = threading.Event()
 
 def work(number):
@@ -31,6 +32,7 @@ def work(number):
         assert backend.call("echo", value) == value
         with backend.stream("numbers", 5) as stream:
             assert list(stream) == [0, 1, 2, 3, 4]
+        steps[number] = n
     seen.append(n)
 
 def sockets():
@@ -68,6 +70,8 @@ assert next(stream) == 0
 threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
 for thread in threads:
     thread.start()
+while len(steps) < 4 or min(steps.values()) < 20:
+    backend.call("echo", 1)  # until there are connections for all
 children = []
 for _ in range(6):
     assert backend.call("echo", 1) == 1

@@ -13,6 +13,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from juggler.broker.redis.replies import OTHER_NODE
 from juggler.broker.redis.url import Host, RedisUrl
+from juggler.process.forked import close_in_children
 
 Connector: TypeAlias = Callable[[], tuple[Any, bool]]
 """Return an authenticated connection of redis-py, and whether the server is Redis 7 or later."""
@@ -40,6 +41,7 @@ def connector(url: RedisUrl, *, version_key: bytes, legacy: bool = False) -> Con
         # Without these, redis-py does not send CLIENT SETINFO, which would need one more permission.
         connection.driver_info = connection.lib_name = connection.lib_version = None
         connection.connect()
+        close_in_children(connection._sock)  # noqa: SLF001  # redis-py has no public name for it
         try:
             return connection, _supports_redis7(connection, version_key) and not legacy
         except BaseException:

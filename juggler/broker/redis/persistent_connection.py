@@ -26,7 +26,6 @@ from juggler.broker.redis.replies import Reply
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 from juggler.process.backoff import pauses
-from juggler.process.forked import close_in_children
 from juggler.process.logline import Line
 from juggler.process.output import Output, readable
 
@@ -279,7 +278,6 @@ class PersistentConnection:
             log.warning(Line("redis: connection re-established", link=self.name))
         sock = established._sock  # noqa: SLF001  # redis-py has no public name for it
         sock.settimeout(None)
-        close_in_children(sock)
         self._established = established
         self._output = output = Output(sock, _ignore_failure)
         self._heard, self._waiting, self._silence = True, False, 0.0
