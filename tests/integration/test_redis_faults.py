@@ -366,6 +366,27 @@ def test_a_result_waits_for_redis(mortal):
     assert isinstance(left.wait(), BrokerUnavailable)
 
 
+def test_callers_learn_of_results_for_which_there_was_no_room(mortal):
+    mortal.start()
+    broker = RedisBroker(mortal.url)
+    broker.connect()
+    mortal.kill()
+    eventually(lambda: not broker.topology.link.connection.up)
+    large = b'"' + b"x" * 20_000_000 + b'"'
+    done = [Outcome() for _ in range(4)]
+    for number, each in enumerate(done):
+        broker.result(IncomingCall("conn", f"msg{number}", "u", b"null", time.monotonic() + 60), large, each)
+    assert isinstance(done[3].wait(), BrokerUnavailable)
+    mortal.start()
+    eventually(lambda: [each.told for each in done[:3]] == [[None]] * 3)
+    with mortal.client() as client:
+        eventually(lambda: client.llen("juggler:results:{conn}") == 4)
+        results = {each["msg_uuid"]: each for each in map(json.loads, client.lrange("juggler:results:{conn}", 0, -1))}
+    assert (results["msg3"]["failed"], results["msg3"]["args"]["error"]["type"]) == (True, "ResultLost")
+    assert [len(results[f"msg{number}"]["args"]) for number in range(3)] == [20_000_000] * 3
+    broker.close()
+
+
 def test_lost_events_are_counted_and_published_as_a_gap(mortal):
     mortal.start()
     with (

@@ -13,10 +13,14 @@ from typing import TypeAlias
 
 from juggler.broker import Done, IncomingCall
 from juggler.broker.redis.watchdog import Watchdog
-from juggler.errors import BrokerUnavailable
+from juggler.errors import BrokerError, BrokerUnavailable, NackCode
+from juggler.protocol.results import error_result
 
 LIMIT = 64 * 1024 * 1024
-"""Maximum number of bytes of results that are kept. Further results are lost."""
+"""Maximum number of bytes of results that are kept. Further results are lost: an error takes their place."""
+
+LOST = error_result("the result was lost: Redis did not take it in time", "ResultLost", NackCode.UNAVAILABLE)
+"""What takes the place of a result that is lost."""
 
 SendResult: TypeAlias = Callable[[IncomingCall, bytes, Done, bool | None], None]
 """The signature of `juggler.broker.CalleeBroker.result`."""
@@ -37,10 +41,13 @@ class UnsentResults:
     def add(
         self, call: IncomingCall, args: bytes, on_done: Done, failed: bool | None, error: BrokerUnavailable
     ) -> None:
-        """Keep a result. ``on_done`` is called with ``error`` if there is no room, or once the result is expired."""
+        """Keep a result, or if there is no room an error for its caller, who would wait for it until the timeout.
+
+        ``on_done`` is called with ``error`` if there is no room, or once the result is expired.
+        """
         if self._size + len(args) > LIMIT:
             on_done(error)
-            return
+            args, on_done, failed = LOST, _ignore, True
         if not self._queue:
             self._watchdog.add(self._tick)
         self._size += len(args)
@@ -71,3 +78,7 @@ class UnsentResults:
         if not self._queue:
             self._watchdog.remove(self._tick)
         return taken
+
+
+def _ignore(error: BrokerError | None) -> None:
+    """The result is lost, whether its caller learns of it or not."""
