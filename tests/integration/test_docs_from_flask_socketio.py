@@ -7,13 +7,14 @@ import re
 
 import flask_socketio
 import pytest
+from engineio.base_server import BaseServer
 from flask import session
 from flask_socketio import SocketIO
 from gevent.pywsgi import WSGIServer
 
 from juggler.client import Client
 from juggler.errors import HandshakeRefused, Nacked
-from juggler.server.websocket import WebSocketHandler
+from juggler.server.websocket import WebSocketHandler, WebSocketOptions
 from tests.docs import DOCS, run_blocks
 
 PAGE = (DOCS / "coming-from-flask-socketio.md").read_text()
@@ -29,6 +30,19 @@ def test_every_name_of_flask_socketio_has_a_row():
     assert {"emit", "join_room", "start_background_task", "on_namespace"} <= names
     code = " ".join(re.findall(r"`([^`]+)`", "\n".join(re.findall(r"^\| (.*?) \|", PAGE, re.MULTILINE))))
     assert not {name for name in names if not re.search(rf"\b{name}\b", code)}
+
+
+def test_the_defaults_of_the_page_are_the_real_ones():
+    theirs = inspect.signature(BaseServer.__init__).parameters
+    ours = WebSocketOptions()
+    intervals = f"({theirs['ping_interval'].default} s, {theirs['ping_timeout'].default} s)"
+    assert f"| `ping_interval`, `ping_timeout` {intervals} |" in PAGE
+    assert (
+        f"`WebSocketOptions(ping_interval=…, ping_timeout=…)` ({ours.ping_interval:g} s, {ours.ping_timeout:g} s) |"
+        in PAGE
+    )
+    assert f"| `max_http_buffer_size` ({theirs['max_http_buffer_size'].default / 1e6:g} MB) |" in PAGE
+    assert f"`WebSocketOptions(read_limit=…)` ({ours.read_limit / 2**20:g} MiB) |" in PAGE
 
 
 @pytest.fixture
