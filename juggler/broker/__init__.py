@@ -519,7 +519,14 @@ class CallConsumer(ABC):
 
 
 class ControlListener(ABC):
-    """Receives the control messages for a callee process."""
+    """Receives the control messages for a callee process.
+
+    Attributes:
+        listed: whether the catalogue has this process. If not, servers do not notify it of cancels before they know
+            which calls it runs, and it has to look for them.
+    """
+
+    listed = True
 
     @abstractmethod
     def on_cancel(self, call_id: str) -> None:

@@ -24,6 +24,7 @@ class RunningCalls(ControlListener):
 
     Attributes:
         senders: senders of the calls that have asked for parts, by the identifiers of the calls.
+        listed: see `ControlListener`.
         early: cancels of calls that were not found, with the times at which they are dropped, oldest first.
     """
 

@@ -153,6 +153,7 @@ class Worker:
         self._add_consumer("process", "process", processes, in_process, None)
         self._callee_id = new_uuid()
         self._announcer = Announcer(self._callee_id, broker, self._thunks, self.stats) if announce else None
+        self._running_calls.listed = announce
 
     def _uris_of(self, pool: str | None) -> list[str]:
         return [uri for uri, thunk in self._thunks.items() if thunk.pool == pool]
@@ -350,6 +351,7 @@ class Worker:
         self._stop_requested.set()
         if self._announcer is not None and not self._returning:
             self._announcer.close()
+            self._running_calls.listed = False
         for consumer in self._consumers:
             consumer.stop()
         if self._retiring:

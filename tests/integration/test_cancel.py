@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
+import redis
 
 from juggler.broker.redis import RedisBroker
 from juggler.protocol.messages import MessageType
@@ -19,6 +20,9 @@ NS = 1_000_000_000
 TASKS = """
 import os
 import time
+
+while os.path.exists("gate"):
+    time.sleep(0.01)
 
 from callee import Callee, Cancelled, cancelled, given_up, publish
 
@@ -168,6 +172,31 @@ def test_cancelled_is_raised_in_functions_that_ask_for_it(tasks, server, notes, 
         cancel(wire, call, wait=True)
         assert error_of(wire) == ("Cancelled", 499)
         assert notes.read() == ["started", "raised"]
+
+
+@pytest.mark.parametrize("uri", ["inform.thread", "inform.process", "raise.process"])
+def test_a_call_may_be_cancelled_while_its_process_starts(tasks, server, notes, tmp_path, redis_url, uri):
+    gate = tmp_path / "gate"
+    gate.touch()
+    with Wire1(server.url) as wire, redis.Redis.from_url(redis_url) as client:
+        call = wire.send(CALL, uri=uri, args=[str(notes.path)], timeout=60 * NS)
+        assert kind(wire.receive()) == ACK
+        eventually(lambda: not client.keys("juggler:calls:timeout:*"))
+        cancel(wire, call, wait=True)
+        eventually(lambda: client.keys("juggler:calls:cancelled:*") and not client.keys("juggler:control:*"))
+        gate.unlink()
+        assert error_of(wire) == ("Cancelled", 499)
+        assert notes.read() == []
+        start(wire, uri, notes)  # the process is not lost
+
+
+def test_functions_of_a_callee_that_stops_hear_of_cancels(tasks, server, notes, redis_url):
+    with Wire1(server.url) as wire, redis.Redis.from_url(redis_url) as client:
+        call = start(wire, "inform.None", notes)
+        tasks.terminate()
+        eventually(lambda: not client.smembers("juggler:callees:{inform.None}"))
+        cancel(wire, call, wait=True)
+        assert result_of(wire) == "heard"
 
 
 def test_a_pool_process_survives_a_function_that_ends_in_time(tasks, server, notes):

@@ -64,6 +64,8 @@ class ControlReader:
     def _on_second(self, elapsed: float) -> None:
         self._keep_alive()
         self._report_long_calls()
+        if not self._listener.listed:
+            self._look_up_running()
 
     def _on_up(self) -> None:
         self._looks.clear()  # what was reported may be lost
@@ -105,7 +107,7 @@ class ControlReader:
                 self._listener.on_credit(call_id, until)
 
     def _look_up_running(self) -> None:
-        """Look for cancelled calls after the connection was lost: a control message may have been lost with it."""
+        """Look for cancelled calls whose control message may have been lost, or was never sent."""
         ids = [(call.uri, call.msg_uuid) for call in self._listener.running()]
         keys = [self._names.cancelled(uri, call_id) for uri, call_id in ids]
         if keys:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -35,6 +36,9 @@ STOP = signal.SIGURG
 """Interrupts the main thread when the call that it runs is cancelled. Programs hardly use it, and it is ignored by
 default."""
 
+MAX_HEARD = 100
+"""Maximum number of remembered cancels: those of calls that have been sent and not yet received."""
+
 
 class Child:
     """The loop of a thread: runs one call after the other.
@@ -43,8 +47,10 @@ class Child:
         call: the call in progress.
     """
 
-    def __init__(self, thunks: Mapping[str, Thunk], peer: socket.socket) -> None:
+    def __init__(self, thunks: Mapping[str, Thunk], peer: socket.socket, heard: deque[str]) -> None:
+        """Run the calls that ``peer`` sends; ``heard`` are the calls that were cancelled last."""
         self._thunks = thunks
+        self._heard = heard
         self._peer = peer
         self._reader: BufferedReader = peer.makefile("rb")
         self._publishing = threading.Lock()
@@ -78,6 +84,9 @@ class Child:
         self.call = call
         try:
             try:
+                # The cancel has overtaken the call.
+                if call.msg_uuid in self._heard:
+                    raise Cancelled
                 done = answer.run(self._thunks[call.uri], call)
             finally:
                 self.call = None
@@ -204,11 +213,12 @@ def _default_signals() -> None:
         signal.signal(each, signal.SIG_DFL)
 
 
-def _control(peer: socket.socket, children: Sequence[Child]) -> None:
+def _control(peer: socket.socket, children: Sequence[Child], heard: deque[str]) -> None:
     """Process control messages. Exit when the worker does, even in the middle of a computation."""
     reader = peer.makefile("rb")
     with suppress(OSError):
         while isinstance(message := wire.receive(reader.read), wire.Cancel):
+            heard.append(message.call_id)  # first: a call that begins now finds it, or is found
             if any(child.cancel(message) for child in children):
                 signal.pthread_kill(threading.main_thread().ident or 0, STOP)
     os._exit(1)
@@ -229,9 +239,10 @@ def main() -> None:
         peer.setblocking(True)  # gevent made it non-blocking in the worker
         close_in_children(peer)
     thunks = {uri: traced(thunk) for uri, thunk in callee.items()}
-    children = [Child(thunks, peer) for peer in peers]
+    heard: deque[str] = deque(maxlen=MAX_HEARD)
+    children = [Child(thunks, peer, heard) for peer in peers]
     signal.signal(STOP, lambda signum, frame: children[0].on_stop())
-    threading.Thread(target=_control, args=(control, children), daemon=True).start()
+    threading.Thread(target=_control, args=(control, children, heard), daemon=True).start()
     threads = [threading.Thread(target=child.run_or_exit, daemon=True) for child in children[1:]]
     for thread in threads:
         thread.start()

@@ -222,6 +222,7 @@ class ProcessRunner(Runner):
 
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
         connection = self._take_idle() or self._start()[0]
+        self._check_wanted(connection, call)
         limit = limit_of(thunk, call, self._time_limit)
         timeout = None if limit is None else gevent.Timeout.start_new(*limit)
         try:
@@ -238,6 +239,12 @@ class ProcessRunner(Runner):
                 timeout.close()
         self._put_idle(connection)
         return answer
+
+    def _check_wanted(self, connection: Connection, call: IncomingCall) -> None:
+        """Raise `Cancelled` if the call was cancelled while its process started, and keep the connection."""
+        if call.cancelled:
+            self._put_idle(connection)
+            raise Cancelled
 
     def _put_idle(self, connection: Connection) -> None:
         """Make a connection available to the next call, unless its process is retired."""
@@ -291,7 +298,7 @@ class ProcessRunner(Runner):
     def cancel(self, thunk: Thunk, call: IncomingCall) -> None:
         connection = self._running.get(id(call))
         if connection is None:
-            return  # it has not been sent, or is answered
+            return  # its process is being started, or it is answered
         connection.process.cancel(call.msg_uuid, thunk.cancel == "raise")
         if thunk.cancel == "raise":
             gevent.spawn_later(STOP_TIMEOUT, self._end_if_running, call)

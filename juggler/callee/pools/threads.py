@@ -37,6 +37,7 @@ class ThreadRunner(ProcessRunner):
 
     def run(self, thunk: Thunk, call: IncomingCall) -> Answer:
         connection = self._take()
+        self._check_wanted(connection, call)
         # If this greenlet is killed, the thread still runs the function: the connection cannot be reused.
         answer = self._run(connection, call)
         self._put_idle(connection)
