@@ -216,7 +216,7 @@ class Api:
         if kind != "application/json":
             raise _Refusal(415, f"Content-Type: expected application/json, got {kind[:100]!r}")
         length = environ.get("CONTENT_LENGTH", "")
-        if length and (not length.isdigit() or int(length) > self._max_body):
+        if length and not (length.isascii() and length.isdigit() and int(length) <= self._max_body):
             raise _Refusal(413, f"body: expected at most {self._max_body} bytes, got {length[:20]}")
         # Chunked requests have no length.
         body: bytes = environ["wsgi.input"].read(int(length) if length else self._max_body + 1)
