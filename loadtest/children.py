@@ -27,7 +27,7 @@ LAST_LINES = 3
 
 
 class Child:
-    """A Python process that reads lines on standard input and prints lines on standard output.
+    """A process, usually Python, that reads lines on standard input and prints lines on standard output.
 
     Attributes:
         name: name in error messages.
@@ -44,18 +44,20 @@ class Child:
         pass_fds: Sequence[int] = (),
         stop_signal: int = signal.SIGTERM,
         output: Literal["separate", "merged", "inherited"] = "separate",
+        program: str = sys.executable,
     ) -> None:
         """Start Python with ``arguments``; use `Children.start`, which also stops it.
 
         Args:
             name: name in error messages.
-            arguments: command line after the interpreter.
+            arguments: command line after the program.
             environment: added to this process's environment, without its ``JUGGLER_`` variables.
             cwd: working directory. Default: this process's.
             pass_fds: file descriptors that it inherits.
             stop_signal: asks it to exit.
             output: whether `hear` returns the lines of standard output ("separate") or of standard error too
                 ("merged"); with "inherited" they go to this process's own output.
+            program: path of a program other than Python.
         """
         self.name = name
         self._stop_signal = stop_signal
@@ -65,7 +67,7 @@ class Child:
         own = {key: value for key, value in os.environ.items() if not key.startswith("JUGGLER_")}
         inherited = output == "inherited"
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [program, *arguments],
             env={**own, **(environment or {})},
             cwd=cwd,
             stdin=subprocess.DEVNULL if inherited else subprocess.PIPE,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from loadtest.bench.harness import benchmark
 from loadtest.bench.harness.benchmark import MAX_CONNECTIONS, Benchmark
 from loadtest.bench.harness.load import Load, Sample, Spec, shares
-from loadtest.bench.harness.measured_stack import MeasuredStack
+from loadtest.bench.harness.measured_stack import Measured, MeasuredStack
 from loadtest.bench.harness.progress import Progress
 from loadtest.bench.harness.report import Row, plural, row_of
 
@@ -34,7 +34,7 @@ class Pipes:
 
 
 def to_all(
-    stack: MeasuredStack,
+    stack: Measured,
     *,
     subscribers: int,
     publishers: int,
@@ -93,7 +93,7 @@ def publishing(pipes: Pipes, number: int, *, processes: int, channels: int, in_f
     }
 
 
-def _measure(stack: MeasuredStack, specs: Sequence[Spec], pipes: Pipes, seconds: float) -> dict[str, Sample]:
+def _measure(stack: Measured, specs: Sequence[Spec], pipes: Pipes, seconds: float) -> dict[str, Sample]:
     with Load(stack, specs, pass_fds=pipes.all) as load:
         return load.measure(seconds)
 

@@ -11,13 +11,13 @@ from loadtest.bench.generator.wire import SUBPROTOCOLS
 from loadtest.bench.harness import benchmark
 from loadtest.bench.harness.benchmark import Benchmark
 from loadtest.bench.harness.load import Load, Sample, Spec, shares
-from loadtest.bench.harness.measured_stack import MeasuredStack
+from loadtest.bench.harness.measured_stack import Measured, MeasuredStack
 from loadtest.bench.harness.progress import Progress
 from loadtest.bench.harness.report import Row, plural, row_of
 
 
 def measure(
-    stack: MeasuredStack,
+    stack: Measured,
     *,
     connections: int,
     in_flight: int = 1,
@@ -85,6 +85,16 @@ def run(
         yield row_of(label, "calls", sample)
 
 
+def subprotocol(default: str) -> click.Option:
+    return click.Option(
+        ["--subprotocol"],
+        type=click.Choice(SUBPROTOCOLS),
+        default=default,
+        show_default=True,
+        help="Subprotocol; revisions before juggler.1 speak juggler.0.",
+    )
+
+
 BENCHMARK = Benchmark(
     "rpc",
     "complete calls a second, their latency under load, CPU time of one",
@@ -97,13 +107,7 @@ BENCHMARK = Benchmark(
         benchmark.generators(),
         benchmark.workers(),
         benchmark.callees(),
-        click.Option(
-            ["--subprotocol"],
-            type=click.Choice(SUBPROTOCOLS),
-            default=SUBPROTOCOLS[0],
-            show_default=True,
-            help="Subprotocol; revisions before juggler.1 speak juggler.0.",
-        ),
+        subprotocol(SUBPROTOCOLS[0]),
     ],
     run,
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.bench.harness.registry import BENCHMARKS
+from loadtest.bench.peers.stacks import PEERS, Nats
 from loadtest.procfs import family, is_running
 from tests.operations import needs
 from tests.support import eventually
@@ -32,6 +33,7 @@ RUNS = {
         6,
         {"done/s", *LOAD},
     ),
+    "peers": ("--seconds 0.1 --rounds 1 --connections 5 --subscribers 9", 1, set()),
     "websocket": ("--divisor 20", 13, set()),
     "connection": ("--connections 50", 3, {"server KB"}),
     "redis_link": ("--seconds 0.05", 13, {"done/s", "caller µs", "callee µs", "Redis µs"}),
@@ -79,6 +81,35 @@ def test_all_runs_everything_except_without(tmp_path):
     results = json.loads((tmp_path / "all.json").read_text())["results"]
     assert [result["benchmark"] for result in results] == ["latency", "metrics"]
     assert results[0]["options"]["seconds"] == 0.05
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_is_measured_or_the_command_that_installs_it_is_printed(name, tmp_path):
+    peer = PEERS[name]
+    options = ("--seconds", 0.4, "--rounds", 2, "--connections", 5, "--subscribers", 9)
+    done = bench("run", "peers", "--only", name, *options, "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
+    rows = {row["label"]: row["values"] for row in result["rows"]}
+    if not peer.is_installed():
+        assert rows == {f"{peer.name} is not installed: {peer.install}": {}}
+        assert peer.install in done.stdout
+        return
+    loads = ["5 connections, 1 in flight", "5 connections, 10 in flight", *["9 subscribers"] * peer.fans_out]
+    assert list(rows) == [f"{load}: {side}" for load in loads for side in (peer.name, "juggler")]
+    for load in loads:
+        values = rows[f"{load}: juggler"]
+        assert 0 < values["lowest"] <= values["ratio"] <= values["highest"]
+        assert values["server µs"] <= values["all µs"]
+        assert rows[f"{load}: {peer.name}"]["done/s"] > 0
+    assert f"round 2 of 2, {peer.name}" in done.stderr
+
+
+@pytest.mark.parametrize(("lacking", "value"), [("commands", ("no-such-server",)), ("modules", ("no_such_module",))])
+def test_a_peer_lacks_a_command_or_a_module(lacking, value):
+    present = type("Present", (Nats,), {"commands": ("sh",), "modules": ("json",)})
+    assert present.is_installed()
+    assert not type("Lacking", (present,), {lacking: value}).is_installed()
 
 
 def test_two_revisions_in_turn(tmp_path):

@@ -6,9 +6,10 @@ import resource
 
 import pytest
 
-from loadtest.bench.harness.compare import BETTER, SAME, WORSE, Comparison, ratio
+from loadtest.bench.harness.compare import Comparison
 from loadtest.bench.harness.load import shares
 from loadtest.bench.harness.measured_stack import SPARE_FILES, allow_connections
+from loadtest.bench.harness.ratios import BETTER, SAME, WORSE, ratio
 from loadtest.bench.harness.report import Result, Row
 from loadtest.errors import LoadTestError, one_line
 

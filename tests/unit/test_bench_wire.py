@@ -14,7 +14,7 @@ from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.messages import Ack, Evnt, MessageType, Nack, Res
 from juggler.server.websocket.frames import PING_FRAME, text_frame
-from loadtest.bench.generator import wire
+from loadtest.bench.generator import nats_wire, wire
 
 
 def received(data):
@@ -76,9 +76,28 @@ def test_events_contain_publisher_and_time():
     args = json.dumps(wire.stamped(3, 1_234_567_890) + "xxx").encode()
     text = codec.encode(Evnt(uuid=new_uuid(), for_=new_uuid(), channel="c", args=args))
     assert wire.kind(text) == wire.EVNT
-    assert wire.stamp_of(text) == (3, 1_234_567_890)
+    assert wire.stamp_of(wire.args_of(text)) == (3, 1_234_567_890)
 
 
 def test_other_messages_are_errors():
     with pytest.raises(wire.UnknownMessage, match="the server sent"):
         wire.kind(b'{"payload":{}}')
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5), st.integers(0, 400))
+def test_messages_of_nats_are_joined(payloads, cut):
+    data = (
+        b"".join(b"MSG a.%d 1 %d\r\n%b\r\n" % (at, len(each), each) for at, each in enumerate(payloads)) + b"PING\r\n"
+    )
+    first = nats_wire.split(data[:cut])
+    second = nats_wire.split(first.rest + data[cut:])
+    assert first.messages + second.messages == [(b"a.%d" % at, each) for at, each in enumerate(payloads)]
+    assert first.lines + second.lines == [nats_wire.PING]
+    assert second.rest == b""
+
+
+def test_messages_of_nats_are_published_with_their_size():
+    (frame,) = received(nats_wire.publish("a.b", b"hello", "inbox"))
+    assert frame.data == b"PUB a.b inbox 5\r\nhello\r\n"
+    (frame,) = received(nats_wire.publish("a.b", b""))
+    assert frame.data == b"PUB a.b 0\r\n\r\n"

@@ -14,9 +14,15 @@ from time import monotonic_ns
 from typing import Any
 
 from loadtest.bench.generator.loop import Lines, Loop, Lost
+from loadtest.bench.generator.nats_roles import NATS_ROLES
 from loadtest.bench.generator.redis_roles import REDIS_ROLES
 from loadtest.bench.generator.roles import ROLES
 from loadtest.bench.generator.wire import UnknownMessage
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "juggler": {**ROLES, **REDIS_ROLES},
+    "nats": NATS_ROLES,
+}
 
 
 class Generator:
@@ -46,8 +52,7 @@ class Generator:
             self._loop.stop()
 
     def _prepare(self, spec: dict[str, Any]) -> None:
-        roles: dict[str, Any] = {**ROLES, **REDIS_ROLES}
-        self._role = roles[spec["role"]](self._loop, spec, lambda: print("ready", flush=True))
+        self._role = PROTOCOLS[spec["protocol"]][spec["role"]](self._loop, spec, lambda: print("ready", flush=True))
         self._role.prepare()
 
     def _report(self) -> None:

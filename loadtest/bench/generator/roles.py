@@ -20,6 +20,7 @@ from loadtest.bench.generator.wire import (
     RES,
     SUB,
     SUBPROTOCOLS,
+    args_of,
     kind,
     number_of,
     request,
@@ -108,7 +109,11 @@ class Caller(Role):
         # All slots together call each URI equally often.
         uris = self.spec["uris"]
         for number in range(slot, max(len(uris), slots), slots):
-            yield request(CALL, slot, uri=uris[number % len(uris)], timeout=CALL_TIMEOUT_NS, args=self.spec["args"])
+            yield self.frame(slot, uris[number % len(uris)])
+
+    def frame(self, slot: int, uri: str) -> bytes:
+        """Return the call of a slot."""
+        return request(CALL, slot, uri=uri, timeout=CALL_TIMEOUT_NS, args=self.spec["args"])
 
     def go(self) -> None:
         in_flight = self.spec["in_flight"]
@@ -125,19 +130,25 @@ class Caller(Role):
     def on_texts(self, connection: Connection, texts: list[bytes]) -> None:
         now_ns = monotonic_ns()
         calls = []
+        for slot in self.completed(connection, texts):
+            self.latency.record(now_ns - self._started[slot])
+            self._started[slot] = now_ns
+            calls.append(next(self._frames[slot]))
+        if calls:
+            connection.send(b"".join(calls))
+
+    def completed(self, connection: Connection, texts: list[bytes]) -> list[int]:
+        """Return the slots whose results are among the messages."""
+        slots = []
         for text in texts:
             what = kind(text)
             if what == RES:
                 if FAILED in text:
                     raise Lost(f"a call failed: {shown(text)}")
-                slot = number_of(text)
-                self.latency.record(now_ns - self._started[slot])
-                self._started[slot] = now_ns
-                calls.append(next(self._frames[slot]))
+                slots.append(number_of(text))
             elif what == NACK:
                 refuse_nack(text)
-        if calls:
-            connection.send(b"".join(calls))
+        return slots
 
 
 class Subscriber(Role):
@@ -168,9 +179,7 @@ class Subscriber(Role):
         for text in texts:
             what = kind(text)
             if what == EVNT:
-                publisher, sent_ns = stamp_of(text)
-                self.latency.record(now_ns - sent_ns)
-                self._has(publisher)
+                self.received(args_of(text), now_ns)
             elif what == ACK:
                 self._confirmed(connection)
             elif what == NACK:
@@ -185,7 +194,10 @@ class Subscriber(Role):
             del self._waiting[number]
             self.is_ready()
 
-    def _has(self, publisher: int) -> None:
+    def received(self, args: bytes, now_ns: int) -> None:
+        """Time the delivery of an event, and report it if it is the last one."""
+        publisher, sent_ns = stamp_of(args)
+        self.latency.record(now_ns - sent_ns)
         self._missing[publisher] -= 1
         if not self._missing[publisher]:
             self._missing[publisher] = self.spec["report_after"]
@@ -225,7 +237,11 @@ class Publisher(Role):
 
     def _publish(self) -> None:
         args = stamped(self.spec["publisher"], monotonic_ns()) + self._padding
-        self.connections[0].send(request(PUB, 0, channel=str(next(self._channels)), args=args))
+        self.connections[0].send(self.frame(str(next(self._channels)), args))
+
+    def frame(self, channel: str, args: str) -> bytes:
+        """Return the publication of an event."""
+        return request(PUB, 0, channel=channel, args=args)
 
 
 class Connector(Role):

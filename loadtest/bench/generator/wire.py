@@ -12,7 +12,8 @@ CALL, PUB, SUB = 1, 2, 3
 NACK, ACK, RES, EVNT = b"7", b"8", b"9", b"1"
 """The first digit of a response's type. That of the WLCM of juggler.1 is 3."""
 
-TEXT, CLOSE, PING = 0x81, 0x88, 0x89
+TEXT, BINARY, CLOSE, PING = 0x81, 0x82, 0x88, 0x89
+MESSAGES = (TEXT, BINARY)
 KEY = bytes.fromhex("37fa213d")
 """Key of all frames (RFC 6455 §5.3): not 0, so that unmasking costs the server as much as with browsers."""
 
@@ -35,7 +36,7 @@ class UnknownMessage(Exception):
 
 
 class Frames(NamedTuple):
-    """Received texts, other frames with their first byte, and the bytes of an incomplete frame."""
+    """Payloads of messages, other frames with their first byte, and the bytes of an incomplete frame."""
 
     texts: list[bytes]
     others: list[tuple[int, bytes]]
@@ -96,7 +97,7 @@ def split(data: bytes) -> Frames:
         end = start + length
         if end > size:
             break
-        if first == TEXT:
+        if first in MESSAGES:
             texts.append(data[start:end])
         else:
             others.append((first, data[start:end]))
@@ -131,7 +132,7 @@ def stamped(publisher: int, ns: int) -> str:
     return f"{publisher}-{ns}-"
 
 
-def stamp_of(event: bytes) -> tuple[int, int]:
-    """Return the publisher of an event and the time of publication in nanoseconds."""
-    publisher, ns, _ = args_of(event).split(b"-", 2)
+def stamp_of(args: bytes) -> tuple[int, int]:
+    """Return the publisher of an event and the time of publication in nanoseconds from its ``args``."""
+    publisher, ns, _ = args.split(b"-", 2)
     return int(publisher), int(ns)

@@ -104,9 +104,9 @@ def draw(chart: Chart, note: str, path: Path) -> None:
 def charts(result: Result) -> Iterator[Chart]:
     """Yield the charts of a result."""
     title, rows = result.benchmark, result.rows
-    if any("ratio" in row.values for row in rows):
+    if compared := [row for row in rows if "ratio" in row.values]:
         a, b = result.options.get("a", "A"), result.options.get("b", "B")
-        yield Chart("ratios", f"{title}: {b} against {a}", lambda axes: _ratios(axes, rows), len(rows))
+        yield Chart("ratios", f"{title}: {b} against {a}", lambda axes: _ratios(axes, compared), len(compared))
         return
     for curve in dict.fromkeys(row.curve for row in rows if row.x is not None):
         mine = [row for row in rows if row.curve == curve and row.x is not None]

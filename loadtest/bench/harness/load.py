@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.bench.generator.histogram import Histogram
-from loadtest.bench.harness.measured_stack import LOAD, MeasuredStack
+from loadtest.bench.harness.measured_stack import LOAD, Measured
 from loadtest.children import Child, Children
 from loadtest.errors import LoadTestError
 from loadtest.procfs import cpu_seconds
@@ -22,7 +22,6 @@ REPORT_TIMEOUT = 15.0
 FLOW_TIMEOUT = 30.0
 FLOW_INTERVAL = 0.02
 MAX_PROCESSES = 4
-PATH = "/ws"
 
 Spec = dict[str, Any]
 """What a generator process does: ``role``, and the members that its role reads."""
@@ -65,7 +64,7 @@ class Load:
 
     def __init__(
         self,
-        stack: MeasuredStack,
+        stack: Measured,
         specs: Sequence[Spec],
         *,
         pass_fds: Sequence[int] = (),
@@ -75,7 +74,7 @@ class Load:
 
         Args:
             stack: what they connect to.
-            specs: one for each process; ``port`` and ``path`` are added.
+            specs: one for each process; ``port``, ``path`` and ``protocol`` are added.
             pass_fds: file descriptors that they inherit.
             roles: the name in tables by ``role`` of the spec. Default: "load".
 
@@ -128,7 +127,8 @@ class Load:
 
     def _start(self, spec: Spec, pass_fds: Sequence[int], roles: dict[str, str]) -> Child:
         child = self._children.start("generator", ["-m", "loadtest.bench.generator"], pass_fds=pass_fds)
-        child.tell(json.dumps({"port": self._stack.port, "path": PATH, **spec}))
+        stack = self._stack
+        child.tell(json.dumps({"port": stack.port, "path": stack.path, "protocol": stack.protocol, **spec}))
         self._pids.setdefault(roles.get(spec["role"], LOAD), []).append(child.pid)
         return child
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from juggler.process.metrics.rates import total
+from loadtest.children import Children
 from loadtest.errors import LoadTestError
 from loadtest.procfs import cpu_seconds, family, resident
 from loadtest.stack import START_TIMEOUT, Stack
@@ -20,13 +21,47 @@ SERVER, REDIS, CALLEE, LOAD = "server", "Redis", "callee", "load"
 """Roles of processes, as tables name them."""
 
 
-class MeasuredStack(Stack):
-    """Redis, a server and a callee.
+class Measured:
+    """Processes whose CPU time and memory are read by role.
 
     Attributes:
+        children: the processes that must not exit.
         port: port of the server, 0 without one.
+        path: path of its websockets.
+        protocol: what it speaks, as the generator names it.
         pids: process id by role; descendants of the process belong to the role.
     """
+
+    children: Children
+    port = 0
+    path = "/ws"
+    protocol = "juggler"
+    pids: dict[str, int]
+
+    def cpu(self, more: Mapping[str, Sequence[int]] | None = None) -> dict[str, float]:
+        """Return the CPU seconds used so far by each role; ``more`` has the process ids of further roles."""
+        roles = {role: family(pid) for role, pid in self.pids.items()}
+        roles.update({role: list(pids) for role, pids in (more or {}).items()})
+        return {role: _sum(cpu_seconds, pids) for role, pids in roles.items()}
+
+    def memory(self) -> dict[str, float]:
+        """Return the resident memory of each role in bytes."""
+        return {role: _sum(resident, family(pid)) for role, pid in self.pids.items()}
+
+    def wait(self, seconds: float) -> None:
+        """Let it run.
+
+        Raises:
+            LoadTestError: a process exited.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, CHECK_INTERVAL))
+            self.children.check()
+
+
+class MeasuredStack(Measured, Stack):
+    """Redis, a server and a callee."""
 
     def __init__(
         self,
@@ -54,7 +89,6 @@ class MeasuredStack(Stack):
         # gunicorn's workers do not share connections evenly: each has to be able to accept all of them.
         allow_connections(connections)
         super().__init__()
-        self.port = 0
         self.pids = {REDIS: self.redis.pid}
         try:
             if server:
@@ -70,27 +104,6 @@ class MeasuredStack(Stack):
 
     def __enter__(self) -> MeasuredStack:  # noqa: PYI034 (typing.Self is of Python 3.11)
         return self
-
-    def cpu(self, more: Mapping[str, Sequence[int]] | None = None) -> dict[str, float]:
-        """Return the CPU seconds used so far by each role; ``more`` has the process ids of further roles."""
-        roles = {role: family(pid) for role, pid in self.pids.items()}
-        roles.update({role: list(pids) for role, pids in (more or {}).items()})
-        return {role: _sum(cpu_seconds, pids) for role, pids in roles.items()}
-
-    def memory(self) -> dict[str, float]:
-        """Return the resident memory of each role in bytes."""
-        return {role: _sum(resident, family(pid)) for role, pid in self.pids.items()}
-
-    def wait(self, seconds: float) -> None:
-        """Let it run.
-
-        Raises:
-            LoadTestError: a process exited.
-        """
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, CHECK_INTERVAL))
-            self.children.check()
 
     def _start_server(self, connections: int, workers: int, app: str) -> None:
         options = ["--max-connections", str(connections + 100)] if connections else []
