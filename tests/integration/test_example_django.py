@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 from juggler.client import Client
 from juggler.process.embedded import free_port
 from tests.integration.commands import run_python, running_python, server_process
-from tests.support import eventually
 
 APP = "examples.backends.django_app"
 
@@ -43,12 +42,6 @@ def test_django(mortal, tmp_path):
             error.close()
             return error.code
 
-    def is_up() -> bool:
-        try:
-            return place("gold") == 404
-        except OSError:
-            return False
-
     with (
         server_process(mortal.url) as url,
         running_python("-m", "callee.cli", "examples.backends.django_callees:rpc", **environment) as callee,
@@ -57,7 +50,8 @@ def test_django(mortal, tmp_path):
         client.subscribe("orders") as orders,
     ):
         assert callee.stdout.readline(), callee.stderr.read()
-        eventually(is_up)
+        while "Listening at" not in (line := gunicorn.stderr.readline()):
+            assert line
         assert place("tea", "gold") == 404  # the event of tea waits for a commit that never happens
         assert place("coffee") == 201
         client.publish("orders", "the last event")
