@@ -22,5 +22,6 @@ def describe(error: Exception) -> str:
         return printable(str(error))
     type = f"{error.type}: " if error.type else ""
     code = "" if error.code is None else f", code {error.code}"
-    data = "" if error.data is None else f", data {json.dumps(error.data, ensure_ascii=False)}"
+    # An error without a type is in the callee's own format: its text is the data.
+    data = f", data {json.dumps(error.data, ensure_ascii=False)}" if type and error.data is not None else ""
     return printable(f"{type}{error}{code}{data}")
