@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 import weakref
@@ -15,7 +16,15 @@ from gevent.event import AsyncResult
 
 from juggler.broker import Broker, CallerBroker, PubSubBroker
 from juggler.broker.names import is_reserved
-from juggler.errors import BrokerError, BrokerUnavailable, CloseCode, HandshakeRefused, NackCode, OutcomeUnknown
+from juggler.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    CloseCode,
+    ConfigError,
+    HandshakeRefused,
+    NackCode,
+    OutcomeUnknown,
+)
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
@@ -98,6 +107,7 @@ class Server:
         Raises:
             ValueError: an option is out of range.
             TypeError: there is no option of that name.
+            ConfigError: the handler cannot be called with three arguments; a middleware without `chain` cannot.
         """
         self.options = replace(options, **changes) if changes else options
         self.caller_broker = caller_broker
@@ -105,6 +115,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.draining = False
         self.metrics = Metrics(self.options.slow_threshold)
+        _check_handler(handler)
         self._handler = handler
         self._tokens: Tokens | None = None
         if connect is not None:
@@ -383,3 +394,15 @@ class Server:
 def live_servers() -> list[Server]:
     """Return the servers of this process, to shut them down."""
     return list(_live)
+
+
+def _check_handler(handler: Handler) -> None:
+    if handler is process_message:
+        return
+    try:
+        inspect.signature(handler).bind(None, None, None)
+    except TypeError:
+        expected = "handler(ctx, connection, message), or chain(…) of middleware"
+        raise ConfigError(f"handler: expected {expected}, got {handler!r}") from None
+    except ValueError:
+        pass  # it reveals no signature

@@ -8,7 +8,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from juggler.errors import NackCode, Refused
+from juggler.broker.memory import MemoryBroker
+from juggler.errors import ConfigError, NackCode, Refused
 from juggler.handlers import chain, process_message
 from juggler.protocol.messages import Call, Evnt, Message, MessageType, Res, Sub
 from juggler.server import Server
@@ -259,6 +260,13 @@ def test_an_ended_connection_leaves_no_greenlets_though_its_handler_blocks():
         wire.send(PUB, channel="c")
         assert blocked.wait(5)
     # That nothing is left is checked after every test.
+
+
+@pytest.mark.parametrize("handler", [recorder([]), lambda: None, "process_message"])
+def test_a_handler_that_cannot_be_called_is_refused(handler):
+    broker = MemoryBroker()
+    with pytest.raises(ConfigError, match=r"handler: expected .* or chain\(…\) of middleware, got "):
+        Server(caller_broker=broker, pubsub_broker=broker, handler=handler)
 
 
 def test_options_out_of_range_are_named():
