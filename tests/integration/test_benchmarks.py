@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from loadtest.bench.generator.wire import client_frame
 from loadtest.bench.harness.registry import BENCHMARKS
 from loadtest.bench.peers.stacks import PEERS, Nats
 from loadtest.procfs import family, is_running
@@ -95,14 +97,33 @@ def test_a_peer_is_measured_or_the_command_that_installs_it_is_printed(name, tmp
         assert rows == {f"{peer.name} is not installed: {peer.install}": {}}
         assert peer.install in done.stdout
         return
-    loads = ["5 connections, 1 in flight", "5 connections, 10 in flight", *["9 subscribers"] * peer.fans_out]
-    assert list(rows) == [f"{load}: {side}" for load in loads for side in (peer.name, "juggler")]
+    loads = ["1 in flight", "10 in flight", *["fan-out"] * peer.fans_out]
+    assert list(rows) == [f"{load}: {side}" for load in loads for side in (peer.name, f"juggler beside {peer.name}")]
     for load in loads:
-        values = rows[f"{load}: juggler"]
+        values = rows[f"{load}: juggler beside {peer.name}"]
         assert 0 < values["lowest"] <= values["ratio"] <= values["highest"]
         assert values["server µs"] <= values["all µs"]
         assert rows[f"{load}: {peer.name}"]["done/s"] > 0
     assert f"round 2 of 2, {peer.name}" in done.stderr
+
+
+def test_a_server_may_speak_first_in_the_packet_of_the_handshake():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        spec = {"protocol": "socketio", "role": "call", "port": listening.getsockname()[1], "path": "/"}
+        load = {"connections": 1, "in_flight": 1, "uris": ["u"], "args": ""}
+        command = [*BENCH[:2], "loadtest.bench.generator"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as generator:
+            assert generator.stdin is not None
+            generator.stdin.write(json.dumps({**spec, **load}).encode() + b"\n")
+            generator.stdin.flush()
+            peer = listening.accept()[0]
+            with peer:
+                peer.settimeout(20)
+                assert peer.recv(1000).startswith(b"GET / ")
+                peer.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + b"\x81\x02" + b"0{")
+                assert peer.recv(1000) == client_frame(b"40")
+            generator.stdin.close()
 
 
 @pytest.mark.parametrize(("lacking", "value"), [("commands", ("no-such-server",)), ("modules", ("no_such_module",))])

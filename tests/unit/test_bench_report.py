@@ -65,6 +65,12 @@ def test_a_missing_value_is_an_empty_cell():
     assert ["two", "2.00"] in lines
 
 
+def test_a_label_is_printed_as_it_is():
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table(Result("peers", {}, [Row("NATS is not installed: pip install 'juggler[peers]'", {})])))
+    assert "pip install 'juggler[peers]'" in console.file.getvalue()
+
+
 def test_saved_results_can_be_read(tmp_path):
     path = tmp_path / "new" / "result.json"
     save(path, MACHINE, RESULTS.values())

@@ -15,13 +15,16 @@ from typing import Any
 
 from loadtest.bench.generator.loop import Lines, Loop, Lost
 from loadtest.bench.generator.nats_roles import NATS_ROLES
-from loadtest.bench.generator.redis_roles import REDIS_ROLES
+from loadtest.bench.generator.redis_roles import REDIS_ROLES, WORKER_ROLES
 from loadtest.bench.generator.roles import ROLES
+from loadtest.bench.generator.socketio_roles import SOCKETIO_ROLES
 from loadtest.bench.generator.wire import UnknownMessage
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "juggler": {**ROLES, **REDIS_ROLES},
     "nats": NATS_ROLES,
+    "redis": WORKER_ROLES,
+    "socketio": SOCKETIO_ROLES,
 }
 
 

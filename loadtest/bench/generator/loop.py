@@ -159,8 +159,11 @@ class Connection:
         if b" 101 " not in status + b" ":
             raise Lost(f"the server refused a connection: {status.decode(errors='replace')}")
         self._upgraded = True
-        self._rest = rest
+        self._rest = b""
         self._owner.on_open(self)
+        # Servers that speak first may do so in the same packet.
+        if rest:
+            self._take(rest)
 
     def _take(self, data: bytes) -> None:
         texts, others, self._rest = split(data)

@@ -1,11 +1,12 @@
-"""Roles of the ladder: a caller and a callee that use Redis alone, over bare sockets.
+"""Roles that use Redis alone, over bare sockets: a caller and a callee for the ladder, a caller for a worker.
 
-Each step adds something that RPC needs to the one before; the last one does what juggler does for a call, except for
-the websocket.
+Each step of the ladder adds something that RPC needs to the one before; the last one does what juggler does for a
+call, except for the websocket.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from loadtest.bench.generator.histogram import Histogram
 from loadtest.bench.generator.loop import HOST, Loop, Lost
 
 CALLS = b"bench:calls"
+RESULTS = b"bench:results:"
 TTL_MS = b"60000"
 RECEIVE_BYTES = 1 << 14
 
@@ -79,7 +81,13 @@ class Link:
 
 
 class RedisRole:
-    """Owns a link for each call in flight."""
+    """Owns a link for each call in flight.
+
+    Attributes:
+        first: number of the first link.
+    """
+
+    first = 0
 
     def __init__(self, loop: Loop, spec: dict[str, Any], on_ready: Callable[[], None]) -> None:
         self.latency = Histogram()
@@ -91,7 +99,7 @@ class RedisRole:
     def prepare(self) -> None:
         self.links = [
             Link(self._loop, self._spec["redis_port"], self.on_replies, number)
-            for number in range(self._spec["connections"])
+            for number in range(self.first, self.first + self._spec["connections"])
         ]
         self._on_ready()
 
@@ -141,7 +149,7 @@ class RedisCaller(RedisRole):
         link.began_ns = monotonic_ns()
         number = b"%d" % link.number
         ttl = [packed(b"SET", b"bench:calls:timeout:" + number, TTL_MS, b"PX", TTL_MS)] if self.with_ttl else []
-        pop = packed(b"BRPOP", b"bench:results:" + number, b"0")
+        pop = packed(b"BRPOP", RESULTS + number, b"0")
         link.send(*ttl, packed(b"LPUSH", CALLS, self.payload(link.number)), pop)
 
     def on_replies(self, link: Link, replies: list[Reply]) -> None:
@@ -183,8 +191,25 @@ class RedisCallee(RedisRole):
         to = self.number_of(self._payloads[link.number])
         number = b"%d" % to
         ttl = [packed(b"SET", b"bench:results:timeout:" + number, TTL_MS, b"PX", TTL_MS)] if self.with_ttl else []
-        push = packed(b"LPUSH", b"bench:results:" + number, self.payload(to))
+        push = packed(b"LPUSH", RESULTS + number, self.payload(to))
         link.send(*ttl, push, packed(b"BRPOP", CALLS, b"0"))
 
 
+class WorkerCaller(RedisCaller):
+    """Calls a worker that is no generator, with the spec of a caller on websockets."""
+
+    def __init__(self, loop: Loop, spec: dict[str, Any], on_ready: Callable[[], None]) -> None:
+        own = {
+            "connections": spec["connections"] * spec["in_flight"],
+            "redis_port": spec["port"],
+            "payload_bytes": len(spec["args"]),
+            "json": False,
+            "ttl": False,
+        }
+        super().__init__(loop, own, on_ready)
+        # Results for other processes, and for those of an earlier measurement, are in lists of their own.
+        self.first = os.getpid() << 20
+
+
 REDIS_ROLES: dict[str, type[RedisRole]] = {"redis-call": RedisCaller, "redis-callee": RedisCallee}
+WORKER_ROLES: dict[str, type[RedisRole]] = {"call": WorkerCaller}

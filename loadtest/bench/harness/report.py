@@ -14,6 +14,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from loadtest.bench.generator.histogram import Histogram
 from loadtest.bench.harness.load import Sample
@@ -124,7 +125,7 @@ def table(result: Result) -> Table:
     for name in names:
         made.add_column("\n".join(name.rsplit(" ", 1)), justify="right", no_wrap=True)
     for row in result.rows:
-        made.add_row(row.label, *(shown(row.values[name]) if name in row.values else "" for name in names))
+        made.add_row(Text(row.label), *(shown(row.values[name]) if name in row.values else "" for name in names))
     return made
 
 

@@ -16,10 +16,9 @@ from loadtest.bench.harness.load import Sample
 from loadtest.bench.harness.measured_stack import LOAD, Measured, MeasuredStack
 from loadtest.bench.harness.progress import Progress
 from loadtest.bench.harness.ratios import ratio
-from loadtest.bench.harness.report import COST, RATE, Row, plural, shown
-from loadtest.bench.peers.stacks import PEERS, URI, PeerStack
+from loadtest.bench.harness.report import COST, RATE, Row, shown
+from loadtest.bench.peers.stacks import IN_FLIGHT, PEERS, URI, PeerStack
 
-IN_FLIGHT = (1, 10)
 DONE = "done"
 ALL = "all" + COST
 
@@ -38,14 +37,14 @@ def run(
     generators: int,
     subprotocol: str,
 ) -> Iterator[Row]:
-    """Ratio of juggler to NATS under the same load: calls with 1 and 10 in flight, and fan-out.
+    """Ratio of juggler to other systems under the same load: calls with 1 and 10 in flight, and fan-out.
 
     juggler and the peer take turns. Rates and µs are medians of the rounds; "all" is the sum of the server-side
     processes. A ratio is juggler's value divided by the peer's: median, lowest and highest of the rounds. A peer
     that is not installed is reported with the command that installs it.
     """
     calls = {
-        f"{plural(connections, 'connection')}, {in_flight} in flight": partial(
+        f"{in_flight} in flight": partial(
             rpc.measure,
             connections=connections,
             in_flight=in_flight,
@@ -58,9 +57,7 @@ def run(
         for in_flight in IN_FLIGHT
     }
     events = {
-        plural(subscribers, "subscriber"): partial(
-            _fan, subscribers=subscribers, seconds=seconds, payload=payload, generators=generators
-        )
+        "fan-out": partial(_fan, subscribers=subscribers, seconds=seconds, payload=payload, generators=generators)
     }
     needed = max(connections, subscribers + 1)
     chosen = [PEERS[name] for name in only]
@@ -104,7 +101,7 @@ def _pair(
             progress.step(f"peers: {label}, round {number} of {rounds}, {name}: {found}")
     yield Row(f"{label}: {peer.name}", _medians(theirs))
     yield Row(
-        f"{label}: juggler",
+        f"{label}: juggler beside {peer.name}",
         {**_medians(mine), **_ratios("", DONE + RATE, mine, theirs), **_ratios("CPU ", ALL, mine, theirs)},
     )
 
@@ -134,7 +131,7 @@ def _ratios(
 
 BENCHMARK = Benchmark(
     "peers",
-    "ratio of juggler to NATS, measured in turn",
+    "ratio of juggler to NATS, Socket.IO and a BRPOP worker, in turn",
     [
         click.Option(
             ["--only"],

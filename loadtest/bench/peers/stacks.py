@@ -10,11 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from juggler.process.embedded import HOST, free_port
-from loadtest.bench.harness.measured_stack import CALLEE, SERVER, Measured, allow_connections
+from loadtest.bench.harness.measured_stack import CALLEE, REDIS, SERVER, Measured, allow_connections
 from loadtest.children import Child, Children
-from loadtest.stack import START_TIMEOUT
+from loadtest.stack import START_TIMEOUT, Stack
 
 URI = "test.echo"
+IN_FLIGHT = (1, 10)
+"""Calls in flight on each connection."""
 SBIN = "/usr/sbin:/usr/local/sbin"
 PROGRAMS = "loadtest.bench.peers"
 NATS_CONFIG = """
@@ -50,7 +52,7 @@ class PeerStack(Measured):
         with ExitStack() as stack:
             self.children = stack.enter_context(Children())
             self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="juggler-bench-")))
-            self.start()
+            self.start(stack)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> PeerStack:  # noqa: PYI034 (typing.Self is of Python 3.11)
@@ -64,8 +66,8 @@ class PeerStack(Measured):
         """Return whether its commands and modules are there."""
         return all(map(path_of, cls.commands)) and all(map(find_spec, cls.modules))
 
-    def start(self) -> None:
-        """Start the processes, and set ``port`` and ``pids``."""
+    def start(self, stack: ExitStack) -> None:
+        """Start the processes, and enter other context managers on ``stack``; set ``port`` and ``pids``."""
         raise NotImplementedError
 
     def start_program(self, name: str, *arguments: object) -> Child:
@@ -85,7 +87,7 @@ class Nats(PeerStack):
     protocol = "nats"
     path = "/"
 
-    def start(self) -> None:
+    def start(self, stack: ExitStack) -> None:
         tcp_port, self.port = free_port(), free_port()
         config = self.directory / "nats.conf"
         config.write_text(NATS_CONFIG.format(host=HOST, port=tcp_port, websocket_port=self.port))
@@ -97,7 +99,39 @@ class Nats(PeerStack):
         self.pids = {SERVER: server.pid, CALLEE: responder.pid}
 
 
-PEERS: dict[str, type[PeerStack]] = {"nats": Nats}
+class SocketIo(PeerStack):
+    """A server with python-socketio on gevent, which answers calls itself: a call is an event with an ack."""
+
+    name = "Socket.IO"
+    install = "pip install 'juggler[peers]'"
+    modules = ("socketio",)
+    protocol = "socketio"
+    path = "/socket.io/?EIO=4&transport=websocket"
+
+    def start(self, stack: ExitStack) -> None:
+        self.port = free_port()
+        self.pids = {SERVER: self.start_program("socketio_server", self.port, URI).pid}
+
+
+class BrpopWorker(PeerStack):
+    """A Redis and a worker with redis-py, without websockets: the load is on Redis, a connection for each call."""
+
+    name = "BRPOP"
+    install = "pip install redis"
+    fans_out = False
+    modules = ("redis",)
+    protocol = "redis"
+
+    def __init__(self, connections: int) -> None:
+        super().__init__(connections * max(IN_FLIGHT))
+
+    def start(self, stack: ExitStack) -> None:
+        redis = stack.enter_context(Stack())
+        self.port = redis.redis_port
+        self.pids = {REDIS: redis.redis.pid, CALLEE: self.start_program("brpop_worker", self.port).pid}
+
+
+PEERS: dict[str, type[PeerStack]] = {"nats": Nats, "socketio": SocketIo, "brpop": BrpopWorker}
 
 
 def path_of(command: str) -> str | None:
