@@ -79,18 +79,22 @@ class Stack:
         self.url = shown if shown.startswith("ws:") else f"ws://{urlsplit(shown).netloc}/ws"
         return child
 
-    def start_callee(self, *options: str, target: str = "callee.demo:rpc", delays: int = 0) -> Child:
+    def start_callee(
+        self, *options: str, target: str = "callee.demo:rpc", delays: int = 0, **environment: str
+    ) -> Child:
         """Start ``juggler-callee``.
 
         Args:
             options: further options of the command.
             target: ``MODULE:OBJECT`` with the functions.
             delays: number of additional functions ``test.delay.<n>`` of the demo.
+            environment: further environment variables.
 
         Raises:
             LoadTestError: it did not start.
         """
-        child = self._start("callee", "callee.cli", target, *options, JUGGLER_DEMO_DELAYS=str(delays))
+        environment["JUGGLER_DEMO_DELAYS"] = str(delays)
+        child = self._start("callee", "callee.cli", target, *options, **environment)
         self.wait_serving(child)
         return child
 

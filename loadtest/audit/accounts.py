@@ -12,7 +12,7 @@ Shares no code with juggler. Times are seconds of one clock, read by the caller.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -25,6 +25,7 @@ NAMES = {CALL: "CALL", PUB: "PUB", SUB: "SUB", UNSB: "UNSB"}
 OUTCOME_UNKNOWN = 504
 GOING_AWAY = 1001
 GAPS = "juggler.gap"
+GONE = "CalleeGone"
 
 SLACK = 2.0
 """Seconds after the ACK of a publication in which its event may still be delivered or missed."""
@@ -34,6 +35,8 @@ MAX_LATENCY = 5.0
 
 HORIZON = 20.0
 """Seconds after which `Accounts.judge` judges and drops what was sent."""
+
+MAX_LATENCIES = 100_000
 
 MAX_CACHED = 20_000
 """Texts of events that are decoded once for all their recipients."""
@@ -159,6 +162,8 @@ class Accounts:
         connections: number of opened connections.
         deliveries: number of received events.
         results: number of received results.
+        latencies: seconds from call to result of the last calls without a failure nearby.
+        gone: calls that ended because their callee was killed.
         gaps: events on ``juggler.gap``.
         after_nack: publications that arrived after their NACK, which may have been 504.
     """
@@ -173,7 +178,8 @@ class Accounts:
             max_latency: seconds in which events and results must arrive.
         """
         self.violations = Violations()
-        self.connections = self.deliveries = self.results = self.gaps = self.after_nack = 0
+        self.connections = self.deliveries = self.results = self.gaps = self.after_nack = self.gone = 0
+        self.latencies: deque[float] = deque(maxlen=MAX_LATENCIES)
         self._excused = (disturbances or Disturbances()).overlap
         self._max_latency = max_latency
         self._requests: dict[str, Request] = {}
@@ -298,9 +304,15 @@ class Accounts:
             self.violations.add("a result before its ACK", request.shown)
         elif request.refused:
             self.violations.add("a refused call has a result", f"{request.shown}, NACK {request.code}")
-        if request.expected is not self.ANY and payload.get("args") != request.expected:
+        if _is_gone(payload):
+            self.gone += 1
+            if not self._excused(request.sent, now):
+                self.violations.add("a callee was gone without a failure", request.shown)
+        elif request.expected is not self.ANY and payload.get("args") != request.expected:
             wrong = f"expected {request.expected!r:.60}, got {payload.get('args')!r:.60}"
             self.violations.add("a wrong result", f"{request.shown}: {wrong}")
+        if not self._excused(request.sent, now):
+            self.latencies.append(now - request.sent)
         self._check_age("a late result", request.shown, request.sent + request.duration, now)
 
     def _on_new_event(self, connection: int, text: bytes, payload: dict[str, Any], now: float) -> None:
@@ -431,3 +443,8 @@ class Accounts:
             self.violations.add("a request without ACK or NACK", request.shown)
         elif request.type == CALL and request.acknowledged and request.ended is None:
             self.violations.add("an acknowledged call without a result", request.shown)
+
+
+def _is_gone(payload: dict[str, Any]) -> bool:
+    """Return whether a result reports that the callee of its call has died, which completes the call."""
+    return bool(payload.get("failed")) and payload["args"]["error"].get("type") == GONE

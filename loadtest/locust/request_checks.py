@@ -23,6 +23,7 @@ PATIENCE = 30.0
 """Seconds after which a request without ACK or NACK, or a call without result or expiry, is a violation."""
 
 TOO_LARGE = 413
+GONE = "CalleeGone"
 SECOND_RESPONSE = "a second response to a request, or one to an unknown request"
 
 
@@ -167,7 +168,7 @@ class RequestChecks:
             self._violations.add("a second result", entry.shown)
             return None
         self._tally.answered += 1
-        self._check_value(entry, res)
+        self._check_value(entry, res, now)
         if self._max_latency and now - entry.sent_at > self._max_latency and not self._excused(entry.sent_at, now):
             self._violations.add("a late result", f"{entry.shown}: after {now - entry.sent_at:.1f} s")
         entry.ended_at = now
@@ -220,9 +221,11 @@ class RequestChecks:
             del self._over[res.for_]
             self._tally.late += 1
 
-    def _check_value(self, entry: Entry, res: Res) -> None:
+    def _check_value(self, entry: Entry, res: Res, now: float) -> None:
         if isinstance(entry.expected, Fate):
             return
         value = decode_args(res.args)
+        if res.failed and value["error"].get("type") == GONE and self._excused(entry.sent_at, now):
+            return  # its callee was killed
         if value != entry.expected:
             self._violations.add("a wrong result", f"{entry.shown}: expected {entry.expected!r:.60}, got {value!r:.60}")

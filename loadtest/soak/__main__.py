@@ -2,7 +2,8 @@
 
 Redis is restarted, callees are killed and reloaded, a server worker is killed, and abusive clients connect. Between
 failures, messages are judged as in ``make load``, and those of many subscribers by accounts of their own. Keys in Redis
-have to expire. At the end, memory, greenlets, file descriptors and keys are compared with those after the warm-up.
+have to expire. Calls are cancelled at random, and a stream is read slowly. At the end, memory, greenlets, file
+descriptors and keys are compared with those after the warm-up.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import sys  # noqa: E402
+import tempfile  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
@@ -27,6 +30,7 @@ from loadtest.sabotage import KINDS, ONE_IN  # noqa: E402
 from loadtest.soak.abusive_clients import KINDS as ABUSES  # noqa: E402
 from loadtest.soak.crowd import SUBSCRIBERS  # noqa: E402
 from loadtest.soak.keys import KeyWatch  # noqa: E402
+from loadtest.soak.orphans import Orphans  # noqa: E402
 from loadtest.soak.population import Population  # noqa: E402
 from loadtest.soak.snapshot import Snapshot, compare, table  # noqa: E402
 from loadtest.soak.system import System, wait_for  # noqa: E402
@@ -37,6 +41,9 @@ WARM_UP = 3.0
 MAX_WARM_UPS = 5
 PROGRESS = 10.0
 PROBES = 8
+PASSING = "juggler:calls:cancelled:"
+"""Keys of calls that were cancelled just before the end of the warm-up: after the run there must be none."""
+
 METRICS_AGE = 1.2
 """Seconds after which the metrics of all workers are newer than a failure."""
 
@@ -61,6 +68,8 @@ class Soak:
         self._began = time.monotonic()
         self._reported = self._began
         self._wrong: list[str] = []
+        self._orphans: list[Orphans] = []
+        self._finishing: list[gevent.Greenlet] = []
         # Description, function, and whether clients may notice it.
         self._failures: tuple[tuple[str, Callable[[], None], bool], ...] = (
             ("kill Redis and start it again", system.restart_redis, True),
@@ -78,7 +87,7 @@ class Soak:
         begin = self._warm_up() if self._failures else None
         self._report("start")
         keys = KeyWatch(self._system.redis.url, self._system.max_callees)
-        population = Population(self._system.client_urls, self._system.urls, self._subscribers)
+        population = self._population(self._system.client_urls)
         try:
             self._inject_failures(population)
         finally:
@@ -95,8 +104,7 @@ class Soak:
         """Use everything once, so that one-time allocations do not count as leaks, and return the resources."""
         self._report("warm-up")
         for _ in range(MAX_WARM_UPS):
-            urls = self._system.urls
-            population = Population(urls, urls, self._subscribers, abuse_pause=WARM_UP / len(ABUSES) / 2)
+            population = self._population(self._system.urls, abuse_pause=WARM_UP / len(ABUSES) / 2)
             gevent.sleep(max(WARM_UP, self._seconds / 20))
             population.stop()
             self._wrong += population.wrong()
@@ -104,7 +112,12 @@ class Soak:
             # A worker without clients so far has not opened all its connections to Redis.
             if len(set(snapshot.files["server worker"])) == 1:
                 break
+        snapshot.forget(PASSING)
         return snapshot
+
+    def _population(self, urls: Sequence[str], **options: float) -> Population:
+        system = self._system
+        return Population(urls, system.urls, system.redis.url, system.notes, self._subscribers, **options)
 
     def _inject_failures(self, population: Population) -> None:
         deadline = time.monotonic() + self._seconds
@@ -116,12 +129,19 @@ class Soak:
                 self._inject(population, *self._failures[number % len(self._failures)])
             number += 1
         self._watch(population, pause)
+        gevent.joinall(self._finishing, raise_error=True)
 
     def _inject(self, population: Population, name: str, fail: Callable[[], None], is_noticed: bool) -> None:
         self._report(name)
+        orphans = None
+        if fail in (self._system.kill_callee, self._system.kill_callee_process):
+            orphans = Orphans(self._system.urls, self._system.notes, population.disturbances)
         if is_noticed:
             population.disturbances.begin(time.monotonic())
         fail()
+        if orphans:
+            self._orphans.append(orphans)
+            self._finishing.append(gevent.spawn(orphans.finish, *self._system.killed))
         if is_noticed:
             self._wait_until_recovered()
             population.disturbances.end(time.monotonic())
@@ -163,9 +183,14 @@ class Soak:
 
     def _verdict(self, population: Population, begin: Snapshot | None) -> list[str]:
         rows = compare(begin, self._system.idle_snapshot(like=begin)) if begin else []
-        print("\n".join(["", *population.lines(), "", *(table(rows) if begin else ())]), flush=True)
+        learnt = sum(each.learnt for each in self._orphans)
+        known = f"calls whose client learnt that their callee was killed: {learnt}"
+        print("\n".join(["", *population.lines(), known, "", *(table(rows) if begin else ())]), flush=True)
         wrong = [f"{row.what}: {row.end}, before {row.begin}" for row in rows if not row.ok]
         wrong += [*self._wrong, *population.wrong(), *population.idle()]
+        wrong += [line for each in self._orphans for line in each.accounts.violations.lines()]
+        if self._failures and not learnt:
+            wrong.append("no client learnt that its callee was killed")
         if self._failures and not population.lost_connections:
             wrong.append("no connection was lost, although a worker was killed")
         return wrong
@@ -191,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     exit_on_sigterm()
     try:
-        with Stack() as stack:
-            system = System(stack)
+        with tempfile.TemporaryDirectory() as directory, Stack() as stack:
+            system = System(stack, Path(directory) / "notes")
             if given.sabotage:
                 system.sabotage(given.sabotage, given.one_in)
             wrong = Soak(system, given.minutes * 60, given.subscribers, given.many, given.calm).run()

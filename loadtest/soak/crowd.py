@@ -108,8 +108,11 @@ class Crowd:
     def line(self) -> str:
         """Format the counts."""
         accounts = self.accounts
+        times = sorted(accounts.latencies)
+        p99 = f"{times[len(times) * 99 // 100] * 1000:.0f} ms" if times else "none"
         return (
-            f"crowd: {accounts.deliveries:,} events and {accounts.results:,} results at {len(self._slots)} subscribers"
+            f"crowd: {accounts.deliveries:,} events at {len(self._slots)} subscribers, "
+            f"{accounts.results:,} results, p99 {p99}"
         )
 
     # Subscribers

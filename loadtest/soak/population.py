@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import gevent
 
 from loadtest.disturbances import Disturbances
 from loadtest.soak.abusive_clients import KINDS, AbusiveClients
+from loadtest.soak.cancels import Cancels
 from loadtest.soak.clients import MixedClients
 from loadtest.soak.crowd import Crowd
 from loadtest.soak.readiness import Readiness
+from loadtest.soak.slow_reader import SlowReader
 from loadtest.violations import Violations
 
 MIXED = 8
@@ -25,13 +28,22 @@ class Population:
     """
 
     def __init__(
-        self, urls: Sequence[str], servers: Sequence[str], subscribers: int, abuse_pause: float = ABUSE_PAUSE
+        self,
+        urls: Sequence[str],
+        servers: Sequence[str],
+        redis_url: str,
+        notes: Path,
+        subscribers: int,
+        abuse_pause: float = ABUSE_PAUSE,
     ) -> None:
         """Start all clients.
 
         Args:
             urls: URLs of the servers for those whose messages are judged; may be those of proxies.
-            servers: URLs of the servers themselves, for readiness probes and abusive clients.
+            servers: URLs of the servers themselves, for all other clients and for readiness probes. The last one is
+                not killed.
+            redis_url: URL of their Redis.
+            notes: file of the functions' notes.
             subscribers: number of subscribers in the crowd.
             abuse_pause: seconds between two abusive clients.
         """
@@ -40,10 +52,13 @@ class Population:
         self._mixed = MixedClients(urls[0], MIXED, self.disturbances)
         self._crowd = Crowd(urls, self._readiness, self.disturbances, subscribers)
         self._abusers = AbusiveClients(servers[0], pause=abuse_pause)
+        self._cancels = Cancels(servers, redis_url, notes, self.disturbances)
+        self._slow_reader = SlowReader(servers[-1], notes, self.disturbances)
 
     def stop(self) -> None:
         """Wait for everything in flight, judge it, and disconnect all clients."""
-        stops = [each.stop for each in (self._mixed, self._crowd, self._abusers)]
+        all_of_them = (self._mixed, self._crowd, self._abusers, self._cancels, self._slow_reader)
+        stops = [each.stop for each in all_of_them]
         gevent.joinall([gevent.spawn(stop) for stop in stops], raise_error=True)
         for readiness in self._readiness:
             readiness.stop()
@@ -53,13 +68,15 @@ class Population:
         tally = self._mixed.ledger.book.tally
         return (
             f"{sum(tally.sent.values()):,} requests, {tally.answered:,} results, {tally.events:,} events, "
-            f"{self._crowd.line()}, {sum(self._abusers.done.values())} abusive clients, "
+            f"{self._crowd.line()}, {self._cancels.accounts.cancels:,} cancels, "
+            f"{self._slow_reader.bytes / 1e6:,.0f} MB read slowly, {sum(self._abusers.done.values())} abusive clients, "
             f"{sum(sum(each.counts.values()) for each in self._violations())} violations"
         )
 
     def lines(self) -> list[str]:
         """Format the counts as a table."""
-        return [*self._mixed.ledger.book.tally.lines(), self._crowd.line()]
+        tally = self._mixed.ledger.book.tally
+        return [*tally.lines(), self._crowd.line(), self._cancels.line(), self._slow_reader.line()]
 
     def wrong(self) -> list[str]:
         """Return the violations, one line for each kind."""
@@ -78,6 +95,8 @@ class Population:
         ]
         if not tally.answered or not tally.due or not accounts.deliveries or not accounts.results:
             found.append("no calls or no events")
+        if not self._cancels.accounts.cancels or not self._slow_reader.bytes:
+            found.append("no cancels or no slow reader")
         return found
 
     @property
@@ -85,5 +104,6 @@ class Population:
         """Number of connections of the well-behaved clients that were lost."""
         return self._mixed.ledger.book.tally.lost_connections
 
-    def _violations(self) -> tuple[Violations, Violations]:
-        return self._mixed.ledger.book.violations, self._crowd.accounts.violations
+    def _violations(self) -> tuple[Violations, ...]:
+        book, crowd = self._mixed.ledger.book, self._crowd.accounts
+        return book.violations, crowd.violations, self._cancels.accounts.violations, self._slow_reader.violations

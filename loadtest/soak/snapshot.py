@@ -40,6 +40,10 @@ class Snapshot:
     keys: Counter[str] = field(default_factory=Counter)
     members: dict[str, int] = field(default_factory=dict)
 
+    def forget(self, prefix: str) -> None:
+        """Count no keys whose kind begins with ``prefix``."""
+        self.keys = Counter({kind: count for kind, count in self.keys.items() if not kind.startswith(prefix)})
+
 
 @dataclass(frozen=True)
 class Row:

@@ -1,4 +1,7 @@
-"""The system under test: Redis, a server with two workers, two with a single process, and callees with one and two."""
+"""The system under test: Redis, a server with two workers, two with a single process, and callees.
+
+Those are a callee with one process, one with two, and one for the stream of the slow reader, which is never killed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import redis
 
@@ -22,6 +26,8 @@ PROCESSES = WORKERS + 2
 SINGLE = ("--ping-interval", "1", "--ping-timeout", "3", "--grace", "3", "--log-level", "error")
 SERVER = ("--workers", str(WORKERS), *SINGLE)
 CALLEE = ("--log-level", "warning")
+FUNCTIONS = "loadtest.soak.desk:rpc"
+FLOWS = "loadtest.soak.desk:flows"
 TIMEOUT = 20.0
 FAN_OUT_TIMEOUT = 180.0
 POLL = 0.1
@@ -40,15 +46,19 @@ class System:
     Attributes:
         urls: URLs of the servers for all clients; the first has several workers.
         client_urls: the same, or those of the proxies in front of them.
+        notes: file of the functions' notes.
+        killed: process of the callee that was killed last, and the time.
     """
 
-    def __init__(self, stack: Stack) -> None:
-        """Start them.
+    def __init__(self, stack: Stack, notes: Path) -> None:
+        """Start them; the functions note their runs in the file ``notes``.
 
         Raises:
             LoadTestError: one did not start.
         """
         self.stack = stack
+        self.notes = notes
+        self.killed = (0, 0.0)
         self.redis = stack.redis
         self._metrics: list[str] = []
         urls = []
@@ -60,8 +70,9 @@ class System:
         self.server, self.single, self.crowded = servers
         *self.urls, self._crowded_url = urls
         self.client_urls = self.urls
-        self.callee = stack.start_callee(*CALLEE)
-        self.callees = stack.start_callee(*CALLEE, "--processes", "2")
+        self.callee = self._start_callee()
+        self.callees = self._start_callee("--processes", "2")
+        self.flows = self._start_callee(target=FLOWS)
         # Callees that were killed or replaced, which may be left in the catalogue for a while.
         self._replaced: list[float] = []
         wait_for(self.is_healthy, "all processes, and their connections to Redis")
@@ -93,14 +104,16 @@ class System:
 
     def kill_callee(self) -> None:
         """Kill the callee with one process, and start another one."""
+        self.killed = self.callee.pid, time.monotonic()
         self.stack.children.kill(self.callee)
         self._replace(1)
-        self.callee = self.stack.start_callee(*CALLEE)
+        self.callee = self._start_callee()
 
     def kill_callee_process(self) -> None:
         """Kill a process of the callee with two; its supervisor starts another one."""
         self._replace(1)
-        self._kill_child(self.callees)
+        began = time.monotonic()
+        self.killed = self._kill_child(self.callees), began
 
     def kill_worker(self) -> None:
         """Kill the worker with the most connections; gunicorn starts another one."""
@@ -116,11 +129,15 @@ class System:
         wait_for(lambda: not before & set(children(self.callees.pid)), "new processes of the callee")
         wait_for(self.is_complete, "all processes")
 
-    def _kill_child(self, parent: Child) -> None:
+    def _kill_child(self, parent: Child) -> int:
         victim = max(children(parent.pid), key=open_files)
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: victim not in children(parent.pid), f"the exit of process {victim}")
         wait_for(self.is_complete, "its replacement")
+        return victim
+
+    def _start_callee(self, *options: str, target: str = FUNCTIONS) -> Child:
+        return self.stack.start_callee(*CALLEE, *options, target=target, SOAK_NOTES=str(self.notes))
 
     # State
 
@@ -143,6 +160,7 @@ class System:
             "callee": [self.callee.pid],
             "callee supervisor": [self.callees.pid],
             "callee process": children(self.callees.pid),
+            "callee of streams": [self.flows.pid],
         }
 
     def is_complete(self) -> bool:

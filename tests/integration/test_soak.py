@@ -28,7 +28,7 @@ from tests.support import eventually
 
 def soak(*options):
     command = [sys.executable, "-m", "loadtest.soak", "--subscribers", "60", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.xdist_group("soak")
@@ -42,6 +42,9 @@ def test_a_short_soak():
         "by SIGHUP",
         "kill a worker of the server",
         "a burst to 200 subscribers",
+        "cancels: ",
+        "slow reader: ",
+        "learnt that their callee was killed: ",
     ):
         assert what in done.stdout
     rows = (

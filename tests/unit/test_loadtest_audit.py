@@ -16,6 +16,8 @@ ON = "c"
 INDEPENDENT = (
     "audit/accounts.py",
     "audit/client.py",
+    "audit/calls.py",
+    "audit/call_client.py",
     "raw_connection.py",
     "frames.py",
     "violations.py",
@@ -247,6 +249,18 @@ def test_responses_to_a_call(bench, responses, expected):
     for each in responses:
         actions[each]()
     assert bench.found() == expected
+
+
+@pytest.mark.parametrize(("until", "expected"), [(1.5, {"a callee was gone without a failure": 1}), (2.5, {})])
+def test_a_killed_callee_ends_its_calls(until, expected):
+    disturbances = Disturbances()
+    disturbances.begin(1.0)
+    disturbances.end(until)
+    bench = Bench(disturbances=disturbances)
+    bench.call("c", now=2.0, expected=1)
+    bench.receive(RES, 4.0, **{"for": "c", "failed": True, "args": {"error": {"type": "CalleeGone"}}})
+    assert bench.found() == expected
+    assert bench.accounts.gone == 1
 
 
 def test_responses_at_another_client(bench):

@@ -151,6 +151,14 @@ def test_calls_that_are_made_to_expire_are_not_overdue(book):
     assert (book.tally.expired, book.tally.overdue) == (1, 0)
 
 
+@pytest.mark.parametrize(("since", "expected"), [(0.5, {}), (2.0, {"a wrong result": 1})])
+def test_a_killed_callee_ends_its_calls(book, since, expected):
+    book.disturbances.begin(since)
+    gone = Res(for_=call(book, expected=1).uuid, uri="f", args=b'{"error":{"type":"CalleeGone"}}', failed=True)
+    book.received(1, gone, 1.1)
+    assert violations(book) == expected
+
+
 def test_a_wrong_result(book):
     book.received(1, result(call(book, expected=[1, "a"]), b'[1,"a"]'), 1.1)
     assert not book.violations
