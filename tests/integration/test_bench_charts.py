@@ -26,7 +26,9 @@ def test_charts_are_xml_with_units(kind, tmp_path):
         ElementTree.fromstring(text)
         assert "&lt;CPU&gt; &amp; more<" in text
         assert "nan" not in text
-        assert any(unit in text for unit in ("a second<", "µs each<", "KB each<", ">ms", "ratio B/A"))
+        assert any(
+            unit in text for unit in ("a second<", "µs each<", "KB each<", ">ms", "ratio B/A", "ratio juggler/peer")
+        )
 
 
 def test_equal_results_give_equal_files(tmp_path):

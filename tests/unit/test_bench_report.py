@@ -27,7 +27,14 @@ RESULTS = {
     "flat": Result("rpc", {"seconds": 1.0}, [row_of("100 connections & more", "calls", sample())]),
     "curve": Result("scale", {}, [row_of(f"{x} URIs", "calls", sample(), x=x, curve="URIs") for x in (1, 10)]),
     "memory": Result("memory", {}, [Row("idle", {"server KB": 12.3, "Redis KB": -0.01, "opened/s": 5.0})]),
-    "ratios": Result("compare rpc", {}, [Row("calls/s", {"ratio": 1.1, "lowest": 0.9, "highest": 1.3})]),
+    "ratios": Result(
+        "compare rpc", {"a": "v1", "b": "."}, [Row("calls/s", {"ratio": 1.1, "lowest": 0.9, "highest": 1.3})]
+    ),
+    "peers": Result(
+        "peers",
+        {},
+        [Row("x is not installed", {}), Row("juggler beside NATS", {"ratio": 0.5, "lowest": 0.4, "highest": 0.6})],
+    ),
     "layer": Result("websocket", {}, [Row("send", {"juggler µs": 1.0, "gevent-websocket µs": 2.0})]),
 }
 

@@ -105,8 +105,10 @@ def charts(result: Result) -> Iterator[Chart]:
     """Yield the charts of a result."""
     title, rows = result.benchmark, result.rows
     if compared := [row for row in rows if "ratio" in row.values]:
-        a, b = result.options.get("a", "A"), result.options.get("b", "B")
-        yield Chart("ratios", f"{title}: {b} against {a}", lambda axes: _ratios(axes, compared), len(compared))
+        heading, of = f"{title}: rates", "juggler/peer"
+        if "a" in result.options:
+            heading, of = f"{title}: {result.options['b']} against {result.options['a']}", "B/A"
+        yield Chart("ratios", heading, lambda axes: _ratios(axes, compared, of), len(compared))
         return
     for curve in dict.fromkeys(row.curve for row in rows if row.x is not None):
         mine = [row for row in rows if row.curve == curve and row.x is not None]
@@ -172,7 +174,7 @@ def _latency(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlabel="share of all", ylabel="ms, logarithmic")
 
 
-def _ratios(axes: Axes, rows: Sequence[Row]) -> None:
+def _ratios(axes: Axes, rows: Sequence[Row], of: str) -> None:
     axes.axvline(1.0, color="#6a737d")
     middles = [row.values["ratio"] for row in rows]
     spread = (
@@ -181,7 +183,7 @@ def _ratios(axes: Axes, rows: Sequence[Row]) -> None:
     )
     axes.errorbar(middles, range(len(rows)), xerr=spread, fmt="o", capsize=3)
     _label_rows(axes, rows)
-    axes.set_xlabel("ratio B/A: median and range of all rounds")
+    axes.set_xlabel(f"ratio {of}: median and range of all rounds")
 
 
 def _label_rows(axes: Axes, rows: Sequence[Row]) -> None:
