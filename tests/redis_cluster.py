@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from juggler.errors import ConfigError
 from juggler.process.embedded import HOST, EmbeddedRedis, bundled_server, free_port
 from tests.support import eventually
 
 NODE_TIMEOUT_MS = 800
+
+PORT_ATTEMPTS = 5
+"""Attempts to start a server on ports that are free."""
 
 
 class Node:
@@ -68,10 +72,15 @@ class RedisCluster:
             raise
 
     def _start(self) -> Node:
-        port = free_port()
+        for _ in range(PORT_ATTEMPTS - 1):
+            with suppress(ConfigError):  # another process has taken the port in the meantime
+                return self._start_on(free_port(), free_port())
+        return self._start_on(free_port(), free_port())
+
+    def _start_on(self, port: int, cluster_port: int) -> Node:
         options = (
             *("--port", str(port), "--bind", HOST),
-            *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
+            *("--cluster-enabled", "yes", "--cluster-port", str(cluster_port)),
             *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"),
             *("--repl-diskless-sync-delay", "0", "--save", ""),
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import gevent
+import redis
 
 T = TypeVar("T")
 
@@ -54,3 +55,8 @@ LASTING = tuple(b"juggler:%b:{" % name for name in (b"results", b"calls", b"call
 def is_kept(key: bytes, pttl: int, lists: tuple[bytes, ...] = LASTING) -> bool:
     """Return whether a key in Redis is left behind: any, except for those that last and have an expiry."""
     return not any(name in key for name in lists) or pttl == -1 or pttl > 3_600_000
+
+
+def keys_of_calls(client: redis.Redis) -> list[bytes]:
+    """Return all keys but those of callees that live, or were killed a moment ago."""
+    return [key for key in client.scan_iter() if not key.startswith(b"juggler:callee:")]
