@@ -19,12 +19,15 @@ from loadtest.disturbances import Disturbances
 from loadtest.procfs import is_running
 from loadtest.soak.notes import Notes
 
-URIS = {"soak.sleep": 0.45, "soak.poll.thread": 0.4, "soak.sleep.process": 0.15}
+URIS = {"soak.sleep": 0.5, "soak.poll.thread": 0.42, "soak.sleep.process": 0.08}
 """Functions, one for each pool, with their shares of the calls."""
 
 CLIENTS = 4
 RATE = 32.0
 """Calls a second of all clients: 10,000 cancels of calls in flight in 10 minutes."""
+
+MAX_BEHIND = 1.0
+"""Seconds of calls that are made up for when this process was too busy."""
 
 CANCELLED = 0.8
 LONGEST, LATEST = 3.0, 1.5
@@ -97,9 +100,11 @@ class Cancels:
                 continue
             until = time.monotonic() + random.expovariate(1 / LIFE)
             calls = []
+            due = time.monotonic()
             while client.code is None and not self._stopping and time.monotonic() < until:
                 calls.append(gevent.spawn(self._call, client))
-                gevent.sleep(random.expovariate(RATE / CLIENTS))
+                due = max(due, time.monotonic() - MAX_BEHIND) + random.expovariate(RATE / CLIENTS)
+                gevent.sleep(max(0.0, due - time.monotonic()))
             if self._stopping and client.code is None:
                 gevent.joinall(calls)
                 self._last.append(client)

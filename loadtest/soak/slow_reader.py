@@ -25,6 +25,9 @@ RATE = 1e9 / 600
 SLACK = 2
 """Parts that the function may have made beyond two windows: it waits for credit in the yield of one."""
 
+MAX_BEHIND = 1.0
+"""Seconds that it makes up for when its process was too busy to read."""
+
 TIMEOUT = 6.0
 RETRY = 0.2
 STOP_TIMEOUT = 15.0
@@ -49,6 +52,7 @@ class SlowReader:
         self._made = notes
         self._disturbances = disturbances
         self._stopping = False
+        self._due = 0.0
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
@@ -105,13 +109,19 @@ class SlowReader:
                 if type == PART:
                     seen = self._on_part(payload, seen)
                     self.bytes += len(text)
-                    gevent.sleep(len(text) / RATE)
+                    self._wait(len(text))
             if self._stopping:
                 connection.send(request(CNCL, **{"for": call, "wait": False}))
                 return "stopped"
             if seen >= granted + WINDOW // 2:
                 granted = seen
                 connection.send(request(CRDT, **{"for": call, "until": seen + WINDOW}))
+
+    def _wait(self, size: int) -> None:
+        """Wait until the next part may be read."""
+        now = time.monotonic()
+        self._due = max(self._due, now - MAX_BEHIND) + size / RATE
+        gevent.sleep(max(0.0, self._due - now))
 
     def _on_part(self, payload: dict[str, Any], seen: int) -> int:
         """Check a message with parts, and return the number of the last one."""

@@ -25,7 +25,10 @@ WORKERS = 2
 PROCESSES = WORKERS + 2
 SINGLE = ("--ping-interval", "1", "--ping-timeout", "3", "--grace", "3", "--log-level", "error")
 SERVER = ("--workers", str(WORKERS), *SINGLE)
-CALLEE = ("--log-level", "warning")
+CALLEE = ("--log-level", "warning", "--pool-processes", "1")
+POOLS = 2
+"""Pools with a process, in each callee process."""
+
 FUNCTIONS = "loadtest.soak.desk:rpc"
 FLOWS = "loadtest.soak.desk:flows"
 TIMEOUT = 20.0
@@ -167,6 +170,10 @@ class System:
         """Return whether no process is missing."""
         self.stack.children.check()
         return len(children(self.server.pid)) == WORKERS and len(children(self.callees.pid)) == 2
+
+    def has_pools(self) -> bool:
+        """Return whether all pools of the callees have started, which they do when they are first called."""
+        return all(len(children(pid)) == POOLS for pid in (self.callee.pid, *children(self.callees.pid)))
 
     def is_healthy(self) -> bool:
         """Return whether no process is missing, and all are connected to Redis."""
