@@ -48,6 +48,8 @@ METRICS_AGE = 1.2
 """Seconds after which the metrics of all workers are newer than a failure."""
 
 MAX_PAUSE = 20.0
+LONG_RUN = 60.0
+"""Seconds of a run in which each worker has had clients."""
 
 
 class Soak:
@@ -191,7 +193,8 @@ class Soak:
         wrong += [line for each in self._orphans for line in each.accounts.violations.lines()]
         if self._failures and not learnt:
             wrong.append("no client learnt that its callee was killed")
-        if self._failures and not population.lost_connections:
+        # In a short run, all clients may be at other workers.
+        if self._failures and self._seconds >= LONG_RUN and not population.lost_connections:
             wrong.append("no connection was lost, although a worker was killed")
         return wrong
 

@@ -33,7 +33,7 @@ class _Cancel(NamedTuple):
         call_id: identifier of the call.
         deadline: its deadline.
         callee_id: its callee; empty if it is unknown.
-        on_unqueued: called if no callee has taken the call.
+        on_unqueued: called if no callee has taken the call. One that is about to take it is notified.
     """
 
     call_id: str
@@ -59,7 +59,7 @@ class ControlSender:
         Args:
             pending: the call.
             callee_id: callee that has taken it; empty if that is unknown: all callees of the URI are notified.
-            on_unqueued: called if no callee had taken the call: none will.
+            on_unqueued: called if no callee had taken the call.
         """
         cancel = _Cancel(pending.call_id, pending.deadline, callee_id, on_unqueued)
         self._cancels.setdefault(pending.uri, []).append(cancel)
@@ -104,14 +104,11 @@ class ControlSender:
             self._retry(uri, calls)
             return
         ignore_all(replies)
-        running = []
         for call, reply in zip(calls, deleted, strict=True):
             if reply == 1:
                 call.on_unqueued()
-            else:
-                running.append(call)
-        if running:
-            self._notify(uri, running, [] if isinstance(callees, Exception) else callees)
+        # All are notified: a callee may have looked at the key just before it was deleted.
+        self._notify(uri, calls, [] if isinstance(callees, Exception) else callees)
 
     def _notify(self, uri: str, calls: list[_Cancel], callees: list[bytes]) -> None:
         self._mark(uri, calls)
