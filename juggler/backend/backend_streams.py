@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from juggler.backend.calls import BackendCall
 from juggler.backend.limits import check_process
@@ -25,6 +25,13 @@ class Stream(BlockingStream):
 
     One thread or greenlet reads. If it leaves the loop early, the end of the ``with`` block or `close` cancels the
     call; without them, dropping the last reference does.
+
+    Raises, while it is iterated:
+        CallFailed: the function failed, after the parts before; with type "CalleeGone", its process has died.
+        Expired: no part arrived in time.
+        Cancelled: the stream was closed.
+        OutcomeUnknown: Redis was unreachable for 5 seconds.
+        InvalidValue: the part has no Python value.
     """
 
     def __init__(self, run: Run, operations: Operations, keeper: Keeper, call: BackendCall) -> None:
@@ -35,18 +42,6 @@ class Stream(BlockingStream):
         self._operations = operations
         self._keeper = keeper
         self._call = call
-
-    def __next__(self) -> Any:
-        """Wait for the next part and return it. After the last one, stop.
-
-        Raises:
-            CallFailed: the function failed, after the parts before; with type "CalleeGone", its process has died.
-            Expired: no part arrived in time.
-            Cancelled: the stream was closed.
-            OutcomeUnknown: Redis was unreachable for 5 seconds.
-            InvalidValue: the part has no Python value.
-        """
-        return super().__next__()
 
     def next_json(self) -> bytes | None:
         text = self._next()

@@ -14,7 +14,7 @@ from juggler.backend.calls import BackendCall
 from juggler.backend.routing import Reply, Router, is_unknown_script
 from juggler.backend.steps import Pause, Steps
 from juggler.broker import MARK
-from juggler.broker.names import check_channel, check_uri, is_reserved
+from juggler.broker.names import check_channel, check_uri, is_reserved, reserved
 from juggler.broker.redis import commands
 from juggler.broker.redis.commands import CALLS_TTL, pack
 from juggler.broker.redis.keys import Names
@@ -32,7 +32,7 @@ from juggler.errors import (
     OutcomeUnknown,
 )
 from juggler.protocol import codec
-from juggler.protocol.codec import MAX_TIMEOUT, StoredParts, check_args, encode_args
+from juggler.protocol.codec import StoredParts, check_args, check_timeout, encode_args
 from juggler.protocol.control import Control, encode_control
 from juggler.protocol.identity import encode_identity
 from juggler.protocol.messages import MAX_WINDOW
@@ -132,10 +132,7 @@ class Operations:
         Raises:
             ValueError: it is out of range.
         """
-        timeout = self._call_timeout if timeout is None else timeout
-        if not 0 < timeout <= MAX_TIMEOUT:
-            raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        return timeout
+        return check_timeout(self._call_timeout if timeout is None else timeout)
 
     def _identity(self, by: Any) -> bytes:
         return b"" if by is None else encode_identity(by)
@@ -184,8 +181,7 @@ class Operations:
         self._check_open()
         check_channel(channel)
         if is_reserved(channel):
-            reason = f"channel {channel!r}: names that begin with 'juggler' or '__' are reserved"
-            raise BrokerError(reason, NackCode.FORBIDDEN)
+            raise reserved(channel)
         _check_size("event", args)
         name = self._names.channel(channel)
         return name, self._publish, name, codec.encode_event(self._new_uuid(), args, self._trace())

@@ -22,6 +22,11 @@ def is_reserved(channel: str) -> bool:
     return channel.startswith(RESERVED)
 
 
+def reserved(channel: str) -> BrokerError:
+    """Return the refusal of a reserved channel; code 403."""
+    return BrokerError(f"channel {channel!r}: names that begin with 'juggler' or '__' are reserved", NackCode.FORBIDDEN)
+
+
 def check_uri(uri: str) -> None:
     """Check the URI of a function.
 

@@ -653,6 +653,14 @@ class Stream(BlockingStream):
 
     One thread or greenlet reads. If it leaves the loop early, the end of the ``with`` block or `close` cancels the
     call; without them, dropping the last reference does.
+
+    Raises, while it is iterated:
+        CallFailed: the function failed, after the parts before.
+        Nacked: the server refused the call.
+        Expired: no part arrived in time.
+        Cancelled: the stream was closed.
+        ConnectionClosed: the connection closed.
+        InvalidValue: the part has no Python value.
     """
 
     def __init__(
@@ -671,19 +679,6 @@ class Stream(BlockingStream):
         self._expire = expire
         self._cancel = cancel
         self._renew = renew
-
-    def __next__(self) -> Any:
-        """Wait for the next part and return it. After the last one, stop.
-
-        Raises:
-            CallFailed: the function failed, after the parts before.
-            Nacked: the server refused the call.
-            Expired: no part arrived in time.
-            Cancelled: the stream was closed.
-            ConnectionClosed: the connection closed.
-            InvalidValue: the part has no Python value.
-        """
-        return super().__next__()
 
     def next_json(self) -> bytes | None:
         check_process(self._pid)

@@ -17,7 +17,7 @@ from juggler.client.events import EventQueue
 from juggler.client.reconnect import Reconnect
 from juggler.client.renewal import Renewal, checked
 from juggler.errors import ConnectionClosed, Nacked, NotSupported
-from juggler.protocol.codec import MAX_TIMEOUT, decode_response, encode
+from juggler.protocol.codec import check_timeout, decode_response, encode
 from juggler.protocol.messages import (
     NULL,
     Ack,
@@ -160,10 +160,7 @@ class ClientState:
         Raises:
             ValueError: it is out of range.
         """
-        timeout = self._call_timeout if timeout is None else timeout
-        if not 0 < timeout <= MAX_TIMEOUT:
-            raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
-        return timeout
+        return check_timeout(self._call_timeout if timeout is None else timeout)
 
     def call(
         self,

@@ -54,6 +54,14 @@ from juggler.protocol.messages import (
 MAX_TIMEOUT = 24 * 3600.0
 """Maximum timeout of a CALL, in seconds."""
 
+
+def check_timeout(timeout: float) -> float:
+    """Return the timeout of a call in seconds. Raises `ValueError` if it is out of range."""
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise ValueError(f"timeout: expected more than 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout!r}")
+    return timeout
+
+
 _NS = 1_000_000_000
 _INT64 = 2**63  # larger timeouts are cut to it: all are refused alike, and not all of them are floats
 _MAX_ERROR = 200

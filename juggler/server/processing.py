@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from juggler.broker import Done, PendingCall
-from juggler.broker.names import GAP_CHANNEL, is_reserved
+from juggler.broker.names import GAP_CHANNEL, is_reserved, reserved
 from juggler.broker.streams import CANCELLED
 from juggler.errors import BrokerError, NackCode, Refused
 from juggler.process import tracing
@@ -335,7 +335,7 @@ def _process_crdt(connection: Connection, message: Crdt) -> None:
 def _process_pub(connection: Connection, message: Pub) -> None:
     _check_channel(connection, message.channel)
     if is_reserved(message.channel):
-        raise _reserved(message.channel)
+        raise reserved(message.channel)
     broker, on_done, trace = connection.pubsub_broker, _answering(connection, message), message.trace
     if tracing.tracer is not None:
         on_done, trace = _tracing(tracing.tracer, message, on_done)
@@ -374,10 +374,6 @@ def _check_channel(connection: Connection, channel: str) -> None:
         raise _too_long("channel", len(channel), limit)
 
 
-def _reserved(channel: str) -> Refused:
-    return Refused(NackCode.FORBIDDEN, f"channel {channel!r}: names that begin with 'juggler' or '__' are reserved")
-
-
 def _too_long(what: str, length: int, limit: int) -> Refused:
     return Refused(NackCode.BAD_REQUEST, f"{what}: expected at most {limit} characters, got {length}")
 
@@ -388,7 +384,7 @@ def _process_sub(connection: Connection, message: Sub) -> None:
         return
     _check_channel(connection, message.channel)
     if is_reserved(message.channel) and (message.is_pattern or message.channel != GAP_CHANNEL):
-        raise _reserved(message.channel)
+        raise reserved(message.channel)
     broker = connection.pubsub_broker
     count = broker.subscription_count(connection)
     if count >= connection.options.max_subscriptions and not broker.is_subscribed(

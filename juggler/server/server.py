@@ -15,14 +15,13 @@ import gevent
 from gevent.event import AsyncResult
 
 from juggler.broker import Broker, CallerBroker, PubSubBroker
-from juggler.broker.names import is_reserved
+from juggler.broker.names import is_reserved, reserved
 from juggler.errors import (
     BrokerError,
     BrokerUnavailable,
     CloseCode,
     ConfigError,
     HandshakeRefused,
-    NackCode,
     OutcomeUnknown,
 )
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
@@ -320,8 +319,7 @@ class Server:
                 may have been.
         """
         if is_reserved(channel):
-            reason = f"channel {channel!r}: names that begin with 'juggler' or '__' are reserved"
-            raise BrokerError(reason, NackCode.FORBIDDEN)
+            raise reserved(channel)
         done: AsyncResult = AsyncResult()
         self.pubsub_broker.publish(channel, new_uuid(), encode_args(value), done.set)
         try:
