@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeAlias
 from msgspec import Struct
 
 from juggler.errors import BrokerError
-from juggler.process.tracing import current_trace
+from juggler.process.tracing import current_trace, log_fields
 from juggler.protocol.codec import StoredParts, decode_args, encode_args
 from juggler.protocol.messages import NULL
 from juggler.protocol.server_commands import TIMEOUT, CommandOutcome, ServerAnswer, ServerCommand
@@ -431,6 +431,7 @@ class IncomingCall(Struct, gc=False, tag=True):
         sender: sends parts for the function; set by the worker that runs the call if its caller has asked for them.
         trace: W3C traceparent of the caller; empty without a valid one.
         client: identifies the connection of the caller, see `client_of`.
+        span: traceparent of the span in which the function runs; empty without OpenTelemetry.
     """
 
     conn_uuid: str
@@ -446,6 +447,12 @@ class IncomingCall(Struct, gc=False, tag=True):
     sender: SendPart | None = None
     trace: str = ""
     client: str = ""
+    span: str = ""
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The trace of the call, for log lines; see `juggler.process.tracing.log_fields`."""
+        return log_fields(self.span or self.trace)
 
     @property
     def value(self) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 from juggler.callee.current import current_call
 from juggler.callee.thunk import Thunk
-from juggler.process.tracing import NAME, find_tracer
+from juggler.process.tracing import NAME, current_trace, find_tracer
 
 
 def traced(thunk: Thunk) -> Thunk:
@@ -29,4 +29,5 @@ def _span() -> Generator[None, None, None]:
         "juggler.waited": call.waited,
     }
     with tracer.within(f"process {call.uri}", "CONSUMER", attributes, call.trace):
+        call.span = current_trace()
         yield

@@ -206,7 +206,10 @@ class PoolConsumer:
             except BaseException:
                 # A function may leave a gevent.Timeout running that fires later, or have this greenlet killed.
                 if not self.abandoning:
-                    log.exception(Line("call: greenlet interrupted", call=None if call is None else call.msg_uuid))
+                    log.exception(
+                        Line("call: greenlet interrupted", call=None if call is None else call.msg_uuid),
+                        extra=None if call is None else call.log_fields,
+                    )
             finally:
                 if call is not None:
                     del self.running[id(call)]

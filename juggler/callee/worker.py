@@ -253,7 +253,9 @@ class Worker:
 
     def _serve(self, index: int, runner: Runner, publisher: PublishArgs | None, call: IncomingCall) -> None:
         if self._has_run(call):
-            log.warning(Line("call: dropped, it has run before", uri=call.uri, call=call.msg_uuid))
+            log.warning(
+                Line("call: dropped, it has run before", uri=call.uri, call=call.msg_uuid), extra=call.log_fields
+            )
             return
         stats = self.stats.by_uri[call.uri]
         stats.requests += 1
@@ -326,6 +328,7 @@ class Worker:
             level,
             Line("call: failed", uri=call.uri, call=call.msg_uuid, error=answer.text_of(exception)),
             exc_info=None if says_all else answer.without_library_frames(exception),
+            extra=call.log_fields,
         )
         return answer.error(exception, call.msg_uuid, self._mask)
 
@@ -333,7 +336,7 @@ class Worker:
         self._unsent -= 1
         self._sent.set()
         if error is not None:
-            log.warning(Line("call: result lost", uri=call.uri, call=call.msg_uuid, error=error))
+            log.warning(Line("call: result lost", uri=call.uri, call=call.msg_uuid, error=error), extra=call.log_fields)
 
     # Events
 

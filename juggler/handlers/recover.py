@@ -12,6 +12,7 @@ from juggler.process.logline import Line
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Evnt, Message, Nack, Sub, is_nackable, nack, type_name
 from juggler.server.processing import Context, Handler, Middleware
+from juggler.server.request_spans import fail_span
 
 if TYPE_CHECKING:
     from juggler.server.connection import Connection
@@ -36,7 +37,8 @@ def recover(close: bool = False) -> Middleware:
                 next_handler(ctx, connection, message)
             except Refused:
                 raise
-            except (Exception, gevent.Timeout, SystemExit):
+            except (Exception, gevent.Timeout, SystemExit) as error:
+                fail_span(type(error).__name__)
                 failure = new_uuid()
                 log.exception(
                     Line("handler: failed", id=failure, type=type_name(message), message=message.uuid),

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from juggler.process.logline import Line, indented, printable, quoted
+from juggler.process.tracing import current_trace, log_fields
 
 
 def _add_fields(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -20,11 +21,17 @@ def _add_fields(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]
     return event
 
 
+def _add_trace(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Add the identifiers of the current span of OpenTelemetry, unless the record has others."""
+    return log_fields(current_trace()) | event
+
+
 _SHARED: list[Any] = [
     _add_fields,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.ExtraAdder(),
+    _add_trace,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 

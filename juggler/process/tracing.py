@@ -77,6 +77,13 @@ class Span:
         self._span = span
         self.trace = _traceparent(span)
 
+    def current(self) -> AbstractContextManager[Any]:
+        """Return a context manager within which the span is the current one. It does not end the span."""
+        context: AbstractContextManager[Any] = self._otel.use_span(
+            self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False
+        )
+        return context
+
     def end(self, error: str = "") -> None:
         """End the span. With ``error``, the type of an error, its status is one. Idempotent."""
         if error and self._span.is_recording():
@@ -108,6 +115,12 @@ def current_trace() -> str:
     """Return the traceparent of the current span; empty without one."""
     otel = _imported()
     return "" if otel is None else _traceparent(otel.get_current_span())
+
+
+def log_fields(trace: str) -> dict[str, str]:
+    """Return the fields of log lines for a traceparent, ``trace_id`` and ``span_id``; none if it is malformed."""
+    parsed = _parse(trace)
+    return {} if parsed is None else {"trace_id": parsed[1], "span_id": parsed[2]}
 
 
 def _imported() -> Any | None:

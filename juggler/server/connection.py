@@ -43,6 +43,7 @@ from juggler.server.held_acks import HeldAck, HeldAcks
 from juggler.server.identities import Identity
 from juggler.server.options import ServerOptions
 from juggler.server.outgoing import Outgoing, event_message
+from juggler.server.request_spans import fail_span, with_spans
 from juggler.server.tokens import Tokens, TokenState, ttl
 from juggler.server.websocket import WebSocket
 
@@ -302,7 +303,8 @@ class Connection(Subscriber):
         """
         metrics = self.metrics
         decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
-        handle = self._handle if self._is_direct or self.tokens is None else self._handle_and_check
+        checks = self.tokens is not None and not self._is_direct
+        handle = with_spans(self._handle_and_check if checks else self._handle, self.address)
         self._report(on_state, State.ACCEPTING)
         try:
             if self.subprotocol == JUGGLER_1:
@@ -355,8 +357,10 @@ class Connection(Subscriber):
                     extra=self._in_log,
                 )
             else:
+                fail_span(str(refusal.code))
                 self._handle(nack(message, refusal.code, refusal.reason))
-        except (Exception, gevent.Timeout, SystemExit):
+        except (Exception, gevent.Timeout, SystemExit) as error:
+            fail_span(type(error).__name__)
             self.metrics.panics += 1
             log.exception(
                 Line("connection: handler failed", type=type_name(message), message=message.uuid), extra=self._in_log

@@ -46,6 +46,7 @@ from juggler.protocol.messages import (
 )
 from juggler.protocol.results import error_result
 from juggler.server.connection import Connection, Context, Handler
+from juggler.server.request_spans import take_span
 
 __all__ = ["Context", "Handler", "Middleware", "chain", "process_message"]
 
@@ -228,7 +229,7 @@ class _TracedCall(_Traced, ServerCall):
     __slots__ = ("span",)
 
     def __init__(self, connection: Connection, message: Call, tracer: Tracer) -> None:
-        self.span = _begin_span(connection, message, tracer)
+        self.span = take_span(tracer, message, connection.address)
         super().__init__(connection, message)
 
 
@@ -236,13 +237,8 @@ class _TracedStream(_Traced, StreamCall):
     __slots__ = ("span",)
 
     def __init__(self, connection: Connection, message: Call, parts: Parts, tracer: Tracer) -> None:
-        self.span = _begin_span(connection, message, tracer)
+        self.span = take_span(tracer, message, connection.address)
         super().__init__(connection, message, parts)
-
-
-def _begin_span(connection: Connection, message: Call, tracer: Tracer) -> Span:
-    attributes = {"rpc.system": tracing.NAME, "rpc.method": message.uri, "client.address": connection.address}
-    return tracer.begin(message.uri, "SERVER", attributes, message.trace)
 
 
 _PART_OVERHEAD = 200
@@ -338,15 +334,12 @@ def _process_pub(connection: Connection, message: Pub) -> None:
         raise reserved(message.channel)
     broker, on_done, trace = connection.pubsub_broker, _answering(connection, message), message.trace
     if tracing.tracer is not None:
-        on_done, trace = _tracing(tracing.tracer, message, on_done)
+        on_done, trace = _tracing(take_span(tracing.tracer, message, connection.address), on_done)
     broker.publish(message.channel, message.uuid, message.args, on_done, trace)
 
 
-def _tracing(tracer: Tracer, message: Pub, on_done: Done) -> tuple[Done, str]:
-    """Begin the span of a publication. Return a callback that ends it before it calls ``on_done``, and its trace."""
-    attributes = {"messaging.system": tracing.NAME, "messaging.destination.name": message.channel}
-    attributes |= {"messaging.operation.type": "send", "messaging.operation.name": "publish"}
-    span = tracer.begin("publish", "PRODUCER", attributes, message.trace)
+def _tracing(span: Span, on_done: Done) -> tuple[Done, str]:
+    """Return a callback that ends the span of a publication before it calls ``on_done``, and the trace."""
 
     def on_published(error: BrokerError | None) -> None:
         span.end("" if error is None else str(error.code))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import types
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,13 @@ from juggler.backend import Backend
 from juggler.broker.redis import RedisBroker
 from juggler.process import tracing
 from juggler.protocol.messages import MessageType
+from tests.integration.commands import environment
 from tests.integration.test_callee_command import running
 from tests.integration.test_juggler1 import Wire1, kind
 from tests.stack import Wire, running_server
 
 ROOT = Path(__file__).parents[2]
-CALL, PUB, SUB, RES, EVNT, PART = (MessageType(n) for n in (1, 2, 3, 9, 10, 33))
+CALL, PUB, SUB, NACK, RES, EVNT, PART = (MessageType(n) for n in (1, 2, 3, 7, 9, 10, 33))
 NS = 1_000_000_000
 POOLS = ("None", "thread", "process")
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -200,6 +201,94 @@ def test_spans_lead_from_the_client_to_the_function_and_its_events(tmp_path, red
     }
     assert ends == {"Expired", "ConnectionClosed"}
     assert len([each for each in spans.all if (each["name"], each["kind"]) == ("sleep", "SERVER")]) == 2
+
+
+def records(path: Path) -> list[dict]:
+    """Return the records of a log in JSON. Processes of pools write other lines."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+
+
+def logged(path: Path, event: str, **fields: str) -> list[dict]:
+    """Return the records of a log with this event and these fields."""
+    return [each for each in records(path) if each["event"] == event and fields.items() <= each.items()]
+
+
+@contextmanager
+def traced_commands(directory: Path, redis_url: str, traces: Path | None, format: str = "json"):
+    """Run a server and a callee as commands, with their logs in files; yield the URL of the server."""
+    variables = environment(REDIS_URL=redis_url, **({} if traces is None else {"TRACES": str(traces)}))
+    server = ["juggler.cli.main", "server", "tests.integration.traced_server:server", "--bind", "127.0.0.1:0"]
+    callee = ["callee.cli", "tests.integration.traced_callee:rpc", "--threads", "1", "--pool-processes", "1"]
+    with ExitStack() as stack:
+        for name, command in (("callee", callee), ("server", server)):
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command, "--log-format", format],
+                cwd=ROOT,
+                env=variables,
+                stdout=subprocess.PIPE,
+                stderr=stack.enter_context(open(directory / name, "w")),
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.terminate)
+            first = process.stdout.readline()
+        yield first.split()[-1].replace("http://", "ws://").removesuffix("/ws") + "/ws"
+
+
+def test_log_lines_have_the_identifiers_of_the_current_span(tmp_path, redis_url):
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    with traced_commands(tmp_path, redis_url, traces) as url, Wire(url) as wire:
+        for function in ("answer", "fail", "refuse"):
+            for pool in POOLS:
+                wire.request(CALL, uri=f"{function}.{pool}", timeout=60 * NS)
+                payloads(wire, RES)
+        for uri in ("forbidden", "broken"):
+            wire.send(CALL, uri=uri, trace=TRACE)
+            assert kind(wire.receive()) == NACK
+        wire.request(PUB, channel="c")
+    spans = Spans(traces)
+    server, callee = tmp_path / "server", tmp_path / "callee"
+
+    for uri in ("answer.None", "forbidden", "broken"):
+        span = spans.one(uri, "SERVER")
+        ids = {"trace_id": span["trace"], "span_id": span["id"]}
+        assert logged(server, "in the handler", **ids)
+        message = logged(server, "message: processed", type="CALL", uri=uri, **ids)
+        assert len(message) == (uri != "forbidden")  # which is logged as its NACK
+    for uri, error in (("forbidden", "403"), ("broken", "ValueError")):
+        span = spans.one(uri, "SERVER")
+        assert (span["status"], span["attributes"]["error.type"], span["trace"]) == ("ERROR", error, TRACE[3:35])
+        assert span["parent"] == TRACE[36:52]
+    (failure,) = logged(server, "handler: failed")
+    assert (failure["trace_id"], failure["span_id"]) == (TRACE[3:35], spans.one("broken", "SERVER")["id"])
+    (published,) = logged(server, "message: processed", type="PUB")
+    assert published["span_id"] == spans.one("publish")["id"]
+
+    for pool in POOLS:
+        for function in ("fail", "refuse"):
+            span = spans.one(f"process {function}.{pool}")
+            assert span["parent"] == spans.one(f"{function}.{pool}", "SERVER")["id"]
+            (failure,) = logged(callee, "call: failed", uri=f"{function}.{pool}")
+            assert (failure["trace_id"], failure["span_id"]) == (span["trace"], span["id"])
+    span = spans.one("process answer.None")
+    assert logged(callee, "in the function", trace_id=span["trace"], span_id=span["id"])
+    answers = [each for each in records(server) if each.get("type") in ("ACK", "RES")]
+    assert answers
+    assert not any("trace_id" in each for each in answers)
+
+
+def test_log_lines_as_text_have_them_too_and_without_opentelemetry_the_trace_of_the_caller(tmp_path, redis_url):
+    with traced_commands(tmp_path, redis_url, None, "text") as url, Wire(url) as wire:
+        for trace in (TRACE, ""):
+            wire.request(CALL, uri="fail.None", timeout=60 * NS, trace=trace)
+            payloads(wire, RES)
+    logs = {name: (tmp_path / name).read_text() for name in ("server", "callee")}
+    of_the_call = [line for line in logs["callee"].splitlines() if "call: failed" in line]
+    ids = f" trace_id={TRACE[3:35]} span_id={TRACE[36:52]}"
+    assert [ids in line for line in of_the_call] == [True, False]
+    assert "message: processed" in logs["server"]
+    assert "trace_id" not in logs["server"]
 
 
 @pytest.mark.parametrize("module", [None, types.ModuleType("opentelemetry.trace")])

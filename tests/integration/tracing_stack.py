@@ -11,44 +11,17 @@ monkey.patch_all()
 
 import asyncio  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
 import gevent  # noqa: E402
 from opentelemetry import trace as otel  # noqa: E402
-from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult  # noqa: E402
 
 from juggler.broker.redis import RedisBroker  # noqa: E402
 from juggler.callee import Callee, publish, trace  # noqa: E402
+from tests.integration.spans import note_spans  # noqa: E402
 
-
-class Notes(SpanExporter):
-    """Appends spans to a file of this process."""
-
-    def export(self, spans):
-        with open(f"{os.environ['TRACES']}/{os.getpid()}", "a") as file:
-            for span in spans:
-                parent = None if span.parent is None else f"{span.parent.span_id:016x}"
-                context = span.get_span_context()
-                note = {
-                    "name": span.name,
-                    "kind": span.kind.name,
-                    "trace": f"{context.trace_id:032x}",
-                    "id": f"{context.span_id:016x}",
-                    "parent": parent,
-                    "status": span.status.status_code.name,
-                    "attributes": dict(span.attributes),
-                    "pid": os.getpid(),
-                }
-                file.write(json.dumps(note) + "\n")
-        return SpanExportResult.SUCCESS
-
-
-provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(Notes()))
-otel.set_tracer_provider(provider)
+note_spans()
 tracer = otel.get_tracer("application")
 
 rpc = Callee()

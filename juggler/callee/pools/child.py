@@ -98,6 +98,7 @@ class Child:
                 isinstance(error, TimeIsUp),
                 _encodable(answer.text_of(error)),
                 _encodable("".join(traceback.format_exception(answer.without_library_frames(error)))),
+                call.span,
             )
         return wire.Done(*done)
 

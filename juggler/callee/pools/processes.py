@@ -342,10 +342,12 @@ class ProcessRunner(Runner):
         return wire.Published()
 
     def _failed(self, call: IncomingCall, raised: wire.Raised) -> Answer:
+        call.span = raised.span
         log.log(
             logging.INFO if raised.for_caller or raised.is_stop else logging.ERROR,
             Line("call: failed", uri=call.uri, call=call.msg_uuid, error=raised.message),
             exc_info=None if raised.for_caller or raised.is_stop else _RemoteTraceback(raised.traceback),
+            extra=call.log_fields,
         )
         hidden = self._mask and not raised.for_caller
         return Answer(raised.masked if hidden else raised.args, True)

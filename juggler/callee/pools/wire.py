@@ -77,6 +77,7 @@ class Raised(msgspec.Struct, tag=True):
         is_stop: whether it is a `callee.TimeIsUp`, which is not the operator's problem.
         message: text of the exception, for the log.
         traceback: formatted traceback, for the log.
+        span: `juggler.broker.IncomingCall.span`.
     """
 
     args: bytes
@@ -85,6 +86,7 @@ class Raised(msgspec.Struct, tag=True):
     is_stop: bool
     message: str
     traceback: str
+    span: str
 
 
 Message = Ready | IncomingCall | Publish | Published | Part | Taken | Cancel | Done | Raised
