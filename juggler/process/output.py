@@ -77,9 +77,11 @@ class Output:
     """
 
     __slots__ = (
+        "_before_block",
         "_busy",
         "_chunks",
         "_drained",
+        "_joins",
         "_loop",
         "_on_lost",
         "_rest",
@@ -90,35 +92,47 @@ class Output:
         "socket",
     )
 
-    def __init__(self, sock: Any, on_lost: Callable[[OSError], object]) -> None:
+    def __init__(
+        self, sock: Any, on_lost: Callable[[OSError], object], before_block: Callable[[], object] | None = None
+    ) -> None:
         """Make the output of a socket.
 
         Args:
             sock: a connected gevent socket, plain or TLS. The owner closes it, after `close`.
             on_lost: called once when sending fails, after `close`. It must not block.
+            before_block: called before queued chunks are joined. It may `put` more, and must not block.
         """
         self.socket = nonblocking(sock)
         self.queued = 0
         self.progressed = False
         self._on_lost: Callable[[OSError], object] | None = on_lost
+        self._before_block = before_block
         self._loop = gevent.get_hub().loop
         self._chunks: list[bytes] | None = None  # idle outputs are many, and need no list
         self._rest: memoryview | None = None  # of a block that was sent in part
         self._busy = False  # something is queued, and a callback or the watcher will send it
         self._turn = -1
+        self._joins = False  # the last turn that had chunks had several
         self._writable: Any = None
         self._drained: Event | None = None
 
     def send(self, chunk: bytes) -> None:
-        """Send a chunk: at once if it is the first in this turn of the loop, otherwise at its end, joined."""
+        """Send a chunk at the end of this turn of the loop, joined with all others.
+
+        It is sent at once, which costs less, if it is the first one and probably the only one: the last turn had one.
+        """
         turn = self._loop.iteration  # constant with libuv, where all chunks are joined
         if turn != self._turn and not self._busy:
             self._turn = turn
-            self._write(chunk)
-            if self.queued:
-                self._busy = True
-                self._await_writable()
-            return
+            if not self._joins:
+                self._write(chunk)
+                if self.queued:
+                    self._busy = True
+                    self._await_writable()
+                return
+            self._joins = False  # unless another one follows
+        else:
+            self._joins = True
         # As `put`, without the cost of a call.
         if self._chunks is None:
             self._chunks = [chunk]
@@ -203,6 +217,8 @@ class Output:
         if block is None:
             if self._chunks is None:
                 return
+            if self._before_block is not None:
+                self._before_block()
             block = self._take_block(self._chunks)
         self._rest = None
         self.queued -= len(block)

@@ -78,6 +78,47 @@ def test_the_first_chunk_of_a_turn_is_sent_at_once_and_the_others_joined(end):
     assert end.output.queued == 0
 
 
+def turn(end: End, *chunks: bytes) -> None:
+    """Send chunks in a turn of their own, and read all of them."""
+    gevent.sleep(0.001)
+    for chunk in chunks:
+        end.output.send(chunk)
+    end.read(sum(map(len, chunks)))
+
+
+def test_after_a_turn_with_several_chunks_the_first_one_is_joined_too(end):
+    turn(end, b"one", b"two")
+    gevent.sleep(0.001)
+    end.output.send(b"three")
+    end.output.send(b"four")
+    assert end.output.queued == len(b"threefour")
+    assert end.peer.recv(100) == b"threefour"
+
+
+def test_after_a_turn_with_one_chunk_the_first_one_is_sent_at_once(end):
+    turn(end, b"one", b"two")
+    turn(end, b"three")
+    gevent.sleep(0.001)
+    end.output.send(b"four")
+    assert end.output.queued == 0
+    assert end.read(4) == b"four"
+
+
+def test_what_is_added_before_a_block_follows_all_that_is_queued(end):
+    blocks = []
+
+    def add() -> None:
+        blocks.append(end.output.queued)
+        end.output.put(b"last")
+
+    output = end.output = Output(end.sock, end.lost.append, add)
+    output.put(b"one")
+    output.put(b"two")
+    assert end.peer.recv(100) == b"onetwolast"
+    assert blocks == [6]
+    assert output.queued == 0
+
+
 def test_chunks_that_are_put_wait_for_the_end_of_the_turn(end):
     for chunk in (b"one", b"two"):
         end.output.put(chunk)

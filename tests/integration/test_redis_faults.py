@@ -238,6 +238,26 @@ def test_a_list_expires_although_the_connection_is_lost_within_a_push(redis_url,
             client.flushall()
 
 
+def test_a_list_is_prolonged_once_for_all_that_is_pushed_in_a_turn(redis_url):
+    """It lives as long as the longest of the calls wants, at least an hour."""
+    with closing(RedisBroker(redis_url)) as broker, redis.Redis.from_url(redis_url, protocol=2) as client:
+        broker.connect()
+        call = RecordedCall()
+        broker.call("u", b"1", 1, call)
+        call.wait(1)
+        client.config_resetstat()
+        calls = [RecordedCall() for _ in range(20)]
+        for number, call in enumerate(calls):
+            broker.call("u", b"1", 7200 if number == 10 else 60, call)
+        for call in calls:
+            call.wait(1)
+        eventually(lambda: client.pttl("juggler:calls:{u}") > 7_100_000)
+        statistics = client.info("commandstats")
+        assert statistics["cmdstat_lpush"]["calls"] == 20
+        assert statistics["cmdstat_pexpire"]["calls"] == 2
+        client.flushall()
+
+
 def dialled(url: str) -> socket.socket:
     """Return a connection to the Redis of a test."""
     sock = socket.socket(socket.AF_UNIX)

@@ -71,14 +71,14 @@ def test_every_collection_gets_an_expiry(redis_url, client, prefix):
 
 
 def cut_push(client: redis.Redis, uri: str, ttl_ms: int) -> None:
-    """Push a call on a connection that is cut before the command that sets the expiry of the list."""
+    """Push a call on a connection that is cut before the commands that set the expiry of the list."""
     msg_uuid = new_uuid()
     keys = Names().call_keys(uri, msg_uuid)
-    packed = push(*keys, encode_call(new_uuid(), msg_uuid, uri, b"1"), ttl_ms, HOUR_MS)
+    packed = push(*keys, encode_call(new_uuid(), msg_uuid, uri, b"1"), ttl_ms)
     pushed = client.llen(keys[1]) + 1
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(client.connection_pool.connection_kwargs["path"])
-        sock.sendall(packed[: packed.index(b"*4")])
+        sock.sendall(packed)
     eventually(lambda: client.llen(keys[1]) == pushed)
 
 

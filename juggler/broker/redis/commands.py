@@ -1,9 +1,9 @@
 """Commands in the Redis serialisation protocol. PURE.
 
-To push a payload takes three or four commands: they store its timeout key if needed, push it and prolong the list,
-which must not expire before the last of its payloads. ``PEXPIRE … NX`` sets the expiry of a new list and
-``PEXPIRE … GT`` raises it. These two cost Redis 1 µs; a script that does everything costs 3 µs. The script is used for
-servers before Redis 7, which support neither ``NX`` nor ``GT``.
+To push a payload takes one or two commands: they store its timeout key if needed, and push it. After all that is pushed
+in one turn of gevent's loop, two commands prolong each list, which must not expire before the last of its payloads:
+``PEXPIRE … NX`` sets the expiry of a new list and ``PEXPIRE … GT`` raises it. These two cost Redis 1 µs; a script that
+does everything costs 3 µs. The script is used for servers before Redis 7, which support neither ``NX`` nor ``GT``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 """To be formatted with the length of a key and the key."""
 
 _SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-_PUSH = b"%b$%d\r\n%b\r\n%b"
+_PUSH = b"%b$%d\r\n%b\r\n"
 _PUSH_WITH_KEY = _SET + _PUSH
 _LPUSH = b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n"
 _PEXPIRE = (
@@ -61,27 +61,31 @@ def pack(*command: bytes | str | int) -> bytes:
     return packed
 
 
-def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int, list_ttl_ms: int) -> bytes:
-    """Pack the four commands that push ``payload``; the second reply is the length of the list."""
+def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int) -> bytes:
+    """Pack the two commands that push ``payload``; the second reply is the length of the list."""
     ttl = b"%d" % ttl_ms
     ttl_len = len(ttl)
-    lpush, pexpire = _for_list(list_key, list_ttl_ms)
     return _PUSH_WITH_KEY % (
-        len(timeout_key), timeout_key, ttl_len, ttl, ttl_len, ttl, lpush, len(payload), payload, pexpire
+        len(timeout_key), timeout_key, ttl_len, ttl, ttl_len, ttl, _lpush(list_key), len(payload), payload
     )  # fmt: skip
 
 
-def push_keyless(list_key: bytes, payload: bytes, list_ttl_ms: int) -> bytes:
-    """Pack the three commands that push ``payload`` without a timeout key; the first reply is the list's length."""
-    lpush, pexpire = _for_list(list_key, list_ttl_ms)
-    return _PUSH % (lpush, len(payload), payload, pexpire)
+def push_keyless(list_key: bytes, payload: bytes) -> bytes:
+    """Pack the command that pushes ``payload`` without a timeout key; the reply is the length of the list."""
+    return _PUSH % (_lpush(list_key), len(payload), payload)
 
 
 @lru_cache(1024)
-def _for_list(key: bytes, ttl_ms: int) -> tuple[bytes, bytes]:
-    """Return what all pushes to a list have in common: the beginning of the ``LPUSH``, and both ``PEXPIRE``."""
+def _lpush(key: bytes) -> bytes:
+    """Return the beginning of the ``LPUSH`` to a list."""
+    return _LPUSH % (len(key), key)
+
+
+@lru_cache(1024)
+def prolong(key: bytes, ttl_ms: int) -> bytes:
+    """Pack the two commands after which a list lives for ``ttl_ms`` or longer."""
     size, ttl = len(key), b"%d" % ttl_ms
-    return _LPUSH % (size, key), _PEXPIRE % (size, key, len(ttl), ttl, size, key, len(ttl), ttl)
+    return _PEXPIRE % (size, key, len(ttl), ttl, size, key, len(ttl), ttl)
 
 
 def push_by_script(

@@ -6,12 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import hiredis
 from gevent.event import AsyncResult, Event
 
 from juggler.broker.redis.commands import PING, pack
+from juggler.broker.redis.commands import prolong as pack_prolong
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
 from juggler.broker.redis.replies import (
@@ -27,6 +28,8 @@ from juggler.broker.redis.replies import (
 )
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable, OutcomeUnknown
+
+OnProlonged: TypeAlias = Callable[[bytes, Reply], None]
 
 
 class Link(ReplyHandler):
@@ -49,6 +52,8 @@ class Link(ReplyHandler):
         self.lost_listeners: list[Callable[[], None]] = []
         self._waiting: deque[OnReply] = deque()
         self._deferred: list[tuple[Callable[[], None], OnReply]] = []
+        # Lists to prolong with what is sent next: milliseconds, and what is called with the first reply.
+        self._to_prolong: dict[bytes, tuple[int, OnProlonged]] = {}
         self._may_have_sent = False
 
     def start(self) -> None:
@@ -72,6 +77,20 @@ class Link(ReplyHandler):
         """
         self.connection.write(packed)
         self._waiting.extend(on_replies)
+
+    def prolong(self, list_key: bytes, ttl_ms: int, on_prolonged: OnProlonged) -> None:
+        """Make a list live for ``ttl_ms`` or longer, after all that is sent in this turn of the loop.
+
+        A list that Redis has emptied since has been deleted, and needs nothing.
+
+        Args:
+            list_key: key of the list, to which something was pushed in this turn.
+            ttl_ms: milliseconds; the longest of a turn counts.
+            on_prolonged: called with the key and the reply, or an error as `send` reports it.
+        """
+        known = self._to_prolong.get(list_key)
+        if known is None or known[0] < ttl_ms:
+            self._to_prolong[list_key] = ttl_ms, on_prolonged
 
     def gather(self, commands: Sequence[bytes], on_replies: OnReplies) -> None:
         """Send packed commands, at least one, and call ``on_replies`` once with all replies, in order.
@@ -140,6 +159,16 @@ class Link(ReplyHandler):
         for listener in self.up_listeners:
             listener()
 
+    def before_send(self) -> None:
+        if self._to_prolong:
+            to_prolong, self._to_prolong = self._to_prolong, {}
+            for list_key, (ttl_ms, on_prolonged) in to_prolong.items():
+                on_reply = partial(on_prolonged, list_key)
+                try:
+                    self.send(pack_prolong(list_key, ttl_ms), (on_reply, ignore))
+                except BrokerUnavailable as error:
+                    on_reply(error)
+
     def on_reply(self, reply: Reply) -> None:
         if type(reply) is hiredis.ReplyError and is_temporary(reply):
             if is_not_master(reply):
@@ -155,10 +184,13 @@ class Link(ReplyHandler):
     def on_lost(self, error: BrokerUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()
         deferred, self._deferred = self._deferred, []
+        to_prolong, self._to_prolong = self._to_prolong, {}
         lost = OutcomeUnknown(error.reason, detail=error.detail) if self._may_have_sent else error
         self._may_have_sent = False
         for on_reply in waiting:
             on_reply(lost)
+        for list_key, (_, on_prolonged) in to_prolong.items():
+            on_prolonged(list_key, lost)
         for _, on_error in deferred:
             on_error(error)
         for listener in self.lost_listeners:

@@ -75,6 +75,9 @@ class ReplyHandler(ABC):
     def on_up(self) -> None:  # noqa: B027  # not every handler has something to do
         """Use a new connection."""
 
+    def before_send(self) -> None:  # noqa: B027
+        """Add commands to those that are about to be sent."""
+
     @property
     @abstractmethod
     def reply_due(self) -> bool:
@@ -279,7 +282,7 @@ class PersistentConnection:
         sock = established._sock  # noqa: SLF001  # redis-py has no public name for it
         sock.settimeout(None)
         self._established = established
-        self._output = output = Output(sock, _ignore_failure)
+        self._output = output = Output(sock, _ignore_failure, self._handler.before_send)
         self._heard, self._waiting, self._silence = True, False, 0.0
         self.up = True
         self._first_attempt = False

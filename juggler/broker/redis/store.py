@@ -52,10 +52,6 @@ class _Push(Struct, gc=False):
         else:
             self.store.on_reply(self.subject, length if removed == 0 else removed)
 
-    def on_expiry(self, reply: Reply) -> None:
-        if type(reply) is not int:
-            self.store.on_expiry(self.list_key, reply)
-
 
 class Store:
     """Pushes payloads into lists of at most ``capacity`` entries (0 = unlimited) that live for ``list_ttl`` seconds.
@@ -104,15 +100,14 @@ class Store:
         if link.supports_redis7:
             push = _Push(self, timeout_key, list_key, payload, subject)
             if timeout_key:
-                packed = commands.push(timeout_key, list_key, payload, ttl_ms, list_ttl_ms)
-                link.send(packed, (ignore, push.on_length, push.on_expiry, ignore))
+                link.send(commands.push(timeout_key, list_key, payload, ttl_ms), (ignore, push.on_length))
             else:
-                packed = commands.push_keyless(list_key, payload, list_ttl_ms)
-                link.send(packed, (push.on_length, push.on_expiry, ignore))
+                link.send(commands.push_keyless(list_key, payload), (push.on_length,))
+            link.prolong(list_key, list_ttl_ms, self._on_prolonged)
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms if timeout_key else 0, list_ttl_ms, subject)
 
-    def on_expiry(self, list_key: bytes, reply: Reply) -> None:
+    def _on_prolonged(self, list_key: bytes, reply: Reply) -> None:
         """Set the expiry of a list later if ``reply`` leaves open whether it has one."""
         if isinstance(reply, BrokerUnavailable):
             self._unconfirmed.add(list_key)
@@ -125,7 +120,7 @@ class Store:
         for list_key in unconfirmed:
             try:
                 packed = pack(b"PEXPIRE", list_key, self._list_ttl_ms, b"NX")
-                self.link_for(list_key).send(packed, (partial(self.on_expiry, list_key),))
+                self.link_for(list_key).send(packed, (partial(self._on_prolonged, list_key),))
             except BrokerUnavailable:
                 self._unconfirmed.add(list_key)
 
