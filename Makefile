@@ -10,12 +10,13 @@ JOBS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
 
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-.PHONY: help demo chat tokens test test-unit load lint types clean
+.PHONY: help demo chat tokens docs test test-unit load lint types clean
 
 help:
 	@echo "make demo       start Redis, a server and a callee, and make a first call"
 	@echo "make chat       run the chat in examples/ and serve its page"
 	@echo "make tokens     run the growing text in examples/ and serve its page"
+	@echo "make docs       build the documentation in site/; with ARGS=--serve, serve it on port 8000"
 	@echo "make test-unit  run the unit tests, in under ten seconds"
 	@echo "make test       run all tests, on all cores"
 	@echo "make load       run a load test of 15 seconds with locust and write a report"
@@ -31,6 +32,10 @@ chat: $(VENV)/.runs
 
 tokens: $(VENV)/.runs
 	@$(BIN)/juggler demo examples.tokens.callees:rpc --app examples.tokens.app:application $(ARGS)
+
+# ARGS=--serve serves the pages, and builds them again when they change.
+docs: $(VENV)/.documents
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(filter --serve,$(ARGS)),serve,build) $(filter-out --serve,$(ARGS))
 
 # Tests that measure time or memory first, with the machine to themselves; then all others, on all cores. Those that
 # fail beside others run once more by themselves: a test that fails only under load is no failure of the code.
@@ -56,7 +61,7 @@ types: $(VENV)/.develops
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +69,10 @@ $(BIN)/python:
 # One stamp per set of dependencies, so that a second run starts at once.
 $(VENV)/.runs: setup.cfg setup.py | $(BIN)/python
 	$(PIP) install --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.documents: setup.cfg setup.py | $(BIN)/python
+	$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.develops: setup.cfg setup.py | $(BIN)/python

@@ -50,6 +50,7 @@ from juggler.protocol.server_commands import TIMEOUT, CommandOutcome, ServerComm
 from juggler.protocol.server_status import ServerStatus
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
+"""URL of Redis if none is configured."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 """Seconds between attempts of `connect_or_wait`: exponential backoff, with jitter."""
