@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from juggler.errors import BrokerError
 from juggler.process.tracing import current_trace, log_fields
@@ -34,6 +34,9 @@ CALL_CAPACITY, CALL_BYTES = 10_000, 64 * 1024 * 1024
 
 PATTERN_CAPACITY = 500
 """Default limit of brokers for the distinct patterns of a process."""
+
+MAX_SCHEMAS = 2**20
+"""Maximum size of the JSON Schemas in a catalogue, in bytes. Those of further functions are left out."""
 
 COUNTED_EVENTS = 1000
 """Events whose channels a broker remembers, see `PubSubBroker.take_event_counts`."""
@@ -166,6 +169,7 @@ class Announcement(Struct, frozen=True):
         rate: recent calls per second.
         example: arguments that the function accepts, as JSON text for people to edit; empty if it takes none.
         process: host and process id of the callee, for operators; empty if unknown.
+        schema: JSON Schemas of arguments and result, as JSON text, see docs/protocol.md; unset if unknown or too large.
     """
 
     signature: str = ""
@@ -173,6 +177,7 @@ class Announcement(Struct, frozen=True):
     rate: float = 0.0
     example: str = ""
     process: str = ""
+    schema: Raw | UnsetType = UNSET
 
 
 class Registered(Struct, frozen=True):
@@ -200,6 +205,7 @@ class ServedFunction(Struct, frozen=True, omit_defaults=True):
         rate: recent calls per second of all callees.
         waiting: queued calls.
         example: arguments that the function accepts, as JSON text for people to edit; empty if it takes none.
+        schema: JSON Schemas of arguments and result, as JSON text, see docs/protocol.md; unset if unknown or too large.
     """
 
     uri: str
@@ -209,6 +215,7 @@ class ServedFunction(Struct, frozen=True, omit_defaults=True):
     rate: float
     waiting: int
     example: str = ""
+    schema: Raw | UnsetType = UNSET
 
 
 def served_function(registered: Registered) -> ServedFunction:
@@ -223,7 +230,20 @@ def served_function(registered: Registered) -> ServedFunction:
         sum(each.rate for each in announcements),
         registered.waiting,
         first.example,
+        first.schema,
     )
+
+
+def _without_schemas_beyond(limit: int, functions: Iterable[ServedFunction]) -> list[ServedFunction]:
+    """Return the functions, without the schemas of those after which there would be more than ``limit`` bytes."""
+    found = []
+    for function in functions:
+        if function.schema is not UNSET:
+            limit -= memoryview(function.schema).nbytes
+            if limit < 0:
+                function = structs.replace(function, schema=UNSET)
+        found.append(function)
+    return found
 
 
 OnServed: TypeAlias = Callable[[Mapping[str, bool] | None], None]
@@ -324,7 +344,7 @@ class CallerBroker(Broker):
         Raises:
             BrokerError: the catalogue is not available now.
         """
-        return list(map(served_function, self.registered(limit)))
+        return _without_schemas_beyond(MAX_SCHEMAS, map(served_function, self.registered(limit)))
 
     def registered(self, limit: int = 1000) -> list[Registered]:
         """Return the first ``limit`` URIs with their callees, sorted by URI. Blocks and raises as `functions`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -12,12 +13,18 @@ import gevent
 from juggler.broker import CalleeBroker
 from juggler.callee.counts import Stats
 from juggler.callee.thunk import Thunk
+from juggler.process.logline import Line
+
+log = logging.getLogger("juggler.callee")
 
 PERIOD = 1.0
 """Seconds between two announcements of a function. Longer for workers with more than 1000 functions."""
 
 LIFETIMES = 5
 """Lifetime of an announcement, in periods."""
+
+MAX_SCHEMAS = 2**20
+"""Maximum size of the JSON Schemas that a process announces, in bytes. Those of further functions are left out."""
 
 CHUNK = 100
 _RATE_WEIGHT = 0.5
@@ -35,11 +42,13 @@ class Announcer:
         self._seen = dict.fromkeys(thunks, 0)
         self._rates = dict.fromkeys(thunks, 0.0)
         self._process = ""
+        self._described: set[str] = set()
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
         """Announce all functions and start the greenlet."""
         self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._describe()
         self._announce(self._thunks)
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = "callee-announce"
@@ -52,6 +61,16 @@ class Announcer:
             if withdraw:
                 self._broker.withdraw(self._callee_id, tuple(self._thunks))
 
+    def _describe(self) -> None:
+        """Choose the functions whose schemas are announced: those registered first."""
+        left = MAX_SCHEMAS
+        for uri, thunk in self._thunks.items():
+            left -= len(thunk.schema)
+            if left < 0:
+                log.warning(Line("callee: schemas left out", limit=MAX_SCHEMAS, announced=len(self._described)))
+                break
+            self._described.add(uri)
+
     def _run(self) -> None:
         chunks = max(1, -(-len(self._thunks) // CHUNK))
         while True:
@@ -61,7 +80,9 @@ class Announcer:
                 self._announce(islice(uris, CHUNK))
 
     def _announce(self, uris: Iterable[str]) -> None:
-        functions = {uri: self._thunks[uri].announcement(self._rate(uri), self._process) for uri in uris}
+        functions = {
+            uri: self._thunks[uri].announcement(self._rate(uri), self._process, uri in self._described) for uri in uris
+        }
         self._broker.announce(self._callee_id, functions, LIFETIMES * self._period)
 
     def _rate(self, uri: str) -> float:

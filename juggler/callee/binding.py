@@ -20,6 +20,7 @@ from juggler.broker import Caller
 from juggler.callee.current import running
 from juggler.callee.examples import example_of
 from juggler.callee.failures import InvalidArguments
+from juggler.callee.schemas import Described, contains, schema_of
 
 _ANY = (Parameter.empty, Any, object)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -61,7 +62,8 @@ class Binding:
                 not exactly one annotated `callee.Caller`, or ``whole`` is set and the function cannot be called with
                 one argument.
         """
-        parameters = _parameters(uri, function)
+        signature = _signature(uri, function)
+        parameters = None if signature is None else list(signature.parameters.values())
         self._hidden = ""
         self._function = function
         if parameters is not None and (taking := _parameter_for_caller(uri, parameters)):
@@ -71,7 +73,8 @@ class Binding:
         self.is_exact = any(_has_decimals(parameter.annotation) for parameter in parameters or ())
         self._parameters = parameters or []
         self._is_whole = whole
-        self.signature = "(...)" if parameters is None else _shown_signature(function, parameters)
+        self._described = function, parameters, Any if signature is None else signature.return_annotation
+        self.signature = "(...)" if signature is None else str(signature.replace(parameters=self._parameters))
         self._positional: list[_Expected] = []
         self._named: dict[str, _Expected] = {}
         self._defaults: dict[str, Any] = {}
@@ -113,6 +116,10 @@ class Binding:
     def example(self) -> str:
         """Return arguments that the function accepts, for the catalogue; see `juggler.callee.examples.example_of`."""
         return example_of(self._parameters, self._is_whole)
+
+    def schema(self, doc: str) -> bytes:
+        """Return the JSON Schemas of the function, for the catalogue; see `juggler.callee.schemas.schema_of`."""
+        return schema_of(Described(*self._described, self._is_whole, self._hidden, doc))
 
     def _check_whole(self, uri: str) -> None:
         others = [name for name in self._required if not self._positional or name != self._positional[0].name]
@@ -185,17 +192,13 @@ class Binding:
         return f" (the parameters are {names})" if names else ""
 
 
-def _parameters(uri: str, function: Callable[..., Any]) -> list[Parameter] | None:
+def _signature(uri: str, function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return list(inspect.signature(function, eval_str=True).parameters.values())
+        return inspect.signature(function, eval_str=True)
     except ValueError:
         return None
     except Exception as error:
         raise TypeError(f"{uri}: cannot evaluate an annotation: {error}") from error
-
-
-def _shown_signature(function: Callable[..., Any], parameters: list[Parameter]) -> str:
-    return str(inspect.signature(function, eval_str=True).replace(parameters=parameters))
 
 
 def _parameter_for_caller(uri: str, parameters: list[Parameter]) -> Parameter | None:
@@ -242,14 +245,15 @@ def _checked_type(uri: str, parameter: Parameter) -> Any:
     except Exception as error:
         what = f"{uri}: parameter {parameter.name}: JSON does not support the type {inspect.formatannotation(wanted)}"
         raise TypeError(f"{what} ({error})") from error
-    return wanted
+    if contains(wanted, msgspec.inspect.RawType):
+        what = f"{uri}: parameter {parameter.name}: arguments are decoded and cannot become msgspec.Raw"
+        raise TypeError(f"{what}; annotate Any, or register with raw=True for JSON text")
+    return type(None) if wanted is None else wanted
 
 
 def _has_decimals(annotation: Any) -> bool:
-    if annotation in _ANY:
-        return False
     try:
-        return b'"format":"decimal"' in msgspec.json.encode(msgspec.json.schema(annotation))
+        return annotation not in _ANY and contains(annotation, msgspec.inspect.DecimalType)
     except Exception:
         return False  # `_checked_type` reports it
 

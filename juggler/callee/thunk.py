@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
+from msgspec import UNSET, Raw
+
 from juggler.broker import Announcement, IncomingCall
 from juggler.callee.around import Around
 from juggler.callee.binding import Binding
@@ -151,6 +153,12 @@ class Thunk:
         """Arguments that the function accepts, as JSON text, for the catalogue; empty if it takes none."""
         return "" if self.raw else self._binding.example()
 
-    def announcement(self, rate: float = 0.0, process: str = "") -> Announcement:
+    @cached_property
+    def schema(self) -> bytes:
+        """JSON Schemas of arguments and result, as JSON text, for the catalogue; empty if there are none."""
+        return b"" if self.raw else self._binding.schema(self.doc)
+
+    def announcement(self, rate: float = 0.0, process: str = "", has_schema: bool = True) -> Announcement:
         """Return the entry for the catalogue."""
-        return Announcement(self.signature, self.doc, rate, self.example, process)
+        schema = Raw(self.schema) if has_schema and self.schema else UNSET
+        return Announcement(self.signature, self.doc, rate, self.example, process, schema)

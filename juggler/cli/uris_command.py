@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
+from msgspec import UNSET, structs
 from rich.console import Console
 
 from juggler.cli.parameters import verbose_option
 from juggler.cli.redis_options import broker_at, redis_options
 from juggler.cli.tables import print_lines, table
+from juggler.protocol.codec import decode_args, encode_args
+
+if TYPE_CHECKING:
+    from juggler.broker import ServedFunction
 
 _HEADERS = ("URI", "signature", "callees", "calls/s", "queued")
 
@@ -32,7 +39,6 @@ def command(patterns: tuple[str, ...], as_json: bool, url: str | None, key_prefi
 
     monkey.patch_all()
     from juggler.protocol import glob
-    from juggler.protocol.codec import encode_args
 
     with broker_at(url, key_prefix) as broker:
         functions = [
@@ -42,7 +48,7 @@ def command(patterns: tuple[str, ...], as_json: bool, url: str | None, key_prefi
         ]
     if as_json:
         for function in functions:
-            click.echo(encode_args(function))
+            click.echo(encode_args(_plain(function)))
         return
     if not functions:
         click.echo("no registered functions" + (" match" if patterns else ""))
@@ -52,3 +58,9 @@ def command(patterns: tuple[str, ...], as_json: bool, url: str | None, key_prefi
         console.print(table(_HEADERS, rows))
     else:
         print_lines(_HEADERS, rows)
+
+
+def _plain(function: ServedFunction) -> dict[str, Any]:
+    found = structs.asdict(function)
+    schema = found.pop("schema")
+    return found if schema is UNSET else {**found, "schema": decode_args(bytes(schema))}

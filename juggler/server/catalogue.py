@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from itertools import islice
 
 import gevent
+import msgspec
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 
 from juggler.broker import CallerBroker
-from juggler.protocol.codec import encode_args
 
 PERIOD = 1.0
 """Seconds between two checks of the known URIs."""
@@ -69,7 +69,7 @@ class Catalogue:
         """
         with self._asking:
             if time.monotonic() >= self._until:
-                self._text = encode_args(self._broker.functions())
+                self._text = msgspec.json.encode(self._broker.functions())
                 self._until = time.monotonic() + LIST_LIFETIME
             return self._text
 

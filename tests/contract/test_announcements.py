@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import UNSET, Raw
 
 from juggler.broker import Announcement
 from tests.recorders import pop_all
@@ -57,6 +58,18 @@ def test_callees_are_counted_and_their_rates_added(caller, callee, withdrawing):
     functions = caller.functions()
     assert [(f.uri, f.callees, f.rate) for f in functions] == [("math.add", 2, 4.0), ("math.sub", 1, 0.0)]
     assert [f.uri for f in caller.functions(limit=1)] == ["math.add"]
+
+
+def test_schemas_are_listed_up_to_a_total_size(caller, callee, withdrawing, monkeypatch):
+    schema = Raw(b'{"args":{"title":"\xc3\xa9"}}')
+    withdrawing("one", {"a": Announcement(schema=schema), "b": ADD, "c": Announcement(schema=schema)})
+
+    def listed():
+        return [each.uri for each in caller.functions() if each.schema is not UNSET]
+
+    assert [bytes(each.schema) for each in caller.functions() if each.schema is not UNSET] == [bytes(schema)] * 2
+    monkeypatch.setattr("juggler.broker.MAX_SCHEMAS", 2 * len(bytes(schema)) - 1)
+    assert listed() == ["a"]
 
 
 def test_a_withdrawn_uri_is_not_served(caller, callee, withdrawing):

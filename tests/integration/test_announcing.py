@@ -10,6 +10,7 @@ from contextlib import closing
 import gevent
 import pytest
 import redis
+from msgspec import Raw
 
 from juggler.broker import Announcement
 from juggler.broker.redis import RedisBroker
@@ -139,6 +140,20 @@ def test_the_list_can_be_called_like_any_function():
                 "waiting": 0,
             }
         ]
+
+
+def test_the_list_has_schemas(broker, redis_url):
+    schema = {"args": {"anyOf": [{"type": "object", "properties": {"é": {}}}]}, "stream": True}
+    with running_server(broker, list_uri="juggler.uris") as running, Wire(running.url) as wire:
+        broker.announce("one", {"math.add": Announcement(schema=Raw(json.dumps(schema).encode()))}, 60)
+        # A callee of an older version, and one that announces a schema that is not UTF-8.
+        broker.announce("older", {"old.f": ADD}, 60)
+        broker.announce("broken", {"broken.f": Announcement(schema=Raw(b'"\xff"'))}, 60)
+        assert call(wire, "juggler.uris")[0] == ACK
+        listed = {each["uri"]: each.get("schema") for each in wire.receive()["payload"]["args"]}
+        assert listed == {"math.add": schema, "old.f": None}
+        for callee_id, uri in (("one", "math.add"), ("older", "old.f"), ("broken", "broken.f")):
+            broker.withdraw(callee_id, [uri])
 
 
 def test_the_list_is_an_ordinary_uri_where_it_is_not_enabled():

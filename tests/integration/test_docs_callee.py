@@ -41,6 +41,11 @@ def test_its_functions_do_what_it_says(page):
     assert failed.value.data == {"out_of_stock": "tea"}
 
 
+def test_its_schema_is_that_of_its_function(page):
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert json.loads(page["rpc"]["shop.watch"].schema) == json.loads(shown)
+
+
 def test_its_functions_know_their_caller(page):
     assert Caller(page["rpc"], caller="ann").call("shop.basket") == {"of": "ann", "name": "tea"}
     with pytest.raises(CallFailed, match="log in first"):

@@ -243,9 +243,10 @@ class Announcements:
         self._remove_gone(uri, callee_ids, texts)
         found = {}
         for callee_id, text in zip(callee_ids, texts, strict=True):
-            with suppress(msgspec.MsgspecError):
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 if text is not None:
-                    found[callee_id.decode(errors="replace")] = msgspec.json.decode(text, type=Announcement)
+                    # msgspec does not validate the UTF-8 of the schema.
+                    found[callee_id.decode(errors="replace")] = msgspec.json.decode(text.decode(), type=Announcement)
         return found
 
     def _execute_on(self, command: bytes, keys: Iterable[bytes]) -> list[Any]:
