@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from juggler.locust.violations import Violations
 from loadtest.disturbances import Disturbances
-from loadtest.violations import Violations
 
 CALL, PUB, SUB, UNSB, NACK, ACK, RES, EVNT = 1, 2, 3, 4, 7, 8, 9, 10
 NAMES = {CALL: "CALL", PUB: "PUB", SUB: "SUB", UNSB: "UNSB"}

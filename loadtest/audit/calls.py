@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from juggler.locust.violations import Violations
 from loadtest.disturbances import Disturbances
-from loadtest.violations import Violations
 
 NACK, ACK, RES, PART = 7, 8, 9, 33
 NOT_IN_FLIGHT = 404

@@ -1,7 +1,4 @@
-"""Load tests of a juggler server with locust; see docs/load-testing.md.
-
-Nothing is imported here, so that the modules without locust (the book, the recording client) work without it.
-"""
+"""Load tests of this repository's server with locust, on `juggler.locust`; see docs/load-testing.md."""
 
 if __name__ == "locust":
     # Python searched loadtest/ first, as with ``python -m locust`` in that directory.

@@ -12,10 +12,10 @@ from typing import Any
 
 from juggler.client import Client, Pending, Subscription
 from juggler.errors import Expired
+from juggler.locust.client import stamped
+from juggler.locust.request_checks import Fate
 from juggler.protocol.codec import decode_args
 from juggler.protocol.messages import Call
-from loadtest.locust.client import stamped
-from loadtest.locust.request_checks import Fate
 
 CALL, PUB, SUB, UNSB = 76, 18, 5, 1
 """Percentages of the steps."""

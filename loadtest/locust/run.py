@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from juggler.errors import JugglerError
+from juggler.locust.tally import Tally, server_disagreements
 from juggler.process.metrics.rates import Samples
 from loadtest.children import exit_on_sigterm
 from loadtest.errors import LoadTestError, one_line
-from loadtest.locust.tally import Tally, server_disagreements
 from loadtest.sabotage import KINDS, ONE_IN
 from loadtest.stack import ROOT, Stack
 

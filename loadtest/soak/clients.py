@@ -9,11 +9,11 @@ from contextlib import suppress
 import gevent
 
 from juggler.errors import JugglerError, Nacked
+from juggler.locust.book import Book
+from juggler.locust.client import Measure, RecordingClient
+from juggler.locust.ledger import Ledger
 from loadtest.audit.accounts import MAX_LATENCY
 from loadtest.disturbances import Disturbances
-from loadtest.locust.book import Book
-from loadtest.locust.client import Measure, RecordingClient
-from loadtest.locust.ledger import Ledger
 from loadtest.locust.mixer import Mixer, channels, expect
 
 PAUSE = 0.03
@@ -30,7 +30,8 @@ class MixedClients:
     """
 
     def __init__(self, url: str, count: int, disturbances: Disturbances) -> None:
-        self.ledger = Ledger(Book(disturbances, MAX_LATENCY))
+        self.ledger = Ledger(Book(disturbances.overlap, MAX_LATENCY))
+        self._disturbances = disturbances
         self._url = url
         self._channels = channels(f"soak.{self.ledger.run}", 4)
         self._greenlets = [gevent.spawn(self._run, number) for number in range(count)]
@@ -62,7 +63,7 @@ class MixedClients:
         try:
             client = RecordingClient(self._url, self.ledger.book, self._on_measure, expect, timeout=15.0)
         except JugglerError as error:
-            if not self.ledger.book.disturbances.overlap(began, time.monotonic()):
+            if not self._disturbances.overlap(began, time.monotonic()):
                 self.ledger.book.violations.add("a client could not connect", str(error))
             gevent.sleep(RETRY)
             return None
@@ -71,7 +72,5 @@ class MixedClients:
 
     def _on_measure(self, measure: Measure) -> None:
         now = time.monotonic()
-        if isinstance(measure.error, Nacked) and not self.ledger.book.disturbances.overlap(
-            now - (measure.seconds or 0), now
-        ):
+        if isinstance(measure.error, Nacked) and not self._disturbances.overlap(now - (measure.seconds or 0), now):
             self.ledger.book.violations.add("a request was refused", f"{measure.kind} {measure.name}: {measure.error}")

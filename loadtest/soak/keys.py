@@ -8,8 +8,8 @@ from contextlib import suppress
 import gevent
 import redis
 
+from juggler.locust.violations import Violations
 from loadtest.soak.snapshot import is_set, kinds
-from loadtest.violations import Violations
 
 INTERVAL = 2.0
 """Seconds between two readings. A key may lack an expiry in one of them: the commands that set it may be in flight."""

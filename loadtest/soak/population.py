@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gevent
 
+from juggler.locust.violations import Violations
 from loadtest.disturbances import Disturbances
 from loadtest.soak.abusive_clients import KINDS, AbusiveClients
 from loadtest.soak.cancels import Cancels
@@ -14,7 +15,6 @@ from loadtest.soak.clients import MixedClients
 from loadtest.soak.crowd import Crowd
 from loadtest.soak.readiness import Readiness
 from loadtest.soak.slow_reader import SlowReader
-from loadtest.violations import Violations
 
 MIXED = 8
 ABUSE_PAUSE = 0.4

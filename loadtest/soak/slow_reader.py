@@ -11,11 +11,11 @@ from typing import Any
 
 import gevent
 
+from juggler.locust.violations import Violations
 from loadtest.audit.call_client import CALL, CNCL, CRDT, SUBPROTOCOL
 from loadtest.audit.calls import ACK, NACK, PART, RES
 from loadtest.disturbances import Disturbances
 from loadtest.raw_connection import RawConnection, request
-from loadtest.violations import Violations
 
 WINDOW = 16
 SIZE = 100_000

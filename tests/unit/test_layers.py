@@ -22,7 +22,7 @@ LAYERS = [
     ["protocol"],
     ["process"],
     ["server.websocket", "broker", "client"],
-    ["server", "backend"],
+    ["server", "backend", "locust"],
     ["handlers", "auth"],
     ["wsgi"],
     ["worker"],
@@ -40,6 +40,7 @@ NEEDS_ONLY = {
     "juggler.client": {"errors", "protocol", "process"},
     "juggler.backend": {"errors", "protocol", "broker", "process"},
     "juggler.callee": {"errors", "protocol", "broker", "process"},
+    "juggler.locust": {"errors", "protocol", "process", "client"},
     "callee": {"callee"},
 }
 # The test kit starts servers and clients, too.
@@ -67,10 +68,14 @@ ONE_FILE = {
 MAY_PATCH = ("juggler.cli.", "juggler.callee.worker_process", "juggler.worker")
 
 # Lazy doors: they name the modules of their public objects, which do not import them back.
-DOORS = ["juggler", "juggler.backend", "juggler.broker.redis", "juggler.server"]
+DOORS = ["juggler", "juggler.backend", "juggler.broker.redis", "juggler.locust", "juggler.server"]
 
-MOST_ENTRIES = 13
-"""Entries in juggler/, beside those that Python asks for. Users type most of them, as in ``juggler.backend``."""
+# Users install locust for load tests alone; no other room may need it.
+NEEDS_LOCUST = {"juggler.locust.listeners", "juggler.locust.shapes", "juggler.locust.user"}
+
+MOST_ENTRIES = 14
+"""Entries in juggler/, beside those that Python asks for. Users type most of them, as in ``juggler.backend`` and
+``juggler.locust``, which locustfiles import from the installed package."""
 PYTHONS_OWN = {"__init__.py", "__main__.py", "py.typed"}
 
 SMALL = 60
@@ -235,6 +240,10 @@ def test_one_file_deals_with_a_library(library: str, only: str) -> None:
     assert {module.name for module in LIBRARY if library in tops(module)} == {only}
 
 
+def test_only_load_tests_import_locust() -> None:
+    assert {module.name for module in LIBRARY if "locust" in tops(module)} == NEEDS_LOCUST
+
+
 def test_nothing_imports_its_own_tools() -> None:
     tools = {"tests", "loadtest", "pytest", "hypothesis"}
 
@@ -294,6 +303,8 @@ ALONE: set[str] = {
     "juggler.callee.demo",
     "juggler.callee.pools.threads",
     "juggler.handlers.drill",
+    "juggler.locust.curves",
+    "juggler.locust.shapes",
     "juggler.protocol.subprotocols",
     "juggler.server.caller_identity",
     "juggler.server.draining",

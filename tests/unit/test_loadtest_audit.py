@@ -14,14 +14,15 @@ from loadtest.disturbances import Disturbances
 ROOT = Path(__file__).parents[2]
 ON = "c"
 INDEPENDENT = (
-    "audit/accounts.py",
-    "audit/client.py",
-    "audit/calls.py",
-    "audit/call_client.py",
-    "raw_connection.py",
-    "frames.py",
-    "violations.py",
-    "disturbances.py",
+    "loadtest/audit/accounts.py",
+    "loadtest/audit/client.py",
+    "loadtest/audit/calls.py",
+    "loadtest/audit/call_client.py",
+    "loadtest/raw_connection.py",
+    "loadtest/frames.py",
+    "loadtest/disturbances.py",
+    # A counter with examples, which knows nothing of messages; the book of juggler.locust has the same.
+    "juggler/locust/violations.py",
 )
 
 
@@ -362,7 +363,7 @@ def test_wide_bursts_with_a_single_loss():
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_no_code_of_juggler(name):
-    tree = ast.parse((ROOT / "loadtest" / name).read_text())
+    tree = ast.parse((ROOT / name).read_text())
     imported = {
         each
         for node in ast.walk(tree)
@@ -374,6 +375,8 @@ def test_no_code_of_juggler(name):
             else []
         )
     }
-    own = {f"loadtest.{each.removesuffix('.py').replace('/', '.')}" for each in INDEPENDENT}
-    assert {each for each in imported if each.startswith("loadtest")} <= own
-    assert not [each for each in imported if each.partition(".")[0] in ("juggler", "callee", "tests", "websockets")]
+    own = {each.removesuffix(".py").replace("/", ".") for each in INDEPENDENT}
+    others = imported - own
+    assert not [
+        each for each in others if each.partition(".")[0] in ("juggler", "callee", "loadtest", "tests", "websockets")
+    ]

@@ -1,8 +1,8 @@
-"""loadtest.locust.curves and user_selection: number and selection of users."""
+"""juggler.locust.curves and user_selection: number and selection of users."""
 
 from __future__ import annotations
 
-from loadtest.locust.curves import spike, steps
+from juggler.locust.curves import spike, steps
 from loadtest.locust.user_selection import select_users
 
 

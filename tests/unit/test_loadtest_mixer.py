@@ -12,11 +12,11 @@ import pytest
 from juggler.callee.demo import rpc
 from juggler.callee.testing import Caller
 from juggler.errors import Expired
+from juggler.locust.client import age, stamped
+from juggler.locust.request_checks import Fate
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Call
-from loadtest.locust.client import age, stamped
 from loadtest.locust.mixer import MAX_IN_FLIGHT, Mixer, channels, expect
-from loadtest.locust.request_checks import Fate
 
 
 class Pending:

@@ -7,11 +7,11 @@ from typing import Any
 
 from locust import constant, tag, task
 
+from juggler.locust.client import stamped
+from juggler.locust.user import JugglerUser
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import MessageType
-from loadtest.locust.client import stamped
 from loadtest.locust.scenarios.fanout import Listener
-from loadtest.locust.user import JugglerUser
 
 LONGEST = 30.0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from locust import constant, constant_throughput, tag, task
 
-from loadtest.locust.client import stamped
-from loadtest.locust.user import JugglerUser
+from juggler.locust.client import stamped
+from juggler.locust.user import JugglerUser
 
 
 class Listener(JugglerUser):

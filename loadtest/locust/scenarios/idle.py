@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from locust import constant, tag, task
 
-from loadtest.locust.user import JugglerUser
+from juggler.locust.user import JugglerUser
 
 
 class IdleUser(JugglerUser):

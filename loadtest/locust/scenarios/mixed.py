@@ -6,15 +6,15 @@ import random
 
 from locust import between, tag, task
 
+from juggler.locust.user import JugglerUser
 from loadtest.locust.mixer import Mixer, channels, expect
-from loadtest.locust.user import JugglerUser
 
 
 class MixedUser(JugglerUser):
     """Performs random steps, like the integration run of the Go package."""
 
     wait_time = between(0.0, 0.1)
-    expect = staticmethod(expect)
+    expect_result = staticmethod(expect)
 
     def on_start(self) -> None:
         options = self.environment.parsed_options

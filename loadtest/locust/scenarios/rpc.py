@@ -6,7 +6,7 @@ from typing import Any
 
 from locust import constant_throughput, tag, task
 
-from loadtest.locust.user import JugglerUser
+from juggler.locust.user import JugglerUser
 
 
 class RpcRate(JugglerUser):

@@ -8,11 +8,11 @@ from typing import Any
 import gevent
 from locust import constant_throughput, tag, task
 
+from juggler.locust.client import age, stamped
+from juggler.locust.user import JugglerUser
 from juggler.protocol.codec import decode_response
 from juggler.protocol.messages import Evnt, MessageType
-from loadtest.locust.client import age, stamped
 from loadtest.locust.scenarios.fanout import Listener
-from loadtest.locust.user import JugglerUser
 from loadtest.raw_connection import RawConnection, request
 
 SIZE = 100_000

@@ -8,7 +8,7 @@ import time
 import gevent
 from locust import tag, task
 
-from loadtest.locust.user import JugglerUser
+from juggler.locust.user import JugglerUser
 
 
 class StormUser(JugglerUser):

@@ -1,23 +1,5 @@
-"""A tenth of the users, then all of them, then a tenth again, to show whether the server recovers.
+"""``locust -f loadtest/locustfile.py,loadtest/locust/shapes/spike.py …``: see `juggler.locust.shapes.Spike`."""
 
-``locust -f loadtest/locustfile.py,loadtest/locust/shapes/spike.py --users 100 --run-time 60s …``
-"""
+from juggler.locust import Spike
 
-from __future__ import annotations
-
-from locust import LoadTestShape
-
-from loadtest.locust.curves import spike
-
-RUN_TIME = 60.0
-
-
-class Spike(LoadTestShape):
-    """``--users`` is the largest number of users, ``--run-time`` the duration of the test."""
-
-    use_common_options = True
-
-    def tick(self) -> tuple[int, float] | None:
-        options = self.runner.environment.parsed_options
-        users = spike(self.get_run_time(), options.num_users or 1, options.run_time or RUN_TIME)
-        return None if users is None else (users, options.spawn_rate or 100.0)
+__all__ = ["Spike"]

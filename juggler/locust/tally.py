@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-REQUESTS = ("CALL", "PUB", "SUB", "UNSB")
+REQUESTS = ("CALL", "PUB", "SUB", "UNSB", "CNCL", "AUTH")
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Tally:
     Attributes:
         sent: requests.
         acked: their ACKs, implied ones included.
-        implied: calls whose result implied the ACK, under juggler.1.
+        implied: calls whose result, first part or cancel implied the ACK, under juggler.1.
         nacked: their NACKs.
         lost: requests without ACK or NACK when their connection was lost.
         answered: results.
@@ -25,6 +25,9 @@ class Tally:
         overdue: expired calls that should have had a result.
         replaced: results that were too large, and replaced by a NACK.
         lost_calls: acknowledged calls without a result when their connection was lost.
+        cancelled: acknowledged calls that the client cancelled without waiting for the result.
+        unfinished: acknowledged calls in flight, within their timeout, when the test ended or the client closed.
+        parts: messages with parts of results.
         late: results that arrived after the call had expired at the client; counted nowhere else.
         events: received events.
         due: received events that had to be received.
@@ -46,6 +49,9 @@ class Tally:
     overdue: int = 0
     replaced: int = 0
     lost_calls: int = 0
+    cancelled: int = 0
+    unfinished: int = 0
+    parts: int = 0
     late: int = 0
     events: int = 0
     due: int = 0
@@ -63,9 +69,9 @@ class Tally:
             answers = self.acked[type] + self.nacked[type] + self.lost[type]
             if self.sent[type] != answers:
                 found.append(f"{type}: {self.sent[type]} sent, but {answers} acknowledged, refused or lost")
-        ends = self.answered + self.expired + self.replaced + self.lost_calls
+        ends = self.answered + self.expired + self.replaced + self.lost_calls + self.cancelled + self.unfinished
         if self.acked["CALL"] != ends:
-            found.append(f"CALL: {self.acked['CALL']} acknowledged, but {ends} answered, expired or lost")
+            found.append(f"CALL: {self.acked['CALL']} acknowledged, but {ends} answered, expired, cancelled or lost")
         received = self.events - self.foreign
         most = self.due + self.uncertain
         if not self.due <= received <= most:
@@ -86,19 +92,24 @@ class Tally:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tally:
         """Return the tally of a value that `to_json` returned."""
-        return cls(**{name: Counter(part) if isinstance(part, dict) else part for name, part in value.items()})
+        found: dict[str, Any] = {
+            name: Counter(part) if isinstance(part, dict) else part for name, part in value.items()
+        }
+        return cls(**found)
 
     def lines(self) -> list[str]:
         """Format the counts as a table."""
         rows = [f"{'':6}{'sent':>10}{'ACK':>10}{'NACK':>10}{'lost':>10}"]
-        for type in REQUESTS:
+        for type in [each for each in REQUESTS if self.sent[each]]:
             counts = (self.sent[type], self.acked[type], self.nacked[type], self.lost[type])
             rows.append(f"{type:6}" + "".join(f"{count:>10,}" for count in counts))
         rows.append(
             f"calls: {self.answered:,} answered, {self.expired:,} expired ({self.overdue:,} of them overdue), "
-            f"{self.replaced:,} too large, {self.lost_calls:,} lost, {self.late:,} late, "
-            f"{self.implied:,} without an ACK of their own"
+            f"{self.cancelled:,} cancelled, {self.replaced:,} too large, {self.lost_calls:,} lost, "
+            f"{self.unfinished:,} unfinished, {self.late:,} late, {self.implied:,} without an ACK of their own"
         )
+        if self.parts:
+            rows.append(f"parts: {self.parts:,} messages")
         rows.append(
             f"events: {self.events:,} received, {self.due:,} due, {self.uncertain:,} uncertain, "
             f"{self.excused:,} excused, {self.foreign:,} foreign"
@@ -119,6 +130,7 @@ def server_disagreements(tally: Tally, counted: Mapping[tuple[str, str], float])
     expected["out", "NACK"] = sum(tally.nacked.values()) + tally.replaced
     expected["out", "RES"] = tally.answered + tally.late
     expected["out", "EVNT"] = tally.events
+    expected["out", "PART"] = tally.parts
     return [
         f"{type}: the server counted {counted.get((way, type), 0):.0f}, its clients {count}"
         for (way, type), count in expected.items()

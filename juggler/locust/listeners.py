@@ -7,25 +7,38 @@ finish first, and waits for their counts.
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gevent
-from locust import events
+import locust
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest.locust.book import Book
-from loadtest.locust.ledger import Ledger
-from loadtest.locust.tally import Tally
+from juggler.locust.book import Book
+from juggler.locust.ledger import Ledger
+from juggler.locust.tally import Tally
 
 FINISH, FINISHED = "juggler_finish", "juggler_finished"
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 """Seconds that workers have to finish their users' last tasks and to receive what is in flight."""
 
+STOP_TIMEOUT = 15.0
+"""Default of --stop-timeout: seconds for a user's last task. A user that is killed leaves calls in flight."""
 
-class CountsDisagree(Exception):
-    """The counts are impossible; the text is one violation and its count."""
+events = cast("Any", locust.events)
+"""Untyped in locust."""
+
+_log = logging.getLogger("juggler.locust")
+
+
+class BrokenPromise(Exception):
+    """The server or a callee has broken a promise; the text is one kind of violation, its count and examples."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def ledger_of(environment: Any) -> Ledger:
@@ -36,53 +49,55 @@ def ledger_of(environment: Any) -> Ledger:
     return ledger
 
 
-@events.init_command_line_parser.add_listener
 def _add_options(parser: Any, **_: Any) -> None:
-    parser.add_argument("--tally", metavar="FILE", default="", help="Write the counts of the test to this file as JSON")
+    group = parser.add_argument_group("juggler options", "See docs/load-testing.md.")
     help = "Fail when a result or an event takes longer than this number of seconds (default: unlimited)"
-    parser.add_argument("--max-latency", metavar="SECONDS", type=float, default=0.0, help=help)
+    group.add_argument("--max-latency", metavar="SECONDS", type=float, default=0.0, help=help)
+    group.add_argument("--tally", metavar="FILE", default="", help="Write the counts of the test to this file as JSON")
 
 
-@events.init.add_listener
-def _register_messages(environment: Any, runner: Any, **_: Any) -> None:
+def _set_up(environment: Any, runner: Any, **_: Any) -> None:
+    environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT
     if isinstance(runner, WorkerRunner):
         runner.register_message(FINISH, _finish, concurrent=True)
     if isinstance(runner, MasterRunner):
         runner.register_message(FINISHED, _finished)
 
 
-@events.test_start.add_listener
 def _open_ledger(environment: Any, **_: Any) -> None:
-    environment.juggler = Ledger(Book(max_latency=getattr(environment.parsed_options, "max_latency", 0.0) or None))
+    max_latency = getattr(environment.parsed_options, "max_latency", 0.0) or None
+    environment.juggler = Ledger(Book(max_latency=max_latency, allow_unfinished=True))
 
 
-@events.test_stopping.add_listener
 def _note_stopping(environment: Any, **_: Any) -> None:
     ledger_of(environment).stopping = True
 
 
-@events.test_stop.add_listener
 def _close_ledger(environment: Any, **_: Any) -> None:
     ledger = ledger_of(environment)
+    if in_flight := ledger.book.unanswered():
+        _log.info("Waiting at most %.0f s for %d requests in flight", ledger.longest_wait(), in_flight)
     ledger.finish()
     # As failed requests, violations are in the report, reach a master, and make locust exit with 1.
     for line in ledger.results:
-        _report_check(environment, "counts", CountsDisagree(line))
+        _report_check(environment, "messages", BrokenPromise(line))
     if not ledger.results and ledger.book.tally.connections:
-        _report_check(environment, "counts")
+        _report_check(environment, "messages")
 
 
-@events.test_stop.add_listener
 def _print_counts(environment: Any, **_: Any) -> None:
-    runner = environment.runner
+    runner, options = environment.runner, environment.parsed_options
     if isinstance(runner, WorkerRunner):
         return
     is_master = isinstance(runner, MasterRunner)
     tally = _gather(environment) if is_master else ledger_of(environment).book.tally
-    print("\n".join(["", *tally.lines()]), flush=True)
+    # locust prints its statistics as JSON on standard output.
+    output = sys.stderr if getattr(options, "json", False) else sys.stdout
+    if tally.connections or tally.uncounted:
+        print("\n".join(["", *tally.lines()]), flush=True, file=output)
     for line in [] if is_master else ledger_of(environment).results:
-        print(f"WRONG: {line}", flush=True)
-    if file := getattr(environment.parsed_options, "tally", ""):
+        print(f"WRONG: {line}", flush=True, file=output)
+    if file := getattr(options, "tally", ""):
         Path(file).write_text(json.dumps(tally.to_json()))
 
 
@@ -111,7 +126,7 @@ def _gather(environment: Any) -> Tally:
     while expected - environment.juggler_tallies.keys() and time.monotonic() < deadline:
         gevent.sleep(0.05)
     if silent := expected - environment.juggler_tallies.keys():
-        error = CountsDisagree(f"{len(silent)} workers have not sent their counts within {TIMEOUT:g} s")
+        error = BrokenPromise(f"{len(silent)} workers have not sent their counts within {TIMEOUT:g} s")
         _report_check(environment, "workers", error)
     tally = Tally()
     for each in environment.juggler_tallies.values():
@@ -123,3 +138,11 @@ def _report_check(environment: Any, name: str, error: Exception | None = None) -
     environment.events.request.fire(
         request_type="CHECK", name=name, response_time=None, response_length=0, exception=error
     )
+
+
+events.init_command_line_parser.add_listener(_add_options)
+events.init.add_listener(_set_up)
+events.test_start.add_listener(_open_ledger)
+events.test_stopping.add_listener(_note_stopping)
+events.test_stop.add_listener(_close_ledger)
+events.test_stop.add_listener(_print_counts)

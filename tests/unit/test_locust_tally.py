@@ -1,4 +1,4 @@
-"""loadtest.locust.tally: violated equations are found."""
+"""juggler.locust.tally: violated equations are found."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from loadtest.locust.tally import Tally, server_disagreements
-from loadtest.violations import Violations
+from juggler.locust.tally import Tally, server_disagreements
+from juggler.locust.violations import Violations
 
 
 def tally(**changes):
@@ -39,13 +39,13 @@ def test_a_tally_that_agrees():
     assert Tally().disagreements() == []
 
 
-@pytest.mark.parametrize("name", ["answered", "expired", "replaced", "lost_calls"])
+@pytest.mark.parametrize("name", ["answered", "expired", "replaced", "lost_calls", "cancelled", "unfinished"])
 @pytest.mark.parametrize("step", [1, -1])
 def test_one_result_too_many_or_too_few(name, step):
     wrong = tally()
     setattr(wrong, name, getattr(wrong, name) + step)
     (line,) = wrong.disagreements()
-    assert line == f"CALL: 8 acknowledged, but {8 + step} answered, expired or lost"
+    assert line == f"CALL: 8 acknowledged, but {8 + step} answered, expired, cancelled or lost"
 
 
 @pytest.mark.parametrize("name", ["acked", "nacked", "lost"])

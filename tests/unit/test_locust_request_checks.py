@@ -1,19 +1,25 @@
-"""loadtest.locust.request_checks through the book: one ACK or NACK a request, one result or expiry an acked call."""
+"""juggler.locust.request_checks through the book: one ACK or NACK a request, one result or expiry an acked call."""
 
 from __future__ import annotations
 
 import pytest
 
 from juggler.client.state import Exp
+from juggler.locust.book import Book
+from juggler.locust.request_checks import LATE, PATIENCE, SECOND_RESPONSE, Fate
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Ack, Call, Nack, Pub, Res, Wlcm, ack, nack
-from loadtest.locust.book import Book
-from loadtest.locust.request_checks import LATE, PATIENCE, SECOND_RESPONSE, Fate
+from loadtest.disturbances import Disturbances
 
 
 @pytest.fixture
-def book():
-    book = Book()
+def disturbances():
+    return Disturbances()
+
+
+@pytest.fixture
+def book(disturbances):
+    book = Book(disturbances.overlap)
     assert book.connected(0.0) == 1
     return book
 
@@ -152,8 +158,8 @@ def test_calls_that_are_made_to_expire_are_not_overdue(book):
 
 
 @pytest.mark.parametrize(("since", "expected"), [(0.5, {}), (2.0, {"a wrong result": 1})])
-def test_a_killed_callee_ends_its_calls(book, since, expected):
-    book.disturbances.begin(since)
+def test_a_killed_callee_ends_its_calls(book, disturbances, since, expected):
+    disturbances.begin(since)
     gone = Res(for_=call(book, expected=1).uuid, uri="f", args=b'{"error":{"type":"CalleeGone"}}', failed=True)
     book.received(1, gone, 1.1)
     assert violations(book) == expected
@@ -180,9 +186,9 @@ def test_requests_of_a_lost_connection_are_lost(book):
     assert (book.tally.lost["CALL"], book.tally.lost_calls, book.tally.lost_connections) == (1, 1, 1)
 
 
-def test_a_connection_lost_during_a_failure_is_excused(book):
-    book.disturbances.begin(1.0)
-    book.disturbances.end(2.0)
+def test_a_connection_lost_during_a_failure_is_excused(book, disturbances):
+    disturbances.begin(1.0)
+    disturbances.end(2.0)
     message = call(book, now=1.5, timeout=5.0)
     book.received(1, expiry(message), 6.5)
     book.lost(1, 7.0, "1006")
@@ -212,7 +218,7 @@ def test_responses_at_another_client(book):
         "a call without result or expiry": 1,
         "a request without ACK or NACK": 1,
         "CALL: 2 sent, but 1 acknowledged, refused or lost": 1,
-        "CALL: 1 acknowledged, but 0 answered, expired or lost": 1,
+        "CALL: 1 acknowledged, but 0 answered, expired, cancelled or lost": 1,
     }
 
 

@@ -1,20 +1,26 @@
-"""loadtest.locust.event_checks through the book: subscribers receive each event once, and no one else does."""
+"""juggler.locust.event_checks through the book: subscribers receive each event once, and no one else does."""
 
 from __future__ import annotations
 
 import pytest
 
+from juggler.locust.book import Book
+from juggler.locust.event_checks import HORIZON, SLACK
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Evnt, Pub, Sub, Unsb, ack, nack
-from loadtest.locust.book import Book
-from loadtest.locust.event_checks import HORIZON, SLACK
+from loadtest.disturbances import Disturbances
 
 PUBLISHER, LISTENER = 1, 2
 
 
 @pytest.fixture
-def book():
-    book = Book()
+def disturbances():
+    return Disturbances()
+
+
+@pytest.fixture
+def book(disturbances):
+    book = Book(disturbances.overlap)
     assert [book.connected(0.0), book.connected(0.0)] == [PUBLISHER, LISTENER]
     return book
 
@@ -193,10 +199,10 @@ def test_a_refused_subscription_gets_nothing(book):
     assert "an event without a subscription" in judged(book)[0]
 
 
-def test_an_event_missed_during_a_failure_is_excused(book):
+def test_an_event_missed_during_a_failure_is_excused(book, disturbances):
     subscribe(book)
-    book.disturbances.begin(2.05)
-    book.disturbances.end(2.5)
+    disturbances.begin(2.05)
+    disturbances.end(2.5)
     publish(book)
     assert book.missing() == 0
     publish(book, 4.0, 4.1)
@@ -253,13 +259,13 @@ def test_a_late_event(now, expected):
     assert judged(book)[0] == expected
 
 
-def test_latency_is_unlimited_by_default_and_excused_by_a_failure(book):
+def test_latency_is_unlimited_by_default_and_excused_by_a_failure(book, disturbances):
     subscribe(book)
     deliver(book, publish(book, 2.0), now=60.0)
     assert judged(book)[0] == {}
-    strict = Book(max_latency=5.0)
+    strict = Book(disturbances.overlap, max_latency=5.0)
     assert [strict.connected(0.0), strict.connected(0.0)] == [PUBLISHER, LISTENER]
-    strict.disturbances.begin(3.0)
+    disturbances.begin(3.0)
     subscribe(strict)
     deliver(strict, publish(strict, 2.0), now=60.0)
     assert judged(strict)[0] == {}

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from juggler.locust.tally import Tally
+from juggler.locust.violations import Violations
 from juggler.protocol.glob import matches
 from juggler.protocol.messages import Evnt
-from loadtest.locust.tally import Tally
-from loadtest.violations import Violations
 
 SLACK = 2.0
 """Seconds after the ACK of a publication in which its event may still be delivered or missed."""
@@ -128,6 +128,11 @@ class EventChecks:
                 each.left = now if each.left is None else each.left
         for key in [key for key in self._last_numbers if key[0] == connection]:
             del self._last_numbers[key]
+
+    def sent_at(self, uuid: str) -> float | None:
+        """Return when a client of this process sent the PUB of an event; ``None`` for the events of others."""
+        publication = self._publications.get(uuid)
+        return None if publication is None else publication.sent
 
     def received(self, connection: int, event: Evnt, now: float) -> None:
         self._tally.events += 1

@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 import gevent
 
+from juggler.locust.book import Book
+from juggler.locust.client import RecordingClient
 from juggler.process.uuids import new_uuid
-from loadtest.locust.book import Book
-from loadtest.locust.client import RecordingClient
 
 RESPONSE_TIMEOUT = 15.0
-"""Seconds without progress for which `Ledger.finish` waits for responses and results."""
+"""Seconds without progress for which `Ledger.finish` waits for responses; for calls, at least until their timeout."""
+
+LONGEST_CALL = 65.0
+"""Maximum number of seconds for which `Ledger.finish` waits for a call: more than a client's default timeout."""
 
 EVENTS_TIMEOUT = 8.0
-"""The same for events."""
+"""Seconds without progress for which `Ledger.finish` waits for events."""
 
 JUDGE_INTERVAL = 2.0
 
@@ -25,7 +28,7 @@ class Ledger:
 
     Attributes:
         book: book of all clients.
-        run: makes names unique to this test and process, such as those of channels.
+        run: eight random characters, to make names unique to this test and process, such as those of channels.
         stopping: whether the test is ending; clients then stay open until all events have arrived.
         results: violations, one a line, after `finish`.
         clients: open clients.
@@ -46,10 +49,16 @@ class Ledger:
             client.close()
             self.clients.discard(client)
 
+    def longest_wait(self) -> float:
+        """Return the maximum number of seconds for which `finish` waits for calls in flight without progress."""
+        deadline = self.book.last_deadline()
+        left = 0.0 if deadline is None else deadline - time.monotonic() + 1.0  # the client notices it a little later
+        return max(RESPONSE_TIMEOUT, min(left, LONGEST_CALL))
+
     def finish(self) -> None:
         """Wait for everything in flight, judge it, and close all clients. Idempotent."""
         self._judge.kill()
-        waits = ((self.book.unanswered, RESPONSE_TIMEOUT), (self.book.missing, EVENTS_TIMEOUT))
+        waits = ((self.book.unanswered, self.longest_wait()), (self.book.missing, EVENTS_TIMEOUT))
         gevent.joinall([gevent.spawn(_wait_for_none, *each) for each in waits])
         self.book.finish(time.monotonic())
         clients, self.clients = self.clients, set()
