@@ -51,5 +51,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     # Importing a client must not load the server, nor the other way round.
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            from juggler.process.extras import advice
+
+            if (text := advice(error, "server")) is None:
+                raise
+            raise ImportError(f"juggler.{name}: {text}", name=error.name) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

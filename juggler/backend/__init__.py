@@ -24,5 +24,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            from juggler.process.extras import advice
+
+            if (text := advice(error, "backend")) is None:
+                raise
+            raise ImportError(f"juggler.backend.{name}: {text}", name=error.name) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 import juggler
-from juggler.callee.command_options import Options, chosen, shortened
-from juggler.callee.supervisor_messages import CONTROL_VARIABLE
+from juggler.callee.command_options import CONTROL_VARIABLE, Options, chosen, shortened
 from juggler.callee.wear import MB, WearLimits
 from juggler.errors import ConfigError
 from juggler.process.address import parse_address
+from juggler.process.extras import advice
 from juggler.process.logline import printable
 
 LOOPBACK = "127.0.0.1"
@@ -187,6 +187,11 @@ def main(
         if verbose:
             traceback.print_exc()
         _complain(str(error))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (text := advice(error, "callee")) is None:
+            raise
+        _complain(text)
         sys.exit(2)
     finally:
         _flush()

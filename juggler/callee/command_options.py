@@ -10,6 +10,9 @@ from juggler.callee.wear import WearLimits
 from juggler.errors import ConfigError
 from juggler.protocol.glob import matches
 
+CONTROL_VARIABLE = "JUGGLER_CALLEE_CONTROL"
+"""Environment variable with the descriptor of the socket. Set in supervised processes only."""
+
 
 class Options(Struct, frozen=True):
     """Options of the command; its help describes them.

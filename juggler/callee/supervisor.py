@@ -25,11 +25,11 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from types import FrameType
 
-from juggler.callee.command_options import Options
+from juggler.callee.command_options import CONTROL_VARIABLE, Options
 from juggler.callee.fleet import Abort, Action, Fleet, Kill, Log, Retire, Say, Spawn, Stop
 from juggler.callee.health import HealthServer, Status, check_file, touch
 from juggler.callee.metric_names import summary
-from juggler.callee.supervisor_messages import CONTROL_VARIABLE, RETIRE, STOP, Lines, Report, Serving
+from juggler.callee.supervisor_messages import RETIRE, STOP, Lines, Report, Serving
 from juggler.errors import ConfigError
 from juggler.process import logs
 from juggler.process.backoff import pauses

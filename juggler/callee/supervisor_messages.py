@@ -8,9 +8,6 @@ import msgspec
 
 from juggler.process.metrics import Snapshot
 
-CONTROL_VARIABLE = "JUGGLER_CALLEE_CONTROL"
-"""Environment variable with the descriptor of the socket. Set in supervised processes only."""
-
 STOP = b"stop\n"
 """Sent to a process to stop it. Closing the socket has the same effect."""
 

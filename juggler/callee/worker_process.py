@@ -22,12 +22,11 @@ from gevent.event import Event  # noqa: E402
 
 from juggler.broker import redis  # noqa: E402
 from juggler.broker.redis import RedisBroker, connect_or_wait  # noqa: E402
-from juggler.callee.command_options import Options, chosen, shortened  # noqa: E402
+from juggler.callee.command_options import CONTROL_VARIABLE, Options, chosen, shortened  # noqa: E402
 from juggler.callee.health import Status, check_file, touch  # noqa: E402
 from juggler.callee.metric_names import summary  # noqa: E402
 from juggler.callee.registry import load_callee  # noqa: E402
 from juggler.callee.supervisor_messages import (  # noqa: E402
-    CONTROL_VARIABLE,
     RETIRE,
     STOP,
     Report,

@@ -24,7 +24,7 @@ MAX_HEADER_SIZE = 16 * 1024
 """Maximum size of the headers of a request, in bytes."""
 
 
-@click.command(short_help="Serve the HTTP API.")
+@click.command()
 @bind_option("127.0.0.1:9002", "Programs that reach it and have a key control all servers.")
 @click.option(
     "--key-file",

@@ -18,7 +18,7 @@ from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
 
 
-@click.command(cls=TakesNegativeNumbers, short_help="Call a function and print its result.")
+@click.command(cls=TakesNegativeNumbers)
 @click.argument("uri")
 @json_argument
 @url_option

@@ -7,10 +7,11 @@ import sys
 
 import click
 
-from juggler.cli.parameters import VERBOSE, headers_option, timeout_option, verbose_option
+from juggler.cli.parameters import headers_option, timeout_option, verbose_option
+from juggler.cli.printing import VERBOSE
 
 
-@click.command(short_help="Call, publish and subscribe interactively.")
+@click.command()
 @click.argument("url", metavar="[URL]", envvar="JUGGLER_URL", default="ws://127.0.0.1:9000/ws")
 @headers_option
 @timeout_option

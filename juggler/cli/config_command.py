@@ -15,7 +15,7 @@ from juggler.cli.parameters import verbose_option
 from juggler.errors import ConfigError
 
 
-@click.group(short_help="Validate or print the settings.")
+@click.group()
 def command() -> None:
     """Validate or print the settings of juggler server, read from a file and the environment."""
 

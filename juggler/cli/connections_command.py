@@ -6,18 +6,17 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
 
 from juggler.cli.parameters import verbose_option
 from juggler.cli.redis_options import backend_at, check_complete, redis_options, target_options
-from juggler.cli.tables import age, print_lines, table
+from juggler.cli.tables import age, print_table
 from juggler.protocol.codec import encode_args
 from juggler.protocol.server_commands import LISTED, MAX_LISTED, ConnectionInfo
 
 _HEADERS = ("connection", "identity", "address", "age", "subprotocol", "calls", "subscriptions")
 
 
-@click.command(short_help="List the connections of all servers.")
+@click.command()
 @target_options
 @click.option(
     "--limit",
@@ -57,11 +56,7 @@ def command(
             click.echo(encode_args(info))
     elif found.listed:
         now = time.time()
-        rows = [_row(info, now) for info in found.listed]
-        if (console := Console()).is_terminal:
-            console.print(table(_HEADERS, rows))
-        else:
-            print_lines(_HEADERS, rows)
+        print_table(_HEADERS, [_row(info, now) for info in found.listed])
     click.echo(f"{found.connections} connections on {found.servers} servers", err=True)
     check_complete(found, timeout)
 

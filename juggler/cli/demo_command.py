@@ -39,7 +39,7 @@ CALLEE = ("-m", "callee.cli", "--fail-fast", "--show-errors")
 DEMO_FUNCTIONS = "callee.demo:rpc"
 
 
-@click.command(short_help="Run Redis, a server and example functions.")
+@click.command()
 @click.argument("callee", metavar="[MODULE:OBJECT]", default=DEMO_FUNCTIONS)
 @bind_option("127.0.0.1:9000")
 @click.option("--app", metavar="MODULE:OBJECT", help="Your own juggler Server or WSGI application.")

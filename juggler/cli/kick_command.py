@@ -12,7 +12,7 @@ from juggler.errors import CloseCode
 from juggler.protocol.server_commands import UNSUBSCRIBED
 
 
-@click.command(short_help="Disconnect clients on all servers.")
+@click.command()
 @target_options
 @click.option(
     "--code",

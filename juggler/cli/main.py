@@ -9,28 +9,43 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import juggler
 from juggler.cli.entry import end_startup
-from juggler.cli.parameters import VERBOSE
-from juggler.cli.printing import describe
+from juggler.cli.printing import VERBOSE, describe
 from juggler.errors import CallFailed, ConnectionClosed, Expired, HandshakeRefused, JugglerError, Nacked, NotSupported
+from juggler.process.extras import advice
 
-COMMANDS = (
-    "api",
-    "call",
-    "client",
-    "config",
-    "connections",
-    "demo",
-    "kick",
-    "pub",
-    "server",
-    "stats",
-    "sub",
-    "top",
-    "uris",
-)
+# The summaries are here and not in the commands: a command is imported only to run it or to show its own help.
+COMMANDS = {
+    "api": "Serve the HTTP API.",
+    "call": "Call a function and print its result.",
+    "client": "Call, publish and subscribe interactively.",
+    "config": "Validate or print the settings.",
+    "connections": "List the connections of all servers.",
+    "demo": "Run Redis, a server and example functions.",
+    "kick": "Disconnect clients on all servers.",
+    "pub": "Publish an event.",
+    "server": "Serve websockets until SIGTERM or Ctrl-C.",
+    "stats": "Show the metrics of a server live.",
+    "sub": "Print the events of channels.",
+    "top": "Show servers, functions and channels live.",
+    "uris": "List the registered functions.",
+}
+
+EXTRAS = {
+    "api": "server",
+    "client": "terminal",
+    "connections": "backend,terminal",
+    "demo": "embedded",
+    "kick": "backend",
+    "server": "server",
+    "stats": "server,terminal",
+    "top": "server,terminal",
+    "uris": "server,terminal",
+}
+"""Extras of setup.cfg that have the packages of a command. The others need only what is always installed."""
 
 USAGE = 2
 INTERRUPTED = 130
@@ -46,7 +61,7 @@ EXIT_CODES: dict[type[JugglerError], int] = {
 
 
 class Commands(click.Group):
-    """Imports a subcommand on demand: those that run a server must monkey-patch before other imports."""
+    """Imports a subcommand only to run it: those that run a server must monkey-patch before other imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -58,6 +73,14 @@ class Commands(click.Group):
         end_startup()
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(name, help=COMMANDS[name]) for name in COMMANDS if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -66,6 +89,12 @@ class Commands(click.Group):
                 traceback.print_exc()
             click.echo(f"juggler {ctx.invoked_subcommand}: {describe(error)}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), USAGE))
+        except ModuleNotFoundError as error:
+            name = ctx.invoked_subcommand or ""
+            if (text := advice(error, EXTRAS.get(name, "server"))) is None:
+                raise
+            click.echo(f"juggler {name}: {text}", err=True)
+            ctx.exit(USAGE)
         except BrokenPipeError:
             # Discard what is still buffered: flushing it at exit would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

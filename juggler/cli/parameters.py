@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from juggler.cli.jsontext import read_json
+from juggler.cli.printing import VERBOSE
 from juggler.process.address import parse_address
 from juggler.process.logline import printable
 from juggler.protocol.codec import MAX_TIMEOUT
@@ -17,7 +18,6 @@ from juggler.protocol.messages import NULL
 
 F = Callable[..., Any]
 
-VERBOSE = "juggler.cli.verbose"
 SECONDS = click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT)
 
 

@@ -7,6 +7,9 @@ import json
 from juggler.errors import CallFailed
 from juggler.process.logline import printable
 
+VERBOSE = "juggler.cli.verbose"
+"""Key in `click.Context.meta`: print tracebacks of errors."""
+
 
 def one_line(text: bytes) -> str:
     """Return JSON text without its line breaks, which can only stand between tokens, and with escaped controls."""

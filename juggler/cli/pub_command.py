@@ -15,7 +15,7 @@ from juggler.cli.parameters import (
 from juggler.client import Client
 
 
-@click.command(cls=TakesNegativeNumbers, short_help="Publish an event.")
+@click.command(cls=TakesNegativeNumbers)
 @click.argument("channel")
 @json_argument
 @url_option

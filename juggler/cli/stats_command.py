@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 
 import click
-from rich.console import Console
-from rich.live import Live
 
 from juggler.cli.parameters import interval_option, verbose_option
-from juggler.cli.tables import print_lines, table
+from juggler.cli.tables import live_display, print_lines, table
 from juggler.errors import ConnectionClosed
-from juggler.process.metrics.exposition import parse
 from juggler.process.metrics.rates import Samples, quantile, rate, total, uris
 
 _RATES = {
@@ -28,7 +25,7 @@ _HEADERS = ("metric", "value", "p50 ms", "p90 ms", "p99 ms")
 _NO_LATENCY = ("", "", "")
 
 
-@click.command(short_help="Show the metrics of a server live.")
+@click.command()
 @click.argument("url", default="http://127.0.0.1:9000")
 @interval_option
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="Exit after N updates.")
@@ -45,10 +42,9 @@ def command(url: str, interval: float, count: int | None) -> None:
       2    invalid option or argument
       5    cannot connect
     """
-    console = Console()
     before, began = _sample(url), time.monotonic()
     shown = 0
-    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    live = live_display()
     with suppress(KeyboardInterrupt), live or nullcontext():
         while shown != count:
             time.sleep(interval)
@@ -81,6 +77,8 @@ def _ms(seconds: float | None) -> str:
 
 
 def _sample(url: str) -> Samples:
+    from juggler.process.metrics.exposition import parse
+
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as answer:  # noqa: S310
             return parse(answer.read().decode())

@@ -20,7 +20,7 @@ QUEUE_LENGTH = 100
 Received: TypeAlias = "queue.Queue[Event | JugglerError]"
 
 
-@click.command(short_help="Print the events of channels.")
+@click.command()
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
 @url_option
 @headers_option

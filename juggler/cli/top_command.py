@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
 
 from juggler.cli.parameters import interval_option, verbose_option
 from juggler.cli.redis_options import broker_at, redis_options, unreadable
-from juggler.cli.tables import age, print_lines, table
+from juggler.cli.tables import age, live_display, print_lines, table
 from juggler.errors import BrokerError
 from juggler.process.logline import printable
 from juggler.protocol.codec import encode_args
 from juggler.protocol.server_status import Rate, ServerStatus, merged
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
     from juggler.broker import Registered
     from juggler.broker.redis import RedisBroker
 
@@ -60,7 +60,7 @@ class Fleet(msgspec.Struct, frozen=True):
     channels: list[Rate]
 
 
-@click.command(short_help="Show servers, functions and channels live.")
+@click.command()
 @interval_option
 @click.option("--once", is_flag=True, help="Print the figures once and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per update.")
@@ -80,9 +80,7 @@ def command(interval: float, once: bool, as_json: bool, url: str | None, key_pre
     from gevent import monkey
 
     monkey.patch_all()
-    console = Console()
-    is_live = console.is_terminal and not once and not as_json
-    live = Live(console=console, auto_refresh=False) if is_live else None
+    live = None if once or as_json else live_display()
     with broker_at(url, key_prefix) as broker, suppress(KeyboardInterrupt), live or nullcontext():
         while True:
             try:
@@ -94,7 +92,7 @@ def command(interval: float, once: bool, as_json: bool, url: str | None, key_pre
                 if live is None:
                     click.echo(f"juggler top: {printable(message)}", err=True)
                 else:
-                    live.update(Text(printable(message)), refresh=True)
+                    live.update(_text(message), refresh=True)
             else:
                 if live is not None:
                     live.update(_shown(fleet), refresh=True)
@@ -164,9 +162,17 @@ def _tables(fleet: Fleet) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]
     return [(_SERVERS, servers), (_CALLEES, callees), (_URIS, uris), (_CHANNELS, channels)]
 
 
+def _text(line: str) -> Text:
+    from rich.text import Text
+
+    return Text(printable(line))
+
+
 def _shown(fleet: Fleet) -> Group:
+    from rich.console import Group
+
     connections = sum(each.connections for each in fleet.servers)
     calls = sum(each.call_rate for each in fleet.servers)
     events = sum(each.event_rate for each in fleet.servers)
     totals = f"{len(fleet.servers)} servers, {connections} connections, {calls:.1f} calls/s, {events:.1f} events/s"
-    return Group(Text(totals), *(table(headers, rows) for headers, rows in _tables(fleet)))
+    return Group(_text(totals), *(table(headers, rows) for headers, rows in _tables(fleet)))

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import UNSET, structs
-from rich.console import Console
 
 from juggler.cli.parameters import verbose_option
 from juggler.cli.redis_options import broker_at, redis_options
-from juggler.cli.tables import print_lines, table
+from juggler.cli.tables import print_table
 from juggler.protocol.codec import decode_args, encode_args
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 _HEADERS = ("URI", "signature", "callees", "calls/s", "queued")
 
 
-@click.command(short_help="List the registered functions.")
+@click.command()
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per function, with its docstring.")
 @redis_options("callees")
@@ -54,10 +53,7 @@ def command(patterns: tuple[str, ...], as_json: bool, url: str | None, key_prefi
         click.echo("no registered functions" + (" match" if patterns else ""))
         return
     rows = [(each.uri, each.signature, str(each.callees), f"{each.rate:.1f}", str(each.waiting)) for each in functions]
-    if (console := Console()).is_terminal:
-        console.print(table(_HEADERS, rows))
-    else:
-        print_lines(_HEADERS, rows)
+    print_table(_HEADERS, rows)
 
 
 def _plain(function: ServedFunction) -> dict[str, Any]:

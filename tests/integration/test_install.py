@@ -34,10 +34,10 @@ def check(*command: str | Path, cwd: Path) -> str:
 
 
 def lowest_requirements() -> list[str]:
-    config = configparser.ConfigParser(interpolation=None)
+    config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"].split("\n")
-    return [line.replace(">=", "==") for line in lines if line]
+    lines = config["options"]["install_requires"] + config["options.extras_require"]["server"]
+    return [line.replace(">=", "==") for line in lines.split("\n") if line]
 
 
 class Installed:
@@ -109,7 +109,7 @@ def installed(request, tmp_path, wheel, redis_url) -> Installed:
     more = lowest_requirements() if request.param == "lowest" else []
     check(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     pip = (sys.executable, "-m", "pip", "--python", tmp_path / "venv" / "bin" / "python")
-    check(*pip, "install", "-q", "--no-compile", wheel, *more, cwd=tmp_path)
+    check(*pip, "install", "-q", "--no-compile", f"{wheel}[server]", *more, cwd=tmp_path)
     (callee,) = [text for text in PYTHON_BLOCKS if "rpc.register" in text]
     (application,) = [text for text in PYTHON_BLOCKS if "application =" in text]
     (tmp_path / "greet.py").write_text(callee)

@@ -14,13 +14,16 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import gevent
 from msgspec import Struct, field
 
 from juggler.errors import CloseCode
 from juggler.protocol.custom import LAST, registered_types
 from juggler.protocol.messages import MessageType
+
+if TYPE_CHECKING:
+    import gevent
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets of histograms, in seconds."""
@@ -162,6 +165,8 @@ class LagMeter:
     def start(self) -> None:
         """Start measuring. Idempotent."""
         if self._greenlet is None:
+            import gevent
+
             self._greenlet = gevent.spawn(self._run)
             self._greenlet.name = "juggler-loop-lag"
 
@@ -172,6 +177,8 @@ class LagMeter:
             greenlet.kill(block=False)
 
     def _run(self) -> None:
+        import gevent
+
         latest: deque[float] = deque(maxlen=int(_LAG_WINDOW / _LAG_PERIOD))
         while True:
             due = time.monotonic() + _LAG_PERIOD
