@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from juggler.protocol.messages import MessageType
+from juggler.server.static_files import STATIC
 from tests.stack import Wire, running_server
 
 
@@ -45,8 +46,20 @@ def test_the_playground_is_off_by_default():
         assert (status, b"playground" in body) == (200, True)
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert json.loads(get(running, "/playground.json")[2]) == {"path": "/ws", "listUri": "who"}
-        for name in ("playground.js", "playground.css", "playground.svg", "playground-log.js", "playground-chart.js"):
+        files = [file.name for file in (STATIC / "playground").iterdir() if file.suffix != ".html"]
+        assert {"playground.js", "playground.css", "playground.svg", "playground-form.js"} <= set(files)
+        for name in files:
             assert get(running, f"/{name}")[0] == 200
+
+
+def test_the_playground_stays_small():
+    # As docs/clients/browser.md says.
+    assert sum(file.stat().st_size for file in (STATIC / "playground").iterdir()) < 150_000
+
+
+def test_each_module_of_the_playground_states_its_responsibility():
+    for file in (STATIC / "playground").glob("*.js"):
+        assert file.read_text().startswith("/** "), file
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -1,95 +1,129 @@
-/** The log of messages: bounded, filtered, summarised or raw, newest first. */
+/** The log of messages and of changes of the connection: bounded, filtered, summarised or raw, newest first. */
+
+import { $, clock, framed, h } from "./playground-dom.js";
+import { brief, exact, tree } from "./playground-json.js";
 
 const TYPES = {
   1: "CALL", 2: "PUB", 3: "SUB", 4: "UNSB", 7: "NACK", 8: "ACK", 9: "RES", 10: "EVNT",
   16: "CNCL", 17: "CRDT", 19: "AUTH", 32: "WLCM", 33: "PART", 34: "ENDS",
 };
-const MOST = 500, MOST_CHARACTERS = 2000;
-
-/** Parse JSON. Numbers that JavaScript would change, such as integers beyond 2^53, keep their text. */
-export function exact(text) {
-  if (!JSON.rawJSON) return JSON.parse(text); // a browser from before 2025
-  return JSON.parse(text, (key, value, { source }) => typeof value === "number" && String(value) !== source ? JSON.rawJSON(source) : value);
-}
+const MOST = 500, MOST_SHOWN = 200, MOST_CHARACTERS = 2000, KEPT = 20_000;
 
 export class Log {
-  #list; #count; #controls; #entries = []; #total = 0; #scheduled = false;
+  #entries = []; #total = 0; #unshown = 0;
+  #update = framed(() => this.#showNew());
 
-  constructor(list, count, controls) {
-    this.#list = list;
-    this.#count = count;
-    this.#controls = controls;
-    controls.filter.oninput = controls.raw.onchange = controls.pause.onchange = () => this.#show();
-    controls.clear.onclick = () => {
+  constructor() {
+    $("filter-log").oninput = $("raw").onchange = $("pause").onchange = () => this.#showAll();
+    $("clear").onclick = () => {
       this.#entries = [];
       this.#total = 0;
-      this.#show();
+      this.#showAll();
     };
   }
 
+  /** Add a message. */
   add(direction, text) {
+    this.#push({ direction, text, at: new Date() });
+  }
+
+  /** Add what is no message: a change of the connection, or a call that has expired. */
+  note(type, text, isBad = false) {
+    this.#push({ direction: "note", type, text, isBad, at: new Date() });
+  }
+
+  #push(entry) {
     this.#total++;
-    this.#entries.unshift({ direction, text, at: new Date() });
+    this.#unshown++;
+    this.#entries.unshift(entry);
     this.#entries.length = Math.min(this.#entries.length, MOST);
-    // Update at most once per animation frame.
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    requestAnimationFrame(() => {
-      this.#scheduled = false;
-      this.#show();
-    });
+    this.#update();
   }
 
-  #show() {
-    this.#count.textContent = this.#total > MOST ? `${this.#total}, last ${MOST} kept` : this.#total;
-    if (this.#controls.pause.checked) return;
-    const wanted = this.#controls.filter.value.toLowerCase();
-    const shown = this.#entries.filter((entry) => !wanted || `${TYPES[parse(entry).type]} ${entry.text}`.toLowerCase().includes(wanted));
-    this.#list.replaceChildren(...shown.slice(0, 200).map((entry) => this.#item(entry)));
+  #say() {
+    $("log-count").textContent = this.#total > MOST ? `${this.#total}, last ${MOST} kept` : this.#total;
   }
 
-  #item(entry) {
-    const { type, payload } = parse(entry);
-    const item = document.createElement("li");
-    item.dataset.type = TYPES[type] ?? "?";
-    if (payload.failed || (type === 9 && payload.failed !== false && payload.args?.error)) item.dataset.failed = "";
-    const text = this.#controls.raw.checked ? entry.text : words(type, payload);
-    const parts = [
-      ["time", entry.at.toTimeString().slice(0, 8) + `.${String(entry.at.getMilliseconds()).padStart(3, "0")}`],
-      ["span", entry.direction === "sent" ? "↑" : "↓"],
-      ["b", TYPES[type] ?? "?"],
-      ["span", text.length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}… (${text.length} characters)` : text],
-    ];
-    item.append(...parts.map(([name, words]) => Object.assign(document.createElement(name), { textContent: words })));
-    item.children[1].title = entry.direction;
-    item.lastChild.className = "text";
-    return item;
+  #showNew() {
+    this.#say();
+    if ($("pause").checked) return;
+    const items = this.#entries.slice(0, Math.min(this.#unshown, MOST_SHOWN)).filter((entry) => this.#isWanted(entry)).map(item);
+    this.#unshown = 0;
+    const list = $("log"), top = list.scrollTop, before = list.scrollHeight;
+    list.prepend(...items);
+    while (list.childElementCount > MOST_SHOWN) list.lastElementChild.remove();
+    if (top > 0) list.scrollTop = top + list.scrollHeight - before; // what is being read stays in place
+  }
+
+  #showAll() {
+    this.#say();
+    if ($("pause").checked) return;
+    this.#unshown = 0;
+    $("log").replaceChildren(...this.#entries.filter((entry) => this.#isWanted(entry)).slice(0, MOST_SHOWN).map(item));
+  }
+
+  #isWanted(entry) {
+    const wanted = $("filter-log").value.toLowerCase();
+    return !wanted || `${parsed(entry).type} ${entry.text}`.toLowerCase().includes(wanted);
   }
 }
 
-function parse(entry) {
-  if (!entry.parsed) {
-    try {
-      const { meta, payload } = exact(entry.text);
-      entry.parsed = { type: meta.type, payload };
-    } catch {
-      entry.parsed = { type: 0, payload: {} };
+function item(entry) {
+  const { type, payload, message } = parsed(entry);
+  const text = entry.direction === "note" ? entry.text : $("raw").checked || !payload ? cut(entry.text, entry.length) : summary(type, payload);
+  const made = h("li", { dataset: { type } });
+  if (entry.isBad || payload?.failed || (type === "RES" && payload?.failed !== false && payload?.args?.error)) made.dataset.failed = "";
+  const parts = [
+    h("time", { textContent: clock(entry.at) }),
+    h("span", { textContent: { sent: "↑", received: "↓", note: "•" }[entry.direction], title: entry.direction }),
+    h("b", { textContent: type }),
+    h("span", { class: "text", textContent: text }),
+  ];
+  if (!message) {
+    made.append(h("div", { class: "entry" }, ...parts));
+    return made;
+  }
+  const details = h("details", { ontoggle: () => { if (details.open && !details.children[1]) details.append(tree(message)); } }, h("summary", { class: "entry" }, ...parts));
+  made.append(details);
+  return made;
+}
+
+/** The type of an entry, and its message if it can be read and is not too large. */
+function parsed(entry) {
+  if (entry.parsed) return entry.parsed;
+  if (entry.direction === "note") return (entry.parsed = { type: entry.type });
+  const { text } = entry;
+  entry.length = text.length;
+  if (text.length > KEPT) {
+    entry.text = text.slice(0, KEPT);
+    return (entry.parsed = { type: TYPES[/"type":\s*(\d+)/.exec(text)?.[1]] ?? "?" });
+  }
+  try {
+    const message = exact(text), type = TYPES[message.meta.type] ?? "?";
+    if (message.meta.type === 19) {
+      message.payload = { token: "…" };
+      entry.text = JSON.stringify(message);
     }
+    entry.parsed = { type, payload: message.payload ?? {}, message };
+  } catch {
+    entry.parsed = { type: "?" };
   }
   return entry.parsed;
 }
 
-function words(type, payload) {
+const cut = (text, length = text.length) => (length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}… (${length} characters)` : text);
+
+function summary(type, payload) {
   const name = payload.uri ?? payload.channel ?? "";
-  const args = () => JSON.stringify(payload.args ?? null);
+  const args = () => brief(payload.args ?? null, MOST_CHARACTERS);
   switch (type) {
-    case 1: return `${name} ${args()} within ${payload.timeout / 1e9} s`;
-    case 3: case 4: return `${name}${payload.pattern ? " (pattern)" : ""}`;
-    case 7: return `${name} ${payload.code} ${payload.message}`;
-    case 8: return `${TYPES[payload.for_type]} ${name}`;
-    case 16: case 17: case 32: case 33: case 34: return JSON.stringify(payload);
-    case 19: return "";
-    case 10: return `${name}${payload.pattern ? ` (${payload.pattern})` : ""} ${args()}`;
+    case "CALL": return `${name} ${args()} within ${payload.timeout / 1e9} s`;
+    case "SUB": case "UNSB": return `${name}${payload.pattern ? " (pattern)" : ""}`;
+    case "NACK": return `${name} ${payload.code} ${payload.message}`;
+    case "ACK": return `${TYPES[payload.for_type]} ${name}`;
+    case "CNCL": case "CRDT": case "WLCM": case "PART": case "ENDS": return brief(payload, MOST_CHARACTERS);
+    case "AUTH": return "";
+    case "EVNT": return `${name}${payload.pattern ? ` (${payload.pattern})` : ""} ${args()}`;
     default: return `${name} ${args()}`;
   }
 }

@@ -1,100 +1,25 @@
-/** The playground: call, subscribe and publish by hand, and see each message. */
+/** The playground: call, subscribe and publish by hand, and see each message. This module joins its parts. */
 
-import { CallFailed, Client, ConnectionClosed, Expired, Nacked } from "./juggler.js";
+import { CallFailed, ConnectionClosed, Expired, Nacked } from "./juggler.js";
+import { Address, read } from "./playground-address.js";
+import { CallPanel } from "./playground-call.js";
 import { Chart } from "./playground-chart.js";
-import { Log, exact } from "./playground-log.js";
+import { Connection } from "./playground-connection.js";
+import { $, copy } from "./playground-dom.js";
+import { Events } from "./playground-events.js";
+import { Fleet } from "./playground-fleet.js";
+import { Functions } from "./playground-functions.js";
+import { History } from "./playground-history.js";
+import { exact } from "./playground-json.js";
+import { Log } from "./playground-log.js";
 
-const $ = (id) => document.getElementById(id);
-const chart = new Chart($("chart"), $("chart-now"));
-const log = new Log($("log"), $("log-count"), { filter: $("filter-log"), raw: $("raw"), pause: $("pause"), clear: $("clear") });
-const subscriptions = new Map();
-const PART = 33, MOST_PARTS = 500;
+const VIEWS = ["call", "events", "fleet", "messages"];
 const settings = await fetch("playground.json").then((answer) => answer.json());
+const chart = new Chart($("chart"), $("chart-now"));
+const log = new Log();
+const connection = new Connection(log);
 
-let client = null;
-let functions = [];
-let whyUnlisted = settings.listUri ? "" : "This server does not list functions. Start it with --list-uri juggler.uris to see them here.";
-
-// Connection
-
-function connect() {
-  client?.close();
-  subscriptions.clear();
-  showSubscriptions();
-  const token = $("token").value;
-  client = new Client($("url").value, {
-    ...(token ? { token } : {}),
-    onMessage: (direction, text) => {
-      log.add(direction, text);
-      if (direction === "sent") lastSent = text;
-      else for (const each of calls) if (each.id && text.includes(each.id)) onAnswer(each, text);
-    },
-  });
-  client.addEventListener("state", ({ target, error }) => {
-    if (target === client) showState(error);
-  });
-  showState(null);
-  client.connected().then(listFunctions, () => {});
-}
-
-function showState(error) {
-  const { state } = client;
-  const words = { connected: "connected", connecting: "connecting…", closed: "not connected" };
-  $("state").dataset.state = state;
-  $("state").lastElementChild.textContent = error ? `${words[state]} (${error.message})` : words[state];
-  for (const button of document.querySelectorAll("#call-button, #subscribe button, #publish button, #refresh")) {
-    button.disabled = state !== "connected";
-  }
-}
-
-// Registered functions
-
-async function listFunctions() {
-  if (!settings.listUri) return showFunctions();
-  try {
-    functions = await client.call(settings.listUri, null, { timeout: 5 });
-    whyUnlisted = "";
-  } catch (error) {
-    whyUnlisted = `The functions cannot be listed: ${described(error)}`;
-  }
-  $("known-uris").replaceChildren(...functions.map(({ uri }) => Object.assign(document.createElement("option"), { value: uri })));
-  showFunctions();
-}
-
-function showFunctions() {
-  const wanted = $("filter-functions").value.toLowerCase();
-  const shown = functions.filter(({ uri, doc }) => `${uri} ${doc}`.toLowerCase().includes(wanted));
-  $("uris").replaceChildren(...shown.map(functionItem));
-  $("no-uris").hidden = shown.length > 0;
-  const why = functions.length ? "No function matches." : "No functions registered. Start a callee to see its functions here.";
-  $("no-uris").textContent = whyUnlisted || why;
-}
-
-function functionItem(each) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.setAttribute("aria-pressed", String($("call-uri").value === each.uri));
-  button.append(element("code", each.uri), element("small", each.signature));
-  button.onclick = () => pick(each);
-  const item = document.createElement("li");
-  item.append(button);
-  return item;
-}
-
-function pick({ uri, example = "" }) {
-  $("call-uri").value = uri;
-  $("call-args").value = example;
-  showDoc();
-  showFunctions();
-  $("call-args").focus();
-}
-
-function showDoc() {
-  const known = functions.find(({ uri }) => uri === $("call-uri").value);
-  $("call-doc").textContent = known ? [known.signature, known.doc.split("\n")[0]].filter(Boolean).join(" · ") : "";
-}
-
-// Requests
+// Values and errors
 
 /** Return the value of a field with JSON, null if it is empty. Report a syntax error in the field. */
 function json(field) {
@@ -113,7 +38,8 @@ function json(field) {
 
 function described(error) {
   if (error instanceof CallFailed) {
-    const more = [error.code !== null && `code ${error.code}`, error.data !== null && JSON.stringify(error.data)].filter(Boolean).join(", ");
+    const data = error.data === null || typeof error.data === "object" ? null : JSON.stringify(error.data);
+    const more = [error.code !== null && `code ${error.code}`, data].filter(Boolean).join(", ");
     return `${error.type || "error"}: ${error.message}${more ? ` (${more})` : ""}`;
   }
   if (error instanceof Nacked) return `refused: ${error.code} ${error.message}`;
@@ -121,130 +47,73 @@ function described(error) {
   return error.name === "AbortError" ? "cancelled; the function may still run" : String(error);
 }
 
-/** Keep what a call receives as text, with all digits: its parts, and its last message, which has the result. */
-function onAnswer(call, text) {
-  const { meta, payload } = exact(text);
-  if (meta.type !== PART) {
-    call.message = text;
-    return;
+// The parts of the page
+
+let address = null;
+const changed = () => address?.changed();
+const functions = new Functions(connection, {
+  uri: settings.listUri, described, onChange: () => panel.onCatalogue(),
+  onPick({ uri }) {
+    panel.pick(uri);
+    ($("args-form").hidden ? $("call-args") : $("args-form").querySelector("input, select, textarea") ?? $("call-button")).focus();
+    if (innerWidth < 736) $("call-section").scrollIntoView();
+  },
+});
+const panel = new CallPanel(connection, {
+  described, json, find: (uri) => functions.find(uri),
+  onChange() {
+    functions.mark();
+    changed();
+  },
+  onDone(answer, entry) {
+    if (answer.kind === "value" && !answer.count) chart.addTrip(answer.took);
+    if (answer.error instanceof Expired) log.note("EXP", answer.text, true);
+    past.add(entry);
+  },
+});
+const past = new History(({ uri, args, timeout }) => {
+  panel.pick(uri, args ?? undefined);
+  if (timeout) $("call-timeout").value = timeout;
+  $("call-button").focus();
+});
+const events = new Events(connection, { described, json, onEvent: () => chart.addEvent(), onChange: changed });
+const fleet = new Fleet(connection, { uri: settings.fleetUri, described });
+
+// Views
+
+function show(view) {
+  if (!VIEWS.includes(view) || (view === "fleet" && !fleet.isAllowed)) view = "call";
+  document.body.dataset.view = view;
+  for (const each of document.querySelectorAll("nav button")) {
+    if (each.dataset.view === view) each.setAttribute("aria-current", "page");
+    else each.removeAttribute("aria-current");
   }
-  const parts = payload.parts ?? [payload.args ?? null];
-  call.count += parts.length;
-  call.parts = [...call.parts, ...parts.map((part) => JSON.stringify(part))].slice(-MOST_PARTS);
-  // Update at most once per animation frame.
-  call.frame ??= requestAnimationFrame(() => {
-    call.frame = null;
-    if (call.kind === "none") showAnswers();
-  });
+  fleet.show(view === "fleet");
+  changed();
 }
 
-/** The calls that were made since none was in flight, with their answers. */
-let calls = [];
-let lastSent = null;
-
-async function call() {
-  let args;
-  try {
-    args = json($("call-args"));
-  } catch {
-    return; // the field shows the error
-  }
-  if (calls.every(({ kind }) => kind !== "none")) calls = [];
-  const mine = { uri: $("call-uri").value, controller: new AbortController(), kind: "none", text: "…", parts: [], count: 0, frame: null };
-  calls.push(mine);
-  const began = performance.now();
-  try {
-    lastSent = null;
-    const options = { timeout: Number($("call-timeout").value), signal: mine.controller.signal };
-    const result = client.features.includes("parts") ? client.stream(mine.uri, args, options).result() : client.call(mine.uri, args, options);
-    mine.id = lastSent && JSON.parse(lastSent).meta.uuid;
-    showAnswers();
-    const value = await result;
-    mine.text = JSON.stringify(mine.message ? exact(mine.message).payload.args ?? null : value, null, 2);
-    mine.kind = "value";
-  } catch (error) {
-    [mine.kind, mine.text] = ["error", described(error)];
-  }
-  mine.took = performance.now() - began;
-  if (mine.kind === "value" && !mine.count) chart.addTrip(mine.took);
-  showAnswers(mine);
+/** Restore the state of a link. It calls nothing. */
+function restore({ view, uri, args, channels }) {
+  if (uri !== null) panel.pick(uri, args ?? undefined);
+  for (const { channel, pattern } of channels) events.subscribe(channel, pattern);
+  show(view ?? "call");
 }
 
-/** Show the answers of all recent calls, with their URIs if there are several. Parts have a line each, above the result. */
-function showAnswers({ kind = "none", took } = {}) {
-  $("answer").dataset.kind = kind;
-  const spans = calls.flatMap(({ uri, kind, text, parts, count }) => {
-    const label = calls.length > 1 ? `${uri}: ` : "";
-    const shown = [[kind, label + (count && kind === "value" ? "result: " : "") + text]];
-    if (count) {
-      const dropped = count - parts.length;
-      shown.unshift(["part", label + (dropped ? `${dropped} earlier parts\n` : "") + parts.join("\n")]);
-    }
-    return shown;
-  }).map(([kind, text]) => {
-    const span = element("span", text);
-    span.dataset.kind = kind;
-    return span;
-  });
-  $("answer").replaceChildren(...spans.flatMap((span, n) => (n ? ["\n", span] : [span])));
-  if (calls.some(({ count }) => count)) $("answer").scrollTop = $("answer").scrollHeight;
-  $("call-took").textContent = took === undefined ? "" : `${took < 100 ? took.toFixed(1) : Math.round(took)} ms`;
-  $("cancel-button").disabled = calls.every((each) => each.kind !== "none");
+// The connection
+
+function connect() {
+  connection.connect($("url").value, $("token").value);
+  events.resubscribe();
 }
 
-function subscribe() {
-  const channel = $("sub-channel").value, pattern = $("sub-pattern").checked;
-  const key = `${pattern} ${channel}`;
-  if (subscriptions.has(key)) return;
-  const subscription = client.subscribe(channel, { pattern, onEvent: () => chart.addEvent() });
-  subscriptions.set(key, subscription);
-  subscription.ready.catch((error) => {
-    subscriptions.delete(key);
-    showSubscriptions();
-    $("sub-channel").setCustomValidity(described(error));
-    $("sub-channel").reportValidity();
-  });
-  showSubscriptions();
-  if (!$("pub-channel").value) $("pub-channel").value = pattern ? "" : channel;
-}
+connection.addEventListener("state", ({ state, error }) => {
+  const words = { connected: "connected", connecting: "connecting…", closed: "not connected" };
+  $("state").dataset.state = state;
+  $("state").lastElementChild.textContent = error ? `${words[state]} (${error.message})` : words[state];
+  for (const each of document.querySelectorAll("#call-button, #subscribe button, #publish button, #refresh")) each.disabled = state !== "connected";
+});
 
-function showSubscriptions() {
-  $("subscriptions").replaceChildren(...[...subscriptions].map(([key, subscription]) => {
-    const item = element("li", subscription.channel);
-    const button = element("button", "×");
-    button.type = "button";
-    button.setAttribute("aria-label", `Unsubscribe from ${subscription.channel}`);
-    button.onclick = () => {
-      subscriptions.delete(key);
-      subscription.close().catch(() => {}); // the log shows why
-      showSubscriptions();
-    };
-    item.append(button);
-    return item;
-  }));
-}
-
-async function publish() {
-  let args;
-  try {
-    args = json($("pub-args"));
-  } catch {
-    return;
-  }
-  const began = performance.now();
-  try {
-    await client.publish($("pub-channel").value, args);
-    $("pub-answer").textContent = `published, acknowledged in ${(performance.now() - began).toFixed(1)} ms`;
-  } catch (error) {
-    $("pub-answer").textContent = described(error);
-  }
-}
-
-function element(name, text) {
-  return Object.assign(document.createElement(name), { textContent: text });
-}
-
-// Event listeners
+// Input
 
 function onSubmit(id, action) {
   $(id).addEventListener("submit", (event) => {
@@ -253,22 +122,48 @@ function onSubmit(id, action) {
   });
 }
 
-onSubmit("connection", connect);
-onSubmit("call", call);
-onSubmit("subscribe", subscribe);
-onSubmit("publish", publish);
-$("refresh").onclick = listFunctions;
-$("filter-functions").oninput = showFunctions;
-$("call-uri").oninput = () => { showDoc(); showFunctions(); };
-$("cancel-button").onclick = () => calls.forEach(({ controller }) => controller.abort());
-for (const field of [$("call-args"), $("pub-args"), $("sub-channel")]) field.oninput = () => field.setCustomValidity("");
-for (const field of document.querySelectorAll("textarea")) {
-  field.onkeydown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) field.form.requestSubmit();
-  };
-}
+onSubmit("connection", () => {
+  connect();
+  $("connection-box").open = false;
+});
+onSubmit("call", () => panel.call());
+onSubmit("subscribe", () => events.subscribe($("sub-channel").value, $("sub-pattern").checked));
+onSubmit("publish", () => events.publish());
+for (const field of [$("pub-args"), $("sub-channel")]) field.addEventListener("input", () => field.setCustomValidity(""));
+for (const each of document.querySelectorAll("nav button")) each.onclick = () => show(each.dataset.view);
+document.querySelector('[data-copy="link"]').onclick = ({ currentTarget }) => {
+  address.update();
+  copy(location.href, currentTarget);
+};
+$("help-button").onclick = () => $("help").showModal();
+
+document.addEventListener("keydown", (event) => {
+  const isControl = event.ctrlKey || event.metaKey;
+  if (event.key === "Enter" && isControl) {
+    const form = event.target.closest("form") ?? (document.body.dataset.view === "call" ? $("call") : null);
+    const submit = form?.querySelector("button.primary");
+    if (form && !submit?.disabled && !$("help").open) form.requestSubmit();
+  } else if (event.key.toLowerCase() === "k" && isControl) {
+    show("call");
+    $("filter-functions").focus();
+    $("filter-functions").select();
+  } else if (event.altKey && /^Digit[1-4]$/.test(event.code)) {
+    show(VIEWS[event.code.at(-1) - 1]);
+  } else if (event.key === "Escape" && !$("help").open) {
+    if (!$("connection-box").open) return panel.cancel();
+    $("connection-box").open = false;
+    $("connection-box").firstElementChild.focus();
+  } else {
+    return;
+  }
+  event.preventDefault();
+});
+document.addEventListener("pointerdown", ({ target }) => { if (!$("connection-box").contains(target)) $("connection-box").open = false; });
 
 const here = new URL(settings.path, location.href);
 here.protocol = here.protocol.replace("http", "ws");
+here.hash = "";
 $("url").value = here.href;
-connect();
+connection.connect($("url").value, "");
+restore(read(location.hash));
+address = new Address(() => ({ view: document.body.dataset.view, uri: panel.uri, args: panel.openArgs, channels: events.channels }), restore);
