@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from juggler.broker import BrokerStats
 from juggler.process.metrics import Histogram, Snapshot
+from juggler.process.process_memory import memory
 
 
 class Counts:
@@ -88,6 +89,7 @@ class Stats:
             gauges={
                 "juggler_callee_running": {uri: counts.running for uri, counts in called.items()},
                 "juggler_callee_processes": {"": 1},
+                "juggler_callee_resident_memory_bytes": memory(),
             },
             calls={uri: counts.durations for uri, counts in called.items()},
             waits={uri: counts.waits for uri, counts in called.items()},

@@ -21,6 +21,7 @@ CALLEE = MetricNames(
     gauges={
         "juggler_callee_running": ("Calls running.", _BY_URI),
         "juggler_callee_processes": ("Processes that these metrics cover.", ()),
+        "juggler_callee_resident_memory_bytes": ("Resident memory of these processes.", ()),
     },
     histograms={
         "calls": ("juggler_callee_duration_seconds", "Time that the function ran."),

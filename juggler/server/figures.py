@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from juggler.broker import Broker, BrokerStats
 from juggler.process.metrics import Metrics, Snapshot
+from juggler.process.process_memory import memory
 from juggler.server.connection import Connection
 
 
@@ -28,6 +29,7 @@ def snapshot(connections: Iterable[Connection], brokers: Iterable[Broker], metri
             "juggler_outgoing_queue_bytes": {"": sum(c.websocket.queued_bytes for c in connections)},
             "juggler_waiting_responses": {"": sum(outboxes)},
             "juggler_workers": {"": 1},
+            "juggler_resident_memory_bytes": memory(),
         },
         highest={"juggler_loop_lag_seconds": {"": metrics.lag}},
         calls=metrics.calls,

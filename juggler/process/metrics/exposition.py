@@ -79,6 +79,7 @@ SERVER = MetricNames(
         "juggler_outgoing_queue_bytes": ("Bytes queued for clients.", ()),
         "juggler_waiting_responses": ("Responses waiting for the handler.", ()),
         "juggler_workers": ("Processes that these metrics cover.", ()),
+        "juggler_resident_memory_bytes": ("Resident memory of these processes.", ()),
         "juggler_loop_lag_seconds": ("Maximum event loop lag in the last 10 s.", ()),
         "juggler_queue_length": ("Calls queued for callees.", ("uri",)),
         "juggler_redis_up": ("1 if the link to Redis is connected, otherwise 0.", ("link",)),
