@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
@@ -13,24 +14,42 @@ from juggler.client.state import Exp
 from juggler.errors import CallFailed, ConnectionClosed, Expired, JugglerError, Nacked
 from juggler.locust.book import Book
 from juggler.locust.request_checks import CANCELLED, NOT_IN_FLIGHT, Entry, Expect, Fate, anything
-from juggler.protocol.codec import decode_args, decode_request
-from juggler.protocol.messages import Ack, Call, Cncl, Ends, Evnt, Nack, Part, Request, Res, Response
+from juggler.protocol.codec import REQUESTS_1, decode_args, decode_request
+from juggler.protocol.custom import registered_types
+from juggler.protocol.messages import (
+    ALL_REQUEST_TYPES,
+    Call,
+    Cncl,
+    CustomType,
+    Ends,
+    Evnt,
+    Nack,
+    Part,
+    Request,
+    Res,
+    Response,
+)
 from juggler.protocol.results import result_value
 
 SENT_AT = "sent_at"
 """Member of an event's args: time of publication in seconds since 1970. The clocks of all machines have to agree."""
 
+MAX_MESSAGE = 200
+"""Characters of the message of an error in the statistics."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 ExpectedError: TypeAlias = "str | int | type[JugglerError]"
-"""An error that is no failure: the type of a failed call, a code of a NACK or of a failed call, or a class."""
+"""An error that is no failure: the type or the code of a failed call, the code of a NACK, or a class."""
 
 
 class Measure(NamedTuple):
     """A timed operation.
 
     Attributes:
-        kind: CALL (to the result), ACK (of a call, if the server sends one), PART (to the first part), STREAM (to the
-            result, of a call with parts), EXPIRED, CANCEL, PUB, SUB, UNSB, AUTH (to the ACK), EVNT (from the
-            publication) or ENDS (the server cancelled a subscription).
+        kind: CALL (to the result), PART (to the first part), STREAM (to the result, of a call with parts), EXPIRED,
+            CANCEL, PUB, SUB, UNSB, AUTH (to the ACK), EVNT (from the publication) or ENDS (the server cancelled a
+            subscription).
         name: URI or channel; with the error in brackets if it is an expected one.
         seconds: duration; None if unknown.
         size: size of the message in bytes, of a STREAM that of all its parts.
@@ -45,10 +64,11 @@ class Measure(NamedTuple):
 
 
 class FailedCall(CallFailed):
-    """A `CallFailed` whose representation, by which locust groups failures, begins with the type of the error."""
+    """A `CallFailed` whose representation, by which locust groups failures, has its type and code, and no UUID."""
 
     def __repr__(self) -> str:
-        return f"{self.type or 'CallFailed'}({self.message!r})"
+        code = "" if self.code is None else f", code={self.code!r}"
+        return f"{self.type or 'CallFailed'}({_UUID.sub('…', self.message)[:MAX_MESSAGE]!r}{code})"
 
 
 class RecordingClient(Client):
@@ -83,6 +103,7 @@ class RecordingClient(Client):
         self._report = report
         self._expect = expect
         self._closing = False
+        self._requests = frozenset({*ALL_REQUEST_TYPES, *(each for each in registered_types() if each.is_request)})
         self._size = 0
         self.number = 0
         self.expected: tuple[ExpectedError, ...] = ()
@@ -95,7 +116,7 @@ class RecordingClient(Client):
             return
         # Before it is written: the response may arrive at once.
         if isinstance(message, str):
-            request = cast("Request", decode_request(message))
+            request = cast("Request", decode_request(message, self._requests, REQUESTS_1))
             fate = self._expect(request) if isinstance(request, Call) else None
             if fate is Fate.ANY and any(isinstance(each, type) and issubclass(Expired, each) for each in self.expected):
                 fate = Fate.EITHER
@@ -104,6 +125,8 @@ class RecordingClient(Client):
                 entry.errors = self.expected
 
     def _on_book(self, message: Response | Exp) -> None:
+        if isinstance(getattr(message, "type", None), CustomType):
+            return
         now = time.monotonic()
         # Asked first: judging may drop the publication.
         sent_at = self._book.events.sent_at(message.for_) if isinstance(message, Evnt) else None
@@ -137,9 +160,8 @@ class RecordingClient(Client):
         elif isinstance(message, Part):
             if message.seq == 1:
                 self._report(Measure("PART", entry.name, seconds, self._size))
-        elif isinstance(message, Ack):
-            kind = "ACK" if isinstance(entry.message, Call) else _kind(entry)
-            self._report(Measure(kind, entry.name, seconds, self._size))
+        elif not isinstance(entry.message, Call):  # an ACK; that of a call depends on how long its result takes
+            self._report(Measure(_kind(entry), entry.name, seconds, self._size))
 
     def _end(self, entry: Entry, now: float, error: JugglerError | None, kind: str = "") -> None:
         """Report the end of a request, which is no failure if the error is None or expected."""
@@ -192,12 +214,12 @@ def check_expected(errors: tuple[Any, ...]) -> tuple[ExpectedError, ...]:
     """Return errors that are no failures, see `ExpectedError`.
 
     Raises:
-        TypeError: one is neither a type's name, a code nor a class of errors.
+        TypeError: one is none of these.
     """
     for each in errors:
         is_class = isinstance(each, type) and issubclass(each, JugglerError)
         if not is_class and (isinstance(each, bool) or not isinstance(each, (str, int))):
-            raise TypeError(f"expected the type of a failed call, a code or a class of JugglerError, got {each!r}")
+            raise TypeError(f"expected the type or the code of an error, or a class of JugglerError, got {each!r}")
     return errors
 
 
@@ -208,7 +230,7 @@ def matching(error: JugglerError, expected: tuple[ExpectedError, ...]) -> str:
             if isinstance(error, each):
                 return each.__name__
         elif isinstance(each, str):
-            if isinstance(error, CallFailed) and error.type == each:
+            if isinstance(error, CallFailed) and each in (error.type, error.code):
                 return each
         elif isinstance(error, (CallFailed, Nacked)) and error.code == each:
             return str(each)

@@ -4,6 +4,9 @@ A publication happens at an unknown time between PUB and ACK. A subscription beg
 between UNSB and ACK. A connection that was subscribed all that time must receive the event once; one that was not at
 any time must not receive it. Anything else is counted as uncertain. What one connection publishes on a channel arrives
 in its order.
+
+Events of others, such as callees or users in other processes, are foreign. Once a connection has received one, all
+connections that were subscribed long before must receive it, too.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ SLACK = 2.0
 
 HORIZON = 30.0
 """Seconds after PUB when a publication is judged and dropped."""
+
+FOREIGN_AGE = 10.0
+"""Seconds before the first receipt of a foreign event in which it was published."""
+
+RESERVED = "juggler."
+"""Prefix of channels on which servers publish, each to its own clients."""
 
 Key: TypeAlias = tuple[int, str, bool]
 """A connection, and a channel or pattern."""
@@ -55,6 +64,7 @@ class _Publication:
     channel: str
     sent: float
     acked: float | None = None
+    foreign: bool = False
     receipts: Counter[Key] = field(default_factory=Counter)
 
     @property
@@ -132,18 +142,19 @@ class EventChecks:
     def sent_at(self, uuid: str) -> float | None:
         """Return when a client of this process sent the PUB of an event; ``None`` for the events of others."""
         publication = self._publications.get(uuid)
-        return None if publication is None else publication.sent
+        return None if publication is None or publication.foreign else publication.sent
 
     def received(self, connection: int, event: Evnt, now: float) -> None:
         self._tally.events += 1
-        publication = self._publications.get(event.for_)
-        if publication is None:
+        publication = self._publications.get(event.for_) or self._foreign(event, now)
+        if publication.foreign:
             self._tally.foreign += 1
-            return
         if event.channel != publication.channel:
             self._violations.add("an event on another channel than its publication's", event.for_)
         key = (connection, event.pattern, True) if event.pattern else (connection, event.channel, False)
         publication.receipts[key] += 1
+        if publication.foreign:
+            return
         last_numbers, stream = self._last_numbers[key], (publication.publisher, event.channel)
         if last_numbers.get(stream, -1) > publication.number:
             self._violations.add("an event out of order", f"{event.channel} {event.for_}, connection {connection}")
@@ -151,6 +162,13 @@ class EventChecks:
         age = now - publication.sent
         if self._max_latency and age > self._max_latency and not self._excused(publication.sent, now):
             self._violations.add("a late event", f"{event.channel} {event.for_}: after {age:.1f} s")
+
+    def _foreign(self, event: Evnt, now: float) -> _Publication:
+        """Return a publication of others, known from its first receipt."""
+        publication = _Publication(0, next(self._numbers), event.channel, now - FOREIGN_AGE, now, foreign=True)
+        if not event.channel.startswith(RESERVED):
+            self._publications[event.for_] = publication
+        return publication
 
     # Verdicts
 
@@ -180,13 +198,13 @@ class EventChecks:
             count = receipts.pop(key, 0)
             if any(each.has_to_receive(publication) for each in subscriptions):
                 if count:
-                    self._tally.due += 1
+                    self._tally.due += not publication.foreign
                 elif self._excused(publication.sent, publication.over):
                     self._tally.excused += 1
                 else:
                     self._violations.add("an event was missed", f"{event}, connection {key[0]}")
             elif any(each.may_receive(publication) for each in subscriptions):
-                self._tally.uncertain += 1
+                self._tally.uncertain += not publication.foreign
             elif count:
                 self._violations.add("an event without a subscription", event)
             if count > 1:

@@ -33,7 +33,7 @@ class Tally:
         due: received events that had to be received.
         uncertain: events that may have been received or not, because of a SUB or UNSB at that time.
         excused: events that were missed during an injected failure.
-        foreign: events whose publication is not in this book.
+        foreign: events whose publication is not in this book; counted neither as due nor as uncertain.
         connections: opened connections.
         lost_connections: connections not closed by the client.
         uncounted: connections of clients without a book.

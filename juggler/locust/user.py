@@ -49,9 +49,9 @@ class JugglerUser(locust.User):
     channel. A refused or failed request is a failure, and aborts the task. At the end, locust exits with 1 if a call
     or an event was lost, duplicated or misdirected.
 
-    Types in the statistics: CALL (to the result), ACK (of calls, if the server sends one), PART and STREAM (to the
-    first part and to the result, of calls with parts), EXPIRED, CANCEL, PUB, SUB, UNSB and AUTH (to the ACK), EVNT
-    (from the publication), ENDS (the server cancelled a subscription), CONNECT, and CHECK at the end.
+    Types in the statistics: CALL (to the result), PART and STREAM (to the first part and to the result, of calls with
+    parts), EXPIRED, CANCEL, PUB, SUB, UNSB and AUTH (to the ACK), EVNT (from the publication), ENDS (the server
+    cancelled a subscription), CONNECT, and CHECK at the end.
 
     Attributes:
         client_options: options of `juggler.client.Client`, for example ``{"call_timeout": 5.0}``. A property may
@@ -133,7 +133,7 @@ class JugglerUser(locust.User):
                 self.client.call("shop.buy", "tea")
 
         Args:
-            errors: types of failed calls such as ``"SoldOut"``, codes of refusals and failed calls such as 429, or
+            errors: types of failed calls such as ``"SoldOut"``, codes of failed calls and refusals such as 429, or
                 classes such as `juggler.errors.Expired`.
 
         Raises:

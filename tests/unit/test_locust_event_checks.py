@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from juggler.locust.book import Book
-from juggler.locust.event_checks import HORIZON, SLACK
+from juggler.locust.event_checks import FOREIGN_AGE, HORIZON, SLACK
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Evnt, Pub, Sub, Unsb, ack, nack
+from juggler.protocol.messages import Ends, Evnt, Pub, Sub, Unsb, ack, nack
 from loadtest.disturbances import Disturbances
 
 PUBLISHER, LISTENER = 1, 2
@@ -217,6 +217,100 @@ def test_foreign_events_are_counted_separately(book):
     deliver(book, Pub(uuid=new_uuid(), channel="news"))
     assert judged(book) == ({}, (1, 0, 0))
     assert book.tally.foreign == 1
+
+
+THIRD = 3
+
+
+def foreign(channel="news"):
+    return Pub(uuid=new_uuid(), channel=channel)
+
+
+@pytest.fixture
+def third(book):
+    """A second subscriber since long ago."""
+    assert book.connected(0.0) == THIRD
+    for connection in (LISTENER, THIRD):
+        do(book, connection, Sub(uuid=new_uuid(), channel="news"), 1.0, 1.1)
+    return THIRD
+
+
+def test_a_foreign_event_that_one_receives_must_reach_all(book, third):
+    event, other = foreign(), foreign()
+    for connection in (LISTENER, third):
+        deliver(book, event, now=20.0, connection=connection)
+    assert book.missing() == 0
+    deliver(book, other, now=21.0)
+    assert book.missing() == 1
+    assert judged(book) == ({"an event was missed": 1}, (3, 0, 0))
+    assert book.tally.foreign == 3
+
+
+def test_a_foreign_event_received_twice(book):
+    subscribe(book)
+    event = foreign()
+    deliver(book, event, now=20.0)
+    deliver(book, event, now=20.1)
+    assert judged(book)[0] == {"an event was received twice": 1}
+
+
+def test_a_foreign_event_without_a_subscription(book, third):
+    event = foreign()
+    deliver(book, event, now=20.0)
+    deliver(book, event, now=20.0, connection=third)
+    deliver(book, event, now=20.0, connection=PUBLISHER)
+    assert judged(book)[0] == {"an event without a subscription": 1}
+
+
+@pytest.mark.parametrize("now", [1.2, 1.1 + FOREIGN_AGE - 0.1])
+def test_a_foreign_event_shortly_after_the_subscription_may_be_missed(book, third, now):
+    deliver(book, foreign(), now=now)
+    assert book.missing() == 0
+    assert judged(book)[0] == {}
+
+
+def test_a_foreign_event_before_unsubscribing_may_be_missed(book, third):
+    deliver(book, foreign(), now=20.0, connection=third)
+    unsubscribe(book, 20.0 + SLACK - 0.1, 20.0 + SLACK)
+    assert judged(book)[0] == {}
+
+
+def test_servers_publish_to_their_own_clients(book, third):
+    for connection in (LISTENER, third):
+        do(book, connection, Sub(uuid=new_uuid(), channel="juggler.gap"), 1.0, 1.1)
+    deliver(book, foreign("juggler.gap"), now=20.0)
+    assert judged(book)[0] == {}
+
+
+def test_foreign_events_are_dropped_in_time(book, third):
+    deliver(book, foreign(), now=20.0)
+    book.judge(20.0 + HORIZON)
+    assert dict(book.violations.counts) == {"an event was missed": 1}
+    assert book.missing() == 0
+
+
+def test_the_order_of_foreign_events_is_unknown(book):
+    subscribe(book)
+    first, second = foreign(), foreign()
+    for event in (second, first, publish(book, 20.0, 20.1)):
+        deliver(book, event, now=21.0)
+    assert judged(book)[0] == {}
+
+
+def test_a_cancelled_subscription_ends(book):
+    subscribe(book)
+    book.received(LISTENER, Ends(channel="news", code=403, message="no"), 5.0)
+    publish(book, 9.0, 9.1)
+    assert judged(book)[0] == {}
+
+
+def test_the_time_of_sending_is_known_of_own_events(book):
+    message = publish(book, 2.0)
+    event = foreign()
+    subscribe(book)
+    deliver(book, event, now=20.0)
+    assert book.events.sent_at(message.uuid) == 2.0
+    assert book.events.sent_at(event.uuid) is None
 
 
 def test_old_publications_and_subscriptions_are_dropped(book):

@@ -8,7 +8,7 @@ from juggler.client.state import Exp
 from juggler.locust.book import Book
 from juggler.locust.request_checks import LATE, PATIENCE, SECOND_RESPONSE, Fate
 from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import Ack, Call, Nack, Pub, Res, Wlcm, ack, nack
+from juggler.protocol.messages import Ack, Auth, Call, Cncl, Crdt, Nack, Part, Parts, Pub, Res, Wlcm, ack, nack
 from loadtest.disturbances import Disturbances
 
 
@@ -290,3 +290,175 @@ def test_each_connection_has_its_subprotocol(book):
 def test_a_call_without_any_response(book):
     call(welcomed(book), acked=False)
     assert "a request without ACK or NACK" in violations(book)
+
+
+# juggler.1: parts, cancels, tokens
+
+
+@pytest.fixture
+def newer(book):
+    """The book, whose connection speaks juggler.1."""
+    book.received(1, Wlcm(conn=new_uuid()), 0.5)
+    return book
+
+
+def stream(book, mode="all", now=1.0):
+    message = Call(uuid=new_uuid(), uri="f", timeout=5.0, parts=Parts(mode, 64))
+    book.sent(1, message, now)
+    return message
+
+
+def part(book, message, seq, now=1.5, args=b"1", joined=False):
+    return book.received(1, Part(for_=message.uuid, seq=seq, args=args, joined=joined), now)
+
+
+def cancel(book, message, now=2.0, wait=False):
+    request = Cncl(uuid=new_uuid(), for_=message.uuid, wait=wait)
+    book.sent(1, request, now)
+    return request
+
+
+def test_a_stream(newer):
+    message = stream(newer)
+    assert part(newer, message, 1).parts == 1
+    entry = part(newer, message, 2, args=b"[2,3]", joined=True)
+    assert (entry.parts, entry.size, entry.implied) == (3, 6, True)
+    part(newer, message, 4)
+    newer.received(1, result(message), 2.0)
+    assert violations(newer) == {}
+    tally = newer.tally
+    assert (tally.parts, tally.answered, tally.acked["CALL"], tally.implied) == (3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "seqs", "expected"),
+    [
+        ("all", [2], {"a part was missed": 1}),
+        ("all", [1, 3], {"a part was missed": 1}),
+        ("all", [1, 1], {"a part was received twice or out of order": 1}),
+        ("latest", [2, 5, 6], {}),
+        ("latest", [2, 1], {"a part was received twice or out of order": 1}),
+    ],
+)
+def test_parts_with_a_gap(newer, mode, seqs, expected):
+    message = stream(newer, mode)
+    for seq in seqs:
+        part(newer, message, seq)
+    newer.received(1, result(message), 2.0)
+    assert violations(newer) == expected
+
+
+def test_parts_of_a_call_that_asked_for_none(newer):
+    part(newer, call(newer), 1)
+    assert newer.violations.counts == {"a part of a call that has asked for none": 1}
+
+
+def test_a_part_after_the_result(newer):
+    message = stream(newer)
+    newer.received(1, result(message), 2.0)
+    assert part(newer, message, 1, now=2.1) is None
+    assert violations(newer) == {"a part after the end of its call": 1}
+
+
+@pytest.mark.parametrize(("now", "expected"), [(6.0 + LATE, {}), (6.1 + LATE, {"a part after the end of its call": 1})])
+def test_a_part_after_the_expiry(newer, now, expected):
+    message = stream(newer)
+    newer.received(1, ack(message), 1.1)
+    newer.received(1, expiry(message), 6.0)
+    part(newer, message, 1, now=now)
+    assert violations(newer) == expected
+
+
+def test_a_stream_may_take_long_and_is_not_late():
+    book = Book(max_latency=2.0)
+    book.connected(0.0)
+    book.received(1, Wlcm(conn=new_uuid()), 0.0)
+    message = stream(book)
+    for seq in range(1, 101):
+        part(book, message, seq, now=1.0 + seq)
+        book.judge(1.0 + seq)
+    book.received(1, result(message), 103.0)
+    assert violations(book, 103.0) == {}
+
+
+def test_the_credit_of_a_stream_gets_no_answer(newer):
+    assert newer.sent(1, Crdt(uuid=new_uuid(), for_=stream(newer).uuid, until=9), 1.0) is None
+    assert newer.unanswered() == 1
+
+
+@pytest.mark.parametrize("answer", [ack, lambda message: nack(message, 404, "not in flight")])
+@pytest.mark.parametrize("acked", [True, False])
+def test_a_cancelled_call(newer, answer, acked):
+    message = call(newer, acked=acked)
+    request = cancel(newer, message)
+    entry = newer.received(1, answer(request), 2.1)
+    assert (entry.type, entry.name) == ("CNCL", "f")
+    assert newer.unanswered() == 0
+    assert violations(newer) == {}
+    assert (newer.tally.cancelled, newer.tally.acked["CALL"], newer.tally.implied) == (1, 1, not acked)
+
+
+def test_the_result_of_a_cancelled_call_is_one_too_many(newer):
+    message = call(newer)
+    newer.received(1, ack(cancel(newer, message)), 2.1)
+    newer.received(1, result(message), 2.2)
+    assert violations(newer) == {"a second result, or one of an unknown call": 1}
+
+
+def test_a_result_may_overtake_the_cancel(newer):
+    message = call(newer)
+    request = cancel(newer, message)
+    assert newer.received(1, result(message), 2.1).cancelled
+    newer.received(1, nack(request, 404, "not in flight"), 2.2)
+    assert violations(newer) == {}
+    assert (newer.tally.answered, newer.tally.cancelled) == (1, 0)
+
+
+def test_a_cancel_that_waits_for_the_result(newer):
+    message = call(newer)
+    newer.received(1, ack(cancel(newer, message, wait=True)), 2.1)
+    assert newer.unanswered() == 1
+    assert newer.received(1, result(message), 2.2).cancelled
+    assert violations(newer) == {}
+    assert (newer.tally.answered, newer.tally.cancelled) == (1, 0)
+
+
+def test_a_renewed_token(newer):
+    for answer in (ack, lambda message: nack(message, 401, "expired")):
+        request = Auth(uuid=new_uuid(), token="t")
+        newer.sent(1, request, 1.0)
+        assert newer.received(1, answer(request), 1.1).name == ""
+    lost = Auth(uuid=new_uuid(), token="t")
+    newer.sent(1, lost, 1.0)
+    assert violations(newer) == {
+        "a request without ACK or NACK": 1,
+        "AUTH: 3 sent, but 2 acknowledged, refused or lost": 1,
+    }
+
+
+def test_requests_of_a_lost_connection_are_returned(book):
+    message = call(book)
+    (entry,) = book.lost(1, 2.0, "1006")
+    assert entry.message is message
+    assert book.unanswered(1) == book.unanswered() == 0
+
+
+@pytest.mark.parametrize(("now", "expected"), [(5.9, {}), (6.1, {"a call without result or expiry": 1})])
+def test_calls_within_their_timeout_may_be_unfinished_at_the_end(now, expected):
+    book = Book(allow_unfinished=True)
+    book.connected(0.0)
+    call(book)
+    assert book.last_deadline() == 6.0
+    found = violations(book, now)
+    assert {kind: count for kind, count in found.items() if kind.startswith("a ")} == expected
+    assert book.tally.unfinished == (not expected)
+
+
+def test_a_client_may_leave_calls_behind_but_no_other_requests():
+    book = Book(allow_unfinished=True)
+    book.connected(0.0)
+    call(book)
+    book.sent(1, Pub(uuid=new_uuid(), channel="c"), 1.0)
+    book.closed(1, 2.0, 2.1)
+    assert violations(book) == {"a request in flight when its connection was closed": 1}
+    assert book.tally.unfinished == 1
