@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
+from uuid import uuid4
 
 import gevent
 import msgspec
@@ -96,7 +97,7 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
         self._clock = clock
         self._conn_uuid = new_uuid()
         self._ledger = CallLedger(call_bytes)
-        self._ledger.name = new_uuid()[27:]
+        self._ledger.name = uuid4().hex[-9:]
         self._calls: dict[str, deque[tuple[IncomingCall, float]]] = {}  # each with the time of its arrival
         self._results: dict[str, deque[tuple[StoredResult, float]]] = {}  # each with its deadline
         self._consumers: list[MemoryConsumer] = []

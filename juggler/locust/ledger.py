@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from secrets import token_hex
 
 import gevent
 
 from juggler.locust.book import Book
 from juggler.locust.client import RecordingClient
-from juggler.process.uuids import new_uuid
 
 RESPONSE_TIMEOUT = 15.0
 """Seconds without progress for which `Ledger.finish` waits for responses; for calls, at least until their timeout."""
@@ -36,7 +36,7 @@ class Ledger:
 
     def __init__(self, book: Book | None = None) -> None:
         self.book = book or Book()
-        self.run = new_uuid()[:8]
+        self.run = token_hex(4)
         self.stopping = False
         self.results: list[str] = []
         self.clients: set[RecordingClient] = set()

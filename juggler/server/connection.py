@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from types import MappingProxyType, SimpleNamespace
 from typing import TypeAlias
+from uuid import uuid4
 
 import gevent
 from gevent.event import Event as Signal
@@ -189,7 +190,7 @@ class Connection(Subscriber):
             held_acks: holds the ACKs of the server's calls under juggler.1; ``None`` if they are sent at once.
             tokens: asks the connect hook; ``None`` without one.
         """
-        self.uuid = new_uuid()
+        self.uuid = str(uuid4())  # unlike those of messages, hard to guess
         self.options = options
         self.metrics = metrics
         self.caller_broker = caller_broker

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from uuid import uuid4
 
 from juggler.broker import CallerBroker, PendingCall
 from juggler.broker.ledgers import CallLedger
@@ -25,7 +26,6 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.broker.streams import GONE, LOST, TOO_LONG, Streams
 from juggler.errors import BrokerError, BrokerUnavailable, InvalidMessage
 from juggler.process.logline import Line
-from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.codec import StoredParts, StoredResult
 
@@ -84,7 +84,7 @@ class RedisCaller(CallerBroker):
 
         This is not in the constructor because forked processes must not share a list of results.
         """
-        self._ledger.name = new_uuid()[27:]
+        self._ledger.name = uuid4().hex[-9:]
         self._watchdog.add(self._expire)
         self._results = self._topology.make_results_reader(self._on_results)
         return self._results
