@@ -44,6 +44,7 @@ RUN = {
     ("docs/load-testing.md", "python"): "tests/integration/test_load.py",
     ("docs/redis.md", ""): "tests/integration/test_redis_topologies.py",
     ("docs/security.md", "python"): "tests/integration/test_docs_security.py",
+    ("docs/semantics.md", "python"): "tests/integration/test_docs_semantics.py",
     ("docs/server.md", "python"): "tests/integration/test_docs_server.py",
     ("docs/tracing.md", "python"): "tests/integration/test_docs_blocks.py",
     ("docs/tutorial.md", "python"): "tests/integration/test_docs_tutorial.py",
