@@ -46,6 +46,7 @@ RUN = {
     ("docs/security.md", "python"): "tests/integration/test_docs_security.py",
     ("docs/semantics.md", "python"): "tests/integration/test_docs_semantics.py",
     ("docs/server.md", "python"): "tests/integration/test_docs_server.py",
+    ("docs/sizing.md", "python"): "tests/integration/test_docs_sizing.py",
     ("docs/tracing.md", "python"): "tests/integration/test_docs_blocks.py",
     ("docs/tutorial.md", "python"): "tests/integration/test_docs_tutorial.py",
     ("docs/tutorial.md", "sh"): "tests/integration/test_docs_tutorial.py",
