@@ -27,6 +27,7 @@ RUNS = {
     "rpc": ("--seconds 0.1 --connections 5 --in-flight 3 --payload 70000", 1, {"calls/s", "callee µs", *LOAD}),
     "fan": ("--seconds 0.1 --subscribers 9 --publishers 2 --in-flight 2", 1, {"delivered/s", "published/s", *LOAD}),
     "latency": ("--seconds 0.1", 2, {"done/s", *LOAD}),
+    "streams": ("--seconds 0.1", 4, {"done/s"}),
     "ladder": ("--seconds 0.05 --connections 5", 4, {"calls/s", "p50 ms", "Redis µs", "callee µs", "load µs"}),
     "memory": ("--connections 50", 2, {"server KB", "Redis KB", "server µs", "load µs"}),
     "connect": ("--seconds 0.1 --at-a-time 3", 2, {"connections/s", *LOAD}),

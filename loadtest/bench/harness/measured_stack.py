@@ -72,6 +72,7 @@ class MeasuredStack(Measured, Stack):
         callees: int = 1,
         delays: int = 0,
         app: str = "",
+        target: str = "callee.demo:rpc",
     ) -> None:
         """Start everything.
 
@@ -82,6 +83,7 @@ class MeasuredStack(Measured, Stack):
             callees: processes of the callee, 0 for no callee.
             delays: number of functions ``test.delay.<n>`` of the callee.
             app: a server of your own, ``MODULE:OBJECT``, which finds Redis in ``REDIS_URL``.
+            target: functions of the callee, ``MODULE:OBJECT``.
 
         Raises:
             LoadTestError: a process did not start, or the system does not allow that many open files.
@@ -95,7 +97,7 @@ class MeasuredStack(Measured, Stack):
                 self._start_server(connections, workers, app)
             if callees:
                 processes = ["--processes", str(callees)] if callees > 1 else []
-                self.pids[CALLEE] = self.start_callee(*processes, delays=delays).pid
+                self.pids[CALLEE] = self.start_callee(*processes, target=target, delays=delays).pid
         except BaseException:
             self.stop()
             raise

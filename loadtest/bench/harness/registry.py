@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from loadtest.bench import connect, fan, ladder, latency, memory, rpc, scale
+from loadtest.bench import connect, fan, ladder, latency, memory, rpc, scale, streams
 from loadtest.bench.harness.benchmark import Benchmark
 from loadtest.bench.harness.programs import LAYERS
 from loadtest.bench.peers import comparison
 from loadtest.errors import LoadTestError
 
-WHOLE = [module.BENCHMARK for module in (rpc, fan, latency, ladder, memory, connect, scale, comparison)]
+WHOLE = [module.BENCHMARK for module in (rpc, fan, latency, streams, ladder, memory, connect, scale, comparison)]
 """Benchmarks of the whole system: client, server, Redis, callee."""
 
 BENCHMARKS = {each.name: each for each in (*WHOLE, *LAYERS)}
