@@ -84,7 +84,8 @@ class Application:
             metrics: whether to serve `METRICS` and `VARIABLES`. Do not expose these to the public; to serve them at an
                 address of their own, see `MetricsApplication`. Default: False.
             playground: whether to serve the playground, a page to try everything with, at ``/``. It can do what any
-                client can do. With the server's ``list_uri``, it lists the registered functions. Default: False.
+                client can do. With the server's ``list_uri``, it lists the registered functions; with ``fleet_uri``, it
+                shows the fleet. Default: False.
 
         Raises:
             ConfigError: a path, a host or an origin is malformed, a subprotocol is unknown, or the number of proxies is
@@ -107,7 +108,8 @@ class Application:
         self._subprotocols = tuple(subprotocols)
         self._allow_empty_subprotocol = allow_empty_subprotocol
         self._otherwise = otherwise or self._not_found
-        files = StaticFiles(playground=playground, path=paths[0], list_uri=server.options.list_uri)
+        lists = {"list_uri": server.options.list_uri, "fleet_uri": server.options.fleet_uri}
+        files = StaticFiles(playground=playground, path=paths[0], **lists)
         # Where a path occurs twice, the later entry applies.
         self._routes: dict[str, WsgiApplication] = {
             **dict.fromkeys(files.paths, files.respond),

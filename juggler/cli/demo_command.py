@@ -34,7 +34,8 @@ STOP_TIMEOUT = 12.0
 POLL_INTERVAL = 0.1
 
 SERVER = ("-m", "juggler.cli.main", "server")
-SERVER_OPTIONS = ("--fail-fast", "--playground", "--list-uri", "juggler.uris", "--unknown-uris", "refuse")
+LISTS = ("--list-uri", "juggler.uris", "--fleet-uri", "juggler.fleet")
+SERVER_OPTIONS = ("--fail-fast", "--playground", *LISTS, "--unknown-uris", "refuse")
 CALLEE = ("-m", "callee.cli", "--fail-fast", "--show-errors")
 DEMO_FUNCTIONS = "callee.demo:rpc"
 

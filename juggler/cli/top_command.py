@@ -8,7 +8,6 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from juggler.cli.parameters import interval_option, verbose_option
 from juggler.cli.redis_options import broker_at, redis_options, unreadable
@@ -16,48 +15,17 @@ from juggler.cli.tables import age, live_display, print_lines, table
 from juggler.errors import BrokerError
 from juggler.process.logline import printable
 from juggler.protocol.codec import encode_args
-from juggler.protocol.server_status import Rate, ServerStatus, merged
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
-    from juggler.broker import Registered
-    from juggler.broker.redis import RedisBroker
-
-ROWS = 20
-"""Maximum number of callees, of URIs, and of channels that are shown."""
+    from juggler.broker.overview import Overview
 
 _SERVERS = ("server", "up", "connections", "in flight", "calls/s", "events/s", "lag ms", "state")
 _CALLEES = ("callee", "URIs", "calls/s")
 _URIS = ("URI", "calls/s", "callees", "queued")
 _CHANNELS = ("channel", "events/s")
-
-
-class BusyUri(msgspec.Struct, frozen=True):
-    """A URI: calls per second, callees, and calls that wait."""
-
-    uri: str
-    rate: float
-    callees: int
-    queued: int
-
-
-class BusyCallee(msgspec.Struct, frozen=True):
-    """A callee process: host and process id, number of URIs, and calls per second."""
-
-    process: str
-    uris: int
-    rate: float
-
-
-class Fleet(msgspec.Struct, frozen=True):
-    """What is shown at one moment."""
-
-    servers: list[ServerStatus]
-    callees: list[BusyCallee]
-    uris: list[BusyUri]
-    channels: list[Rate]
 
 
 @click.command()
@@ -80,11 +48,13 @@ def command(interval: float, once: bool, as_json: bool, url: str | None, key_pre
     from gevent import monkey
 
     monkey.patch_all()
+    from juggler.broker.overview import overview
+
     live = None if once or as_json else live_display()
     with broker_at(url, key_prefix) as broker, suppress(KeyboardInterrupt), live or nullcontext():
         while True:
             try:
-                fleet = look(broker)
+                fleet = overview(broker)
             except BrokerError as error:
                 if once:
                     raise
@@ -106,42 +76,7 @@ def command(interval: float, once: bool, as_json: bool, url: str | None, key_pre
             time.sleep(interval)
 
 
-def look(broker: RedisBroker) -> Fleet:
-    """Return the figures of this moment.
-
-    Raises:
-        BrokerError: they are not available.
-    """
-    servers = broker.servers()
-    registered = broker.registered()
-    channels = merged(rate for server in servers for rate in server.channels)
-    return Fleet(servers, busiest_callees(registered), busiest(servers, registered), channels[:ROWS])
-
-
-def busiest_callees(registered: Sequence[Registered]) -> list[BusyCallee]:
-    """Return the busiest callee processes. One of an older version is known by its identifier only."""
-    found: dict[str, BusyCallee] = {}
-    for each in registered:
-        for callee_id, said in each.announcements.items():
-            before = found.get(callee_id, BusyCallee(said.process or callee_id, 0, 0.0))
-            found[callee_id] = BusyCallee(before.process, before.uris + 1, round(before.rate + said.rate, 2))
-    return sorted(found.values(), key=lambda each: (-each.rate, each.process))[:ROWS]
-
-
-def busiest(servers: Sequence[ServerStatus], registered: Sequence[Registered]) -> list[BusyUri]:
-    """Return the busiest URIs: those that callees announce, and those that servers have results of."""
-    from juggler.broker import served_function
-
-    rates = {rate.name: rate.rate for rate in merged(rate for server in servers for rate in server.uris)}
-    found = [
-        BusyUri(each.uri, max(each.rate, rates.pop(each.uri, 0.0)), each.callees, each.waiting)
-        for each in map(served_function, registered)
-    ]
-    found += [BusyUri(uri, rate, 0, 0) for uri, rate in rates.items()]
-    return sorted(found, key=lambda each: (-each.rate, -each.queued, each.uri))[:ROWS]
-
-
-def _tables(fleet: Fleet) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]:
+def _tables(fleet: Overview) -> list[tuple[Sequence[str], Sequence[Sequence[str]]]]:
     now = time.time()
     servers = [
         (
@@ -168,7 +103,7 @@ def _text(line: str) -> Text:
     return Text(printable(line))
 
 
-def _shown(fleet: Fleet) -> Group:
+def _shown(fleet: Overview) -> Group:
     from rich.console import Group
 
     connections = sum(each.connections for each in fleet.servers)

@@ -1,10 +1,11 @@
-"""The catalogue of registered functions, as one server knows it: cached, without a round trip for each call."""
+"""Registered functions, and the fleet, as one server knows them: cached, without a round trip for each call."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
+from typing import Any
 
 import gevent
 import msgspec
@@ -12,6 +13,7 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 
 from juggler.broker import CallerBroker
+from juggler.broker.overview import overview
 
 PERIOD = 1.0
 """Seconds between two checks of the known URIs."""
@@ -24,8 +26,25 @@ LIST_LIFETIME = 1.0
 _CHUNK = 1000
 
 
+class _Cached:
+    """The JSON text of a value, at most a second old."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self._ask = ask
+        self._asking = BoundedSemaphore()
+        self._text = b""
+        self._until = 0.0
+
+    def text(self) -> bytes:
+        with self._asking:
+            if time.monotonic() >= self._until:
+                self._text = msgspec.json.encode(self._ask())
+                self._until = time.monotonic() + LIST_LIFETIME
+            return self._text
+
+
 class Catalogue:
-    """Registered functions. Greenlets may share it.
+    """Registered functions and the fleet. Greenlets may share it.
 
     Attributes:
         known: URIs known to be served.
@@ -35,9 +54,8 @@ class Catalogue:
         self.known: set[str] = set()
         self._broker = broker
         self._greenlet: gevent.Greenlet[..., None] | None = None
-        self._asking = BoundedSemaphore()
-        self._text = b"[]"
-        self._until = 0.0
+        self._functions = _Cached(broker.functions)
+        self._fleet = _Cached(lambda: overview(broker))
 
     def is_served(self, uri: str) -> bool:
         """Return whether a callee serves a URI; in doubt, as when Redis is unreachable, True.
@@ -67,11 +85,15 @@ class Catalogue:
         Raises:
             BrokerError: it is not available now.
         """
-        with self._asking:
-            if time.monotonic() >= self._until:
-                self._text = msgspec.json.encode(self._broker.functions())
-                self._until = time.monotonic() + LIST_LIFETIME
-            return self._text
+        return self._functions.text()
+
+    def fleet(self) -> bytes:
+        """Return a `juggler.broker.overview.Overview` as JSON, at most a second old.
+
+        Raises:
+            BrokerError: it is not available now.
+        """
+        return self._fleet.text()
 
     def close(self) -> None:
         """Stop refreshing. Idempotent."""

@@ -71,6 +71,9 @@ class ServerOptions:
             subprotocol, ``"always"``, or ``"never"``: their functions go on. Default: ``"juggler.1"``.
         list_uri: a CALL to this URI returns the catalogue, see `juggler.broker.ServedFunction`. ``None`` disables it.
             Default: ``None``.
+        fleet_uri: a CALL to this URI returns the server and callee processes with their rates, see
+            `juggler.broker.overview.Overview`. Any client may call it, unless a handler refuses. ``None`` disables it.
+            Default: ``None``.
         connection_events: whether the server calls the functions of `callee.Callee.on_connect` and ``on_disconnect``.
             Default: False.
 
@@ -105,6 +108,7 @@ class ServerOptions:
     unknown_uris: Literal["queue", "refuse"] = "queue"
     cancel_on_close: Literal["juggler.1", "always", "never"] = "juggler.1"
     list_uri: str | None = None
+    fleet_uri: str | None = None
     connection_events: bool = False
 
     def __post_init__(self) -> None:
@@ -114,6 +118,8 @@ class ServerOptions:
             raise ValueError(
                 f"cancel_on_close: expected 'juggler.1', 'always' or 'never', got {self.cancel_on_close!r}"
             )
+        if self.fleet_uri is not None and self.fleet_uri == self.list_uri:
+            raise ValueError(f"fleet_uri: expected another URI than list_uri, got {self.fleet_uri!r} for both")
         if isinstance(self.keep_headers, str):
             raise ValueError(f"keep_headers: expected a list of names, got {self.keep_headers!r}")
         _check_seconds("max_call_timeout", self.max_call_timeout, MAX_TIMEOUT)

@@ -260,7 +260,10 @@ def _process_call(connection: Connection, message: Call) -> None:
         expected = f"expected 0 to {options.max_call_timeout:g} s"
         raise Refused(NackCode.BAD_REQUEST, f"timeout: {expected}, got {message.timeout:.12g} s")
     if message.uri == options.list_uri:
-        _list_functions(connection, message)
+        _answer_built_in(connection, message, connection.catalogue.text())
+        return
+    if message.uri == options.fleet_uri:
+        _answer_built_in(connection, message, connection.catalogue.fleet())
         return
     if message.uri in SERVER_URIS:
         raise Refused(NackCode.FORBIDDEN, f"{message.uri!r} is called by servers only")
@@ -304,9 +307,9 @@ def _stream(connection: Connection, message: Call, parts: Parts, by: bytes) -> N
     )
 
 
-def _list_functions(connection: Connection, message: Call) -> None:
-    """Answer the built-in call that returns the catalogue."""
-    result = Res(for_=message.uuid, uri=message.uri, args=connection.catalogue.text())
+def _answer_built_in(connection: Connection, message: Call, args: bytes) -> None:
+    """Answer a call to a URI of the server's own."""
+    result = Res(for_=message.uuid, uri=message.uri, args=args)
     if connection.held_acks is None:
         connection.respond(ack(message))
     connection.respond(result)

@@ -24,7 +24,7 @@ _KINDS = {
 }
 # The playground connects to any server that the user enters. Everything else comes from this one.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -42,13 +42,21 @@ def _file(name: str, body: bytes) -> _File:
 class StaticFiles:
     """Files by path, read once."""
 
-    def __init__(self, *, playground: bool = False, path: str = "/ws", list_uri: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        playground: bool = False,
+        path: str = "/ws",
+        list_uri: str | None = None,
+        fleet_uri: str | None = None,
+    ) -> None:
         """Read the files.
 
         Args:
             playground: whether to serve the playground at ``/``. Default: False.
             path: path of the websockets, for the playground.
             list_uri: URI that lists the registered functions, for the playground.
+            fleet_uri: URI that returns the processes of the fleet, for the playground.
         """
         names = {CLIENT: "juggler.js", TYPES: "juggler.d.ts"}
         if playground:
@@ -58,7 +66,7 @@ class StaticFiles:
                     names[f"/{file.name}"] = f"playground/{file.name}"
         self._files = {at: _file(name, (STATIC / name).read_bytes()) for at, name in names.items()}
         if playground:
-            settings = json.dumps({"path": path, "listUri": list_uri}).encode()
+            settings = json.dumps({"path": path, "listUri": list_uri, "fleetUri": fleet_uri}).encode()
             self._files[SETTINGS] = _file("settings.json", settings)
 
     @property

@@ -10,8 +10,8 @@ import pytest
 
 from juggler.backend import Backend
 from juggler.broker import Announcement, Registered
+from juggler.broker.overview import BusyCallee, BusyUri, busiest, busiest_callees
 from juggler.cli.tables import age
-from juggler.cli.top_command import BusyCallee, BusyUri, busiest, busiest_callees
 from juggler.client import Client
 from juggler.protocol.messages import MessageType
 from juggler.protocol.server_status import Rate, ServerStatus

@@ -41,11 +41,13 @@ def test_the_client_module_is_always_served_and_cached():
 def test_the_playground_is_off_by_default():
     with running_server() as running:
         assert get(running, "/")[0] == get(running, "/playground.js")[0] == 404
-    with running_server(application={"playground": True}, list_uri="who") as running:
+    with running_server(application={"playground": True}, list_uri="who", fleet_uri="all") as running:
         status, headers, body = get(running, "/")
         assert (status, b"playground" in body) == (200, True)
-        assert "default-src 'none'" in headers["Content-Security-Policy"]
-        assert json.loads(get(running, "/playground.json")[2]) == {"path": "/ws", "listUri": "who"}
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert json.loads(get(running, "/playground.json")[2]) == {"path": "/ws", "listUri": "who", "fleetUri": "all"}
         files = [file.name for file in (STATIC / "playground").iterdir() if file.suffix != ".html"]
         assert {"playground.js", "playground.css", "playground.svg", "playground-form.js"} <= set(files)
         for name in files:

@@ -156,6 +156,9 @@ class ServerSettings(Struct, frozen=True):
     list_uri: Annotated[
         str | None, about("URI at which the server returns the catalogue of registered functions, e.g. juggler.uris.")
     ] = None
+    fleet_uri: Annotated[
+        str | None, about("URI at which the server returns the processes and rates of the fleet, e.g. juggler.fleet.")
+    ] = None
     connection_events: Annotated[
         bool, about("Call the callee's functions for clients that connect and disconnect.")
     ] = False

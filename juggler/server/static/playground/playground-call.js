@@ -72,11 +72,11 @@ export class CallPanel {
     const { signature = "", doc = "" } = this.#known ?? {};
     const [line, ...more] = doc.split("\n");
     const rest = more.join("\n").trim();
-    $("call-doc").replaceChildren(...[
-      signature ? h("code", { textContent: signature }) : null,
-      line ? h("p", { textContent: line }) : null,
-      rest ? h("details", {}, h("summary", { textContent: "More" }), h("p", { class: "long", textContent: rest })) : null,
-    ].filter(Boolean));
+    const code = signature ? h("code", { textContent: signature }) : "";
+    // A form shows the parameters better.
+    const more_ = [this.#schema ? code : "", rest ? h("p", { class: "long", textContent: rest }) : ""];
+    $("call-doc").replaceChildren(this.#schema ? "" : code, line ? h("p", { textContent: line }) : "",
+      more_.some(Boolean) ? h("details", {}, h("summary", { textContent: "More" }), ...more_) : "");
     $("args-tabs").hidden = !this.#schema;
     this.#showArgs();
   }
@@ -87,7 +87,7 @@ export class CallPanel {
       localStorage.setItem(MODE, mode);
     } catch { /* kept while the page is open */ }
     this.#showArgs();
-    (mode === "form" ? $("args-form").querySelector("input, select, textarea") : $("call-args"))?.focus();
+    (mode === "form" ? firstField() : $("call-args"))?.focus();
   }
 
   /** Show the arguments as a form, if the function has a schema and they are JSON; otherwise as JSON. */
@@ -271,6 +271,9 @@ class Answer {
     if (scrollHeight - scrollTop - clientHeight < 40) this.#lines.scrollTop = this.#lines.scrollHeight;
   }
 }
+
+/** The first field of the form that takes a value. */
+export const firstField = () => $("args-form").querySelector(":is(input, select, textarea):not(.kinds)");
 
 function stored() {
   try {

@@ -2,7 +2,7 @@
 
 import { $, count, counted, h } from "./playground-dom.js";
 
-const PERIOD = 2000, MOST_POINTS = 60;
+const PERIOD = 2000, MOST_POINTS = 60, MOST_ROWS = 20;
 
 export class Fleet {
   #connection; #uri; #described; #timer = null; #rates = []; #isShown = false;
@@ -45,16 +45,17 @@ export class Fleet {
     this.#rates = [...this.#rates, { calls: sum("call_rate"), events: sum("event_rate") }].slice(-MOST_POINTS);
     $("fleet").replaceChildren(
       h("ul", { class: "tiles", "aria-label": "Totals" },
-        tile("Servers", count(servers.length)), tile("Callees", count(callees.length)), tile("Connections", count(sum("connections"))), tile("In flight", count(sum("calls"))),
+        tile("Servers", count(servers.length)), tile("Callees", callees.length < MOST_ROWS ? count(callees.length) : `${MOST_ROWS}+`), tile("Connections", count(sum("connections"))), tile("In flight", count(sum("calls"))),
         tile("Calls per second", count(sum("call_rate")), this.#rates.map(({ calls }) => calls)), tile("Events per second", count(sum("event_rate")), this.#rates.map(({ events }) => events))),
       h("div", { class: "tables" },
-        table("Servers", ["Server", "Up", "Connections", "In flight", "Calls/s", "Events/s", "Lag"], servers.map((each) => [
-          `${each.host}:${each.pid}`, each.draining ? "draining" : age(now - each.started), count(each.connections), count(each.calls), count(each.call_rate), count(each.event_rate), `${count(each.lag * 1000)} ms`,
-        ]), "No server reports itself."),
-        table("Functions", ["URI", "Calls/s", "Callees", "Queued"], uris.map((each) => [each.uri, bar(each.rate, uris[0].rate), count(each.callees), count(each.queued)]), "No functions are registered."),
-        table("Callees", ["Process", "Functions", "Calls/s"], callees.map((each) => [each.process, count(each.uris), bar(each.rate, callees[0].rate)]), "No callees have announced themselves."),
-        table("Channels", ["Channel", "Events/s"], channels.map((each) => [each.name, bar(each.rate, channels[0].rate)]), "No events in the last seconds.")),
-      h("p", { class: "hint", textContent: `Rates of the last 5 seconds; at most 20 rows. Updated ${new Date().toLocaleTimeString()}.` }),
+        h("div", { class: "column" },
+          table("Servers", ["Server", "Up", "Connections", "In flight", "Calls/s", "Events/s", "Lag"], servers.map((each) => [
+            `${each.host}:${each.pid}`, each.draining ? "draining" : age(now - each.started), count(each.connections), count(each.calls), count(each.call_rate), count(each.event_rate), `${count(each.lag * 1000)} ms`,
+          ]), "No server reports itself."),
+          table("Callees", ["Process", "Functions", "Calls/s"], callees.map((each) => [each.process, count(each.uris), bar(each.rate, callees[0].rate)]), "No callees have announced themselves."),
+          table("Channels", ["Channel", "Events/s"], channels.map((each) => [each.name, bar(each.rate, channels[0].rate)]), "No events in the last seconds.")),
+        table("Functions", ["URI", "Calls/s", "Callees", "Queued"], uris.map((each) => [each.uri, bar(each.rate, uris[0].rate), count(each.callees), count(each.queued)]), "No functions are registered.")),
+      h("p", { class: "hint", textContent: `Rates of the last 5 seconds; at most ${MOST_ROWS} callees, functions and channels. Updated ${new Date().toTimeString().slice(0, 8)}.` }),
     );
   }
 }
@@ -74,7 +75,7 @@ function spark(values) {
 }
 
 function bar(rate, most) {
-  return h("span", { class: "rate" }, h("meter", { max: Math.max(most, 1e-9), value: rate, "aria-hidden": "true" }), count(rate));
+  return h("span", { class: "rate" }, h("meter", { max: Math.max(most, 1e-9), value: rate, "aria-hidden": "true" }), h("span", { textContent: count(rate) }));
 }
 
 function table(name, columns, rows, empty) {

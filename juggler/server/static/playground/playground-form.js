@@ -1,7 +1,7 @@
 /** A form made from a JSON Schema and a value. It shows every value: where one does not fit the schema, the form has a field with JSON. */
 
 import { button, h } from "./playground-dom.js";
-import { exact, isContainer, isRaw, pretty } from "./playground-json.js";
+import { brief, exact, isContainer, isRaw, pretty } from "./playground-json.js";
 import { alternatives, fits, first, kind, pointer, problems, resolved, words } from "./playground-schema.js";
 
 const MOST_FIELDS = 400, MOST_ITEMS = 100, MOST_DEPTH = 12;
@@ -156,14 +156,7 @@ function number(schema, value, context, depth, label) {
   return made;
 }
 
-function boolean(schema, value, context, depth, label) {
-  const control = h("input", { type: "checkbox", checked: value });
-  const said = h("span", { textContent: String(value) });
-  control.addEventListener("input", () => { said.textContent = String(control.checked); });
-  const made = leaf(context, control, () => control.checked, "", h("label", { class: "check" }, control, said));
-  if (label) control.setAttribute("aria-label", label);
-  return made;
-}
+const boolean = (schema, value, context, depth, label) => choose({ enum: [false, true] }, value, context, depth, label);
 
 function choose(schema, value, context, depth, label) {
   const shown = (each) => (typeof each === "string" ? each : JSON.stringify(each));
@@ -222,7 +215,7 @@ function choice(schema, others, value, context, depth, label) {
   let made;
   const use = (starting) => {
     const each = others[select.selectedIndex];
-    made = kind(each) === "null" ? fixed(null) : field(each, starting, context, depth + 1, label);
+    made = kind(each) === "null" ? fixed(null) : field(each, starting, context, depth && depth + 1, label);
     inner.hidden = kind(each) === "null";
     inner.replaceChildren(made.element);
   };
@@ -243,7 +236,7 @@ function named(others, depth) {
   const parameters = Object.keys(others[0].properties);
   return others.map((each) => ({
     title: { object: "by name", array: "by position", null: "no arguments" }[each.type] ?? "one argument", ...each,
-    ...(each.prefixItems && { prefixItems: each.prefixItems.map((inner, n) => ({ ...(inner === true ? {} : inner), title: parameters[n] })) }),
+    ...(each.prefixItems && { prefixItems: each.prefixItems.map((inner, n) => ({ ...(inner === true ? {} : inner), "x-name": parameters[n] })) }),
   }));
 }
 
@@ -261,12 +254,13 @@ function names(others, root) {
 /** A named row: a label, words about the schema, and a box to leave it out if it is optional. */
 function row(name, schema, value, isOptional, context, depth, remove = null) {
   const whole = resolved(schema, context.root), { description } = whole;
-  const type = words(whole, context.root), standard = "default" in whole ? `default ${pretty(whole.default).slice(0, 60)}` : "";
+  const type = words(whole, context.root), standard = "default" in whole ? `default ${brief(whole.default, 60)}` : "";
+  const isFixed = !alternatives(whole, context.root) && kind(whole) === "const"; // its words are its value
   const inner = h("div", { class: "inner" });
   let made = null;
   const set = (starting) => {
     made = starting === undefined ? null : field(schema, starting, context, depth + 1, name);
-    inner.hidden = made === null;
+    inner.hidden = made === null || isFixed;
     inner.replaceChildren(...(made ? [made.element] : []));
     if (caption.tagName === "LABEL" && made?.id) caption.htmlFor = made.id;
   };
@@ -282,7 +276,6 @@ function row(name, schema, value, isOptional, context, depth, remove = null) {
     set,
     collect: (...args) => made?.collect(...args),
     show: (...args) => made?.show(...args),
-    missing: h("p", { class: "problem", hidden: true }),
     onBox: () => {},
   };
   if (box) {
@@ -359,8 +352,7 @@ function array(schema, value, context, depth, label) {
 function tuple(schema, value, context, depth) {
   const before = schema.prefixItems, least = schema.minItems ?? (schema.items === false ? before.length : 0);
   const rows = before.map((inner, n) => {
-    const { title } = resolved(inner, context.root);
-    const name = isContainer(inner) && inner.title ? inner.title : title ?? `${n + 1}`;
+    const name = inner["x-name"] ?? resolved(inner, context.root).title ?? `${n + 1}`;
     const starting = n < value.length ? value[n] : n < least ? first(inner, context.root) : undefined;
     const made = row(name, inner, starting, n >= least, context, depth);
     made.onBox = (checked) => rows.forEach((each, m) => {

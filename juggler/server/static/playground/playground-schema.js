@@ -73,7 +73,7 @@ export function words(schema, root) {
     const items = schema.items && !schema.prefixItems ? words(resolved(schema.items, root), root) : "";
     return schema.title ?? (items ? `array of ${items}` : "array");
   }
-  if (type === "string") return [schema.format ?? "string", range(schema.minLength, schema.maxLength, "characters")].filter(Boolean).join(", ");
+  if (type === "string") return [schema.format ?? "string", schema.minLength === 1 && !schema.maxLength ? "not empty" : range(schema.minLength, schema.maxLength, "characters")].filter(Boolean).join(", ");
   if (type === "integer" || type === "number") {
     const low = schema.minimum ?? (schema.exclusiveMinimum !== undefined ? `over ${schema.exclusiveMinimum}` : undefined);
     const high = schema.maximum ?? (schema.exclusiveMaximum !== undefined ? `under ${schema.exclusiveMaximum}` : undefined);

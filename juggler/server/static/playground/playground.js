@@ -2,7 +2,7 @@
 
 import { CallFailed, ConnectionClosed, Expired, Nacked } from "./juggler.js";
 import { Address, read } from "./playground-address.js";
-import { CallPanel } from "./playground-call.js";
+import { CallPanel, firstField } from "./playground-call.js";
 import { Chart } from "./playground-chart.js";
 import { Connection } from "./playground-connection.js";
 import { $, copy } from "./playground-dom.js";
@@ -55,7 +55,7 @@ const functions = new Functions(connection, {
   uri: settings.listUri, described, onChange: () => panel.onCatalogue(),
   onPick({ uri }) {
     panel.pick(uri);
-    ($("args-form").hidden ? $("call-args") : $("args-form").querySelector("input, select, textarea") ?? $("call-button")).focus();
+    ($("args-form").hidden ? $("call-args") : firstField() ?? $("call-button")).focus();
     if (innerWidth < 736) $("call-section").scrollIntoView();
   },
 });
