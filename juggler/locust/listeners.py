@@ -16,6 +16,7 @@ from typing import Any, cast
 import gevent
 import locust
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from juggler.locust.book import Book
 from juggler.locust.ledger import Ledger
@@ -99,6 +100,9 @@ def _print_counts(environment: Any, **_: Any) -> None:
         print(f"WRONG: {line}", flush=True, file=output)
     if file := getattr(options, "tally", ""):
         Path(file).write_text(json.dumps(tally.to_json()))
+    if getattr(options, "csv_prefix", None):
+        # locust writes its CSV files once a second, and not at the end: without CHECK.
+        gevent.sleep(CSV_STATS_INTERVAL_SEC + 0.2)
 
 
 def _finish(environment: Any, msg: Any, **_: Any) -> None:

@@ -1,8 +1,7 @@
-"""Load tests pass, and fail on broken promises: the command of ``make load``, and locust with workers."""
+"""Load tests pass, and fail on broken promises: the command of ``make load``."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import sys
 import pytest
 
 from loadtest.stack import Stack
-from tests.docs import python_blocks
 from tests.integration.commands import ROOT
 
 # One after the other: they need a core each.
@@ -76,25 +74,6 @@ def test_an_error_is_one_line():
     done = run("loadtest.locust.run", "--app", "tests.integration.nothing:server")
     assert (done.returncode, done.stdout.count("\n")) == (2, 1)
     assert re.fullmatch(r"load: the server exited with status 2: .*nothing.*\n", done.stderr)
-
-
-def test_your_own_scenario_with_workers(tmp_path):
-    (text,) = python_blocks("load-testing.md")
-    assert len([line for line in text.splitlines() if line]) <= 10
-    scenario, tally = tmp_path / "shop.py", tmp_path / "tally.json"
-    scenario.write_text(text)
-    with Stack() as stack:
-        stack.start_server()
-        stack.start_callee()
-        done = run(
-            *("locust", "-f", str(scenario), "--headless", "--only-summary", "--host", stack.url),
-            *("--users", "4", "--spawn-rate", "10", "--run-time", "1s", "--processes", "2", "--tally", str(tally)),
-            *("--master-bind-host", "127.0.0.1"),
-        )
-        assert done.returncode == 0, done.stderr
-        counts = json.loads(tally.read_text())
-        assert counts["connections"] == 4
-        assert counts["sent"]["CALL"] == counts["acked"]["CALL"] == counts["answered"] > 0
 
 
 def counted(text):
