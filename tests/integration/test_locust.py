@@ -194,6 +194,20 @@ def test_the_whole_application_in_workers(directory, stack):
     eventually(agree)
 
 
+def test_scenarios_without_tasks_of_your_own(directory):
+    (text,) = [each for each in python_blocks("load-testing.md") if "RpcRate" in each]
+    buyer = (
+        "\nfrom juggler.locust.scenarios import RpcClosed\nclass Buy(RpcClosed):\n    uri, args = 'shop.buy', 'tea'\n"
+    )
+    done = directory.locust(text + buyer, users=8, seconds=3)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = directory.counts()
+    names = {("CONNECT", "/ws"), ("CALL", "shop.price"), ("CALL", "shop.buy"), ("SUB", "orders"), ("EVNT", "orders")}
+    assert counts.keys() == names | {("RECONNECT", ""), ("CHECK", "messages")}
+    assert counts["RECONNECT", ""][0] >= 2
+    assert counts["CONNECT", "/ws"][0] >= 8 + 2
+
+
 FAILING = """
     from locust import SequentialTaskSet, TaskSet, constant, task
 

@@ -71,7 +71,7 @@ MAY_PATCH = ("juggler.cli.", "juggler.callee.worker_process", "juggler.worker")
 DOORS = ["juggler", "juggler.backend", "juggler.broker.redis", "juggler.locust", "juggler.server"]
 
 # Users install locust for load tests alone; no other room may need it.
-NEEDS_LOCUST = {"juggler.locust.listeners", "juggler.locust.shapes", "juggler.locust.user"}
+NEEDS_LOCUST = {f"juggler.locust.{name}" for name in ("listeners", "scenarios", "shapes", "user")}
 
 MOST_ENTRIES = 14
 """Entries in juggler/, beside those that Python asks for. Users type most of them, as in ``juggler.backend`` and

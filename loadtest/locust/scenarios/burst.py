@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from locust import constant, tag, task
-
-from juggler.locust.client import stamped
-from juggler.locust.user import JugglerUser
-from juggler.process.uuids import new_uuid
-from juggler.protocol.messages import MessageType
-from loadtest.locust.scenarios.fanout import Listener
-
-LONGEST = 30.0
+from juggler.locust import scenarios, stamped
 
 
-class BurstListener(Listener):
+class BurstListener(scenarios.BurstListener):
     """Receives the events of `BurstPublisher`."""
 
-    @tag("burst")
-    @task
-    def listen(self) -> None:
-        self.subscribe("burst")
+    @property
+    def channel(self) -> str:
+        return f"burst.{self.ledger.run}"
 
 
-class BurstPublisher(JugglerUser):
-    """Publishes --burst events at once, and again a second after they have been acknowledged."""
+class BurstPublisher(scenarios.BurstPublisher):
+    """Publishes --burst events at once."""
 
-    fixed_count = 1
-    wait_time = constant(1)
+    @property
+    def channel(self) -> str:
+        return f"burst.{self.ledger.run}"
 
-    @tag("burst")
-    @task
-    def publish(self) -> None:
-        options = self.environment.parsed_options
-        client, channel = self.client, f"burst.{self.ledger.run}"
-        for number in range(options.burst):
-            # Not with ``publish``, which waits for each ACK.
-            args: dict[str, Any] = stamped(number=number, text="x" * options.size)
-            meta = {"type": int(MessageType.PUB), "uuid": new_uuid()}
-            client.send_raw(json.dumps({"meta": meta, "payload": {"channel": channel, "args": args}}))
-        client.settle(LONGEST)
+    @property
+    def burst(self) -> int:
+        return self.environment.parsed_options.burst
+
+    @property
+    def event(self) -> Any:
+        return stamped(text="x" * self.environment.parsed_options.size)

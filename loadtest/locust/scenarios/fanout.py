@@ -4,46 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from locust import constant, constant_throughput, tag, task
-
-from juggler.locust.client import stamped
-from juggler.locust.user import JugglerUser
+from juggler.locust import scenarios, stamped
 
 
-class Listener(JugglerUser):
-    """Subscribes to a channel."""
-
-    abstract = True
-    wait_time = constant(1)
-    subscribed_on = 0
-
-    def subscribe(self, scenario: str) -> None:
-        """Subscribe once for each connection."""
-        client = self.client
-        if client.number != self.subscribed_on:
-            client.subscribe(f"{scenario}.{self.ledger.run}", max_events=1)
-            self.subscribed_on = client.number
-
-
-class FanoutListener(Listener):
+class FanoutListener(scenarios.FanoutListener):
     """Receives the events of `FanoutPublisher`."""
 
-    @tag("fanout")
-    @task
-    def listen(self) -> None:
-        self.subscribe("fanout")
+    @property
+    def channel(self) -> str:
+        return f"fanout.{self.ledger.run}"
 
 
-class FanoutPublisher(JugglerUser):
+class FanoutPublisher(scenarios.FanoutPublisher):
     """Publishes --event-rate events a second."""
 
-    fixed_count = 1
+    @property
+    def channel(self) -> str:
+        return f"fanout.{self.ledger.run}"
 
-    def wait_time(self) -> Any:
-        return constant_throughput(self.environment.parsed_options.event_rate)(self)
+    @property
+    def rate(self) -> float:
+        return self.environment.parsed_options.event_rate
 
-    @tag("fanout")
-    @task
-    def publish(self) -> None:
-        text = "x" * self.environment.parsed_options.size
-        self.client.publish(f"fanout.{self.ledger.run}", stamped(text=text))
+    @property
+    def event(self) -> Any:
+        return stamped(text="x" * self.environment.parsed_options.size)

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from locust import constant, tag, task
-
-from juggler.locust.user import JugglerUser
+from juggler.locust import scenarios
 
 
-class IdleUser(JugglerUser):
+class IdleUser(scenarios.IdleUser):
     """Connects, and reconnects after a lost connection, which fails the check at the end."""
-
-    wait_time = constant(5)
-
-    @tag("idle")
-    @task
-    def stay(self) -> None:
-        _ = self.client

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from locust import constant_throughput, tag, task
-
-from juggler.locust.user import JugglerUser
+from juggler.locust import scenarios
 
 
-class RpcRate(JugglerUser):
-    """Makes --call-rate calls a second without waiting for results, which exposes the queue of a slow server."""
+class RpcRate(scenarios.RpcRate):
+    """Makes --call-rate calls a second."""
 
-    weight = 1
+    uri = "test.echo"
 
-    def wait_time(self) -> Any:
-        return constant_throughput(self.environment.parsed_options.call_rate)(self)
+    @property
+    def rate(self) -> float:
+        return self.environment.parsed_options.call_rate
 
-    @tag("rpc", "rate")
-    @task
-    def call(self) -> None:
-        self.client.start_call("test.echo", "x" * self.environment.parsed_options.size, timeout=10.0)
+    @property
+    def args(self) -> str:
+        return "x" * self.environment.parsed_options.size
 
 
-class RpcClosed(JugglerUser):
-    """Calls again on each result: the throughput of the server with one call in flight for each user."""
+class RpcClosed(scenarios.RpcClosed):
+    """Calls again on each result."""
 
-    weight = 1
+    uri = "test.echo"
 
-    @tag("rpc", "closed")
-    @task
-    def call(self) -> None:
-        self.client.call("test.echo", "x" * self.environment.parsed_options.size, timeout=10.0)
+    @property
+    def args(self) -> str:
+        return "x" * self.environment.parsed_options.size

@@ -9,10 +9,10 @@ import gevent
 from locust import constant_throughput, tag, task
 
 from juggler.locust.client import age, stamped
+from juggler.locust.scenarios import Listener
 from juggler.locust.user import JugglerUser
 from juggler.protocol.codec import decode_response
 from juggler.protocol.messages import Evnt, MessageType
-from loadtest.locust.scenarios.fanout import Listener
 from loadtest.raw_connection import RawConnection, request
 
 SIZE = 100_000
@@ -41,10 +41,14 @@ class SlowPublisher(JugglerUser):
 class QuickListener(Listener):
     """Receives the same events, and must receive all of them."""
 
+    @property
+    def channel(self) -> str:
+        return f"slow.{self.ledger.run}"
+
     @tag("slow")
     @task
     def listen(self) -> None:
-        self.subscribe("slow")
+        _ = self.client
 
 
 class SlowReader(JugglerUser):

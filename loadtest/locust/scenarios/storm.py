@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import time
-
-import gevent
-from locust import tag, task
-
-from juggler.locust.user import JugglerUser
+from juggler.locust import scenarios
 
 
-class StormUser(JugglerUser):
-    """Disconnects, and at the next full period connects, subscribes and calls; RECONNECT is the time for all three."""
+class StormUser(scenarios.StormUser):
+    """Disconnects, and at the next full --storm-period connects, subscribes and calls."""
 
-    @tag("storm")
-    @task
-    def storm(self) -> None:
-        self.disconnect()
-        period = self.environment.parsed_options.storm_period
-        gevent.sleep(period - time.time() % period)
-        if self.ledger.stopping:
-            return
-        began = time.monotonic()
-        client = self.client
-        client.subscribe(f"storm.{self.ledger.run}", max_events=1)
-        client.call("test.echo", random.randrange(1000), timeout=30.0)
-        self.report("RECONNECT", "", time.monotonic() - began)
+    uri = "test.echo"
+
+    @property
+    def period(self) -> float:
+        return self.environment.parsed_options.storm_period
+
+    def on_connect(self) -> None:
+        self.client.subscribe(f"storm.{self.ledger.run}", max_events=1)
