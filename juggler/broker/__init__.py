@@ -338,13 +338,17 @@ class CallerBroker(Broker):
         """Look up which URIs callees have announced. Returns at once."""
         on_served(None)
 
-    def functions(self, limit: int = 1000) -> list[ServedFunction]:
+    def functions(self, limit: int = 1000, max_schemas: int = MAX_SCHEMAS) -> list[ServedFunction]:
         """Return the first ``limit`` entries of the catalogue, sorted by URI. Blocks for at most 5 seconds.
+
+        Args:
+            limit: maximum number of entries.
+            max_schemas: maximum size of all schemas in bytes. Those of further functions are left out.
 
         Raises:
             BrokerError: the catalogue is not available now.
         """
-        return _without_schemas_beyond(MAX_SCHEMAS, map(served_function, self.registered(limit)))
+        return _without_schemas_beyond(max_schemas, map(served_function, self.registered(limit)))
 
     def registered(self, limit: int = 1000) -> list[Registered]:
         """Return the first ``limit`` URIs with their callees, sorted by URI. Blocks and raises as `functions`."""

@@ -7,7 +7,7 @@ an object with the parameters by name, an array with them by position, or the on
 from __future__ import annotations
 
 import collections.abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter, isgeneratorfunction
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -96,7 +96,7 @@ def _each(
         only = schemas[positional[0].name] if positional else others
         alone = _scalar(only, defs) if only is not False else None
         forms += [] if alone is None else [alone]
-        if not required and alone != {"type": "null"}:
+        if not required and not _has_null(alone):
             forms.append({"type": "null"})
     return {"anyOf": forms}
 
@@ -142,6 +142,15 @@ def _scalar(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> dic
     return schema if is_scalar else {"type": list(_SCALARS), "allOf": [schema]}
 
 
+def _has_null(schema: dict[str, Any] | None) -> bool:
+    if schema is None:
+        return False
+    parts = schema.get("anyOf", [])
+    return (
+        schema.get("type") in ("null", list(_SCALARS)) or None in schema.get("enum", ()) or any(map(_has_null, parts))
+    )
+
+
 # Results
 
 
@@ -162,7 +171,30 @@ def _one(name: str, annotation: Any) -> dict[str, Any]:
     (schema,), defs = _schemas_of([annotation], _as_numbers)
     if not schema:
         return {}
+    if defs:
+        _require_sent(annotation, defs)
     return {name: {**schema, "$defs": defs} if defs else schema}
+
+
+def _require_sent(annotation: Any, defs: dict[str, Any]) -> None:
+    """Require the fields that are always sent: all, unless they may be unset or their defaults are omitted."""
+    by_title: dict[str, list[Any]] = {}
+    for each in _parts_of(annotation):
+        if isinstance(each, (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType)):
+            by_title.setdefault(each.cls.__name__, []).append(each)
+    for definition in defs.values():
+        found = by_title.get(definition.get("title", ""), [])
+        if len(found) == 1 and not _omits_defaults(found[0].cls):
+            sent = [each.encode_name for each in found[0].fields if each.default is not msgspec.UNSET]
+            if "properties" in definition:
+                tags = [name for name in definition.get("required", []) if name not in sent]
+                definition["required"] = tags + sent
+            elif "prefixItems" in definition:
+                definition["minItems"] = len(sent)
+
+
+def _omits_defaults(cls: type) -> bool:
+    return issubclass(cls, msgspec.Struct) and cls.__struct_config__.omit_defaults
 
 
 # Types
@@ -202,18 +234,20 @@ def contains(annotation: Any, kind: type[inspect.Type]) -> bool:
     """Return whether a type or one of its parts is of a kind. May raise if msgspec does not support the type."""
     if isinstance(annotation, type) and annotation in _SIMPLE:
         return False
+    return any(isinstance(each, kind) for each in _parts_of(annotation))
+
+
+def _parts_of(annotation: Any) -> Iterator[inspect.Type | inspect.Field]:
     seen: set[int] = set()
     left: list[Any] = [inspect.type_info(annotation)]
     while left:
         each = left.pop()
-        if isinstance(each, kind):
-            return True
         if isinstance(each, (inspect.Type, inspect.Field)) and id(each) not in seen:
             seen.add(id(each))
             left += msgspec.structs.asdict(each).values()
+            yield each
         elif isinstance(each, tuple):
             left += each
-    return False
 
 
 def _replaced(schema: Any, decimal: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:

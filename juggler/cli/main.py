@@ -31,6 +31,7 @@ COMMANDS = {
     "stats": "Show the metrics of a server live.",
     "sub": "Print the events of channels.",
     "top": "Show servers, functions and channels live.",
+    "types": "Write TypeScript types of the functions.",
     "uris": "List the registered functions.",
 }
 
@@ -43,6 +44,7 @@ EXTRAS = {
     "server": "server",
     "stats": "server,terminal",
     "top": "server,terminal",
+    "types": "server",
     "uris": "server,terminal",
 }
 """Extras of setup.cfg that have the packages of a command. The others need only what is always installed."""
@@ -114,6 +116,7 @@ def main() -> None:
     juggler config show                 print its settings and where they come from
     juggler stats                       watch its metrics
     juggler uris                        list the registered functions
+    juggler types                       write TypeScript types of the registered functions
     juggler top                         watch all servers, functions and channels
     juggler connections                 list the connections of all servers
     juggler kick --identity '"ann"'     disconnect a user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from contextlib import closing
@@ -248,6 +249,68 @@ def test_uris_are_listed_for_people_and_programs(redis_url):
         assert (function["uri"], function["callees"]) == ("test.reverse", 1)
         assert function["doc"] == "Return a string with its characters in reverse order."
     assert run("uris", "no.*", REDIS_URL=redis_url).stdout == "no registered functions match\n"
+
+
+def test_schemas_are_printed_for_programs(redis_url):
+    with callee_process(redis_url):
+        done = run("uris", "--schema", "test.reverse", REDIS_URL=redis_url)
+        schemas = json.loads(done.stdout)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert schemas["test.reverse"] == {
+            "args": {"description": "Return a string with its characters in reverse order.", "type": "string"},
+            "whole": True,
+            "result": {"type": "string"},
+        }
+        (line,) = run("uris", "--json", "test.reverse", REDIS_URL=redis_url).stdout.splitlines()
+        assert json.loads(line)["schema"] == schemas["test.reverse"]
+        for arguments, expected in [
+            (("--schema", "test.no"), "juggler uris: no registered functions match test.no\n"),
+            (("--schema", "--json"), "juggler uris: expected --json or --schema, got both\n"),
+        ]:
+            done = run("uris", *arguments, REDIS_URL=redis_url)
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+def test_types_are_written_from_redis_or_from_the_list_of_a_server(redis_url, tmp_path):
+    output = tmp_path / "functions.d.ts"
+    with callee_process(redis_url), server_process(redis_url, "--list-uri", "juggler.uris") as url:
+        done = run("types", "-o", str(output), REDIS_URL=redis_url)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        types = output.read_text()
+        assert '"test.reverse": {\n    args: string;\n    result: string;\n  };' in types
+        listed = run("call", "juggler.uris", JUGGLER_URL=url).stdout
+        assert run("types", "--from", "-", stdin=listed).stdout == types
+        some = run("types", "test.r*", REDIS_URL=redis_url).stdout
+        assert re.findall(r'^  "(.*?)"', some, re.MULTILINE) == ["test.reverse"]
+        (tmp_path / "list.json").write_text(listed)
+        assert run("types", "test.r*", "--from", str(tmp_path / "list.json")).stdout == some
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (("--from", "-"), "[{]", "--from -: expected a catalogue of functions: not JSON at line 1, column 3: "),
+        (("--from", "-"), '{"a": 1}', "--from -: expected a catalogue of functions: Expected array, got object"),
+        (
+            ("--from", "-"),
+            '[{"uri": 1}]',
+            "--from -: expected a catalogue of functions: Expected str, got int - at $[0].uri",
+        ),
+        (("--from", "-"), "[]", "no registered functions"),
+        (("--from", "-", "x.*"), '[{"uri": "a"}]', "no registered functions match x.*"),
+        (("--from", "/no/such"), "", "--from /no/such: expected a catalogue of functions: cannot read /no/such: "),
+        (
+            ("--from", "-", "-o", "/no/such/file"),
+            '[{"uri": "a"}]',
+            "cannot write /no/such/file: No such file or directory",
+        ),
+        (("--redis", "redis://127.0.0.1:1"), "", "cannot read from Redis at redis://127.0.0.1:1: "),
+    ],
+)
+def test_what_types_cannot_use_is_one_line(arguments, stdin, expected):
+    done = run("types", *arguments, stdin=stdin)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"juggler types: {expected}")
 
 
 LONG_URI = "shop." + 30 * "long."

@@ -35,6 +35,7 @@ RUN = {
     ("docs/callee.md", "json"): "tests/integration/test_docs_callee.py",
     ("docs/callee.md", "sh"): "tests/integration/test_docs_callee.py",
     ("docs/clients/browser.md", "js"): "tests/browser/test_docs.py",
+    ("docs/clients/browser.md", "ts"): "tests/integration/test_typescript.py",
     ("docs/clients/python.md", "python"): "tests/integration/test_docs_clients.py",
     ("docs/clients/terminal.md", "console"): "tests/integration/test_docs_terminal.py",
     ("docs/coming-from-flask-socketio.md", "python"): "tests/integration/test_docs_from_flask_socketio.py",

@@ -106,6 +106,7 @@ def test_help_needs_no_extra():
         (["server", "--workers", "2"], "gunicorn"),
         (["stats"], "prometheus_client"),
         (["top"], "gevent"),
+        (["types"], "gevent"),
         (["uris"], "gevent"),
     ],
 )

@@ -64,6 +64,49 @@ export interface StreamOptions {
   mode?: "all" | "latest";
 }
 
+export interface CallOptions {
+  /** Seconds to wait for the result. Default: `callTimeout`. */
+  timeout?: number;
+  /** Cancels the call. */
+  signal?: AbortSignal;
+  /** W3C traceparent, for tracing. */
+  trace?: string;
+}
+
+/** A function: its arguments, its result and, if it is a generator, its parts. */
+export interface FunctionType {
+  args: any;
+  result: any;
+  part?: any;
+}
+
+/** Functions by URI, of which nothing is known. `juggler types` writes an interface for those of a server. */
+export interface AnyFunctions {
+  [uri: string]: FunctionType;
+}
+
+/** Whether nothing is known of the functions: then type arguments of `call` and `stream` say what they return. */
+export type IsAny<Functions> = string extends keyof Functions ? true : false;
+
+/** The URIs that may be called. */
+export type UriOf<Functions> = keyof Functions & string;
+
+/** What `Client.call` resolves with: the result, or the list of parts if the function is a generator. */
+export type CallResult<T> = T extends { part: infer P } ? P[] : T extends { result: infer R } ? R : any;
+
+/** The parameters of `Client.call` and `Client.stream` after the URI. Arguments that may be null may be left out. */
+export type CallParameters<T, Options> = T extends { args: infer A }
+  ? null extends A
+    ? [args?: A, options?: Options]
+    : [args: A, options?: Options]
+  : [args?: any, options?: Options];
+
+/** The parts that `Client.stream` yields. Functions that are no generators send progress, if anything. */
+export type PartOf<T> = T extends { part: infer P } ? P : any;
+
+/** The result of `Client.stream`. */
+export type StreamResult<T> = T extends { result: infer R } ? R : any;
+
 export interface Event<T = any> {
   channel: string;
   /** Pattern that matched, empty for a subscription to the channel itself. */
@@ -149,8 +192,11 @@ export class Stream<T = any, R = any> implements AsyncIterableIterator<T> {
  * retried like an unreachable server, unless `reconnectTimeout` is set or `retryFirst` is false.
  *
  * Dispatches "state" events, with `state` and `error`, also when a token could not be renewed.
+ *
+ * `new Client<Functions>(url)` knows the functions that may be called, with their arguments and results: `juggler types`
+ * writes `Functions`. Without it, any URI may be called.
  */
-export class Client extends EventTarget {
+export class Client<Functions extends { [Uri in keyof Functions]: FunctionType } = AnyFunctions> extends EventTarget {
   /** @param url "ws://…", "wss://…", or relative to the page, such as "/ws". */
   constructor(url: string, options?: ClientOptions);
   readonly state: State;
@@ -170,12 +216,18 @@ export class Client extends EventTarget {
    * "cancel".
    * @throws CallFailed, Nacked, Expired, ConnectionClosed, or the reason of the signal; the function may still run.
    */
-  call<T = any>(uri: string, args?: any, options?: { timeout?: number; signal?: AbortSignal; trace?: string }): Promise<T>;
+  call<T = any, Uri extends UriOf<Functions> = UriOf<Functions>>(
+    uri: Uri,
+    ...parameters: CallParameters<Functions[Uri], CallOptions>
+  ): Promise<IsAny<Functions> extends true ? T : CallResult<Functions[Uri]>>;
   /**
    * Call a function and read its result in parts, such as those of a generator. Needs the feature "parts". The loop throws
    * what `call` throws, NotSupported, or a RangeError for invalid options, after the parts that arrived before.
    */
-  stream<T = any, R = any>(uri: string, args?: any, options?: StreamOptions): Stream<T, R>;
+  stream<T = any, R = any, Uri extends UriOf<Functions> = UriOf<Functions>>(
+    uri: Uri,
+    ...parameters: CallParameters<Functions[Uri], StreamOptions>
+  ): IsAny<Functions> extends true ? Stream<T, R> : Stream<PartOf<Functions[Uri]>, StreamResult<Functions[Uri]>>;
   /** Publish an event, and wait for the server's ACK. */
   publish(channel: string, args?: any, options?: { signal?: AbortSignal; trace?: string }): Promise<void>;
   /** Subscribe. `Subscription.ready` resolves when the server has acknowledged it. */
