@@ -39,6 +39,7 @@ RUN = {
     ("docs/clients/python.md", "python"): "tests/integration/test_docs_clients.py",
     ("docs/clients/terminal.md", "console"): "tests/integration/test_docs_terminal.py",
     ("docs/coming-from-celery.md", "python"): "tests/integration/test_docs_from_celery.py",
+    ("docs/coming-from-centrifugo.md", "python"): "tests/integration/test_docs_from_centrifugo.py",
     ("docs/coming-from-flask-socketio.md", "python"): "tests/integration/test_docs_from_flask_socketio.py",
     ("docs/handlers.md", "python"): "tests/integration/test_docs_handlers.py",
     ("docs/http-api.md", "console"): "tests/integration/test_http_api.py",

@@ -25,6 +25,7 @@ NAMES = {
     "RPC",
     "NACK",
     "Celery",
+    "Centrifugo",
     "Dramatiq",
     "HTTP",
 }
