@@ -22,6 +22,7 @@ PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md"]
 # Modules whose documented names are in others, which their page shows as well.
 PARTS = {
     "juggler.callee.testing": ["juggler.callee.testing.plugin"],
+    "juggler.locust": ["juggler.locust.scenarios"],
     "juggler.handlers": [
         f"juggler.handlers.{name}"
         for name in ("allow", "authorize", "drill", "log", "rate_limit", "recover", "rewrite")

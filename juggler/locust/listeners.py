@@ -59,6 +59,8 @@ def _add_options(parser: Any, **_: Any) -> None:
 
 def _set_up(environment: Any, runner: Any, **_: Any) -> None:
     environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT
+    # The loop's time is that of the first import. --run-time would count from then.
+    gevent.get_hub().loop.update_now()
     if isinstance(runner, WorkerRunner):
         runner.register_message(FINISH, _finish, concurrent=True)
     if isinstance(runner, MasterRunner):

@@ -134,7 +134,7 @@ def plot(directory: Path) -> None:
     try:
         from loadtest.bench.harness.charts import plot_directory
     except ImportError as error:
-        raise LoadTestError(f"charts need matplotlib: pip install 'juggler[load]' ({error})") from error
+        raise LoadTestError(f"charts need matplotlib: pip install 'juggler[bench]' ({error})") from error
 
     for path in plot_directory(directory):
         click.echo(path)
