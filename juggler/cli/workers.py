@@ -44,6 +44,8 @@ class Workers(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "when_ready": self._announce,
         }
+        if "control_socket_disable" in self.cfg.settings:  # gunicorn 25.1; it would write to the home directory
+            options["control_socket_disable"] = True
         for name, value in options.items():
             self.cfg.set(name, value)
 

@@ -230,3 +230,21 @@ def test_no_error_contains_a_password():
     assert errors == ["config: [redis] url: expected a string, or none (j.toml line 2)"]
     _, errors = load("redis = 'redis://:s3cret@h'", "j.toml")
     assert errors == ["config: [redis]: expected a table (j.toml line 1)"]
+
+
+# Kubernetes 1.34, for services juggler-server and juggler-http with a port named websockets.
+SERVICE_LINKS = {
+    "JUGGLER_SERVER_SERVICE_HOST": "10.0.0.1",
+    "JUGGLER_SERVER_SERVICE_PORT": "80",
+    "JUGGLER_SERVER_SERVICE_PORT_WEBSOCKETS": "80",
+    "JUGGLER_SERVER_PORT": "tcp://10.0.0.1:80",
+    "JUGGLER_SERVER_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "JUGGLER_SERVER_PORT_80_TCP_PROTO": "tcp",
+    "JUGGLER_SERVER_PORT_80_TCP_PORT": "80",
+    "JUGGLER_HTTP_PORT_80_TCP_ADDR": "10.0.0.1",
+}
+
+
+def test_variables_that_kubernetes_sets_for_services_are_ignored():
+    assert load(environ=SERVICE_LINKS) == load()
+    assert len(load(environ=dict.fromkeys(("JUGGLER_SERVER_PORTS", "JUGGLER_SERVER_HOST"), "1"))[1]) == 2

@@ -25,6 +25,9 @@ DEFAULT = "default"
 _HEADER = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")
 _ASSIGNMENT = re.compile(r"\s*([\w.-]+)\s*=")
 
+# Kubernetes sets these for a service named juggler-server, for example.
+_is_service_link = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)").fullmatch
+
 
 def load(
     text: str = "", name: str = "", environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
@@ -103,7 +106,7 @@ class _Reader:
         known = [setting.variables[-1] for setting in SETTINGS]
         prefixes = tuple(f"JUGGLER_{group.upper()}_" for group in GROUPS)
         for variable in environ:
-            if variable.startswith(prefixes) and variable not in known:
+            if variable.startswith(prefixes) and variable not in known and not _is_service_link(variable):
                 self._add_error(f"{variable}: unknown variable{_suggestion(variable, known)}")
 
     def read_flags(self, flags: Mapping[str, Any]) -> None:
