@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
-from locust.exception import RescheduleTask, StopUser
+from locust.exception import RescheduleTask
 
 from juggler.errors import ConfigError, InvalidValue, JugglerError, NotSupported
 from juggler.locust.client import ExpectedError, Measure, RecordingClient, check_expected, matching
@@ -189,7 +189,7 @@ class JugglerUser(locust.User):
             self.report("CONNECT", path, time.monotonic() - began)
             self.ledger.clients.add(client)
             return client
-        raise StopUser
+        raise gevent.GreenletExit  # locust logs any other exception of on_start
 
     def _set_expected(self) -> None:
         if self._client is not None:

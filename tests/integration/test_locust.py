@@ -18,11 +18,16 @@ from typing import Any
 
 import pytest
 
+from juggler.errors import ConnectionClosed
+from juggler.locust.book import Book
+from juggler.locust.client import RecordingClient
 from juggler.locust.tally import Tally, server_disagreements
 from juggler.process.embedded import free_port
+from juggler.protocol.messages import MessageType
 from loadtest.stack import Stack
 from tests.docs import python_blocks
 from tests.integration.commands import ROOT, environment
+from tests.integration.scripted import serving
 from tests.support import eventually
 
 # One after the other: they need a core each.
@@ -271,6 +276,40 @@ def test_failures_have_names_and_only_end_their_task(directory):
     for key in (("CALL", "shop.buy"), ("EXPIRED", "shop.wait"), ("SUB", "juggler.secret")):
         assert counts[key][0] == counts[key][1] > 1
     assert counts["CHECK", "messages"] == (1, 0)
+
+
+def test_users_that_cannot_connect_try_again_until_the_end(directory):
+    nowhere = f"ws://127.0.0.1:{free_port()}/ws"
+    done = directory.locust(python_blocks("load-testing.md")[0], host=nowhere, seconds=2)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    ((kind, name, error),) = directory.failures()
+    assert (kind, name) == ("CONNECT", "/ws")
+    assert error.startswith(f"ConnectionClosed('1006 cannot connect to {nowhere}: ")
+    count, failed = directory.counts()["CONNECT", "/ws"]
+    assert count == failed > 4
+
+
+def test_requests_on_a_lost_connection_fail_by_name():
+    def script(peer):
+        peer.acknowledge(MessageType.SUB)
+        peer.receive(MessageType.CALL)
+        peer.websocket.close(1012, "restart")
+
+    book, measures = Book(), []
+    with serving(script) as url:
+        client = RecordingClient(url, book, measures.append)
+        client.subscribe("orders")
+        with pytest.raises(ConnectionClosed, match="1012 restart"):
+            client.call("shop.price", "tea")
+        eventually(lambda: len(measures) == 2)
+        client.close()
+    assert [(each.kind, each.name, repr(each.error)) for each in measures] == [
+        ("SUB", "orders", "None"),
+        ("CALL", "shop.price", "ConnectionClosed('1012 restart')"),
+    ]
+    assert measures[1].seconds > 0
+    assert book.violations.lines() == ["1 x a connection was lost (1012 restart)"]
 
 
 def test_lost_messages_fail_the_test(directory, stack):
