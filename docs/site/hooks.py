@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -29,8 +30,15 @@ PARTS = {
     ],
 }
 
+# Classes whose pages show only the members that applications use.
+MEMBERS = {
+    "juggler.server.Connection": ["send", "end_subscription", "close", "wait_closed"],
+    "juggler.server.Server": ["publish", "disconnect", "snapshot", "shut_down", "close"],
+}
+
 _LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
+_MARK = re.compile(r"<p>([^<>]*(?:<(?!/?p>)[^<>]*>[^<>]*)*)::</p>")
 _LANGUAGES = {".py": "python", ".js": "js", ".html": "html", ".conf": "nginx", ".toml": "toml", ".yaml": "yaml"}
 
 # The place in the repository of each page that is not in docs/.
@@ -66,6 +74,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     )
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove the marks of code blocks in docstrings, which Markdown does not know."""
+    return _MARK.sub(lambda found: "" if found[1] == "" else f"<p>{found[1]}:</p>", html)
+
+
 def modules(nav: Any) -> Iterator[str]:
     """Yield the modules whose pages are in a nav."""
     if isinstance(nav, list):
@@ -80,7 +93,14 @@ def modules(nav: Any) -> Iterator[str]:
 
 def api_page(module: str) -> str:
     """Return the page of a module."""
+    classes = {name.rpartition(".")[2]: members for name, members in MEMBERS.items() if name.startswith(f"{module}.")}
     text = f"# {module}\n\n::: {module}\n"
+    if classes:
+        hidden = ["!^_", *(f"!^{name}$" for name in classes)]
+        text += f"    options:\n      filters: {json.dumps(hidden)}\n"
+    for name, members in classes.items():
+        text += f"\n::: {module}.{name}\n    options:\n      members: {json.dumps(members)}\n"
+        text += "      show_root_heading: true\n      show_root_toc_entry: true\n      heading_level: 2\n"
     for part in PARTS.get(module, ()):
         text += f"\n## {part}\n\n::: {part}\n    options:\n      heading_level: 3\n"
     return text

@@ -59,7 +59,6 @@ RUN = {
 """The test that runs the blocks of a page in a language, or compares the output in a block without a language."""
 
 NOT_RUN = {
-    ("docs/architecture.md", ""): "a picture",
     ("docs/benchmarks.md", ""): "output that differs from machine to machine",
     ("docs/install.md", "console"): "the error of a command that lacks a package; the command is checked",
     ("docs/load-testing.md", ""): "output that differs from machine to machine",
