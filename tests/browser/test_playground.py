@@ -257,6 +257,7 @@ def test_a_restart_of_the_server_is_shown_and_survived(page, context):
     with EmbeddedRedis() as redis, callee_process(redis.url):
         with server_process(redis.url, *bind) as url:
             page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+            as_json(page)
             expect(page.locator("#state")).to_have_text("connected")
         expect(page.locator("#state")).to_contain_text("connecting…")
         with server_process(redis.url, *bind):
@@ -344,6 +345,7 @@ def streams(page, tmp_path, request):
     ):
         assert callee.stdout.readline(), callee.stderr.read()
         page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+        as_json(page)
         expect(page.locator("#uris button")).to_have_count(2)
         yield page
         page.goto("about:blank")

@@ -64,7 +64,6 @@ export class CallPanel {
     this.#onChange();
     if (isSame) return;
     this.#schema = schema;
-    if (schema && !$("call-args").value.trim()) $("call-args").value = known.example || pretty(first(schema, schema));
     this.#showFunction();
   }
 
@@ -97,7 +96,7 @@ export class CallPanel {
     if (this.#mode === "form" && this.#schema) {
       try {
         if (text.length > MOST_FORM) throw new RangeError(`the form takes at most ${count(MOST_FORM)} characters`);
-        const value = text ? exact(text) : first(this.#schema, this.#schema);
+        const starting = text || this.#known.example, value = starting ? exact(starting) : first(this.#schema, this.#schema);
         this.#form = makeForm($("args-form"), this.#schema, value, (changed) => {
           $("call-args").value = pretty(changed);
           this.#onChange();

@@ -2,7 +2,7 @@
 
 import { button, h } from "./playground-dom.js";
 import { brief, exact, isContainer, isRaw, pretty } from "./playground-json.js";
-import { alternatives, fits, first, kind, pointer, problems, resolved, words } from "./playground-schema.js";
+import { alternatives, constant, fits, first, kind, ofArguments, pointer, problems, resolved, words } from "./playground-schema.js";
 
 const MOST_FIELDS = 400, MOST_ITEMS = 100, MOST_DEPTH = 12;
 
@@ -43,17 +43,19 @@ function field(schema, value, context, depth, label = "") {
   schema = resolved(schema, context.root);
   const { shared } = context;
   if (++shared.fields > MOST_FIELDS || depth > MOST_DEPTH) return json(schema, value, context, label);
-  const others = named(alternatives(schema, context.root), depth);
+  const others = depth ? alternatives(schema, context.root) : ofArguments(schema, context.root);
   if (others) return choice(schema, others, value, context, depth, label);
   const type = kind(schema);
   const suits = {
-    string: typeof value === "string", boolean: typeof value === "boolean", null: value === null, const: true,
-    integer: isNumber(value), number: isNumber(value), enum: schema.enum?.some((each) => JSON.stringify(each) === JSON.stringify(value)),
+    string: typeof value === "string", boolean: typeof value === "boolean", null: value === null, const: type === "const" && isSame(value, constant(schema)),
+    integer: isNumber(value), number: isNumber(value), enum: schema.enum?.some((each) => isSame(each, value)),
     array: Array.isArray(value) && value.length <= MOST_ITEMS, object: isContainer(value) && !Array.isArray(value),
   };
   if (!suits[type] || value === undefined) return json(schema, value, context, label, type !== "any" && value !== undefined);
   return MAKERS[type](schema, value, context, depth, label);
 }
+
+const isSame = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 const isNumber = (value) => typeof value === "number" || isRaw(value);
 
@@ -61,7 +63,7 @@ const isNumber = (value) => typeof value === "number" || isRaw(value);
 function leaf(context, control, get, label, around = control) {
   const id = `field-${++context.shared.names}`, problem = h("p", { class: "problem", id: `${id}-problem`, hidden: true });
   control.id = id;
-  if (label) control.setAttribute("aria-label", label);
+  control.setAttribute("aria-label", label || "Value");
   let touched = false;
   const changed = () => {
     touched = true;
@@ -161,7 +163,7 @@ const boolean = (schema, value, context, depth, label) => choose({ enum: [false,
 function choose(schema, value, context, depth, label) {
   const shown = (each) => (typeof each === "string" ? each : JSON.stringify(each));
   const control = h("select", {}, ...schema.enum.map((each, n) => h("option", { value: n, textContent: shown(each) })));
-  control.selectedIndex = schema.enum.findIndex((each) => JSON.stringify(each) === JSON.stringify(value));
+  control.selectedIndex = schema.enum.findIndex((each) => isSame(each, value));
   return leaf(context, control, () => schema.enum[control.selectedIndex], label);
 }
 
@@ -215,9 +217,10 @@ function choice(schema, others, value, context, depth, label) {
   let made;
   const use = (starting) => {
     const each = others[select.selectedIndex];
-    made = kind(each) === "null" ? fixed(null) : field(each, starting, context, depth && depth + 1, label);
+    const isOne = !depth && !["object", "array", "null"].includes(kind(each)), name = isOne ? each["x-name"] ?? label : label;
+    made = kind(each) === "null" ? fixed(null) : field(each, starting, context, depth && depth + 1, name);
     inner.hidden = kind(each) === "null";
-    inner.replaceChildren(made.element);
+    inner.replaceChildren(...(isOne && name ? [h("label", { class: "name", textContent: name, for: made.id })] : []), made.element);
   };
   use(value);
   select.onchange = () => {
@@ -229,16 +232,6 @@ function choice(schema, others, value, context, depth, label) {
 }
 
 const typeOf = (value) => (value === null ? "null" : Array.isArray(value) ? "array" : isNumber(value) ? "number" : typeof value);
-
-/** The alternatives, those of a function's arguments with names: the catalogue lists the parameters by name first. */
-function named(others, depth) {
-  if (depth || others?.[0]?.type !== "object" || others[1]?.type !== "array" || !others[0].properties) return others;
-  const parameters = Object.keys(others[0].properties);
-  return others.map((each) => ({
-    title: { object: "by name", array: "by position", null: "no arguments" }[each.type] ?? "one argument", ...each,
-    ...(each.prefixItems && { prefixItems: each.prefixItems.map((inner, n) => ({ ...(inner === true ? {} : inner), "x-name": parameters[n] })) }),
-  }));
-}
 
 /** Names of alternatives, which differ. */
 function names(others, root) {
@@ -320,8 +313,9 @@ function object(schema, value, context, depth) {
     return true;
   }) : null;
   const all = () => [...rows, ...extras];
+  const none = !rows.length && !adder ? h("p", { class: "hint", textContent: "no members" }) : null;
   return {
-    element: h("div", { class: depth ? "group" : "group top" }, ...rows.map(([, { element }]) => element), list, adder),
+    element: h("div", { class: depth ? "group" : "group top" }, ...rows.map(([, { element }]) => element), list, adder, none),
     get() {
       const made = {};
       // A member may be called __proto__.
@@ -418,6 +412,6 @@ function listOf(schema, value, context, depth, label) {
 
 const MAKERS = {
   string, boolean, integer: number, number, enum: choose, array, object,
-  const: (schema) => fixed("const" in schema ? schema.const : schema.enum[0]),
+  const: (schema) => fixed(constant(schema)),
   null: () => fixed(null),
 };

@@ -121,7 +121,8 @@ function summary(type, payload) {
     case "SUB": case "UNSB": return `${name}${payload.pattern ? " (pattern)" : ""}`;
     case "NACK": return `${name} ${payload.code} ${payload.message}`;
     case "ACK": return `${TYPES[payload.for_type]} ${name}`;
-    case "CNCL": case "CRDT": case "WLCM": case "PART": case "ENDS": return brief(payload, MOST_CHARACTERS);
+    case "PART": return `${payload.seq} ${brief(payload.parts ?? payload.args ?? null, MOST_CHARACTERS)}`;
+    case "CNCL": case "CRDT": case "WLCM": case "ENDS": return brief(payload, MOST_CHARACTERS);
     case "AUTH": return "";
     case "EVNT": return `${name}${payload.pattern ? ` (${payload.pattern})` : ""} ${args()}`;
     default: return `${name} ${args()}`;

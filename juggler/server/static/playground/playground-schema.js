@@ -49,6 +49,17 @@ export function alternatives(schema, root) {
   });
 }
 
+/** The alternatives of a function's arguments, with names: the catalogue lists first the object with the parameters by name. */
+export function ofArguments(schema, root) {
+  const others = alternatives(schema, root);
+  if (others?.[0]?.type !== "object" || others[1]?.type !== "array" || !others[0].properties) return others;
+  const parameters = Object.keys(others[0].properties);
+  return others.map((each) => ({
+    title: { object: "by name", array: "by position", null: "no arguments" }[each.type] ?? "one argument", "x-name": parameters[0], ...each,
+    ...(each.prefixItems && { prefixItems: each.prefixItems.map((inner, n) => ({ ...(inner === true ? {} : inner), "x-name": parameters[n] })) }),
+  }));
+}
+
 /** What a resolved schema without alternatives describes. */
 export function kind(schema) {
   if ("const" in schema) return "const";
@@ -59,7 +70,7 @@ export function kind(schema) {
   return "any";
 }
 
-const constant = (schema) => ("const" in schema ? schema.const : schema.enum[0]);
+export const constant = (schema) => ("const" in schema ? schema.const : schema.enum[0]);
 
 /** A few words about a schema: its title or type, and its limits. */
 export function words(schema, root) {
