@@ -20,9 +20,9 @@ from juggler.broker import Caller
 from juggler.callee.current import running
 from juggler.callee.examples import example_of
 from juggler.callee.failures import InvalidArguments
-from juggler.callee.schemas import Described, contains, schema_of
+from juggler.callee.schemas import Described, schema_of
+from juggler.callee.type_schemas import ANY, contains
 
-_ANY = (Parameter.empty, Any, object)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _SHOWN = 60
@@ -238,7 +238,7 @@ def _passing_caller(function: Callable[..., Any], parameters: list[Parameter], t
 def _checked_type(uri: str, parameter: Parameter) -> Any:
     """Return the type of a parameter; ``None`` means any."""
     wanted = parameter.annotation
-    if wanted in _ANY:
+    if wanted in ANY:
         return None
     try:
         msgspec.json.schema(wanted)
@@ -253,7 +253,7 @@ def _checked_type(uri: str, parameter: Parameter) -> Any:
 
 def _has_decimals(annotation: Any) -> bool:
     try:
-        return annotation not in _ANY and contains(annotation, msgspec.inspect.DecimalType)
+        return annotation not in ANY and contains(annotation, msgspec.inspect.DecimalType)
     except Exception:
         return False  # `_checked_type` reports it
 

@@ -7,24 +7,22 @@ an object with the parameters by name, an array with them by position, or the on
 from __future__ import annotations
 
 import collections.abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from inspect import Parameter, isgeneratorfunction
 from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
-from msgspec import inspect
+
+from juggler.callee.type_schemas import REFS, schemas_of
 
 MAX_SIZE = 16 * 1024
 """Maximum size of the schema of a function in bytes. The catalogue leaves out larger ones."""
 
-_REFS = "#/$defs/{name}"
-_ANY = (Parameter.empty, Any, object)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _STREAMS = (collections.abc.Generator, collections.abc.Iterator)
 _ITERABLES = (*_STREAMS, collections.abc.Iterable)
 _SCALARS = ("boolean", "number", "string", "null")
-_SIMPLE = frozenset((str, int, float, bool, list, dict))
 _MAX_DEPTH = 100
 
 
@@ -67,7 +65,7 @@ def schema_of(described: Described) -> bytes:
 
 
 def _arguments(described: Described, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    schemas, defs = _schemas_of([parameter.annotation for parameter in parameters], _with_numbers)
+    schemas, defs = schemas_of([parameter.annotation for parameter in parameters], sent=False)
     by_name = {parameter.name: schema for parameter, schema in zip(parameters, schemas, strict=True)}
     args = _whole(parameters, by_name) if described.whole else _each(described, parameters, by_name, defs)
     args = {"description": described.doc, **args} if described.doc else args
@@ -135,7 +133,7 @@ def _scalar(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> dic
         if len(parts) == len(schema["anyOf"]):
             return schema
         return parts[0] if len(parts) == 1 else {"anyOf": parts} if parts else None
-    target = defs.get(schema.get("$ref", "").removeprefix("#/$defs/"), schema)
+    target = defs.get(schema.get("$ref", "").removeprefix(REFS), schema)
     if target.get("type") in ("array", "object"):
         return None
     is_scalar = target.get("type") in (*_SCALARS, "integer") or ("enum" in target and "type" not in target)
@@ -168,108 +166,7 @@ def _results(described: Described) -> dict[str, Any]:
 
 
 def _one(name: str, annotation: Any) -> dict[str, Any]:
-    (schema,), defs = _schemas_of([annotation], _as_numbers)
+    (schema,), defs = schemas_of([annotation], sent=True)
     if not schema:
         return {}
-    if defs:
-        _require_sent(annotation, defs)
     return {name: {**schema, "$defs": defs} if defs else schema}
-
-
-def _require_sent(annotation: Any, defs: dict[str, Any]) -> None:
-    """Require the fields that are always sent: all, unless they may be unset or their defaults are omitted."""
-    by_title: dict[str, list[Any]] = {}
-    for each in _parts_of(annotation):
-        if isinstance(each, (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType)):
-            by_title.setdefault(each.cls.__name__, []).append(each)
-    for definition in defs.values():
-        found = by_title.get(definition.get("title", ""), [])
-        if len(found) == 1 and not _omits_defaults(found[0].cls):
-            sent = [each.encode_name for each in found[0].fields if each.default is not msgspec.UNSET]
-            if "properties" in definition:
-                tags = [name for name in definition.get("required", []) if name not in sent]
-                definition["required"] = tags + sent
-            elif "prefixItems" in definition:
-                definition["minItems"] = len(sent)
-
-
-def _omits_defaults(cls: type) -> bool:
-    return issubclass(cls, msgspec.Struct) and cls.__struct_config__.omit_defaults
-
-
-# Types
-
-
-def _schemas_of(annotations: Sequence[Any], mend: Callable[[Any], Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the schema of each type, ``{}`` for those without one, and the definitions that they refer to."""
-    wanted = [Any if annotation in _ANY else annotation for annotation in annotations]
-    try:
-        return _components(wanted, mend)
-    except Exception:
-        known = [annotation if _is_known(annotation) else Any for annotation in wanted]
-    try:
-        return _components(known, mend)
-    except Exception:
-        return [{} for _ in wanted], {}  # two types of the same name
-
-
-def _components(annotations: Sequence[Any], mend: Callable[[Any], Any]) -> tuple[list[Any], dict[str, Any]]:
-    schemas, defs = msgspec.json.schema_components(annotations, ref_template=_REFS)
-    text = msgspec.json.encode((schemas, defs))
-    found, found_defs = msgspec.json.decode(text)
-    if b'"decimal"' in text:
-        found, found_defs = mend(found), mend(found_defs)
-    return list(found), found_defs
-
-
-def _is_known(annotation: Any) -> bool:
-    try:
-        _components([annotation], lambda schema: schema)
-    except Exception:
-        return False
-    return True
-
-
-def contains(annotation: Any, kind: type[inspect.Type]) -> bool:
-    """Return whether a type or one of its parts is of a kind. May raise if msgspec does not support the type."""
-    if isinstance(annotation, type) and annotation in _SIMPLE:
-        return False
-    return any(isinstance(each, kind) for each in _parts_of(annotation))
-
-
-def _parts_of(annotation: Any) -> Iterator[inspect.Type | inspect.Field]:
-    seen: set[int] = set()
-    left: list[Any] = [inspect.type_info(annotation)]
-    while left:
-        each = left.pop()
-        if isinstance(each, (inspect.Type, inspect.Field)) and id(each) not in seen:
-            seen.add(id(each))
-            left += msgspec.structs.asdict(each).values()
-            yield each
-        elif isinstance(each, tuple):
-            left += each
-
-
-def _replaced(schema: Any, decimal: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    if isinstance(schema, list):
-        return [_replaced(each, decimal) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("format") == "decimal" and schema.get("type") == "string":
-        return decimal(schema)
-    return {key: _replaced(each, decimal) for key, each in schema.items()}
-
-
-def _with_numbers(schema: Any) -> Any:
-    """Let decimals be numbers, too: arguments may be either."""
-
-    def either(text: dict[str, Any]) -> dict[str, Any]:
-        others = {key: value for key, value in text.items() if key not in ("type", "format")}
-        return {"anyOf": [{"type": "number"}, {"type": "string", "format": "decimal"}], **others}
-
-    return _replaced(schema, either)
-
-
-def _as_numbers(schema: Any) -> Any:
-    """Make decimals numbers: results are sent so."""
-    return _replaced(schema, lambda text: {**text, "type": "number"})

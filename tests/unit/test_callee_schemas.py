@@ -7,16 +7,16 @@ import logging
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from functools import partial
-from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar, Union
 
 import jsonschema_rs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from msgspec import Meta
 
@@ -110,9 +110,12 @@ def matching(a: Annotated[str, Meta(pattern="^t")]): ...
 def array(a: list[int]): ...
 def pair(a: tuple[int, str]): ...
 def mapping(a: dict[str, int]): ...
+def numbered(a: dict[int, Decimal]): ...
+def coloured(a: dict[Colour, dict[Literal["a"], int]] | str): ...
+def priced(a: list[Decimal | None] | dict[str, tuple[Decimal, int]], b: Annotated[Decimal, Meta(title="B")] = 1): ...
 def colour(a: Colour): ...
 def level(a: Level = Level.LOW): ...
-def literal(a: Literal["tea", 1] | None): ...
+def literal(a: Literal["tea", "cup"] | None): ...
 def item(a: Item): ...
 def items(a: list[Item], b: Item | None = None): ...
 def animal(a: Cat | Dog): ...
@@ -155,7 +158,23 @@ WHOLE = [one, rest, numbers, integer, maybe_not, item, items, animals, row, eith
 LEAVES = st.sampled_from(
     [
         *(None, True, False, 0, 1, 3, -1, 12, 1.5, 10**20, "", "t", "tea", "tea-time", "red", "1.50", "type"),
-        *([], [1], [1, "a"], [1, 2, 3], ["tea"], [[1]], {}, {"a": 1}, {"deep": True}, {"deep": 1}),
+        *(
+            [],
+            [1],
+            [1, "a"],
+            [1, 2, 3],
+            ["tea"],
+            [[1]],
+            {},
+            {"a": 1},
+            {"1": 1.5},
+            {"red": {"a": 1}},
+            {"red": {"b": 1}},
+            ["1", 2],
+            {"a": ["1.5", 2]},
+            {"deep": True},
+            {"deep": 1},
+        ),
         *({"name": "tea"}, {"name": 1}, {"name": "tea", "price": 2.5, "colours": ["red"], "parent": {"name": "x"}}),
         *({"name": "tea", "price": "1", "colours": ["green"]}, {"name": "tea", "parent": {}}, {"theContent": 1}),
         *({"type": "cat", "lives": 9}, {"type": "dog", "name": "Rex"}, {"type": "dog", "name": "Rex", "x": 1}),
@@ -205,6 +224,43 @@ def test_the_schema_accepts_the_arguments_that_the_function_accepts(function):
     check()
 
 
+TYPES = st.recursive(
+    st.sampled_from([int, str, bool, float, None, Colour, Level, Item, Options, Decimal, Row, Point, Cat | Dog, Any]),
+    lambda inner: st.one_of(
+        inner.map(lambda each: list[each]),
+        inner.map(lambda each: dict[str, each]),
+        inner.map(lambda each: dict[int, each]),
+        inner.map(lambda each: tuple[each, ...]),
+        inner.map(lambda each: Optional[each]),  # noqa: UP045
+        st.tuples(inner, inner).map(lambda each: tuple[each]),
+        st.tuples(inner, inner).map(lambda each: Union[each]),  # noqa: UP007
+        inner.map(lambda each: Annotated[each, Meta(description="x")]),
+    ),
+    max_leaves=4,
+)
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["1", "a", "x"]), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60)
+@given(TYPES, TYPES, st.lists(NESTED, min_size=1, max_size=10), st.booleans())
+def test_schema_and_function_agree_on_any_type(first, second, values, is_whole):
+    def function(a, b=None): ...
+
+    function.__annotations__ = {"a": first, "b": second}
+    try:
+        binding = Binding("f", function, is_whole)
+    except TypeError:
+        reject()  # a union that msgspec does not support
+    valid = validator(schema(function, whole=is_whole)["args"])
+    for value in values:
+        for arguments in (value, [value], {"a": value, "b": value}):
+            assert valid.is_valid(arguments) == accepts(binding, arguments), arguments
+
+
 @pytest.mark.parametrize("function", WHOLE, ids=named)
 def test_the_schema_of_whole_arguments_is_that_of_the_value(function):
     binding = Binding("f", function, whole=True)
@@ -244,6 +300,9 @@ def test_the_first_form_is_the_object_with_the_parameters_by_name():
     ("annotation", "expected"),
     [
         (date, {"type": "string", "format": "date"}),
+        (datetime, {"type": "string", "format": "date-time"}),
+        (time | int, {"anyOf": [{"type": "string", "format": "time"}, {"type": "integer"}]}),
+        (dict[uuid.UUID, Any], {"type": "object", "propertyNames": {"format": "uuid"}}),
         (timedelta, {"type": "string", "format": "duration"}),
         (uuid.UUID, {"type": "string", "format": "uuid"}),
         (bytes, {"type": "string", "contentEncoding": "base64"}),
@@ -307,6 +366,30 @@ def test_results(function, expected):
     described = schema(function)
     del described["args"]
     assert described == expected
+
+
+class Sparse(msgspec.Struct, omit_defaults=True, tag=True):
+    a: int
+    b: int = 1
+
+
+class Unset(msgspec.Struct, tag="u"):
+    a: int
+    b: int | msgspec.UnsetType = msgspec.UNSET
+    c: Point | None = None
+    d: Row | None = None
+
+
+def both() -> dict[str, Sparse | Unset | list[Options] | datetime | None]: ...
+
+
+def test_fields_that_are_always_sent_are_required():
+    defs = schema(both)["result"]["$defs"]
+    assert defs["Sparse"]["required"] == ["type", "a"]
+    assert defs["Unset"]["required"] == ["type", "a", "c", "d"]
+    assert (defs["Point"]["minItems"], defs["Row"]["minItems"], defs["Options"]["required"]) == (2, 2, [])
+    assert {"type": "string", "format": "date-time"} in schema(both)["result"]["additionalProperties"]["anyOf"]
+    assert schema(drink)["result"]["$defs"]["Item"]["required"] == ["name", "price", "colours", "parent"]
 
 
 def test_a_result_has_definitions_of_its_own():
