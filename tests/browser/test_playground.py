@@ -6,6 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from juggler.client import Client
 from juggler.process.embedded import EmbeddedRedis, free_port
 from tests.browser.test_module import LISTEN
 from tests.integration.commands import ROOT, callee_process, demo_process, running_python, server_process
@@ -305,6 +306,39 @@ def test_the_chat_of_the_examples(context, tmp_path):
         assert found.violations_count == 0, found.generate_report()
         for tab in (ann, bob):
             tab.goto("about:blank")
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize("context", [PHONE | {"color_scheme": "dark"}], indirect=True)
+def test_the_chat_on_a_phone(context, page, tmp_path):
+    context.expected_errors = ["WebSocket connection"]
+    with chat(tmp_path / "chat.db") as url:
+        page.goto(url.replace("ws://", "http://").removesuffix("ws"))
+        status, messages, text = page.get_by_role("status"), page.locator("#messages"), page.locator("#text")
+        expect(status).to_have_text("in lobby")
+        found = Axe().run(page)  # of the empty room
+        assert found.violations_count == 0, found.generate_report()
+        for number in range(12):
+            text.fill("w" * 300 if number == 3 else f"message {number}")
+            page.keyboard.press("Enter")
+            expect(messages.locator("li")).to_have_count(number + 1)
+        assert fits(page)
+        expect(messages.locator("li").last).to_be_in_viewport()
+        # A message of another client does not move what is being read.
+        messages.evaluate("(list) => list.scrollTo(0, 0)")
+        with Client(url) as bob:
+            bob.call("chat.say", {"room": "lobby", "name": "bob", "text": "news"})
+        page.get_by_role("button", name="New messages").click()
+        expect(messages.locator("li").last).to_be_in_viewport()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+    expect(status).to_contain_text("reconnecting…")
+    assert page.get_by_role("button", name="Send").is_disabled()
+    assert fits(page)
+    page.goto("about:blank")
 
 
 STREAMS = """
