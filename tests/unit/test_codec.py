@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import ujson
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
@@ -590,6 +591,12 @@ def test_values_come_back(value: Any) -> None:
     text = encode_args(value)
 
     assert decode_args(text) == decode_args(text.decode()) == json.loads(text) == value
+
+
+@given(st.none() | st.booleans() | st.integers() | st.text() | st.text(st.characters(max_codepoint=127)))
+@example('\x00\b\t\n\f\r"/\\\x1f<>&\x7f')
+def test_simple_values_have_the_text_of_ujson(value: Any) -> None:
+    assert encode_args(value) == ujson.dumps(value, allow_nan=False, escape_forward_slashes=False).encode()
 
 
 @given(VALUES)
