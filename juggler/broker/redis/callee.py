@@ -21,7 +21,7 @@ from juggler.broker import (
 from juggler.broker.names import check_uris
 from juggler.broker.redis.call_source import CallSource
 from juggler.broker.redis.chosen_calls import ChosenCalls
-from juggler.broker.redis.commands import PTTL, RESULTS_TTL, pack
+from juggler.broker.redis.commands import PTTL, RESULTS_TTL, delete, mget, packed_key
 from juggler.broker.redis.control_reader import ControlReader
 from juggler.broker.redis.keys import Names
 from juggler.broker.redis.replies import Reply, as_error, ignore, is_temporary
@@ -225,9 +225,9 @@ class RedisConsumer(CallConsumer):
         checks = [(popped, *self._ask(popped)) for popped in batches if popped]
         calls: list[IncomingCall] = []
         failure: BrokerError | None = None
-        for popped, keys, replies in checks:
+        for popped, key, packed, replies in checks:
             try:
-                wanted = self._wanted(popped, keys, replies.get())
+                wanted = self._wanted(popped, key, packed, replies.get())
             except BrokerError as error:
                 # Redis no longer has them, so they are kept here until the check succeeds.
                 self._unchecked.append(popped)
@@ -240,20 +240,25 @@ class RedisConsumer(CallConsumer):
             raise failure
         return calls
 
-    def _ask(self, popped: list[StoredCall]) -> tuple[list[bytes], AsyncResult]:
-        """Ask for the remaining times and the timeouts of calls from one list; return their keys and the replies."""
+    def _ask(self, popped: list[StoredCall]) -> tuple[bytes, list[bytes], AsyncResult]:
+        """Ask for the remaining times and the timeouts of calls from one list.
+
+        Returns:
+            The key of the first one, the keys of all, packed, and the replies.
+        """
         call_timeout = self._callee.names.call_timeout
         keys = [call_timeout(call.uri, call.msg_uuid) for call in popped]
+        packed = [packed_key(key) for key in keys]
         replies: AsyncResult = AsyncResult()
-        commands = [PTTL % (len(key), key) for key in keys]
-        commands.append(pack(b"MGET", *keys))
         try:
-            self._topology.link_for(keys[0]).gather(commands, replies.set)
+            self._topology.link_for(keys[0]).gather([*[PTTL + key for key in packed], mget(packed)], replies.set)
         except BrokerUnavailable as error:
             replies.set_exception(error)
-        return keys, replies
+        return keys[0], packed, replies
 
-    def _wanted(self, popped: list[StoredCall], keys: list[bytes], replies: list[Reply]) -> list[IncomingCall]:
+    def _wanted(
+        self, popped: list[StoredCall], key: bytes, packed: list[bytes], replies: list[Reply]
+    ) -> list[IncomingCall]:
         """Return the calls that are still wanted, and delete the timeout keys of all.
 
         Raises:
@@ -265,11 +270,11 @@ class RedisConsumer(CallConsumer):
                 raise as_error(pttl)
         if not isinstance(timeouts, list):
             # MGET is not permitted, or the connection was lost: the time for which calls have waited is unknown.
-            timeouts = [None] * len(keys)
+            timeouts = [None] * len(packed)
         now = time.monotonic()
         # A key that is not deleted expires.
         with suppress(BrokerUnavailable):
-            self._topology.link_for(keys[0]).send(pack(b"DEL", *keys), (ignore,))
+            self._topology.link_for(key).send(delete(packed), (ignore,))
         return [
             IncomingCall(
                 call.conn_uuid,

@@ -9,6 +9,7 @@ does everything costs 3 µs. The script is used for servers before Redis 7, whic
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 from hiredis import pack_command
@@ -16,8 +17,8 @@ from hiredis import pack_command
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 PING = b"*1\r\n$4\r\nPING\r\n"
 
-PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
-"""To be formatted with the length of a key and the key."""
+PTTL = b"*2\r\n$4\r\nPTTL\r\n"
+"""To be followed by a `packed_key`."""
 
 _SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
 _PUSH = b"%b$%d\r\n%b\r\n"
@@ -114,8 +115,18 @@ def push_control(key: bytes, text: bytes) -> list[bytes]:
 
 
 def packed_key(key: bytes) -> bytes:
-    """Return a key as one argument of a packed command, for `pop_first`."""
+    """Return a key as one argument of a packed command, for `PTTL`, `mget`, `delete` and `pop_first`."""
     return b"$%d\r\n%b\r\n" % (len(key), key)
+
+
+def mget(packed_keys: Sequence[bytes]) -> bytes:
+    """Pack a command that returns the values of keys."""
+    return b"*%d\r\n$4\r\nMGET\r\n%b" % (len(packed_keys) + 1, b"".join(packed_keys))
+
+
+def delete(packed_keys: Sequence[bytes]) -> bytes:
+    """Pack a command that deletes keys."""
+    return b"*%d\r\n$3\r\nDEL\r\n%b" % (len(packed_keys) + 1, b"".join(packed_keys))
 
 
 def pop_first(keys: int, packed_keys: bytes, count: int) -> bytes:
