@@ -35,7 +35,7 @@ tokens: $(VENV)/.runs
 
 # ARGS=--serve serves the pages, and builds them again when they change.
 docs: $(VENV)/.documents
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(filter --serve,$(ARGS)),serve,build) $(filter-out --serve,$(ARGS))
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(filter --serve,$(ARGS)),serve --no-strict,build) $(filter-out --serve,$(ARGS))
 
 # Tests that measure time or memory first, with the machine to themselves; then all others, on all cores. Those that
 # fail beside others run once more by themselves: a test that fails only under load is no failure of the code.

@@ -71,7 +71,7 @@ NOT_RUN = {
 """Blocks of which at most the commands are checked, and the reason."""
 
 # Programs that are not juggler's, whose options are not checked.
-OTHERS = {".", "api", "curl", "export", "generate", "jq", "systemctl"}
+OTHERS = {".", "api", "curl", "docker", "export", "generate", "jq", "kubectl", "systemctl"}
 
 CONSOLE_PROMPT = re.compile(r"^\$ (.*)$", re.MULTILINE)
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -83,7 +83,7 @@ def of(*languages):
 
 
 def test_every_block_is_known():
-    checked = {"sh", "json", "toml", "yaml"}
+    checked = {"dockerfile", "sh", "json", "toml", "yaml"}
     unknown = [
         str(block)
         for block in ALL
@@ -145,6 +145,16 @@ def test_shell(block):
     for line in text.splitlines():
         if not re.match(r"\w+\(\) \{", line):  # the definition of a function
             check_line(line)
+
+
+@of("dockerfile")
+def test_dockerfile(block):
+    """No container engine runs here: the instructions exist, and the command is one of juggler."""
+    for line in filter(None, re.sub(r"\\\n", " ", block.text).splitlines()):
+        instruction, _, rest = line.partition(" ")
+        assert instruction in {"FROM", "COPY", "RUN", "CMD", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "EXPOSE"}, line
+        if instruction in ("CMD", "ENTRYPOINT"):
+            check_command(json.loads(rest))
 
 
 @of("console")
