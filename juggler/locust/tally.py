@@ -103,19 +103,27 @@ class Tally:
         for type in [each for each in REQUESTS if self.sent[each]]:
             counts = (self.sent[type], self.acked[type], self.nacked[type], self.lost[type])
             rows.append(f"{type:6}" + "".join(f"{count:>10,}" for count in counts))
-        rows.append(
-            f"calls: {self.answered:,} answered, {self.expired:,} expired ({self.overdue:,} of them overdue), "
-            f"{self.cancelled:,} cancelled, {self.replaced:,} too large, {self.lost_calls:,} lost, "
-            f"{self.unfinished:,} unfinished, {self.late:,} late, {self.implied:,} without an ACK of their own"
-        )
+        calls = {
+            "cancelled": self.cancelled,
+            "too large": self.replaced,
+            "lost": self.lost_calls,
+            "unfinished": self.unfinished,
+            "late": self.late,
+            "without an ACK of their own": self.implied,
+        }
+        rows.append(f"calls: {self.answered:,} answered, {self.expired:,} expired ({self.overdue:,} of them overdue)")
+        rows[-1] += _shown(calls)
         if self.parts:
             rows.append(f"parts: {self.parts:,} messages")
-        rows.append(
-            f"events: {self.events:,} received, {self.due:,} due, {self.uncertain:,} uncertain, "
-            f"{self.excused:,} excused, {self.foreign:,} foreign"
-        )
+        events = {"uncertain": self.uncertain, "excused": self.excused, "foreign": self.foreign}
+        rows.append(f"events: {self.events:,} received, {self.due:,} due{_shown(events)}")
         rows.append(f"connections: {self.connections:,} opened, {self.lost_connections:,} lost")
         return rows
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    """Format the counts that are not zero."""
+    return "".join(f", {count:,} {name}" for name, count in counts.items() if count)
 
 
 def server_disagreements(tally: Tally, counted: Mapping[tuple[str, str], float]) -> list[str]:

@@ -14,9 +14,9 @@ from juggler.locust.violations import Violations
 def tally(**changes):
     """Return a tally without disagreements."""
     found = Tally(
-        sent=Counter(CALL=10, PUB=4, SUB=2, UNSB=1),
-        acked=Counter(CALL=8, PUB=3, SUB=2, UNSB=1),
-        nacked=Counter(CALL=1, PUB=1),
+        sent=Counter(CALL=10, PUB=4, SUB=2, UNSB=1, CNCL=2, AUTH=1),
+        acked=Counter(CALL=8, PUB=3, SUB=2, UNSB=1, CNCL=1, AUTH=1),
+        nacked=Counter(CALL=1, PUB=1, CNCL=1),
         lost=Counter(CALL=1),
         answered=5,
         expired=1,
@@ -27,6 +27,7 @@ def tally(**changes):
         due=5,
         uncertain=3,
         foreign=2,
+        parts=7,
         connections=1,
     )
     for name, value in changes.items():
@@ -77,10 +78,13 @@ def counted(**changes):
         ("in", "PUB"): 4.0,
         ("in", "SUB"): 2.0,
         ("in", "UNSB"): 1.0,
-        ("out", "ACK"): 14.0,
-        ("out", "NACK"): 3.0,
+        ("in", "CNCL"): 2.0,
+        ("in", "AUTH"): 1.0,
+        ("out", "ACK"): 16.0,
+        ("out", "NACK"): 4.0,
         ("out", "RES"): 6.0,
         ("out", "EVNT"): 9.0,
+        ("out", "PART"): 7.0,
     }
     for key in figures:
         figures[key] += changes.get(key[1], 0)
@@ -92,7 +96,7 @@ def test_the_server_agrees():
     assert server_disagreements(Tally(), {}) == []
 
 
-@pytest.mark.parametrize("type", ["CALL", "PUB", "SUB", "UNSB", "ACK", "NACK", "RES", "EVNT"])
+@pytest.mark.parametrize("type", ["CALL", "PUB", "SUB", "UNSB", "CNCL", "AUTH", "ACK", "NACK", "RES", "EVNT", "PART"])
 def test_the_server_disagrees(type):
     (line,) = server_disagreements(tally(), counted(**{type: -1}))
     assert line.startswith(f"{type}: the server counted ")
