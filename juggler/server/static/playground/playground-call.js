@@ -180,6 +180,8 @@ export class CallPanel {
     }
     mine.message = null;
     this.#show();
+    const { top } = $("answer").getBoundingClientRect();
+    if (top > innerHeight - 100) $("answer").scrollIntoView({ block: "end" });
     $("answer-status").textContent = `${uri} ${mine.kind === "value" ? "answered" : "failed"} after ${duration(mine.took)}`;
     this.#onDone(mine, { uri, args: kept, timeout, outcome: mine.kind, took: mine.took });
   }

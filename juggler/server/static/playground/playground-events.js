@@ -118,8 +118,8 @@ class Panel {
     this.#state = h("span", { class: "hint", role: "status" });
     this.#pause = h("input", { type: "checkbox", onchange: () => this.#show() });
     this.element = h("li", { class: "panel" },
-      h("div", { class: "title" }, h("h3", {}, h("code", { textContent: channel }), pattern ? h("small", { textContent: "pattern" }) : null), this.#count),
-      h("div", { class: "row tools" }, this.#state, h("label", { class: "check" }, this.#pause, h("span", { textContent: "pause" })),
+      h("div", { class: "title" }, h("h3", {}, h("code", { textContent: channel }), pattern ? h("small", { textContent: "pattern" }) : null), this.#state, this.#count),
+      h("div", { class: "row tools" }, h("label", { class: "check" }, this.#pause, h("span", { textContent: "pause" })),
         button("Clear", () => this.#clear(), { class: "quiet", "aria-label": `Clear the events of ${channel}` }),
         button("Unsubscribe", onClose, { class: "quiet", "aria-label": `Unsubscribe from ${channel}` })),
       this.#list);
