@@ -96,7 +96,8 @@ class CallLedger:
         owned.calls.add(call)
         owned.size += size
         count = self._count = self._count + 1
-        call_id = call.call_id = self.latest = f"{count >> 16:08x}-{count & 0xFFFF:04x}{owned.suffix}"
+        digits = count.to_bytes(6, "big").hex()
+        call_id = call.call_id = self.latest = f"{digits[:8]}-{digits[8:]}{owned.suffix}"
         call.uri = uri
         call.deadline = deadline
         call.size = size

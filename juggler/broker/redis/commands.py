@@ -20,7 +20,8 @@ PING = b"*1\r\n$4\r\nPING\r\n"
 PTTL = b"*2\r\n$4\r\nPTTL\r\n"
 """To be followed by a `packed_key`."""
 
-_SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+_SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n%b"
+_FOR_MS = b"$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
 _PUSH = b"%b$%d\r\n%b\r\n"
 _PUSH_WITH_KEY = _SET + _PUSH
 _LPUSH = b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n"
@@ -64,16 +65,21 @@ def pack(*command: bytes | str | int) -> bytes:
 
 def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int) -> bytes:
     """Pack the two commands that push ``payload``; the second reply is the length of the list."""
-    ttl = b"%d" % ttl_ms
-    ttl_len = len(ttl)
     return _PUSH_WITH_KEY % (
-        len(timeout_key), timeout_key, ttl_len, ttl, ttl_len, ttl, _lpush(list_key), len(payload), payload
+        len(timeout_key), timeout_key, _for_ms(ttl_ms), _lpush(list_key), len(payload), payload
     )  # fmt: skip
 
 
 def push_keyless(list_key: bytes, payload: bytes) -> bytes:
     """Pack the command that pushes ``payload`` without a timeout key; the reply is the length of the list."""
     return _PUSH % (_lpush(list_key), len(payload), payload)
+
+
+@lru_cache(1024)
+def _for_ms(ttl_ms: int) -> bytes:
+    """Return the end of the ``SET`` of a timeout key: its value and its expiry are the same."""
+    ttl = b"%d" % ttl_ms
+    return _FOR_MS % (len(ttl), ttl, len(ttl), ttl)
 
 
 @lru_cache(1024)
