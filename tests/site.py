@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from tests.docs import ROOT
 
+BUILT = "JUGGLER_TEST_SITE"
+"""Variable with the directory of a site that has been built."""
+
 
 class Site(NamedTuple):
     """A built site: its directory, and the CPU seconds that it took."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from tests.site import built_site
+from tests.site import BUILT, built_site
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 WIDE = ["", "tutorial/", "callee/", "protocol/", "api/juggler.client/", "project/commands/"]
@@ -24,7 +25,7 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def documentation(tmp_path_factory):
     """The address of the built site."""
-    path = built_site(tmp_path_factory.mktemp("site")).path
+    path = os.environ.get(BUILT) or built_site(tmp_path_factory.mktemp("site")).path
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.docs import PAGES, nav_pages, python_blocks_of
-from tests.site import built_site
+from tests.docs import PAGES, ROOT, nav_pages, python_blocks_of
+from tests.integration.unpatched import pass_unpatched
+from tests.site import BUILT, built_site
 
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
 """Attributes that make a browser load something when it shows the page."""
@@ -58,6 +59,12 @@ def test_nothing_is_loaded_from_other_hosts(site):
     for sheet in chain(site.path.rglob("*.css"), site.path.rglob("*.svg")):
         loaded = re.findall(r"""url\(["']?(.*?)["']?\)|@import\s+["'](.*?)["']""", sheet.read_text("utf-8"))
         assert [each for each in chain(*loaded) if urlsplit(each).netloc] == [], sheet
+
+
+@pytest.mark.timeout(310)
+def test_it_works_in_a_browser(site, monkeypatch):
+    monkeypatch.setenv(BUILT, str(site.path))
+    pass_unpatched(str(ROOT / "tests" / "browser" / "test_site.py"), seconds=300)
 
 
 def test_every_public_name_is_in_the_api(site):
