@@ -167,6 +167,7 @@ def stack(tmp_path, redis_url):
     """A server, a callee and Prometheus; yields the URL of the server and Prometheus."""
     listen = f"127.0.0.1:{free_port()}"
     options = ("--bind", "127.0.0.1:0", "--metrics-bind", "127.0.0.1:0", "--slow-threshold", "0.000001")
+    options += ("--log-level", "error")  # nothing reads the log
     with running("server", *options, "--redis", redis_url) as server, callee_process(redis_url, "--listen", listen):
         url, metrics = (re.search(r"(?:ws|http)://\S+", server.stdout.readline())[0] for _ in range(2))
         servers = ("127.0.0.1:9001", metrics.removeprefix("http://").removesuffix("/metrics"))
