@@ -361,7 +361,11 @@ def test_functions_come_and_go_with_their_callees(playground, redis_of_shop):
     expect(groups).to_have_text(["orders", "sys", "tree", "users"])
     with callee_process(redis_of_shop):
         expect(groups).to_have_text(["orders", "sys", "test", "tree", "users"])
+        pick(playground, "test.reverse")
+        playground.locator("#args-form input").fill("being written")
     expect(groups).to_have_text(["orders", "sys", "tree", "users"])
+    expect(playground.locator("#args-form input")).to_have_value("being written")
+    expect(playground.locator("#args-form input")).to_be_focused()
     playground.locator("#uris summary").nth(1).click()
     expect(playground.locator('#uris [data-uri="sys.echo"]')).to_be_hidden()
     playground.locator("#filter-functions").fill("echo")

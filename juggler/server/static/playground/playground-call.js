@@ -57,7 +57,8 @@ export class CallPanel {
 
   /** Show what is known of the function, after its URI or the catalogue has changed. */
   onCatalogue() {
-    const known = this.#find(this.uri);
+    // A callee that restarts is missing for a moment.
+    const known = this.#find(this.uri) ?? (this.#known?.uri === this.uri ? this.#known : undefined);
     const schema = known?.schema?.args;
     const isSame = JSON.stringify(schema) === JSON.stringify(this.#schema) && known?.doc === this.#known?.doc && known?.signature === this.#known?.signature;
     this.#known = known;

@@ -14,6 +14,9 @@ export class Events {
     this.#json = json;
     this.#onEvent = onEvent;
     this.#onChange = onChange;
+    connection.addEventListener("state", ({ state }) => {
+      if (state === "connecting") for (const panel of this.#panels.values()) panel.say("waiting for the connection");
+    });
     connection.addEventListener("message", ({ direction, text }) => { if (direction === "received") this.#onMessage(text); });
     this.#show();
   }
@@ -52,7 +55,10 @@ export class Events {
         $("event-total").hidden = false;
         this.#onEvent();
       },
-      onGap: () => panel.gap(),
+      onGap: () => {
+        panel.gap();
+        panel.say("subscribed");
+      },
       onEnd: (error) => { if (client === this.#connection.client && error.code !== 1000) panel.say(`ended: ${this.#described(error)}`, true); },
     });
     panel.subscription.ready.then(() => panel.say("subscribed"), (error) => {

@@ -6,7 +6,7 @@ const PERIOD = 5_000, LONGEST_PERIOD = 60_000, PER_CHARACTER = 1 / 50, MOST_SHOW
 
 export class Functions {
   all = [];
-  #connection; #uri; #onPick; #why = ""; #text = ""; #timer = null; #closed = new Set(); #period = PERIOD; #described;
+  #connection; #uri; #onPick; #why = ""; #text = ""; #url = ""; #timer = null; #closed = new Set(); #period = PERIOD; #described;
 
   constructor(connection, { uri, onPick, described, onChange }) {
     this.#connection = connection;
@@ -19,8 +19,20 @@ export class Functions {
     $("filter-functions").oninput = () => this.show();
     $("functions").addEventListener("keydown", (event) => this.#onKey(event));
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
-    connection.addEventListener("state", ({ state }) => { if (state === "connected") this.refresh(); });
+    connection.addEventListener("state", ({ state }) => {
+      if (connection.url !== this.#url) this.#forget(connection.url);
+      if (state === "connected") this.refresh();
+    });
     this.show();
+  }
+
+  /** Another server has other functions. */
+  #forget(url) {
+    this.#url = url;
+    this.#text = "";
+    this.all = [];
+    this.show();
+    this.onChange();
   }
 
   find(uri) {
@@ -34,6 +46,7 @@ export class Functions {
     try {
       const found = await this.#connection.ask(this.#uri);
       if (client !== this.#connection.client) return;
+      if (!Array.isArray(found)) throw new TypeError(`expected an array from ${this.#uri}`);
       // Rates change all the time.
       const text = JSON.stringify(found, (key, value) => (key === "rate" ? undefined : value));
       this.#period = Math.min(LONGEST_PERIOD, Math.max(PERIOD, text.length * PER_CHARACTER));

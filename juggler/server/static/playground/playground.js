@@ -138,6 +138,7 @@ document.querySelector('[data-copy="link"]').onclick = ({ currentTarget }) => {
 $("help-button").onclick = () => $("help").showModal();
 
 document.addEventListener("keydown", (event) => {
+  if (!event.key) return; // autofill
   const isControl = event.ctrlKey || event.metaKey;
   if (event.key === "Enter" && isControl) {
     const form = event.target.closest("form") ?? (document.body.dataset.view === "call" ? $("call") : null);
