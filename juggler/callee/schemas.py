@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
+from juggler.callee.docstrings import parse_docstring
 from juggler.callee.type_schemas import REFS, schemas_of
 
 MAX_SIZE = 16 * 1024
@@ -67,8 +68,15 @@ def schema_of(described: Described) -> bytes:
 def _arguments(described: Described, parameters: Sequence[Parameter]) -> dict[str, Any]:
     schemas, defs = schemas_of([parameter.annotation for parameter in parameters], sent=False)
     by_name = {parameter.name: schema for parameter, schema in zip(parameters, schemas, strict=True)}
-    args = _whole(parameters, by_name) if described.whole else _each(described, parameters, by_name, defs)
-    args = {"description": described.doc, **args} if described.doc else args
+    doc = parse_docstring(described.doc)
+    if described.whole:
+        args = _whole(parameters, by_name)
+    else:
+        args = _each(described, parameters, by_name, defs)
+        for name, schema in args["anyOf"][0]["properties"].items():
+            if name in doc.parameters:
+                schema.setdefault("description", doc.parameters[name])
+    args = {"description": doc.text, **args} if doc.text else args
     return {**args, "$defs": defs} if defs else args
 
 
@@ -115,13 +123,14 @@ def _array(items: list[Any], least: int, more: Any) -> dict[str, Any]:
 
 
 def _with_default(schema: dict[str, Any], default: Any) -> dict[str, Any]:
+    """Return a copy of a schema with a default, if it has one."""
     if default is Parameter.empty:
-        return schema
+        return dict(schema)
     try:
         known = msgspec.json.decode(msgspec.json.encode(default))
     except Exception:
-        return schema  # a default that JSON does not support
-    return schema if known is None and default is not None else {**schema, "default": known}
+        return dict(schema)  # a default that JSON does not support
+    return dict(schema) if known is None and default is not None else {**schema, "default": known}
 
 
 def _scalar(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
@@ -129,8 +138,9 @@ def _scalar(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> dic
     if not schema:
         return {"type": list(_SCALARS)}
     if depth < _MAX_DEPTH and "anyOf" in schema:
-        parts = [found for each in schema["anyOf"] if (found := _scalar(each, defs, depth + 1)) is not None]
-        if len(parts) == len(schema["anyOf"]):
+        found = [_scalar(each, defs, depth + 1) for each in schema["anyOf"]]
+        parts = [each for each in found if each is not None]
+        if parts == schema["anyOf"]:
             return schema
         return parts[0] if len(parts) == 1 else {"anyOf": parts} if parts else None
     target = defs.get(schema.get("$ref", "").removeprefix(REFS), schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias, get_args
 
 from msgspec import UNSET, Raw
@@ -146,7 +146,14 @@ class Thunk:
     @cached_property
     def doc(self) -> str:
         """Docstring, shortened, for the catalogue."""
-        return (inspect.getdoc(self.function) or "")[:_MAX_DOC]
+        return self._docstring[:_MAX_DOC]
+
+    @cached_property
+    def _docstring(self) -> str:
+        function = self.function
+        while isinstance(function, partial):  # which has the docstring of `partial`
+            function = function.func
+        return inspect.getdoc(function) or ""
 
     @cached_property
     def example(self) -> str:
@@ -156,7 +163,7 @@ class Thunk:
     @cached_property
     def schema(self) -> bytes:
         """JSON Schemas of arguments and result, as JSON text, for the catalogue; empty if there are none."""
-        return b"" if self.raw else self._binding.schema(self.doc)
+        return b"" if self.raw else self._binding.schema(self._docstring)
 
     def announcement(self, rate: float = 0.0, process: str = "", has_schema: bool = True) -> Announcement:
         """Return the entry for the catalogue."""

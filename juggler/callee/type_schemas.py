@@ -119,15 +119,15 @@ class _Completion:
             schema["anyOf"] = [{"type": "number"}, {"type": "string", "format": "decimal"}]
 
     def _union(self, union: inspect.UnionType, schema: dict[str, Any]) -> None:
-        # msgspec puts tagged structs last, in a schema of their own if there are several, and then null.
-        types = [type for type in map(_plain, union.types) if not isinstance(type, inspect.NoneType)]
+        # msgspec puts structs after the others, in a schema of their own if there are several, and then null.
+        types = [_plain(type) for type in union.types]
         structs = [type for type in types if _is_tagged(type)]
-        others = [type for type in types if not _is_tagged(type)]
-        members = [each for each in schema["anyOf"] if "discriminator" not in each]
-        tagged: list[Any] = next((each["anyOf"] for each in (schema, *schema["anyOf"]) if "discriminator" in each), [])
-        for type, inner in zip(
-            others + structs, members[: len(others)] + (tagged or members[len(others) :]), strict=False
-        ):
+        others = [type for type in types if not _is_tagged(type) and not isinstance(type, inspect.NoneType)]
+        members = schema["anyOf"]
+        last = members[len(others) :]
+        if len(structs) > 1 and "discriminator" not in schema:
+            last = last[0]["anyOf"]
+        for type, inner in zip(others + structs, members[: len(others)] + last, strict=False):
             self.complete(type, inner)
 
     def _parts(self, type: inspect.Type, schema: dict[str, Any]) -> Iterator[tuple[inspect.Type, Any]]:

@@ -277,16 +277,22 @@ def test_the_schema_of_whole_arguments_is_that_of_the_value(function):
 
 def test_the_first_form_is_the_object_with_the_parameters_by_name():
     def buy(item: Item, count: Annotated[int, Meta(ge=1, description="How many.")] = 1, *, gift: bool = False) -> int:
-        """Buy something."""
+        """Buy something.
+
+        Args:
+            item: what to buy
+            count: described better by its annotation
+            gift: whether to wrap it
+        """
 
     args = schema(buy)["args"]
     assert args["description"] == "Buy something."
     assert args["anyOf"][0] == {
         "type": "object",
         "properties": {
-            "item": {"$ref": "#/$defs/Item"},
+            "item": {"$ref": "#/$defs/Item", "description": "what to buy"},
             "count": {"type": "integer", "minimum": 1, "description": "How many.", "default": 1},
-            "gift": {"type": "boolean", "default": False},
+            "gift": {"type": "boolean", "default": False, "description": "whether to wrap it"},
         },
         "required": ["item"],
         "additionalProperties": False,
@@ -294,6 +300,15 @@ def test_the_first_form_is_the_object_with_the_parameters_by_name():
     assert list(args["anyOf"][0]["properties"]) == ["item", "count", "gift"]
     assert args["$defs"]["Item"]["description"] == "Something to buy."
     assert all(schema(function)["args"]["anyOf"][0]["type"] == "object" for function in FUNCTIONS)
+
+
+def test_a_partial_function_has_the_docstring_of_its_function():
+    def buy(name: str, count: int) -> None:
+        """Buy something."""
+
+    thunk = Thunk("f", partial(partial(buy, "tea"), count=1))
+    assert thunk.doc == "Buy something."
+    assert json.loads(thunk.schema)["args"]["description"] == "Buy something."
 
 
 @pytest.mark.parametrize(
