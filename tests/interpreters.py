@@ -20,8 +20,11 @@ ROOT = Path(__file__).parents[1]
 MINORS = range(10, 15)
 """Minor versions of Python 3 that are looked for."""
 
-RUNTIME = ("backend", "callee", "server", "terminal", "embedded", "jwt", "otel", "reload", "processes", "load")
-"""Extras whose lower bounds are tested. Those of the tests' own tools are not promised to anybody."""
+EXTRAS = ("embedded", "jwt", "otel", "reload", "processes")
+"""Extras whose lower bounds are tested; ``embedded`` has those of ``server`` and ``terminal``."""
+
+TOOLS = ("hypothesis", "jsonschema-rs", "locust", "matplotlib", "pytest", "pytest-timeout", "pytest-xdist", "trustme")
+"""What the tests need beside them, in any version. Not the extra ``test``: some of its tools need newer versions."""
 
 
 @cache
@@ -66,7 +69,7 @@ def main() -> int:
     failed = []
     for version, python in chosen.items():
         directory = ROOT / ".venvs" / (f"{version}-lowest" if options.lowest else version)
-        _install(python, directory, lowest(*RUNTIME) if options.lowest else [])
+        _install(python, directory, options.lowest)
         print(f"Python {version}: {directory.relative_to(ROOT)}", flush=True)
         command = [directory / "bin" / "python", "-m", "pytest", "-q", *arguments]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
@@ -75,14 +78,16 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _install(python: str, directory: Path, constraints: list[str]) -> None:
+def _install(python: str, directory: Path, with_lowest: bool) -> None:
     """Install juggler with what its tests need. A second run updates the environment."""
+    extras, tools = (",".join(EXTRAS), TOOLS) if with_lowest else ("test", ())
     if not directory.exists():
         subprocess.run([python, "-m", "venv", "--without-pip", directory], check=True)
     file = directory / "constraints.txt"
-    file.write_text("\n".join(constraints))
+    file.write_text("\n".join(lowest(*EXTRAS) if with_lowest else []))
     pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--constraint", file, "--editable", f"{ROOT}[test]"], check=True)
+    wanted = ["--constraint", file, "--editable", f"{ROOT}[{extras}]", *tools]
+    subprocess.run([*pip, "install", "--quiet", *wanted], check=True)
 
 
 if __name__ == "__main__":

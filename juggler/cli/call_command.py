@@ -13,13 +13,14 @@ from juggler.cli.parameters import (
     verbose_option,
 )
 from juggler.cli.printing import one_line
+from juggler.cli.uri_completion import complete_call
 from juggler.client import Client
 from juggler.protocol.messages import Res
 from juggler.protocol.results import result_value
 
 
 @click.command(cls=TakesNegativeNumbers)
-@click.argument("uri")
+@click.argument("uri", shell_complete=complete_call)
 @json_argument
 @url_option
 @headers_option

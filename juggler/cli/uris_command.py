@@ -12,6 +12,7 @@ from juggler.cli.parameters import verbose_option
 from juggler.cli.redis_options import redis_options
 from juggler.cli.registered import decoded_schema, registered_functions
 from juggler.cli.tables import print_table
+from juggler.cli.uri_completion import complete_uris
 from juggler.errors import ConfigError
 from juggler.protocol.codec import encode_args
 
@@ -22,7 +23,7 @@ _HEADERS = ("URI", "signature", "callees", "calls/s", "queued")
 
 
 @click.command()
-@click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
+@click.argument("patterns", metavar="[PATTERN]...", nargs=-1, shell_complete=complete_uris)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per function, with docstring and schema.")
 @click.option(
     "--schema", "as_schema", is_flag=True, help="Print the JSON Schemas of the functions, as one JSON object by URI."

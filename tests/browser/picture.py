@@ -10,7 +10,7 @@ from tests.integration.commands import ROOT, demo_process
 from tests.operations import needs
 
 PICTURE = ROOT / "docs" / "playground.png"
-SIZE = {"width": 1200, "height": 760}
+SIZE = {"width": 1200, "height": 560}
 
 
 def main() -> None:
