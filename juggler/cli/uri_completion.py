@@ -1,6 +1,6 @@
 """Completion of URIs in shells: the functions that a server lists, or that callees announce in Redis.
 
-It never disturbs the line that is being typed: it is silent, and gives up after `TIMEOUT`.
+It never disturbs the line that is being typed: it is silent and bounded by `TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _within_timeout(ask: Callable[[], Functions]) -> Functions:
     found: Functions = {}
 
     def run() -> None:
-        with suppress(Exception):  # whatever it is, it must not appear on the line that is being typed
+        with suppress(Exception):  # no error may appear on the line that is being typed
             found.update(ask())
 
     # In a thread: resolving a name cannot be interrupted.
