@@ -9,7 +9,7 @@ from tests.integration.unpatched import ROOT, pass_unpatched
 
 @pytest.mark.timeout(310)
 @pytest.mark.parametrize(
-    "name", ["test_docs.py", "test_module.py", "test_playground.py", "test_playground_features.py", "test_site.py"]
+    "name", ["test_docs.py", "test_module.py", "test_playground.py", "test_playground_features.py"]
 )
 def test_in_a_browser(name):
     pass_unpatched(str(ROOT / "tests" / "browser" / name), seconds=300)
