@@ -46,6 +46,8 @@ class _Subscription:
     left: float | None = None
 
     def has_to_receive(self, publication: _Publication) -> bool:
+        if publication.withheld:
+            return False
         if publication.acked is None or self.confirmed is None or self.confirmed > publication.sent:
             return False
         return self.leaving is None or self.leaving >= publication.over
@@ -65,6 +67,7 @@ class _Publication:
     sent: float
     acked: float | None = None
     foreign: bool = False
+    withheld: bool = False
     receipts: Counter[Key] = field(default_factory=Counter)
 
     @property
@@ -78,6 +81,7 @@ class EventChecks:
 
     Attributes:
         subscriptions: subscriptions by channel or pattern and by connection; old ones are dropped.
+        withheld: globs of channels whose events the application withholds from some subscribers: they may be missed.
     """
 
     def __init__(
@@ -97,11 +101,13 @@ class EventChecks:
         self._last_numbers: dict[Key, dict[tuple[int, str], int]] = defaultdict(dict)
         self.subscriptions: dict[tuple[str, bool], dict[int, list[_Subscription]]] = defaultdict(dict)
         self._patterns: set[str] = set()
+        self.withheld: set[str] = set()
 
     # Messages
 
     def publishing(self, connection: int, uuid: str, channel: str, now: float) -> None:
-        self._publications[uuid] = _Publication(connection, next(self._numbers), channel, now)
+        withheld = self._is_withheld(channel)
+        self._publications[uuid] = _Publication(connection, next(self._numbers), channel, now, withheld=withheld)
 
     def published(self, uuid: str, now: float) -> None:
         """Record the ACK of a PUB; without it, the event may be delivered all the same."""
@@ -165,7 +171,8 @@ class EventChecks:
 
     def _foreign(self, event: Evnt, now: float) -> _Publication:
         """Return a publication of others, known from its first receipt."""
-        publication = _Publication(0, next(self._numbers), event.channel, now - FOREIGN_AGE, now, foreign=True)
+        withheld = self._is_withheld(event.channel)
+        publication = _Publication(0, next(self._numbers), event.channel, now - FOREIGN_AGE, now, True, withheld)
         if not event.channel.startswith(RESERVED):
             self._publications[event.for_] = publication
         return publication
@@ -211,6 +218,9 @@ class EventChecks:
                 self._violations.add("an event was received twice", f"{event}, connection {key[0]}")
         if receipts:
             self._violations.add("an event without a subscription", event)
+
+    def _is_withheld(self, channel: str) -> bool:
+        return any(matches(glob, channel) for glob in self.withheld)
 
     def _concerned(self, publication: _Publication) -> Iterator[tuple[Key, list[_Subscription]]]:
         keys = [(publication.channel, False)]

@@ -59,12 +59,15 @@ class JugglerUser(locust.User):
         expected_errors: errors that are no failures, see `expect`. Default: none.
         groups: globs, for example ``"room.*"``. The statistics show a URI or channel that matches by the first of them.
             Default: none, each name has its own row.
+        withheld: globs of channels whose events a handler of yours withholds from some subscribers. These events may be
+            missed. Default: none.
     """
 
     abstract = True
     client_options: Mapping[str, Any] = {}
     expected_errors: Sequence[ExpectedError] = ()
     groups: Sequence[str] = ()
+    withheld: Sequence[str] = ()
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -72,6 +75,7 @@ class JugglerUser(locust.User):
         # A refused request in a user's own on_start must not end the user.
         setattr(self, "on_start", _guarded_start(self.on_start))  # noqa: B010  # mypy: a method
         self._expected = check_expected(tuple(self.expected_errors))
+        self.ledger.book.events.withheld.update(self.withheld)
         self._name_of = functools.lru_cache(MAX_NAMES)(self._group)
         self._client: RecordingClient | None = None
 

@@ -199,6 +199,14 @@ def test_the_whole_application_in_workers(directory, stack):
     eventually(agree)
 
 
+def test_a_limit_of_latency(directory):
+    user, limit = python_blocks("load-testing.md")[:2]
+    done = directory.locust(user + limit.replace("> 200", "> 0"), seconds=2)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"^shop.buy takes [\d.]+ ms$", done.stdout, re.MULTILINE)
+    assert directory.failures() == set()
+
+
 def test_scenarios_without_tasks_of_your_own(directory):
     (text,) = [each for each in python_blocks("load-testing.md") if "RpcRate" in each]
     buyer = (

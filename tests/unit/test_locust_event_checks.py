@@ -289,6 +289,17 @@ def test_foreign_events_are_dropped_in_time(book, third):
     assert book.missing() == 0
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_withheld_events_may_be_missed_but_not_received_twice(book, third, own):
+    book.events.withheld.add("new*")
+    events = [publish(book, 20.0, 20.1) if own else foreign() for _ in range(2)]
+    deliver(book, events[0], now=20.2)
+    deliver(book, events[1], now=20.3)
+    assert book.missing() == 0
+    deliver(book, events[1], now=20.4)
+    assert judged(book)[0] == {"an event was received twice": 1}
+
+
 def test_the_order_of_foreign_events_is_unknown(book):
     subscribe(book)
     first, second = foreign(), foreign()
