@@ -221,7 +221,8 @@ class ServedFunction(Struct, frozen=True, omit_defaults=True):
 def served_function(registered: Registered) -> ServedFunction:
     """Return the catalogue entry of a URI."""
     announcements = list(registered.announcements.values())
-    first = announcements[0]
+    # While a callee is being replaced, one of an older version may announce no schema.
+    first = next((each for each in announcements if each.schema is not UNSET), announcements[0])
     return ServedFunction(
         registered.uri,
         first.signature,

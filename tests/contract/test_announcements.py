@@ -70,6 +70,16 @@ def test_schemas_are_listed_up_to_a_total_size(caller, withdrawing):
     assert [each.uri for each in few if each.schema is not UNSET] == ["a"]
 
 
+@pytest.mark.parametrize("newer", ["one", "two"])
+def test_an_older_callee_hides_no_schema(caller, withdrawing, newer):
+    schema = Raw(b'{"args":{}}')
+    for callee_id in ("one", "two"):
+        new = Announcement(signature="(new)", schema=schema)
+        withdrawing(callee_id, {"f": new if callee_id == newer else Announcement(signature="(old)")})
+    (function,) = caller.functions()
+    assert (function.signature, bytes(function.schema), function.callees) == ("(new)", bytes(schema), 2)
+
+
 def test_a_withdrawn_uri_is_not_served(caller, callee, withdrawing):
     withdrawing("one", {"math.add": ADD})
     withdrawing("two", {"math.add": ADD})
