@@ -13,7 +13,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
 from typing import Any
 
 import pytest
@@ -54,16 +53,13 @@ sys.meta_path.insert(0, Blocker())
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A directory with the content of the wheel, which precedes the checkout when Python imports."""
-    directory = tmp_path_factory.mktemp("wheel")
+    """A directory in which pip has installed the wheel. It precedes the checkout when Python imports."""
+    directory = tmp_path_factory.mktemp("installed")
     ignored = shutil.ignore_patterns(".*", "*.egg-info", "build", "__pycache__", "tests", "loadtest", "examples")
-    shutil.copytree(ROOT, directory / "tree", ignore=ignored)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, directory / "tree"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    tree = shutil.copytree(ROOT, directory / "tree", ignore=ignored)
+    command = ("pip", "install", "-q", "--no-deps", "--no-compile", "--target", directory / "site", tree)
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
-    (wheel,) = directory.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(directory / "site")
     (directory / "site" / "sitecustomize.py").write_text(BLOCKER)
     return directory / "site"
 
