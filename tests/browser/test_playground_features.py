@@ -119,6 +119,10 @@ def test_problems_are_shown_beside_the_field_and_stop_the_call(playground):
     expect(wrong).to_have_value("7")
     playground.get_by_role("button", name="Use the form").click()
     assert args(playground)[1] == []
+    mode(playground, "JSON")
+    playground.locator("#call-args").fill('{"customer": "ann"}')
+    mode(playground, "Form")  # adds what is required
+    assert args(playground) == {"customer": "ann", "items": [], "pay": {"type": "card", "number": ""}}
 
 
 # Schemas with values that a form must return as they are, also where they do not fit.
@@ -150,6 +154,10 @@ SHOWN = [
         {"a": {"a": {}}},
     ),
     ({"$defs": {"A": {"$ref": "#/$defs/A"}}, "$ref": "#/$defs/A"}, 1),
+    ({"type": "object", "properties": {"a": {"$ref": "#"}}}, {"a": {"a": {}}}),
+    ({"type": "array", "prefixItems": [{"type": "string"}], "items": False}, ["a", 2]),
+    ({"type": "array", "prefixItems": [{"type": "string"}], "items": False}, []),
+    ({"anyOf": [{"type": "object", "properties": {"a": {"const": None}}}, {"type": "null"}]}, {"a": None}),
     ({"type": "string", "format": "date-time", "default": "x"}, "2026-01-31T12:00:00+02:00"),
 ]
 SHOW = """async (cases) => {

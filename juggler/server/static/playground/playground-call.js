@@ -102,7 +102,9 @@ export class CallPanel {
           $("call-args").value = pretty(changed);
           this.#onChange();
         });
-        if (!text) $("call-args").value = pretty(value);
+        // The form adds what is required.
+        const shown = pretty(this.#form.value);
+        if (!text || shown !== pretty(value)) $("call-args").value = shown;
       } catch (error) {
         $("args-form").replaceChildren();
         this.#say([`Not shown as a form: ${error instanceof SyntaxError ? `not JSON: ${error.message}` : error.message}`]);

@@ -239,7 +239,7 @@ function names(others, root) {
     const type = kind(each);
     if (each.title) return each.title;
     const tag = Object.values(each.properties ?? {}).map((inner) => resolved(inner, root)).find((inner) => kind(inner) === "const");
-    return tag ? JSON.stringify(tag.const ?? tag.enum[0]) : type === "array" || type === "object" ? words(each, root) : type === "string" ? each.format ?? "string" : type;
+    return tag ? JSON.stringify(constant(tag)) : type === "array" || type === "object" ? words(each, root) : type === "string" ? each.format ?? "string" : type;
   });
   return made.map((each, n) => (made.indexOf(each) === made.lastIndexOf(each) ? each : `${each} ${n + 1}`));
 }
@@ -344,7 +344,7 @@ function array(schema, value, context, depth, label) {
 
 /** Items with a schema each. One that is optional is set only with all before it. */
 function tuple(schema, value, context, depth) {
-  const before = schema.prefixItems, least = schema.minItems ?? (schema.items === false ? before.length : 0);
+  const before = schema.prefixItems, least = schema.minItems ?? 0;
   const rows = before.map((inner, n) => {
     const name = inner["x-name"] ?? resolved(inner, context.root).title ?? `${n + 1}`;
     const starting = n < value.length ? value[n] : n < least ? first(inner, context.root) : undefined;
@@ -356,8 +356,8 @@ function tuple(schema, value, context, depth) {
     });
     return made;
   });
-  const rest = schema.items === false ? null : listOf({ ...schema, prefixItems: undefined, minItems: 0 }, value.slice(before.length), context, depth, "more");
-  const isRest = rest && (isContainer(schema.items) || value.length > before.length);
+  const isRest = isContainer(schema.items) || value.length > before.length;
+  const rest = isRest ? listOf({ items: schema.items || {} }, value.slice(before.length), context, depth, "more") : null;
   return {
     element: h("div", { class: depth ? "group" : "group top" }, ...rows.map(({ element }) => element), isRest ? rest.element : null),
     get: () => [...rows.filter((each) => each.isSet).map((each) => each.get()), ...(isRest ? rest.get() : [])],

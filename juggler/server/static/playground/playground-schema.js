@@ -74,6 +74,7 @@ export const constant = (schema) => ("const" in schema ? schema.const : schema.e
 
 /** A few words about a schema: its title or type, and its limits. */
 export function words(schema, root) {
+  schema = resolved(schema, root);
   const others = alternatives(schema, root);
   if (others) return [...new Set(others.map((each) => words(each, root)))].join(" or ");
   const type = kind(schema);
