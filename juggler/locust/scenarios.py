@@ -24,7 +24,7 @@ from juggler.locust.user import JugglerUser
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import MessageType
 
-LONGEST_BURST = 30.0
+_LONGEST_BURST = 30.0
 """Seconds to wait for the ACKs of a burst."""
 
 
@@ -166,7 +166,7 @@ class BurstPublisher(JugglerUser):
             # Not with ``publish``, which waits for each ACK.
             meta = {"type": int(MessageType.PUB), "uuid": new_uuid()}
             client.send_raw(json.dumps({"meta": meta, "payload": {"channel": self.channel, "args": self.event}}))
-        client.settle(LONGEST_BURST)
+        client.settle(_LONGEST_BURST)
 
 
 class StormUser(_Caller):
