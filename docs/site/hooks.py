@@ -28,6 +28,11 @@ PARTS = {
         f"juggler.handlers.{name}"
         for name in ("allow", "authorize", "drill", "log", "rate_limit", "recover", "rewrite")
     ],
+    "juggler.process": ["juggler.process.garbage", "juggler.process.trim"],
+}
+
+INTRODUCTIONS = {
+    "juggler.callee": "The top-level package `callee` has the same names: `from callee import Callee` works, too.",
 }
 
 # Classes whose pages show only the members that applications use.
@@ -94,7 +99,7 @@ def modules(nav: Any) -> Iterator[str]:
 def api_page(module: str) -> str:
     """Return the page of a module."""
     classes = {name.rpartition(".")[2]: members for name, members in MEMBERS.items() if name.startswith(f"{module}.")}
-    text = f"# {module}\n\n::: {module}\n"
+    text = f"# {module}\n\n{INTRODUCTIONS.get(module, '')}\n\n::: {module}\n"
     if classes:
         hidden = ["!^_", *(f"!^{name}$" for name in classes)]
         text += f"    options:\n      filters: {json.dumps(hidden)}\n"

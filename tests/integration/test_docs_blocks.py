@@ -71,7 +71,7 @@ NOT_RUN = {
 """Blocks of which at most the commands are checked, and the reason."""
 
 # Programs that are not juggler's, whose options are not checked.
-OTHERS = {".", "api", "curl", "docker", "export", "generate", "jq", "kubectl", "systemctl"}
+OTHERS = {".", "api", "curl", "docker", "eval", "export", "generate", "jq", "kubectl", "systemctl"}
 
 CONSOLE_PROMPT = re.compile(r"^\$ (.*)$", re.MULTILINE)
 ALL = [block for page in PAGES for block in blocks(page)]
