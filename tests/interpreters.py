@@ -23,7 +23,17 @@ MINORS = range(10, 15)
 EXTRAS = ("embedded", "jwt", "otel", "reload", "processes")
 """Extras whose lower bounds are tested; ``embedded`` has those of ``server`` and ``terminal``."""
 
-TOOLS = ("hypothesis", "jsonschema-rs", "locust", "matplotlib", "pytest", "pytest-timeout", "pytest-xdist", "trustme")
+TOOLS = (
+    "hypothesis",
+    "jsonschema-rs",
+    "locust",
+    "matplotlib",
+    "pytest",
+    "pyyaml",
+    "pytest-timeout",
+    "pytest-xdist",
+    "trustme",
+)
 """What the tests need beside them, in any version. Not the extra ``test``: some of its tools need newer versions."""
 
 
