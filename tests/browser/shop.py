@@ -51,6 +51,19 @@ def place(customer: str, items: list[Item], pay: Card | Invoice, express: bool =
     return {"customer": customer, "items": items, "pay": pay, "express": express, "note": note}
 
 
+@rpc.register("orders.quote")
+def quote(
+    sku: Annotated[str, Meta(min_length=1, max_length=20)],
+    count: Annotated[int, Meta(ge=1, le=99)] = 1,
+    delivery: Literal["standard", "express"] = "standard",
+) -> Any:
+    """Return the price of an order, and publish it on orders.quoted."""
+    total = 4.5 * count
+    publish("orders.quoted", {"sku": sku, "total": total})
+    line = {"sku": sku, "count": count, "price": 4.5}
+    return {"lines": [line], "total": total, "delivery": {"how": delivery, "day": "2026-12-01"}, "discount": None}
+
+
 @rpc.register("orders.watch")
 def watch(states: int = 3) -> Any:
     """Yield the states of an order."""
