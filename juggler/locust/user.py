@@ -224,14 +224,18 @@ def _guarded(task: Any) -> Any:
 
 @functools.cache
 def _guarded_set(task_set: Any) -> Any:
-    """Return the subclass of a TaskSet whose tasks are guarded."""
+    """Return the subclass of a TaskSet whose tasks are guarded. It is left if its start fails."""
 
     def execute_task(self: Any, task: Any) -> None:
         with _reported():
             task_set.execute_task(self, _guarded_set(task) if isinstance(task, type) else task)
 
+    def on_start(self: Any) -> None:
+        with _reported():
+            task_set.on_start(self)
+
     # Abstract: the metaclass of a Markov chain would look for its transitions among these members.
-    members = {"execute_task": execute_task, "abstract": True, "__module__": task_set.__module__}
+    members = {"execute_task": execute_task, "on_start": on_start, "abstract": True, "__module__": task_set.__module__}
     guarded = type(task_set)(task_set.__name__, (task_set,), members)
     guarded.tasks = task_set.tasks
     return guarded

@@ -30,7 +30,7 @@ from tests.integration.scripted import serving
 from tests.support import eventually
 
 # One after the other: they need a core each.
-pytestmark = pytest.mark.xdist_group("load")
+pytestmark = pytest.mark.xdist_group("locust")
 
 TIMEOUT = 60
 OTHER_EXTRAS = (
@@ -233,8 +233,17 @@ FAILING = """
             self.interrupt()
 
 
+    class Closed(TaskSet):
+        def on_start(self):
+            self.client.publish("juggler.secret", 1)
+
+        @task
+        def never(self):
+            raise SystemExit("not reached")
+
+
     class Outer(TaskSet):
-        tasks = [Inner]
+        tasks = [Inner, Closed]
 
         @task
         def slow(self):
@@ -265,19 +274,18 @@ def test_failures_have_names_and_only_end_their_task(directory):
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert directory.rows("exceptions") == []
-    assert directory.failures() == {
-        ("CALL", "shop.broken", "Internal('internal error, call …')"),
-        ("CALL", "shop.buy", "SoldOut('no more milk')"),
-        ("EXPIRED", "shop.wait", "Expired('no result in time')"),
-        (
-            "SUB",
-            "juggler.secret",
-            next(row["Error"] for row in directory.rows("failures") if row["Name"] == "juggler.secret"),
-        ),
+    failures = {(kind, name): error for kind, name, error in directory.failures()}
+    assert {kind for kind, name in failures if name == "juggler.secret"} == {"PUB", "SUB"}
+    refused = {failures.pop((kind, "juggler.secret")) for kind in ("PUB", "SUB")}
+    assert all(error.startswith("Nacked('403 ") for error in refused), refused
+    assert failures == {
+        ("CALL", "shop.broken"): "Internal('internal error, call …')",
+        ("CALL", "shop.buy"): "SoldOut('no more milk')",
+        ("EXPIRED", "shop.wait"): "Expired('no result in time')",
     }
     counts = directory.counts()
     assert counts["CALL", "shop.broken"] == (2, 2)
-    for key in (("CALL", "shop.buy"), ("EXPIRED", "shop.wait"), ("SUB", "juggler.secret")):
+    for key in (("CALL", "shop.buy"), ("EXPIRED", "shop.wait"), ("SUB", "juggler.secret"), ("PUB", "juggler.secret")):
         assert counts[key][0] == counts[key][1] > 1
     assert counts["CHECK", "messages"] == (1, 0)
 
@@ -403,6 +411,21 @@ def test_juggler_imports_locust_only_for_its_users(directory):
     program += "; from juggler.locust import JugglerUser; assert monkey.is_module_patched('socket')"
     done = directory.python("-c", program)
     assert done.returncode == 0, done.stderr
+
+
+def test_locust_has_to_patch(directory):
+    done = subprocess.run(
+        [sys.executable, "-c", "from juggler.locust import JugglerUser"],
+        cwd=directory.path,
+        env=directory.variables() | {"LOCUST_SKIP_MONKEY_PATCH": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-1]
+    reason = "unset LOCUST_SKIP_MONKEY_PATCH, and import locust before juggler"
+    assert last == f"ImportError: locust has not patched: {reason}"
 
 
 def test_a_program_of_your_own(directory):
