@@ -259,6 +259,11 @@ FAILING = """
             raise SystemExit("not reached")
 
 
+    class Closer(JugglerUser):
+        wait_time = constant(0.05)
+        tasks = [Closed]
+
+
     class Buyer(JugglerUser):
         wait_time = constant(0.05)
 
@@ -270,7 +275,7 @@ FAILING = """
 
 
 def test_failures_have_names_and_only_end_their_task(directory):
-    done = directory.locust(FAILING, seconds=2)
+    done = directory.locust(FAILING, users=6, seconds=2)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert directory.rows("exceptions") == []
