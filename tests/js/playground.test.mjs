@@ -36,7 +36,7 @@ test("problems of values", () => {
     [{ type: ["string", "null"] }, 1, [["", "expected string or null"]]],
     [{ enum: ["a", 1] }, "b", [["", 'expected one of "a", 1']]],
     [{ const: 5 }, 6, [["", "expected 5"]]],
-    [{ type: "array", items: { type: "integer" }, minItems: 1 }, [], [["", "expected at least 1 items"]]],
+    [{ type: "array", items: { type: "integer" }, minItems: 1 }, [], [["", "expected at least 1 item"]]],
     [{ type: "array", items: { type: "integer" } }, [1, "x"], [["/1", "expected an integer"]]],
     [{ type: "array", prefixItems: [{ type: "integer" }], items: false }, [1, 2], [["/1", "not allowed"]]],
     [{ type: "object", properties: { "a/b~c": { type: "string" } }, required: ["a/b~c", "d"] }, { "a/b~c": 1 }, [["/d", "required"], ["/a~1b~0c", "expected a string"]]],

@@ -100,6 +100,7 @@ export class CallPanel {
         const starting = text || this.#known.example, value = starting ? exact(starting) : first(this.#schema, this.#schema);
         this.#form = makeForm($("args-form"), this.#schema, value, (changed) => {
           $("call-args").value = pretty(changed);
+          this.#say([]);
           this.#onChange();
         });
         // The form adds what is required.
@@ -125,12 +126,17 @@ export class CallPanel {
     this.#onChange();
     if (!text || !this.#schema || text.length > MOST_FORM) return this.#say([]);
     try {
-      const found = problems(this.#schema, exact(text), this.#schema);
-      const shown = found.slice(0, MOST_SHOWN_PROBLEMS).map(({ path, message }) => (path ? `${path}: ${message}` : message));
-      this.#say(found.length > shown.length ? [...shown, `${found.length - shown.length} more`] : shown);
+      this.#say(lines(problems(this.#schema, exact(text), this.#schema)));
     } catch (error) {
       this.#say([`not JSON: ${error.message}`]);
     }
+  }
+
+  /** Show the problems of the form beside its fields, or below it if none of them has a field. */
+  #showProblems() {
+    this.#form.showAll();
+    const isShown = $("args-form").querySelector(".problem:not([hidden])") !== null;
+    this.#say(isShown ? [] : lines(this.#form.problems));
   }
 
   #say(lines) {
@@ -158,7 +164,7 @@ export class CallPanel {
   async call() {
     for (const field of [$("call-uri"), $("call-timeout")]) if (!field.reportValidity()) return;
     // The callee decides about JSON. A form is complete first.
-    if (this.#form?.problems.length) return this.#form.showAll();
+    if (this.#form?.problems.length) return this.#showProblems();
     let args;
     try {
       args = this.#json($("call-args"));
@@ -278,6 +284,12 @@ class Answer {
 
 /** The first field of the form that takes a value. */
 export const firstField = () => $("args-form").querySelector(":is(input, select, textarea):not(.kinds)");
+
+/** The first problems as lines. */
+function lines(found) {
+  const shown = found.slice(0, MOST_SHOWN_PROBLEMS).map(({ path, message }) => (path ? `${path}: ${message}` : message));
+  return found.length > shown.length ? [...shown, `${found.length - shown.length} more`] : shown;
+}
 
 function stored() {
   try {

@@ -1,5 +1,6 @@
 /** JSON Schema, as far as forms need it: references, kinds, first values, and problems of a value. Pure: no elements. */
 
+import { count, counted } from "./playground-dom.js";
 import { brief, isContainer, isRaw } from "./playground-json.js";
 
 const MOST_HOPS = 20, MOST_DEPTH = 40, MOST_PROBLEMS = 50, DEEPEST_FIRST = 6;
@@ -177,8 +178,8 @@ function check(schema, value, root, path, found, depth) {
     case "number": return isNumber(value) ? checkNumber(schema, asNumber(value), say) : say("expected a number");
     case "array": {
       if (!Array.isArray(value)) return say("expected an array");
-      if (value.length < (schema.minItems ?? 0)) say(`expected at least ${schema.minItems} items`);
-      if (value.length > (schema.maxItems ?? Infinity)) say(`expected at most ${schema.maxItems} items`);
+      if (value.length < (schema.minItems ?? 0)) say(`expected at least ${counted(schema.minItems, "item")}`);
+      if (value.length > (schema.maxItems ?? Infinity)) say(`expected at most ${counted(schema.maxItems, "item")}`);
       if (schema.uniqueItems && new Set(value.map((each) => JSON.stringify(each))).size < value.length) say("expected items that differ");
       const before = schema.prefixItems ?? [];
       value.forEach((each, n) => check(before[n] ?? schema.items, each, root, `${path}/${n}`, found, depth + 1));
@@ -237,8 +238,8 @@ const FORMATS = {
 
 function checkString({ minLength, maxLength, pattern, format }, value, say) {
   const length = [...value.slice(0, 1e6)].length;
-  if (length < minLength) say(minLength === 1 ? "must not be empty" : `expected at least ${minLength} characters`);
-  if (length > maxLength) say(`expected at most ${maxLength} characters, got ${length}`);
+  if (length < minLength) say(minLength === 1 ? "must not be empty" : `expected at least ${counted(minLength, "character")}`);
+  if (length > maxLength) say(`expected at most ${counted(maxLength, "character")}, got ${count(length)}`);
   if (pattern && expression(pattern)?.test(value.slice(0, 10_000)) === false) say(`expected a match of ${pattern}`);
   const [matches, expected] = FORMATS[format] ?? [];
   if (matches && !matches.test(value)) say(`expected ${expected}`);
