@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from juggler.server import DeflateOptions, Server, WebSocketOptions
     from juggler.wsgi import Application
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Application",
