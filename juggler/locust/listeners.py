@@ -21,6 +21,7 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 from juggler.locust.book import Book
 from juggler.locust.ledger import Ledger
 from juggler.locust.tally import Tally
+from juggler.process.logline import Line
 
 FINISH, FINISHED = "juggler_finish", "juggler_finished"
 TIMEOUT = 120.0
@@ -79,7 +80,7 @@ def _note_stopping(environment: Any, **_: Any) -> None:
 def _close_ledger(environment: Any, **_: Any) -> None:
     ledger = ledger_of(environment)
     if in_flight := ledger.book.unanswered():
-        _log.info("Waiting at most %.0f s for %d requests in flight", ledger.longest_wait(), in_flight)
+        _log.info(Line("locust: draining requests", in_flight=in_flight, max_seconds=ledger.longest_wait()))
     ledger.finish()
     # As failed requests, violations are in the report, reach a master, and make locust exit with 1.
     for line in ledger.results:
