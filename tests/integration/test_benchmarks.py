@@ -171,7 +171,7 @@ def git(*arguments):
         ("run rpc --seconds 0.1 --connections 1 --uri test.delay", "a call failed"),
         ("compare HEAD HEAD nothing", "no benchmark 'nothing'"),
         ("compare HEAD HEAD rpc --options --nothing", "No such option"),
-        ("plot docs", "is not a file of benchmark results"),
+        ("plot deploy/grafana", "is not a file of benchmark results"),
     ],
 )
 def test_errors_are_one_line(arguments, says):
