@@ -119,7 +119,7 @@ class Output:
     def send(self, chunk: bytes) -> None:
         """Send a chunk at the end of this turn of the loop, joined with all others.
 
-        It is sent at once, which costs less, if it is the first one and probably the only one: the last turn had one.
+        If the last turn with chunks had one, the first of this turn is sent at once, which costs less.
         """
         turn = self._loop.iteration  # constant with libuv, where all chunks are joined
         if turn != self._turn and not self._busy:

@@ -12,7 +12,7 @@ _ENDS = tuple(f"{number:02x}" for number in range(256))
 class _UuidSource:
     """Random UUIDs (version 4) at a tenth of the cost of ``uuid.uuid4``. Threads may share it.
 
-    256 in a row differ in their last two digits only. They are unique, and no secrets.
+    256 in a row differ in their last two digits only. They are unique, but not secret.
     """
 
     __slots__ = ("_uuids",)
@@ -27,7 +27,7 @@ class _UuidSource:
         uuid = next(self._uuids, None)  # atomic, so that no two threads get the same one
         if uuid is None:
             head = str(uuid4())[:-2]
-            fresh = iter([head + end for end in _ENDS])
+            fresh = iter(tuple(map(head.__add__, _ENDS)))
             uuid = next(fresh)
             self._uuids = fresh
         return uuid
