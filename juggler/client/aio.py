@@ -33,6 +33,8 @@ from juggler.protocol.results import result_value
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_STOPS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+"""Exceptions that stop a task, or all: every other is one of a function of the user's."""
 
 _Write: TypeAlias = "asyncio.Task[ConnectionClosed | None]"
 """A message that is being written, and why that failed."""
@@ -303,13 +305,23 @@ class AsyncClient(BaseClient):
         return websocket, await self._first_message(websocket) if has_welcome else None
 
     async def _ask_token(self) -> Any:
-        token = self._token() if callable(self._token) else self._token
+        try:
+            token = self._token() if callable(self._token) else self._token
+        except asyncio.CancelledError:
+            raise _no_token("because its function was cancelled") from None
         if not inspect.isawaitable(token):
             return token
+        # In a task of its own: if the function is cancelled inside, the task of the client is not.
+        asking = asyncio.ensure_future(token)
         try:
-            return await asyncio.wait_for(token, self._timeout)
-        except asyncio.TimeoutError:
-            raise ConnectionClosed(CloseCode.ABNORMAL, f"there was no token within {self._timeout:g} s") from None
+            await asyncio.wait([asking], timeout=self._timeout)
+            if not asking.done():
+                raise _no_token(f"within {self._timeout:g} s")
+            if asking.cancelled():
+                raise _no_token("because its function was cancelled")
+            return asking.result()
+        finally:
+            asking.cancel()
 
     async def _first_message(self, websocket: ClientConnection) -> str:
         try:
@@ -352,11 +364,13 @@ class AsyncClient(BaseClient):
 
     async def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""
-        failure: Exception = await self._read()
+        failure: BaseException = await self._read()
         while await self._may_reconnect(failure):
             try:
                 await self._use(*await self._connect())
-            except Exception as error:
+            except _STOPS:
+                raise
+            except BaseException as error:
                 self._log_bug(error)
                 failure = error
             else:
@@ -415,7 +429,7 @@ class AsyncClient(BaseClient):
                 return ConnectionClosed(CloseCode.ABNORMAL, reason)
         return None
 
-    async def _may_reconnect(self, failure: Exception) -> bool:
+    async def _may_reconnect(self, failure: BaseException) -> bool:
         """Report a failure to the state, and wait before the next attempt. Return False if the client has closed."""
         pause = self._state.on_failure(failure, time.monotonic())
         self._on_change()
@@ -450,7 +464,9 @@ class AsyncClient(BaseClient):
         try:
             token = await self._ask_token()
             await self._request(waiter, lambda: [self._state.authenticate(waiter, token)])
-        except Exception as error:
+        except _STOPS:
+            raise
+        except BaseException as error:
             self._state.renewal.on_failure(time.monotonic())
             if self.connected:
                 self._report_token(error)
@@ -716,6 +732,10 @@ async def _written(write: _Write) -> None:
     failure = await asyncio.shield(write)
     if failure is not None:
         raise failure
+
+
+def _no_token(why: str) -> ConnectionClosed:
+    return ConnectionClosed(CloseCode.ABNORMAL, f"there was no token {why}")
 
 
 def _reason_of(error: WebsocketClosed) -> ConnectionClosed:

@@ -30,6 +30,14 @@ OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
 _log = logging.getLogger("juggler.client")
 
 
+def is_stop(error: BaseException) -> bool:
+    """Return whether an exception stops a thread, greenlet or task from outside: every other is one of a function.
+
+    The one of gevent is known by its name. This module runs without gevent.
+    """
+    return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "GreenletExit"
+
+
 def run_callback(name: str, about: str, function: Callable[..., object], *args: Any) -> None:
     """Call a function of the user's. Log its exception: the client continues."""
     try:
@@ -175,13 +183,13 @@ class BaseClient:
         self._listeners.raw("in", text)
         return welcome(text, self._url)
 
-    def _log_bug(self, error: Exception) -> None:
+    def _log_bug(self, error: BaseException) -> None:
         """Log an error of an attempt to connect that is not a `JugglerError`: the user's function for headers or tokens
         failed."""
         if not isinstance(error, JugglerError):
             _log.error(Line("client: cannot connect", url=shown(self._url), error=error), exc_info=error)
 
-    def _report_token(self, error: Exception) -> None:
+    def _report_token(self, error: BaseException) -> None:
         """Report that the token could not be renewed. The client tries again."""
         if not isinstance(error, JugglerError):
             _log.error(Line("client: cannot renew the token", url=shown(self._url), error=error), exc_info=error)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from juggler.client.base import BaseClient, run_callback
+from juggler.client.base import BaseClient, is_stop, run_callback
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.forks import check_process
@@ -424,11 +424,13 @@ class Client(BaseClient):
 
     def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""
-        failure: Exception = self._read()
+        failure: BaseException = self._read()
         while self._may_reconnect(failure):
             try:
                 self._use(self._connect())
-            except Exception as error:
+            except BaseException as error:  # a function for tokens may raise gevent.Timeout
+                if is_stop(error):
+                    raise
                 self._log_bug(error)
                 failure = error
             else:
@@ -461,7 +463,7 @@ class Client(BaseClient):
             transport.release(ended)
         return ended
 
-    def _may_reconnect(self, failure: Exception) -> bool:
+    def _may_reconnect(self, failure: BaseException) -> bool:
         """Report a failure to the state, and wait before the next attempt. Return False if the client has closed."""
         with self._changed:
             pause = self._state.on_failure(failure, time.monotonic())
@@ -540,7 +542,9 @@ class Client(BaseClient):
                 text = self._state.authenticate(waiter, token)
             self._send(text)
             self._wait_for_ack(waiter)
-        except Exception as error:
+        except BaseException as error:
+            if is_stop(error):
+                raise
             with self._lock:
                 self._state.renewal.on_failure(time.monotonic())
             if self.connected:

@@ -40,14 +40,14 @@ _TEMPORARY = frozenset(
 )
 
 
-def is_temporary(error: Exception) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Return whether a connection may succeed after this error of the previous one, or of an attempt to connect."""
     if isinstance(error, ConnectionClosed):
         return error.code in _TEMPORARY
     if isinstance(error, HandshakeRefused):
         status = int(error.status.partition(" ")[0] or 0)
         return status in (408, 429) or status >= 500
-    # Other exceptions come from the user's function for headers, which may succeed next time.
+    # Other exceptions come from the user's functions for headers and tokens, which may succeed next time.
     return not isinstance(error, JugglerError)
 
 
@@ -110,7 +110,7 @@ class Reconnect:
             self._pauses = self._new_pauses(FIRST_PAUSE, LONGEST_PAUSE)
             self._lost_at = now
 
-    def pause_after(self, error: Exception) -> float | None:
+    def pause_after(self, error: BaseException) -> float | None:
         """Return the seconds to wait before the next attempt to connect, or ``None`` if there must be none.
 
         Args:

@@ -332,7 +332,7 @@ class ClientState:
         self.renewal.on_ttl(None if welcome is None else welcome.ttl, now)
         return [encode(message) for message in self._subscriptions.renew()]
 
-    def on_failure(self, error: Exception, now: float) -> float | None:
+    def on_failure(self, error: BaseException, now: float) -> float | None:
         """Process the loss of the connection, or the failure of an attempt to connect.
 
         Requests in flight fail, and are never sent again. Subscriptions are kept until `on_connected`.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import suppress
 from typing import Any, Protocol
 
 import gevent
@@ -30,6 +29,7 @@ RATE, BURST = 1.0, 10
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # between two sweeps
 _BATCH = 256  # connections between two turns of the loop
+_STOPS = (gevent.GreenletExit, KeyboardInterrupt)  # from outside: every other exception is one of the hook
 
 
 class TokenState:
@@ -120,9 +120,9 @@ class Tokens:
             if identity.seconds_left(time.time()) <= 0:
                 raise Unauthorized("the token has expired")
             return Identity(None, identity.expires_at) if identity.value is ANONYMOUS else identity
-        except HandshakeRefused:
+        except (HandshakeRefused, *_STOPS):
             raise
-        except (Exception, gevent.Timeout, SystemExit):
+        except BaseException:  # gevent.Timeout, SystemExit, asyncio.CancelledError
             raise _failed(request.address) from None
 
     # Expiry
@@ -144,7 +144,8 @@ class Tokens:
         self._due.pop(connection, None)
         state = connection.token_state
         if state is not None and state.greenlet is not None:
-            state.greenlet.kill(block=False)
+            greenlet, state.greenlet = state.greenlet, None
+            greenlet.kill(block=False)
 
     def close(self) -> None:
         """Stop the greenlet. Idempotent."""
@@ -209,15 +210,21 @@ class Tokens:
 
     def _renew(self, connection: Holder, state: TokenState, message: Auth) -> None:
         # An exception that stays in the greenlet would keep all this alive through its traceback.
-        with suppress(gevent.GreenletExit):
+        try:
             try:
                 self._ask_again(connection, state, message)
             except HandshakeRefused as refusal:
                 connection.answer(nack(message, _code(refusal.status), refusal.reason))
             else:
                 connection.check_subscriptions()
-            finally:
-                state.greenlet = None
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            if state.greenlet is not None:  # else `discard` has killed it
+                log.exception(Line("server: renewal failed"), extra={"connection": connection.uuid})
+                connection.close(CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            state.greenlet = None
 
     def _ask_again(self, connection: Holder, state: TokenState, message: Auth) -> None:
         """Renew the identity of a connection, or close it if the token is that of another identity.
@@ -232,7 +239,9 @@ class Tokens:
             state.is_asking = False
         try:
             is_same = bool(who(identity.value) == who(connection.identity))
-        except Exception:  # of an __eq__
+        except _STOPS:
+            raise
+        except BaseException:  # of an __eq__
             raise _failed(connection.address) from None
         if not is_same:
             connection.answered()
@@ -250,7 +259,9 @@ class Tokens:
         """Replace the identity that calls carry: the claims may be others."""
         try:
             connection.identify()
-        except (Exception, SystemExit) as error:
+        except _STOPS:
+            raise
+        except BaseException as error:
             connection.by = None  # the next call asks again, and is refused if that fails
             log.warning(Line("server: caller hook failed", error=error), extra={"connection": connection.uuid})
 

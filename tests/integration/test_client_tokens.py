@@ -38,10 +38,10 @@ class Issuer:
     def __init__(self, life=LIFE):
         self.life = life
         self.user = "ann"
-        self.issued = 0
+        self.issued = self.failed = 0
         self.presented: list[tuple[bool, str]] = []
         self.until: dict[str, float] = {}
-        self.failing: Exception | None = None
+        self.failing: BaseException | None = None
 
     def __call__(self, request):
         token = find_token(request)
@@ -52,6 +52,7 @@ class Issuer:
 
     def issue(self):
         if self.failing is not None:
+            self.failed += 1
             raise self.failing
         self.issued += 1
         token = f"{self.user}.{self.issued}"
@@ -130,6 +131,27 @@ def test_a_function_that_fails_is_retried_and_reported(flavour, grace, caplog):
         assert eventually(lambda: client.connected and issuer.renewals > renewed)
         client.publish("c", 1)
         assert running.server.metrics.closes[4401] == (not grace)
+
+
+@pytest.mark.parametrize("grace", [0, 25.0])
+@pytest.mark.parametrize("failure", [gevent.Timeout, asyncio.CancelledError, GeneratorExit])
+def test_a_function_may_fail_with_any_exception(flavour, failure, grace):
+    client_type, issue = flavour
+    """They are no `Exception`. Without grace, the function fails for a new connection, too."""
+    issuer, states = Issuer(0.5), []
+    with (
+        running_server(connect=issuer, token_grace=grace) as running,
+        client_type(running.url, token=getattr(issuer, issue), on_state=lambda *state: states.append(state)) as client,
+    ):
+        issuer.failing = failure()
+        lost = State.CONNECTED if grace else State.DISCONNECTED
+        assert eventually(lambda: lost in [state for state, _ in states[1:]])
+        failed = issuer.failed
+        assert eventually(lambda: issuer.failed > failed)
+        issued = issuer.issued
+        issuer.failing = None
+        assert eventually(lambda: issuer.issued > issued and client.connected)
+        client.publish("c", 1)
 
 
 @pytest.mark.parametrize("client_type", CLIENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from contextlib import contextmanager
@@ -297,6 +298,10 @@ def test_an_anonymous_client_stays_anonymous():
         assert wire.closed()[0] == 4403
 
 
+FAILURES = [SystemExit, gevent.Timeout, asyncio.CancelledError, GeneratorExit]
+"""Exceptions that are no `Exception`, and that a hook may raise like any other."""
+
+
 @pytest.mark.parametrize(
     ("outcome", "code", "reason"),
     [
@@ -305,7 +310,7 @@ def test_an_anonymous_client_stays_anonymous():
         (HandshakeRefused("403 Forbidden", "banned"), 403, "banned"),
         (HandshakeRefused("200 OK", "odd"), 401, "odd"),
         (ZeroDivisionError(), 503, "authentication is temporarily unavailable"),
-        (SystemExit(), 503, "authentication is temporarily unavailable"),
+        *((failure(), 503, "authentication is temporarily unavailable") for failure in FAILURES),
     ],
 )
 def test_a_hook_that_refuses_or_fails_leaves_the_connection_as_it_is(outcome, code, reason, caplog):
@@ -326,9 +331,60 @@ def test_a_hook_that_refuses_or_fails_leaves_the_connection_as_it_is(outcome, co
         assert not only_connection(running).busy
 
 
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_hook_that_fails_refuses_a_client_that_connects(failure, caplog):
+    def connect(request):
+        raise failure
+
+    with running_server(connect=connect) as running, pytest.raises(Exception, match="503"):
+        Wire1(running.url)
+    assert "connect hook failed" in caplog.text
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_caller_hook_that_fails_does_not_fail_the_renewal(failure, caplog):
+    outcomes = iter([{"level": 1}, failure(), {"level": 3}])
+
+    def caller(connection):
+        outcome = next(outcomes)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    with running_server(connect=Tokens(), caller=caller) as running, Wire1(running.url, **bear("ann 100")) as wire:
+        only_connection(running).identify()
+        assert kind(wire.request(AUTH, token="ann 100")) == ACK
+        assert only_connection(running).by is None
+        assert "caller hook failed" in caplog.text
+        assert only_connection(running).identify() == b'{"level":3}'
+
+
+@pytest.mark.parametrize("failure", [*FAILURES, gevent.GreenletExit])
+def test_a_renewal_that_cannot_check_all_subscriptions_closes_the_connection(failure, caplog):
+    """The others may not be allowed any more."""
+
+    def failing(next_handler):
+        def handler(ctx, connection, message):
+            if isinstance(message, Sub) and message.is_check:
+                raise failure
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    handler = chain(failing)
+    with running_server(connect=Tokens(), handler=handler) as running, Wire1(running.url, **bear("ann 100")) as wire:
+        assert kind(wire.request(SUB, channel="c")) == ACK
+        wire.send(AUTH, token="ann 100")
+        assert wire.closed()[0] == 1011
+        assert " failed" in caplog.text
+
+
 class Odd:
+    def __init__(self, failure=ZeroDivisionError):
+        self.failure = failure
+
     def __eq__(self, other):
-        raise ZeroDivisionError
+        raise self.failure
 
     __hash__ = None
 
@@ -343,7 +399,9 @@ class User:
     __hash__ = None
 
 
-@pytest.mark.parametrize(("kind_of", "code"), [(Odd, 503), (lambda: User("ann"), None)])
+@pytest.mark.parametrize(
+    ("kind_of", "code"), [(Odd, 503), (lambda: Odd(gevent.Timeout), 503), (lambda: User("ann"), None)]
+)
 def test_identities_are_compared_as_python_does(kind_of, code):
     def connect(request):
         return Identity(kind_of(), time.time() + 100)
