@@ -279,6 +279,8 @@ def _convert(value: Any, expected: _Expected) -> Any:
     except msgspec.ValidationError as error:
         what, _, path = str(error).replace("`", "").partition(" - at $")
         raise InvalidArguments(f"{expected.name}{path}: {what}") from None
+    except TypeError as error:  # the items of a set cannot be hashed
+        raise InvalidArguments(f"{expected.name}: {error}") from None
 
 
 def _counted(number: int, what: str) -> str:

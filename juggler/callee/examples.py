@@ -228,7 +228,7 @@ _MAKERS: dict[type[inspect.Type], Callable[[_Sampler, Any], Any]] = {
     inspect.TimeDeltaType: _constant("PT90S"),
     inspect.UUIDType: _constant("00000000-0000-4000-8000-000000000000"),
     inspect.DecimalType: _constant(1.5),
-    inspect.EnumType: lambda sampler, type: _builtins(next(iter(type.cls))),
+    inspect.EnumType: lambda sampler, type: _builtins(next(iter(type.cls.__members__.values()))),
     inspect.LiteralType: lambda sampler, type: _first(type.values),
     inspect.UnionType: _Sampler.union,
     inspect.ListType: _Sampler.collection,

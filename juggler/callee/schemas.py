@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import msgspec
 
 from juggler.callee.docstrings import parse_docstring
-from juggler.callee.type_schemas import REFS, schemas_of
+from juggler.callee.type_schemas import REFS, SCALARS, schemas_of
 
 MAX_SIZE = 16 * 1024
 """Maximum size of the schema of a function in bytes. The catalogue leaves out larger ones."""
@@ -23,7 +23,6 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _STREAMS = (collections.abc.Generator, collections.abc.Iterator)
 _ITERABLES = (*_STREAMS, collections.abc.Iterable)
-_SCALARS = ("boolean", "number", "string", "null")
 _MAX_DEPTH = 100
 
 
@@ -136,7 +135,7 @@ def _with_default(schema: dict[str, Any], default: Any) -> dict[str, Any]:
 def _scalar(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
     """Return the schema of those values that are neither array nor object; ``None`` if there are none."""
     if not schema:
-        return {"type": list(_SCALARS)}
+        return {"type": list(SCALARS)}
     if depth < _MAX_DEPTH and "anyOf" in schema:
         found = [_scalar(each, defs, depth + 1) for each in schema["anyOf"]]
         parts = [each for each in found if each is not None]
@@ -146,17 +145,15 @@ def _scalar(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> dic
     target = defs.get(schema.get("$ref", "").removeprefix(REFS), schema)
     if target.get("type") in ("array", "object"):
         return None
-    is_scalar = target.get("type") in (*_SCALARS, "integer") or ("enum" in target and "type" not in target)
-    return schema if is_scalar else {"type": list(_SCALARS), "allOf": [schema]}
+    is_scalar = target.get("type") in (*SCALARS, "integer") or ("enum" in target and "type" not in target)
+    return schema if is_scalar else {"type": list(SCALARS), "allOf": [schema]}
 
 
 def _has_null(schema: dict[str, Any] | None) -> bool:
     if schema is None:
         return False
     parts = schema.get("anyOf", [])
-    return (
-        schema.get("type") in ("null", list(_SCALARS)) or None in schema.get("enum", ()) or any(map(_has_null, parts))
-    )
+    return schema.get("type") in ("null", list(SCALARS)) or None in schema.get("enum", ()) or any(map(_has_null, parts))
 
 
 # Results

@@ -7,12 +7,16 @@ have all fields that are always sent. Both get the formats and the keys that msg
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import Enum
+from enum import Flag
 from inspect import Parameter
 from typing import Any
 
 import msgspec
 from msgspec import inspect
+
+from juggler.callee.enum_values import accepted_values
+from juggler.callee.key_schemas import key_schema
+from juggler.callee.text_patterns import DATE_TIME, DURATION, TIME, base64
 
 REFS = "#/$defs/"
 """What references to definitions begin with."""
@@ -22,12 +26,11 @@ ANY = (Parameter.empty, Any, object)
 
 _SIMPLE = frozenset((str, int, float, bool, list, dict))
 _WITH_FIELDS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)
-_KEYS: dict[type[inspect.Type], dict[str, Any]] = {
-    inspect.IntType: {"pattern": "^-?[0-9]+$"},
-    inspect.UUIDType: {"format": "uuid"},
-    inspect.DateType: {"format": "date"},
-    inspect.DateTimeType: {"format": "date-time"},
-}
+SCALARS = ("boolean", "number", "string", "null")
+"""Types of values that are neither array nor object."""
+
+_BYTES = (inspect.BytesType, inspect.ByteArrayType, inspect.MemoryViewType)
+_SETS = (inspect.SetType, inspect.FrozenSetType)
 
 
 def schemas_of(annotations: Sequence[Any], *, sent: bool) -> tuple[list[Any], dict[str, Any]]:
@@ -81,6 +84,7 @@ def _components(annotations: Sequence[Any], sent: bool) -> tuple[list[Any], dict
     for annotation, schema in zip(annotations, schemas, strict=True):
         if not (isinstance(annotation, type) and annotation in _SIMPLE):
             completion.complete(inspect.type_info(annotation), schema)
+    completion.finish()
     return schemas, defs
 
 
@@ -91,6 +95,8 @@ class _Completion:
         self._defs = defs
         self._sent = sent
         self._done: set[str] = set()
+        self._tags: dict[str, str] = {}  # of structs, by the names of their definitions
+        self._distinguished: set[str] = set()  # structs whose tags are needed
 
     def complete(self, type: inspect.Type, schema: Any) -> None:
         type = _plain(type)
@@ -102,14 +108,52 @@ class _Completion:
             schema = self._defs[reference]
         if isinstance(type, inspect.DecimalType):
             self._decimal(schema)
+        elif isinstance(type, inspect.EnumType):
+            self._enum(type, schema)
         elif isinstance(type, (inspect.DateTimeType, inspect.TimeType)):
-            # Without the validation of formats, which is optional, it does not refuse those without a time zone.
-            schema.setdefault("format", "date-time" if isinstance(type, inspect.DateTimeType) else "time")
+            self._time(type, schema)
+        elif isinstance(type, inspect.TimeDeltaType):
+            # The format of this name has weeks, months and years, but no fractions and no sign.
+            _use_pattern(schema, DURATION, "PT90S")
+        elif isinstance(type, _BYTES):
+            schema["pattern"] = base64(type.min_length or 0, type.max_length)
         elif isinstance(type, inspect.UnionType):
             self._union(type, schema)
         else:
+            if isinstance(type, _SETS) and not self._sent:
+                del schema["uniqueItems"]  # further ones of the same value are ignored
+                schema.setdefault("items", {"type": list(SCALARS)})
+            if isinstance(type, inspect.StructType) and _is_tagged(type) and type.tag_field is not None:
+                self._tags[reference] = type.tag_field
             for part, inner in self._parts(type, schema):
                 self.complete(part, inner)
+
+    def finish(self) -> None:
+        """Make tags optional in arguments, except for structs that a union distinguishes by them."""
+        if not self._sent:
+            for name in self._tags.keys() - self._distinguished:
+                self._defs[name]["required"].remove(self._tags[name])
+
+    def _enum(self, type: inspect.EnumType, schema: dict[str, Any]) -> None:
+        if self._sent and not issubclass(type.cls, Flag):
+            return  # results are members
+        accepted = accepted_values(type.cls)
+        if isinstance(accepted, list):
+            if issubclass(type.cls, Flag):
+                schema["enum"] = accepted
+            return
+        schema["type"] = "string" if accepted is str else "integer"
+        if isinstance(accepted, range):
+            schema.update(minimum=accepted.start, maximum=accepted.stop - 1)
+        schema["examples"] = schema.pop("enum")
+
+    def _time(self, type: inspect.DateTimeType | inspect.TimeType, schema: dict[str, Any]) -> None:
+        is_date_time = isinstance(type, inspect.DateTimeType)
+        if type.tz is False:
+            _use_pattern(schema, *((DATE_TIME, "2026-01-31T12:00:00") if is_date_time else (TIME, "12:00:00")))
+        else:
+            # Without the validation of formats, which is optional, it does not refuse those without a time zone.
+            schema.setdefault("format", "date-time" if is_date_time else "time")
 
     def _decimal(self, schema: dict[str, Any]) -> None:
         if self._sent:
@@ -125,8 +169,9 @@ class _Completion:
         others = [type for type in types if not _is_tagged(type) and not isinstance(type, inspect.NoneType)]
         members = schema["anyOf"]
         last = members[len(others) :]
-        if len(structs) > 1 and "discriminator" not in schema:
-            last = last[0]["anyOf"]
+        if len(structs) > 1:
+            last = last if "discriminator" in schema else last[0]["anyOf"]
+            self._distinguished.update(inner["$ref"].removeprefix(REFS) for inner in last[: len(structs)])
         for type, inner in zip(others + structs, members[: len(others)] + last, strict=False):
             self.complete(type, inner)
 
@@ -136,8 +181,8 @@ class _Completion:
         elif isinstance(type, inspect.TupleType):
             yield from zip(type.item_types, schema.get("prefixItems", ()), strict=False)
         elif isinstance(type, inspect.DictType):
-            if keys := _keys(type.key_type):
-                schema.setdefault("propertyNames", keys)
+            if keys := key_schema(type.key_type):
+                schema["propertyNames"] = keys
             if isinstance(schema.get("additionalProperties"), dict):
                 yield type.value_type, schema["additionalProperties"]
         elif isinstance(type, _WITH_FIELDS):
@@ -159,6 +204,13 @@ class _Completion:
         yield from zip((each.type for each in type.fields), inner, strict=True)
 
 
+def _use_pattern(schema: dict[str, Any], pattern: str, example: str) -> None:
+    """Replace the format of a schema, which texts that are accepted do not have."""
+    schema.pop("format", None)
+    schema.setdefault("pattern", pattern)
+    schema.setdefault("examples", [example])
+
+
 def _plain(type: inspect.Type) -> inspect.Type:
     """Return a type without its metadata."""
     while isinstance(type, inspect.Metadata):
@@ -177,16 +229,3 @@ def _may_be_absent(type: Any, field: inspect.Field) -> bool:
     if isinstance(type, inspect.TypedDictType) or is_unset:
         return True
     return isinstance(type, inspect.StructType) and type.cls.__struct_config__.omit_defaults and not type.array_like
-
-
-def _keys(type: inspect.Type) -> dict[str, Any]:
-    """Return the schema of keys that are not any string; ``{}`` if msgspec has one, or there is none."""
-    if isinstance(type, inspect.EnumType):
-        return {"enum": [_text(member.value) for member in type.cls if isinstance(member, Enum)]}
-    if isinstance(type, inspect.LiteralType):
-        return {"enum": [_text(value) for value in type.values if value is not None]}
-    return dict(_KEYS.get(type.__class__, {}))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)

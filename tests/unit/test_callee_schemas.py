@@ -27,6 +27,7 @@ from juggler.callee.binding import Binding
 from juggler.callee.counts import Stats
 from juggler.callee.failures import InvalidArguments
 from juggler.callee.schemas import MAX_SIZE
+from juggler.callee.text_patterns import DURATION, base64
 from juggler.callee.thunk import Thunk
 from juggler.errors import ConfigError
 
@@ -318,9 +319,9 @@ def test_a_partial_function_has_the_docstring_of_its_function():
         (datetime, {"type": "string", "format": "date-time"}),
         (time | int, {"anyOf": [{"type": "string", "format": "time"}, {"type": "integer"}]}),
         (dict[uuid.UUID, Any], {"type": "object", "propertyNames": {"format": "uuid"}}),
-        (timedelta, {"type": "string", "format": "duration"}),
+        (timedelta, {"type": "string", "pattern": DURATION, "examples": ["PT90S"]}),
         (uuid.UUID, {"type": "string", "format": "uuid"}),
-        (bytes, {"type": "string", "contentEncoding": "base64"}),
+        (bytes, {"type": "string", "contentEncoding": "base64", "pattern": base64()}),
         (Decimal, {"anyOf": [{"type": "number"}, {"type": "string", "format": "decimal"}]}),
         (Annotated[int, Meta(title="Age", examples=[3])], {"type": "integer", "title": "Age", "examples": [3]}),
     ],

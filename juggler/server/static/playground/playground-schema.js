@@ -236,11 +236,13 @@ const FORMATS = {
   ipv4: [/^\d{1,3}(\.\d{1,3}){3}$/, "an IPv4 address"],
 };
 
-function checkString({ minLength, maxLength, pattern, format }, value, say) {
+function checkString({ minLength, maxLength, pattern, format, contentEncoding, examples }, value, say) {
   const length = [...value.slice(0, 1e6)].length;
   if (length < minLength) say(minLength === 1 ? "must not be empty" : `expected at least ${counted(minLength, "character")}`);
   if (length > maxLength) say(`expected at most ${counted(maxLength, "character")}, got ${count(length)}`);
-  if (pattern && expression(pattern)?.test(value.slice(0, 10_000)) === false) say(`expected a match of ${pattern}`);
+  if (pattern && expression(pattern)?.test(value.slice(0, 10_000)) === false) {
+    say(contentEncoding === "base64" ? "expected bytes in base64" : examples?.length ? `expected text such as ${brief(examples[0], 40)}` : `expected a match of ${pattern}`);
+  }
   const [matches, expected] = FORMATS[format] ?? [];
   if (matches && !matches.test(value)) say(`expected ${expected}`);
 }
