@@ -12,7 +12,6 @@ PACKAGES = frozenset(
         "prompt_toolkit",
         "redis",
         "rich",
-        "structlog",
     }
 )
 """Importable names of the packages that the extras callee, server, backend and terminal add to the base."""

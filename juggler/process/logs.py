@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
-
-import structlog
 
 from juggler.process.logline import Line, indented, printable, quoted
 from juggler.process.tracing import current_trace, log_fields
 
-
-def _add_fields(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Turn the details of a `Line` into fields, for `structlog`."""
-    message = event["_record"].msg
-    if isinstance(message, Line):
-        event.update(message.shown())
-        event["event"] = message.event
-    return event
-
-
-def _add_trace(logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Add the identifiers of the current span of OpenTelemetry, unless the record has others."""
-    return log_fields(current_trace()) | event
-
-
-_SHARED: list[Any] = [
-    _add_fields,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.ExtraAdder(),
-    _add_trace,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
-
 _ORDER = ("timestamp", "level", "logger", "event")
 _BLOCKS = ("exception", "stack_info")
+
+# Attributes that every record has, or that another formatter has added: all others are of the caller's ``extra``.
+_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
+
+
+class _Formatter(logging.Formatter):
+    """Formats a record as fields: those of every record, details, ``extra``, the current span, and a traceback."""
+
+    def __init__(self, render: Callable[[dict[str, Any]], str]) -> None:
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.msg
+        what, details = (message.event, message.shown()) if isinstance(message, Line) else (record.getMessage(), {})
+        when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="microseconds")
+        own = dict(zip(_ORDER, (when.replace("+00:00", "Z"), record.levelname.lower(), record.name, what), strict=True))
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        blocks = {}
+        if record.exc_info and record.exc_info[1]:
+            blocks["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            blocks["stack_info"] = record.stack_info
+        # The fields of every record come first, and no detail replaces them.
+        return self._render(own | log_fields(current_trace()) | details | extra | own | blocks)
 
 
 def configure(level: str = "info", format: str = "text") -> None:
@@ -53,14 +55,14 @@ def configure(level: str = "info", format: str = "text") -> None:
 
 def formatter(format: str) -> logging.Formatter:
     """Return a formatter for the standard library's loggers. See `configure`."""
-    renderer: Any = {"text": _text, "logfmt": _logfmt, "json": structlog.processors.JSONRenderer()}[format]
-    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_SHARED, processors=[remove_meta, structlog.processors.format_exc_info, renderer]
-    )
+    return _Formatter({"text": _text, "logfmt": _logfmt, "json": _json}[format])
 
 
-def _text(logger: Any, name: str, event: dict[str, Any]) -> str:
+def _json(event: dict[str, Any]) -> str:
+    return json.dumps(event, default=repr)
+
+
+def _text(event: dict[str, Any]) -> str:
     """Render a record for people. Its traceback is indented: text in it cannot pass for another record."""
     blocks = [event.pop(each) for each in _BLOCKS if each in event]
     timestamp, level, origin, what = (event.pop(each) for each in _ORDER)
@@ -69,9 +71,8 @@ def _text(logger: Any, name: str, event: dict[str, Any]) -> str:
     return " ".join(parts) + "".join(map(indented, blocks))
 
 
-def _logfmt(logger: Any, name: str, event: dict[str, Any]) -> str:
-    fields = {each: event.pop(each) for each in _ORDER} | event
-    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in fields.items())
+def _logfmt(event: dict[str, Any]) -> str:
+    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in event.items())
 
 
 def _logfmt_value(value: Any) -> str:

@@ -41,7 +41,7 @@ def start(argv, module, number=signal.SIGINT, first=""):
     ("argv", "module"),
     [
         *((CONFIG, module) for module in ("juggler.cli.main", "click", "msgspec", "juggler.cli.config_command")),
-        *((SERVER, module) for module in ("juggler.errors", "gevent", "structlog", "hiredis", "juggler.wsgi")),
+        *((SERVER, module) for module in ("juggler.errors", "gevent", "redis", "hiredis", "juggler.wsgi")),
         *((CALLEE, module) for module in ("juggler.callee", "msgspec", "click", "gevent", "hiredis", "callee.demo")),
         ([*CALLEE, "-p", "2"], "juggler.callee.supervisor"),
     ],

