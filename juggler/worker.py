@@ -30,6 +30,7 @@ from juggler.process.garbage import raise_gc_threshold
 from juggler.process.logline import Line, PlainFormatter, printable
 from juggler.process.metrics import Snapshot, merge
 from juggler.process.metrics.shared import ENVIRON_KEY, METRICS_BIND, SharedMetrics
+from juggler.process.patching import plugins_read_once
 from juggler.process.trim import returned_memory
 from juggler.server import live_servers
 from juggler.server.websocket import WebSocketHandler
@@ -195,7 +196,7 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
                 self._slot.close()
 
     def patch(self) -> None:
-        with warnings.catch_warnings():
+        with plugins_read_once(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", _UNUSED, monkey.MonkeyPatchWarning)
             super().patch()
 

@@ -3,9 +3,9 @@
 The library never patches; the test runner does, like a command, before sockets and locks are created.
 """
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import os  # noqa: E402
 import signal  # noqa: E402

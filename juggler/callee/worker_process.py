@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
 # Before any other import: all modules, the user's above all, have to see what is patched.
-monkey.patch_all()
+patch_all()
 
 import logging  # noqa: E402
 import os  # noqa: E402

@@ -55,9 +55,9 @@ def command(
       0    stopped by Ctrl-C or SIGTERM
       2    invalid option, no API key, or port in use
     """
-    from gevent import monkey
+    from juggler.process.patching import patch_all
 
-    monkey.patch_all()
+    patch_all()
     from juggler.backend.api import Api
     from juggler.process import logs
 

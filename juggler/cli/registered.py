@@ -29,9 +29,9 @@ def registered_functions(patterns: Sequence[str], url: str | None, key_prefix: s
     Raises:
         ConfigError: an option is invalid, or Redis is unreachable.
     """
-    from gevent import monkey
+    from juggler.process.patching import patch_all
 
-    monkey.patch_all()
+    patch_all()
     with broker_at(url, key_prefix) as broker:
         functions = broker.functions(MAX_FUNCTIONS, MAX_SCHEMAS)
     return [function for function in functions if is_wanted(patterns, function.uri)]

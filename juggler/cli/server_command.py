@@ -50,11 +50,13 @@ def command(app: str | None, config_file: str | None, **parameters: Any) -> None
         check(settings, app)
         Workers(settings, app).run()
         return
-    from gevent import monkey
+    from juggler.process.patching import patch_all
 
-    monkey.patch_all()
+    patch_all()
     from juggler.process import logs
+    from juggler.process.garbage import raise_gc_threshold
 
+    raise_gc_threshold()  # before further imports: what they create stays
     logs.configure(settings.log.level, settings.log.format)
     if app is None:
         _serve_settings(settings)
@@ -81,12 +83,10 @@ def _serve_settings(settings: Settings) -> None:
 def _serve(application: Callable[..., Any], settings: Settings, connect: Callable[[], None] = lambda: None) -> None:
     import gevent
 
-    from juggler.process.garbage import raise_gc_threshold
     from juggler.process.trim import returned_memory
     from juggler.server import live_servers
     from juggler.wsgi import Application, MetricsApplication
 
-    raise_gc_threshold()
     files = min([server.fit_to_process() for server in live_servers()] or [raise_descriptor_limit(None)])
     try:
         http = _listen(application, settings, settings.listen.bind, "--bind", max(2, files - RESERVE // 2))

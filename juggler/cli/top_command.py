@@ -45,9 +45,9 @@ def command(interval: float, once: bool, as_json: bool, url: str | None, key_pre
       0    stopped by --once or Ctrl-C
       2    invalid option, or Redis unreachable at the start
     """
-    from gevent import monkey
+    from juggler.process.patching import patch_all
 
-    monkey.patch_all()
+    patch_all()
     from juggler.broker.overview import overview
 
     live = None if once or as_json else live_display()

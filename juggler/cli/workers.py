@@ -105,9 +105,9 @@ def check(settings: Settings, app: str | None) -> None:
     if pid == 0:
         code = USAGE
         try:
-            from gevent import monkey
+            from juggler.process.patching import patch_all
 
-            monkey.patch_all()
+            patch_all()
             from juggler.cli.config.build import connect, waits_for_redis
 
             made = _make(settings, app)

@@ -6,9 +6,9 @@ that noise of the machine affects all of them.
 
 from __future__ import annotations
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import sys  # noqa: E402
 from dataclasses import dataclass  # noqa: E402

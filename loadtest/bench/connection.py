@@ -6,9 +6,9 @@ your own needs. The server is in a process of its own.
 
 from __future__ import annotations
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import sys  # noqa: E402
 

@@ -6,9 +6,9 @@ from the pool, and waits on it for its result.
 
 from __future__ import annotations
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import itertools  # noqa: E402
 import shutil  # noqa: E402

@@ -6,9 +6,9 @@ resident memory of a server process per idle connection over TCP. A divisor redu
 
 from __future__ import annotations
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import contextlib  # noqa: E402
 import statistics  # noqa: E402

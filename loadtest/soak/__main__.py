@@ -8,9 +8,9 @@ descriptors and keys are compared with those after the warm-up.
 
 from __future__ import annotations
 
-from gevent import monkey
+from juggler.process.patching import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import argparse  # noqa: E402
 import sys  # noqa: E402
