@@ -49,7 +49,9 @@ docs: $(VENV)/.documents
 
 # Tests that measure time or memory first, with the machine to themselves; then all others, on all cores. Those that
 # fail beside others run once more by themselves: a test that fails only under load is no failure of the code.
+# The tests start hundreds of processes: compile once, also where PYTHONDONTWRITEBYTECODE is set.
 test: $(VENV)/.develops
+	@$(BIN)/python -m compileall -q -j 0 callee juggler loadtest tests
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -m alone || $(AGAIN)
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(JOBS) --dist loadgroup || $(AGAIN)

@@ -7,8 +7,10 @@ from juggler.process.patching import patch_all
 
 patch_all()
 
+import gc  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -18,6 +20,9 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from juggler.process import embedded  # noqa: E402
+
+# pytest keeps the tests that it has compiled, also where PYTHONDONTWRITEBYTECODE is set, which child processes follow.
+sys.dont_write_bytecode = False
 
 # A shell starts background jobs with SIGINT ignored, which child processes of the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,6 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
         # Each worker of pytest-xdist has free ports of its own.
         number = int(config.workerinput["workerid"].removeprefix("gw"))
         embedded.OWN_PORTS = embedded.OWN_PORTS[number :: config.workerinput["workercount"]]
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay until the end: the garbage collector does not look at them again.
+    gc.freeze()
 
 
 class IdleWorker:
