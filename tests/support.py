@@ -11,6 +11,8 @@ import redis
 
 T = TypeVar("T")
 
+POLL, MAX_POLL = 0.002, 0.02
+
 
 def eventually(condition: Callable[[], T], timeout: float = 20.0, message: str = "") -> T:
     """Poll ``condition`` until it returns a true value, and return that value.
@@ -20,7 +22,7 @@ def eventually(condition: Callable[[], T], timeout: float = 20.0, message: str =
         timeout: seconds after which the test fails.
         message: part of the failure.
     """
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, POLL
     while True:
         try:
             value = condition()
@@ -31,7 +33,8 @@ def eventually(condition: Callable[[], T], timeout: float = 20.0, message: str =
             return value
         if time.monotonic() > deadline:
             raise failure
-        gevent.sleep(0.002)
+        gevent.sleep(pause)
+        pause = min(pause * 1.2, MAX_POLL)  # what takes longer, such as the start of a process, needs the CPU itself
 
 
 def available(sock: Any) -> bytes:
