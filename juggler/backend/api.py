@@ -40,7 +40,6 @@ from juggler.process.logline import Line
 from juggler.protocol import codec
 from juggler.protocol.server_commands import (
     TIMEOUT,
-    CommandOutcome,
     ServerCommand,
     connections_command,
     disconnect_command,
@@ -254,23 +253,30 @@ class Api:
         return [each if isinstance(each, Failure) else _attempt(result, each) for each in started]
 
     def _disconnect(self, requests: list[Disconnect]) -> list[Any]:
-        targets = [_arguments(each, "connection", "code", "reason") for each in requests]
-        _check(disconnect_command, targets)
-        return _command(self._backend.disconnect, targets)
+        names = ("connection", "code", "reason")
+        return self._command([_made(disconnect_command, each, names) for each in requests])
 
     def _unsubscribe(self, requests: list[Unsubscribe]) -> list[Any]:
-        targets = [_arguments(each, "connection", "channel", "pattern", "reason") for each in requests]
-        _check(unsubscribe_command, targets)
-        return _command(self._backend.unsubscribe, targets)
+        names = ("connection", "channel", "pattern", "reason")
+        return self._command([_made(unsubscribe_command, each, names) for each in requests])
 
     def _connections(self, requests: list[Connections]) -> list[Any]:
-        def connections(target: dict[str, Any]) -> Listed:
-            found = self._backend.connections(**target)
+        def connections(command: ServerCommand) -> Listed:
+            found = self._backend.command(command)
             return Listed(found.servers, found.answered, found.connections, found.listed, found.errors)
 
-        targets = [_arguments(each, "connection", "limit") for each in requests]
-        _check(connections_command, targets)
-        return [_attempt(connections, each) for each in targets]
+        commands = [_made(connections_command, each, ("connection", "limit")) for each in requests]
+        return [_attempt(connections, each) for each in commands]
+
+    def _command(self, commands: Sequence[ServerCommand]) -> list[Any]:
+        until = time.monotonic() + BATCH_TIME
+
+        def execute(command: ServerCommand) -> Commanded:
+            timeout = TIMEOUT if len(commands) == 1 else min(TIMEOUT, max(0.05, until - time.monotonic()))
+            done = self._backend.command(command, timeout)
+            return Commanded(done.servers, done.answered, done.connections, done.errors)
+
+        return [_attempt(execute, each) for each in commands]
 
 
 def _digest(key: str) -> bytes:
@@ -296,8 +302,10 @@ def _failure(status: int, message: str) -> bytes:
     return msgspec.json.encode(Failure(Problem(status, message)))
 
 
-def _arguments(request: Disconnect | Unsubscribe | Connections, *names: str) -> dict[str, Any]:
-    """Return the arguments of a command to servers."""
+def _made(
+    make: Callable[..., ServerCommand], request: Disconnect | Unsubscribe | Connections, names: Iterable[str]
+) -> ServerCommand:
+    """Return the command to servers for a request. If it is invalid, refuse the whole batch."""
     arguments = {name: getattr(request, name) for name in names}
     if request.identity is not ABSENT:
         # null is the identity of no connection. Here, None would mean that none is given.
@@ -305,27 +313,10 @@ def _arguments(request: Disconnect | Unsubscribe | Connections, *names: str) -> 
         if identity is None:
             raise _Refusal(400, "identity: expected a JSON value other than null, got null")
         arguments["identity"] = identity
-    return arguments
-
-
-def _check(make: Callable[..., ServerCommand], targets: Sequence[dict[str, Any]]) -> None:
-    """Refuse the whole request if a command is invalid."""
-    for target in targets:
-        try:
-            make(**target)
-        except InvalidValue as error:
-            raise _Refusal(400, str(error)[:200]) from None
-
-
-def _command(send: Callable[..., CommandOutcome], targets: Sequence[dict[str, Any]]) -> list[Any]:
-    until = time.monotonic() + BATCH_TIME
-
-    def command(target: dict[str, Any]) -> Commanded:
-        timeout = TIMEOUT if len(targets) == 1 else min(TIMEOUT, max(0.05, until - time.monotonic()))
-        done = send(**target, timeout=timeout)
-        return Commanded(done.servers, done.answered, done.connections, done.errors)
-
-    return [_attempt(command, each) for each in targets]
+    try:
+        return make(**arguments)
+    except InvalidValue as error:
+        raise _Refusal(400, str(error)[:200]) from None
 
 
 def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:

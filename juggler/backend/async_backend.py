@@ -24,6 +24,7 @@ from juggler.protocol.server_commands import (
     TIMEOUT,
     UNSUBSCRIBED,
     CommandOutcome,
+    ServerCommand,
     connections_command,
     disconnect_command,
     unsubscribe_command,
@@ -176,8 +177,9 @@ class AsyncBackend(BaseBackend):
         timeout: float = TIMEOUT,
     ) -> CommandOutcome:
         """See `juggler.backend.Backend.disconnect`."""
-        command = disconnect_command(identity=identity, connection=connection, code=code, reason=reason)
-        return await self._pool.run(self._servers.command(command, timeout))
+        return await self.command(
+            disconnect_command(identity=identity, connection=connection, code=code, reason=reason), timeout
+        )
 
     async def unsubscribe(
         self,
@@ -193,7 +195,7 @@ class AsyncBackend(BaseBackend):
         command = unsubscribe_command(
             channel=channel, pattern=pattern, identity=identity, connection=connection, reason=reason
         )
-        return await self._pool.run(self._servers.command(command, timeout))
+        return await self.command(command, timeout)
 
     async def connections(
         self,
@@ -204,7 +206,10 @@ class AsyncBackend(BaseBackend):
         timeout: float = TIMEOUT,
     ) -> CommandOutcome:
         """See `juggler.backend.Backend.connections`."""
-        command = connections_command(identity=identity, connection=connection, limit=limit)
+        return await self.command(connections_command(identity=identity, connection=connection, limit=limit), timeout)
+
+    async def command(self, command: ServerCommand, timeout: float = TIMEOUT) -> CommandOutcome:
+        """See `juggler.backend.Backend.command`."""
         return await self._pool.run(self._servers.command(command, timeout))
 
     async def servers(self) -> list[ServerStatus]:

@@ -24,6 +24,7 @@ from juggler.protocol.server_commands import (
     TIMEOUT,
     UNSUBSCRIBED,
     CommandOutcome,
+    ServerCommand,
     connections_command,
     disconnect_command,
     unsubscribe_command,
@@ -252,8 +253,9 @@ class Backend(BaseBackend):
             InvalidValue: an argument is invalid, or not exactly one of ``identity`` and ``connection`` is given.
             BrokerUnavailable: Redis is unreachable. Some servers may have received the command.
         """
-        command = disconnect_command(identity=identity, connection=connection, code=code, reason=reason)
-        return self._pool.run(self._servers.command(command, timeout))
+        return self.command(
+            disconnect_command(identity=identity, connection=connection, code=code, reason=reason), timeout
+        )
 
     def unsubscribe(
         self,
@@ -278,7 +280,7 @@ class Backend(BaseBackend):
         command = unsubscribe_command(
             channel=channel, pattern=pattern, identity=identity, connection=connection, reason=reason
         )
-        return self._pool.run(self._servers.command(command, timeout))
+        return self.command(command, timeout)
 
     def connections(
         self,
@@ -296,7 +298,10 @@ class Backend(BaseBackend):
             limit: maximum number to list, at most 1,000.
             timeout: as for `disconnect`, whose errors this has, too.
         """
-        command = connections_command(identity=identity, connection=connection, limit=limit)
+        return self.command(connections_command(identity=identity, connection=connection, limit=limit), timeout)
+
+    def command(self, command: ServerCommand, timeout: float = TIMEOUT) -> CommandOutcome:
+        """Send a command that `juggler.protocol.server_commands` has made; see `disconnect`."""
         return self._pool.run(self._servers.command(command, timeout))
 
     def servers(self) -> list[ServerStatus]:

@@ -35,7 +35,7 @@ from juggler.protocol import codec
 from juggler.protocol.codec import StoredParts, check_args, check_timeout, encode_args
 from juggler.protocol.control import Control, encode_control
 from juggler.protocol.identity import encode_identity
-from juggler.protocol.messages import MAX_WINDOW
+from juggler.protocol.messages import check_parts
 
 MAX_SIZE = 16 * 1024 * 1024
 """Maximum bytes of the JSON of an event or of the arguments of a call: what servers send to a client at most."""
@@ -207,7 +207,7 @@ class Operations:
         check_uri(uri)
         _check_size("args", args)
         if parts is not None:
-            _check_parts(parts)
+            check_parts(parts.mode, parts.until)
         timeout = self.timeout_of(timeout)
         call_id = self._new_call_id()
         now = self._clock()
@@ -502,13 +502,6 @@ def checked(args: bytes) -> bytes:
 def stored_parts(mode: Literal["all", "latest"], window: int) -> StoredParts:
     """Return how a stream asks for parts."""
     return StoredParts(mode, window)
-
-
-def _check_parts(parts: StoredParts) -> None:
-    if parts.mode not in ("all", "latest"):
-        raise ValueError(f"mode: expected 'all' or 'latest', got {parts.mode!r}")
-    if isinstance(parts.until, bool) or not 1 <= parts.until <= MAX_WINDOW:
-        raise ValueError(f"window: expected 1 to {MAX_WINDOW}, got {parts.until!r}")
 
 
 def _check_size(what: str, args: bytes) -> None:

@@ -196,9 +196,9 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
     def credit(self, pending: PendingCall, until: int) -> None:
         stream = self._streams.stream_of(pending)
         if stream is not None:
-            stream.until = max(until, stream.until)
+            granted = stream.grant(until)
             self._loop.run_callback(
-                self._control, lambda each, call_id: each.on_credit(call_id, until), pending.call_id
+                self._control, lambda each, call_id: each.on_credit(call_id, granted), pending.call_id
             )
 
     def _control(self, tell: Callable[[ControlListener, str], None], call_id: str) -> None:

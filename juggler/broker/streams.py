@@ -67,6 +67,11 @@ class Stream(Taken):
         self._in_order = parts.mode == "all"
         self._arrived = 0
 
+    def grant(self, until: int) -> int:
+        """Grant credit for parts up to a number. Return that of the last part with credit: none is withdrawn."""
+        self.until = max(until, self.until)
+        return self.until
+
     def prolong(self, now: float) -> None:
         """Postpone the deadline: a part has arrived, or the callee waits for credit."""
         self.pending.deadline = now + (max(self.timeout, HELD) if self.is_held else self.timeout)

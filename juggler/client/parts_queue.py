@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.protocol.codec import split_parts
-from juggler.protocol.messages import MAX_WINDOW, Part, Parts
+from juggler.protocol.messages import Part, Parts, check_parts
 
 DEFAULT_WINDOW = 64
 """Parts that the server may send before some have been read."""
@@ -36,10 +36,7 @@ class PartsQueue(PendingRequest):
             ValueError: ``parts`` are out of range.
         """
         super().__init__(callbacks, wake)
-        if parts.mode not in ("all", "latest"):
-            raise ValueError(f"mode: expected 'all' or 'latest', got {parts.mode!r}")
-        if isinstance(parts.window, bool) or not 1 <= parts.window <= MAX_WINDOW:
-            raise ValueError(f"window: expected 1 to {MAX_WINDOW}, got {parts.window!r}")
+        check_parts(parts.mode, parts.window)
         self.parts = parts
         self._timeout = timeout
         self._unread: deque[bytes] = deque()

@@ -104,6 +104,18 @@ class Parts(Struct, frozen=True, gc=False):
     window: int
 
 
+def check_parts(mode: object, window: object) -> None:
+    """Check how a program asks for parts.
+
+    Raises:
+        ValueError: the mode is unknown, or the window is out of range.
+    """
+    if mode not in ("all", "latest"):
+        raise ValueError(f"mode: expected 'all' or 'latest', got {mode!r}")
+    if not isinstance(window, int) or isinstance(window, bool) or not 1 <= window <= MAX_WINDOW:
+        raise ValueError(f"window: expected 1 to {MAX_WINDOW}, got {window!r}")
+
+
 class Call(Message, frozen=True, gc=False):
     """Calls the function at a URI.
 

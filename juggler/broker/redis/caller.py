@@ -163,8 +163,7 @@ class RedisCaller(CallerBroker):
     def credit(self, pending: PendingCall, until: int) -> None:
         stream = self._streams.stream_of(pending)
         if stream is not None and stream.callee_id:
-            stream.until = max(until, stream.until)
-            self._control.credit(pending.call_id, stream.callee_id, stream.until)
+            self._control.credit(pending.call_id, stream.callee_id, stream.grant(until))
 
     def _remove(self, pending: PendingCall) -> bool:
         """Remove a call that has completed. Return whether it was in flight."""

@@ -66,9 +66,8 @@ class ControlSender:
         self._flush_soon()
 
     def credit(self, call_id: str, callee_id: str, until: int) -> None:
-        """Allow a callee to send the parts of a call up to a number."""
-        credits = self._credits.setdefault(callee_id, {})
-        credits[call_id] = max(until, credits.get(call_id, 0))
+        """Allow a callee to send the parts of a call up to a number, which is never lower than the one before."""
+        self._credits.setdefault(callee_id, {})[call_id] = until
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -154,5 +153,4 @@ class ControlSender:
     def _keep_credit(self, callee_id: str, control: Control) -> None:
         """Keep credit that may not have arrived. Callees find cancelled calls by their keys when they reconnect."""
         for call_id, until in control.credit.items():
-            newer = self._credits.setdefault(callee_id, {})
-            newer[call_id] = max(until, newer.get(call_id, 0))
+            self._credits.setdefault(callee_id, {}).setdefault(call_id, until)  # unless there is newer credit
