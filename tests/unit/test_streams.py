@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from juggler.broker import PendingCall
 from juggler.broker.streams import Streams
 from juggler.protocol.codec import StoredParts
 from juggler.protocol.messages import MAX_WINDOW, check_parts
+from tests.recorders import RecordedCall
 
 
 def test_credit_is_never_withdrawn():
-    pending, streams = PendingCall(), Streams()
+    pending, streams = RecordedCall(), Streams()
     pending.call_id = "1"
     streams.add(pending, 10.0, StoredParts("all", 4), 100.0)
     stream = streams.stream_of(pending)
