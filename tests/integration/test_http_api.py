@@ -36,10 +36,17 @@ def api_process(redis_url, *args, key=KEY):
         assert process.wait(20) == 0
 
 
-@pytest.fixture
-def api(redis_url):
-    with api_process(redis_url) as url:
+@pytest.fixture(scope="module")
+def running_api(redis_server):
+    """An API for all tests that start it without options."""
+    with api_process(redis_server.url) as url:
         yield url
+
+
+@pytest.fixture
+def api(redis_url, running_api):
+    """The API, with an empty Redis."""
+    return running_api
 
 
 def send(url, body=None, *, key=KEY, method="POST", kind="application/json", headers=()):
