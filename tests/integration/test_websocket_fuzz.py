@@ -143,13 +143,14 @@ class Reference:
             length = int.from_bytes(data[2:start], "big")
         stop = start + 4 + length
         over = known and len(self._message.data) + length > LIMIT
+        minimal = {2: -1, 4: 125, 10: 65535}[start] < length < 1 << 63
         if self._is_malformed(data[0], data[1]):
-            return self._fail(1002, len(data) >= stop and known and not over)
+            return self._fail(1002, len(data) >= stop and known and minimal and not over)
         if opcode == BINARY:
-            return self._fail(1003, len(data) >= stop and known and not over)
+            return self._fail(1003, len(data) >= stop and known and minimal and not over)
         if not known:
             return b""
-        if start > 2 and not {4: 125, 10: 65535}[start] < length < 1 << 63:
+        if not minimal:
             return self._fail(1002, False)
         if over and opcode < 8:
             return self._fail(1009, True)

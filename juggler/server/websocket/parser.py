@@ -152,6 +152,11 @@ class Parser:
                     messages.append(str(apply_mask(buffer[start:stop], buffer[start - 4 : start]), "utf-8"))
                 except UnicodeDecodeError:
                     raise Violation(CloseCode.INVALID_UTF8, "text is not UTF-8") from None
+                if stop == size:
+                    self._buffer = b""
+                    self._position = 0
+                    self.pending = False
+                    return
                 position = stop
                 continue
             stop = self._read_frame(position, messages)
