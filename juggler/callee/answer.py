@@ -7,9 +7,8 @@ import os
 from contextvars import Context
 from functools import partial
 from types import GeneratorType
-from typing import NamedTuple
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from juggler.broker import IncomingCall
 from juggler.callee.around import surround
@@ -31,7 +30,7 @@ _OF_THE_LIBRARY = (TimeIsUp, ProcessDied)
 _LOOKS_FAILED = b'{"error":'
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True, gc=False):  # made in a sixth of the time of a NamedTuple
     """The answer to a call.
 
     Attributes:

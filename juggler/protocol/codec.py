@@ -1239,6 +1239,7 @@ def decode_args(text: bytes | str) -> Any:
         InvalidValue: it is not JSON, is nested too deeply, or has an integer of more digits than Python converts.
     """
     try:
-        return ujson.loads(text if isinstance(text, str) else text.decode())
+        # ujson takes bytes in half the time, but also bytes that are not UTF-8.
+        return ujson.loads(text if isinstance(text, str) or text.isascii() else text.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"not a JSON value: {error}"[:_MAX_ERROR]) from None

@@ -45,7 +45,7 @@ class Item:
     ("value", "text"), [(Item("tea"), b'{"name":"tea","price":1.5}'), ({1}, b"[1]"), ((1, "a"), b'[1,"a"]')]
 )
 def test_results_of_many_kinds_can_be_sent(value, text):
-    assert run(lambda _: value) == (text, None)
+    assert run(lambda _: value) == Answer(text, None)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_raw_function_gets_the_call_and_may_write_json_itself():
         assert not call.given_up()
         return msgspec.Raw(call.args)
 
-    assert run(echo, b"[1.00]", raw=True, whole=False) == (b"[1.00]", False)
+    assert run(echo, b"[1.00]", raw=True, whole=False) == Answer(b"[1.00]", False)
 
 
 def test_json_that_is_none_is_an_error():
@@ -89,7 +89,7 @@ def test_json_that_is_none_is_an_error():
 
 
 def test_a_result_that_looks_like_an_error_says_that_it_is_none():
-    assert run(lambda _: {"error": {"message": "x"}}) == (b'{"error":{"message":"x"}}', False)
+    assert run(lambda _: {"error": {"message": "x"}}) == Answer(b'{"error":{"message":"x"}}', False)
     assert run(lambda _: {"errors": 0}).failed is None
 
 
@@ -170,7 +170,7 @@ class Refusal(CallError):
     [(OutOfStock("tea"), b'{"out_of_stock": "tea"}'), (Refusal("no", code=7), b'["no", 7]')],
 )
 def test_an_exception_may_define_its_json(exception, text, mask):
-    assert answer.error(exception, "123", mask) == (text, True)
+    assert answer.error(exception, "123", mask) == Answer(text, True)
     assert answer.is_for_caller(exception)
 
 
@@ -195,10 +195,6 @@ def test_an_exception_without_a_text_is_told_by_its_name():
             raise ValueError
 
     assert told(Rude()) == {"message": "Rude", "type": "Rude"}
-
-
-def test_an_answer_is_a_pair():
-    assert Answer(b"1", None) == (b"1", None)
 
 
 def test_a_traceback_begins_in_the_function():

@@ -100,7 +100,7 @@ class Child:
                 _encodable("".join(traceback.format_exception(answer.without_library_frames(error)))),
                 call.span,
             )
-        return wire.Done(*done)
+        return wire.Done(done.args, done.failed)
 
     def cancel(self, message: wire.Cancel) -> bool:
         """Mark the call in progress as cancelled, if it is the one. Return whether to interrupt its function."""
