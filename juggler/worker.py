@@ -33,7 +33,7 @@ from juggler.process.metrics.shared import ENVIRON_KEY, METRICS_BIND, SharedMetr
 from juggler.process.patching import plugins_read_once
 from juggler.process.trim import returned_memory
 from juggler.server import live_servers
-from juggler.server.websocket import WebSocketHandler
+from juggler.server.websocket import HttpPool, WebSocketHandler
 from juggler.wsgi import MetricsApplication
 
 MARGIN = 1.0
@@ -201,8 +201,8 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
             super().patch()
 
     def server_class(self, *args: Any, **kwargs: Any) -> HttpServer:
-        """Create the server of one listening socket. gunicorn calls it like a class."""
-        server = HttpServer(*args, **kwargs)
+        """Create the server of one listening socket. gunicorn calls it like a class, and waits for its pool at exit."""
+        server = HttpServer(*args, **kwargs | {"spawn": HttpPool(self.worker_connections)})
         if self._is_for_metrics(server.address):
             server.application = MetricsApplication()
         server.environ[ENVIRON_KEY] = self._slot

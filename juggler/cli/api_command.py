@@ -58,6 +58,8 @@ def command(
     from juggler.process.patching import patch_all
 
     patch_all()
+    from gevent.pool import Pool
+
     from juggler.backend.api import Api
     from juggler.process import logs
 
@@ -73,7 +75,7 @@ def command(
             Api(backend, keys=keys, max_timeout=max_timeout),
             bind,
             "--bind",
-            CONNECTIONS,
+            Pool(CONNECTIONS),
             request_timeout=REQUEST_TIMEOUT,
             max_header_size=MAX_HEADER_SIZE,
         )

@@ -16,6 +16,7 @@ from juggler.process.address import format_address, parse_address
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 
 if TYPE_CHECKING:
+    from gevent.pool import Pool
     from gevent.pywsgi import WSGIServer
 
 
@@ -82,17 +83,21 @@ def _serve_settings(settings: Settings) -> None:
 
 def _serve(application: Callable[..., Any], settings: Settings, connect: Callable[[], None] = lambda: None) -> None:
     import gevent
+    from gevent.pool import Pool
 
     from juggler.process.trim import returned_memory
     from juggler.server import live_servers
+    from juggler.server.websocket import HttpPool
     from juggler.wsgi import Application, MetricsApplication
 
     files = min([server.fit_to_process() for server in live_servers()] or [raise_descriptor_limit(None)])
     try:
-        http = _listen(application, settings, settings.listen.bind, "--bind", max(2, files - RESERVE // 2))
+        http = _listen(application, settings, settings.listen.bind, "--bind", HttpPool(max(2, files - RESERVE // 2)))
         metrics = None
         if settings.listen.metrics_bind is not None:
-            metrics = _listen(MetricsApplication(), settings, settings.listen.metrics_bind, "--metrics-bind")
+            metrics = _listen(
+                MetricsApplication(), settings, settings.listen.metrics_bind, "--metrics-bind", Pool(RESERVE // 4)
+            )
         with _exit_at_signal():
             connect()
         for server in live_servers():
@@ -117,7 +122,7 @@ def _serve(application: Callable[..., Any], settings: Settings, connect: Callabl
 
 
 def _listen(
-    application: Callable[..., Any], settings: Settings, where: str, option: str, connections: int = RESERVE // 4
+    application: Callable[..., Any], settings: Settings, where: str, option: str, connections: Pool
 ) -> WSGIServer:
     return listen(
         application,

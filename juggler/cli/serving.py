@@ -10,6 +10,7 @@ from juggler.process.address import format_address
 
 if TYPE_CHECKING:
     from gevent.event import Event
+    from gevent.pool import Pool
     from gevent.pywsgi import WSGIServer
 
 LAST_REQUESTS = 1.0
@@ -20,7 +21,7 @@ def listen(
     application: Callable[..., Any],
     bind: tuple[str, int],
     option: str,
-    connections: int,
+    connections: Pool,
     *,
     request_timeout: float | None,
     max_header_size: int,
@@ -31,21 +32,20 @@ def listen(
         application: WSGI application.
         bind: address to listen on.
         option: option that sets it, for errors.
-        connections: maximum number of connections; others wait.
+        connections: pool whose size is the maximum number of connections; others wait.
         request_timeout: see `juggler.server.websocket.requests.BoundedRequestHandler`.
         max_header_size: likewise.
 
     Raises:
         ConfigError: it cannot listen there.
     """
-    from gevent.pool import Pool
     from gevent.pywsgi import WSGIServer
 
     from juggler.server.websocket import WebSocketHandler
     from juggler.server.websocket.requests import with_limits
 
     handler = with_limits(WebSocketHandler, request_timeout=request_timeout, max_header_size=max_header_size)
-    http = WSGIServer(bind, application, handler_class=handler, log=None, spawn=Pool(connections))
+    http = WSGIServer(bind, application, handler_class=handler, log=None, spawn=connections)
     try:
         http.start()
     except OSError as error:

@@ -12,21 +12,30 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 from gevent.ssl import SSLSocket, SSLWantReadError, SSLWantWriteError
 
 _BLOCK_BYTES = 256 * 1024  # joined into one send: enough to keep the socket busy
 _WRITE = 2  # libev's EV_WRITE
+_PlainSocket = monkey.get_original("socket", "SocketType")
 
 
 class TlsSocket:
-    """A TLS socket with the non-blocking methods of a plain one: they raise `BlockingIOError`."""
+    """A TLS socket with the non-blocking methods of a plain one: they raise `BlockingIOError`.
 
-    __slots__ = ("_sock",)
+    Args:
+        sock: the gevent socket, which becomes non-blocking.
+        keep_open: whether the connection stays open when the gevent socket is closed, until `close`.
+    """
 
-    def __init__(self, sock: SSLSocket) -> None:
+    __slots__ = ("_keeper", "_sock")
+
+    def __init__(self, sock: SSLSocket, keep_open: bool = False) -> None:
         sock.setblocking(False)
         self._sock = sock
+        # A socket is not closed before the files on it are.
+        self._keeper = sock.makefile("rb", buffering=0) if keep_open else None
 
     def fileno(self) -> int:
         fileno: int = self._sock.fileno()
@@ -51,6 +60,12 @@ class TlsSocket:
             self._sock.unwrap()
         self._sock.shutdown(how)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+        if self._keeper is not None:
+            self._keeper.close()
+
 
 def nonblocking(sock: Any) -> Any:
     """Return the non-blocking ``recv``, ``send`` and ``shutdown`` of a gevent socket, plain or TLS.
@@ -62,6 +77,18 @@ def nonblocking(sock: Any) -> Any:
     return sock._sock  # noqa: SLF001  # gevent's own methods wait, and cost 0.3 µs more
 
 
+def take_over(sock: Any) -> Any:
+    """Return a non-blocking socket for a gevent socket's connection, which closing that socket does not close any more.
+
+    A plain one is left closed. What replaces it needs 0.8 KB less.
+    """
+    if isinstance(sock, SSLSocket):
+        return TlsSocket(sock, keep_open=True)
+    plain = _PlainSocket(sock.family, sock.type, sock.proto, sock.detach())
+    plain.setblocking(False)
+    return plain
+
+
 def readable(sock: Any) -> Any:
     """Return the watcher to ``hub.wait`` for before reading. Closing the socket wakes the waiting greenlet."""
     return sock._read_event  # noqa: SLF001  # a watcher of its own would cost 200 bytes
@@ -71,7 +98,7 @@ class Output:
     """The write path of one socket.
 
     Attributes:
-        socket: non-blocking methods of the socket, as returned by `nonblocking`.
+        socket: the socket.
         queued: bytes waiting to be sent. The owner checks it against its limit, see `has_room`.
         progressed: set whenever the socket takes bytes; for the owner to clear.
     """
@@ -98,11 +125,11 @@ class Output:
         """Make the output of a socket.
 
         Args:
-            sock: a connected gevent socket, plain or TLS. The owner closes it, after `close`.
+            sock: a connected socket, as returned by `nonblocking` or `take_over`. The owner closes it, after `close`.
             on_lost: called once when sending fails, after `close`. It must not block.
             before_block: called before queued chunks are joined. It may `put` more, and must not block.
         """
-        self.socket = nonblocking(sock)
+        self.socket = sock
         self.queued = 0
         self.progressed = False
         self._on_lost: Callable[[OSError], object] | None = on_lost

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from juggler.server.connection import Connection, State
     from juggler.server.identities import Identity
     from juggler.server.server import Server, live_servers
-    from juggler.server.websocket import DeflateOptions, WebSocketHandler, WebSocketOptions
+    from juggler.server.websocket import DeflateOptions, HttpPool, WebSocketHandler, WebSocketOptions
 
 __all__ = [
     "ANONYMOUS",
@@ -21,6 +21,7 @@ __all__ = [
     "ConnectRequest",
     "Connection",
     "DeflateOptions",
+    "HttpPool",
     "Identity",
     "Server",
     "State",
@@ -35,6 +36,7 @@ _HOMES = {
     "ConnectRequest": "juggler.server.connect_hook",
     "Connection": "juggler.server.connection",
     "DeflateOptions": "juggler.server.websocket",
+    "HttpPool": "juggler.server.websocket",
     "Identity": "juggler.server.identities",
     "Server": "juggler.server.server",
     "State": "juggler.server.connection",

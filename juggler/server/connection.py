@@ -8,7 +8,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from enum import Enum
 from types import MappingProxyType, SimpleNamespace
 from typing import TypeAlias
@@ -21,6 +20,7 @@ from juggler.broker import CallerBroker, Event, PubSubBroker, Subscriber
 from juggler.errors import BrokerError, CloseCode, ConnectionClosed, InvalidMessage, NackCode, Refused
 from juggler.process.logline import Line
 from juggler.process.metrics import Metrics
+from juggler.process.spare_greenlets import SpareGreenlets
 from juggler.process.uuids import new_uuid
 from juggler.protocol import codec
 from juggler.protocol.messages import (
@@ -82,9 +82,9 @@ class State(Enum):
 class Connection(Subscriber):
     """A client's connection.
 
-    The WSGI server's greenlet reads its requests. With the standard handler alone, responses go straight from the
-    broker's greenlet to the websocket. With other handlers, which may block, they go through two greenlets of the
-    connection, one for results and one for events, each started when first needed.
+    It has a greenlet while it processes requests that have arrived, and none while it is idle. With the standard
+    handler alone, responses go straight from the broker's greenlet to the websocket. With other handlers, which may
+    block, they go through two more greenlets, one for results and one for events, while there are any.
 
     Attributes:
         uuid: identifier of the connection, in logs for example.
@@ -109,6 +109,7 @@ class Connection(Subscriber):
         draining: whether it refuses new calls, because it closes once the calls in flight have completed.
         began: when its connect hook was called, on ``time.monotonic``.
         unanswered: requests that the broker has neither confirmed nor refused.
+        greenlets: greenlets in which its handlers run.
         held_acks: where the ACKs of its calls are held; ``None`` if they are sent at once, as under juggler.0.
         tokens: asks the connect hook; ``None`` without one.
         token_state: what `tokens` keeps of it; ``None`` while there is nothing to keep.
@@ -117,13 +118,17 @@ class Connection(Subscriber):
 
     __slots__ = (
         "_attrs",
+        "_decoders",
         "_events",
         "_handler",
         "_identify",
         "_is_direct",
+        "_on_end",
+        "_on_state",
         "_outgoing",
         "_results",
         "_room",
+        "_serve_request",
         "_welcomed",
         "address",
         "allowed",
@@ -133,6 +138,7 @@ class Connection(Subscriber):
         "catalogue",
         "closed",
         "draining",
+        "greenlets",
         "headers",
         "held_acks",
         "identity",
@@ -171,6 +177,7 @@ class Connection(Subscriber):
         outgoing: Outgoing,
         held_acks: HeldAcks | None,
         tokens: Tokens | None,
+        greenlets: SpareGreenlets,
     ) -> None:
         """Created by `juggler.server.Server.admit`.
 
@@ -189,6 +196,7 @@ class Connection(Subscriber):
             outgoing: writes the responses.
             held_acks: holds the ACKs of the server's calls under juggler.1; ``None`` if they are sent at once.
             tokens: asks the connect hook; ``None`` without one.
+            greenlets: greenlets in which handlers run.
         """
         self.uuid = str(uuid4())  # unlike those of messages, hard to guess
         self.options = options
@@ -215,9 +223,15 @@ class Connection(Subscriber):
         self.draining = False
         self.unanswered = 0
         self.held_acks = held_acks if request.subprotocol == JUGGLER_1 else None
+        self.greenlets = greenlets
         self._handler = handler
         self._identify = identify
         self._is_direct = is_direct
+        self._decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
+        checks = tokens is not None and not is_direct
+        self._serve_request = with_spans(Connection._handle_and_check if checks else Connection._handle)
+        self._on_state: Callable[[Connection, State], None] | None = None
+        self._on_end: Callable[[Connection], None] | None = None
         self._outgoing = outgoing
         self._room: Signal | None = None
         self._welcomed = False
@@ -236,7 +250,7 @@ class Connection(Subscriber):
     @property
     def busy(self) -> bool:
         """Whether the client still waits for a result, an ACK, or a response that a handler has."""
-        return bool(self.unanswered or self.calls_in_flight or any(self.outboxes))
+        return bool(self.unanswered or self.calls_in_flight or self.waiting_responses)
 
     @property
     def calls_in_flight(self) -> int:
@@ -244,9 +258,9 @@ class Connection(Subscriber):
         return self.caller_broker.in_flight(self)
 
     @property
-    def outboxes(self) -> list[int]:
-        """Responses that wait for the handler, in each of the greenlets for them."""
-        return [len(outbox.waiting) for outbox in (self._results, self._events) if outbox is not None]
+    def waiting_responses(self) -> int:
+        """Responses that wait for the handler."""
+        return sum(len(outbox.waiting) for outbox in (self._results, self._events) if outbox is not None)
 
     def identify(self) -> bytes:
         """Find the identity that accompanies its calls, set `by` and return it."""
@@ -294,42 +308,57 @@ class Connection(Subscriber):
         """Wait at most ``timeout`` seconds until the websocket is closed. Return whether it is."""
         return self.websocket.wait_closed(timeout)
 
-    # Requests, in the reading greenlet
+    # Requests, in a greenlet that reads the websocket
 
-    def serve(self, on_state: Callable[[Connection, State], None] | None) -> None:
-        """Read and process requests until the connection closes.
+    def serve(
+        self,
+        on_state: Callable[[Connection, State], None] | None,
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        """Process requests from now on, until the connection closes. Blocks as the handler does with the WLCM.
 
         Args:
             on_state: called when the connection is accepting, connected and closed.
+            on_end: called once it is closing and has cleaned up; not if this method raises.
         """
-        metrics = self.metrics
-        decoders = codec.REQUESTS_1 if self.subprotocol == JUGGLER_1 else codec.REQUESTS_0
-        checks = self.tokens is not None and not self._is_direct
-        handle = with_spans(self._handle_and_check if checks else self._handle, self.address)
-        self._report(on_state, State.ACCEPTING)
+        self._on_state = on_state
+        self._report(State.ACCEPTING)
+        if self.subprotocol == JUGGLER_1:
+            self._send_welcome()
+        self._report(State.CONNECTED)
+        self._on_end = on_end
+        self.websocket.deliver(self, self.greenlets)
+
+    def on_text(self, text: str) -> None:
+        """Process a request."""
         try:
-            if self.subprotocol == JUGGLER_1:
-                self._send_welcome()
-            self._report(on_state, State.CONNECTED)
-            while True:
-                text = self.websocket.receive()
-                try:
-                    message = codec.decode_request(text, self.allowed, decoders)
-                except InvalidMessage as error:
-                    metrics.invalid += 1
-                    log.info(Line("connection: invalid message", error=error), extra=self._in_log)
-                    self.close(error.close_code, str(error))
-                    continue
-                metrics.read[message.type] += 1
-                handle(message)
-                if self.unanswered >= self.options.max_unanswered:
-                    self._wait_for_room()
-        except ConnectionClosed as end:
-            self.closed = ConnectionClosed(end.code, end.reason)  # without the traceback, which references all this
-            log.debug(Line("connection: closed", code=end.code, reason=end.reason), extra=self._in_log)
-        finally:
-            self._end()
-            self._report(on_state, State.CLOSED)
+            message = codec.decode_request(text, self.allowed, self._decoders)
+        except InvalidMessage as error:
+            self.metrics.invalid += 1
+            log.info(Line("connection: invalid message", error=error), extra=self._in_log)
+            self.close(error.close_code, str(error))
+            return
+        self.metrics.read[message.type] += 1
+        self._serve_request(self, message)
+        if self.unanswered >= self.options.max_unanswered:
+            self._wait_for_room()
+
+    def on_end(self) -> None:
+        """Clean up: the websocket is closing or closed."""
+        websocket = self.websocket
+        if self.closed is None:
+            self.closed = ConnectionClosed(websocket.close_code or CloseCode.GOING_AWAY, websocket.close_reason)
+            log.debug(Line("connection: closed", code=self.closed.code, reason=self.closed.reason), extra=self._in_log)
+        self.caller_broker.abandon(self, cancel=self._cancels_calls)
+        self.pubsub_broker.unsubscribe_all(self)
+        for outbox in (self._results, self._events):
+            if outbox is not None:
+                outbox.close()
+        # They reference the connection, which would otherwise wait for the garbage collector.
+        self._results = self._events = None
+        self._report(State.CLOSED)
+        if self._on_end is not None:
+            self._on_end(self)
 
     def _handle_and_check(self, message: Message) -> None:
         """Handle a request. If the handler has permitted a SUB while an AUTH changed the identity, ask it again."""
@@ -401,18 +430,6 @@ class Connection(Subscriber):
         self._room.wait()
         self._room = None
 
-    def _end(self) -> None:
-        self.caller_broker.abandon(self, cancel=self._cancels_calls)
-        self.pubsub_broker.unsubscribe_all(self)
-        for outbox in (self._results, self._events):
-            if outbox is not None:
-                outbox.close()
-        # They reference the connection, which would otherwise wait for the garbage collector.
-        self._results = self._events = None
-        if self.closed is None:  # its greenlet is being killed
-            code = self.websocket.close_code or CloseCode.GOING_AWAY
-            self.closed = ConnectionClosed(code, self.websocket.close_reason)
-
     @property
     def _cancels_calls(self) -> bool:
         """Whether its calls are cancelled when it closes."""
@@ -423,11 +440,11 @@ class Connection(Subscriber):
     def _in_log(self) -> dict[str, str]:
         return {"connection": self.uuid}
 
-    def _report(self, on_state: Callable[[Connection, State], None] | None, state: State) -> None:
+    def _report(self, state: State) -> None:
         """Call ``on_state``; its errors are logged and cost the connection nothing."""
-        if on_state is not None:
+        if self._on_state is not None:
             try:
-                on_state(self, state)
+                self._on_state(self, state)
             except (Exception, SystemExit):
                 log.exception(Line("connection: on_state failed", state=state.value), extra=self._in_log)
 
@@ -463,11 +480,11 @@ class Connection(Subscriber):
             return
         elif response.type in _RESULTS or getattr(response, "for_type", None) in _ABOUT_CALLS:
             if self._results is None:
-                self._results = _Outbox(self, "results")
+                self._results = _Outbox(self)
             self._results.put(response)
         else:
             if self._events is None:
-                self._events = _Outbox(self, "events")
+                self._events = _Outbox(self)
             self._events.put(response)
 
     def on_event(self, event: Event) -> None:
@@ -501,38 +518,33 @@ def _kept(request: ConnectRequest, names: Iterable[str]) -> Mapping[str, str]:
 
 
 class _Outbox:
-    """Responses that wait for the handler, and the greenlet that passes them to it."""
+    """Responses that wait for the handler, and the greenlet that passes them to it while there are any."""
 
-    __slots__ = ("_connection", "_greenlet", "_signal", "waiting")
+    __slots__ = ("_connection", "_sends", "waiting")
 
-    def __init__(self, connection: Connection, kind: str) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.waiting: deque[Response] = deque()
-        self._signal = Signal()
-        connection.metrics.outboxes += 1
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.name = f"juggler-{kind}-{connection.uuid}"
+        self._sends = False
 
     def put(self, response: Response) -> None:
         if len(self.waiting) >= self._connection.options.max_waiting:
             self._connection.close(CloseCode.PEER_TOO_SLOW, f"{len(self.waiting)} responses wait for the handler")
             return
         self.waiting.append(response)
-        self._signal.set()
+        if not self._sends:
+            self._sends = True
+            self._connection.greenlets.run_soon(self._send_all)
 
     def close(self) -> None:
-        self._greenlet.kill(block=False)
-
-    def _run(self) -> None:
-        # An exception that stays in the greenlet would keep all this alive through its traceback.
-        with suppress(gevent.GreenletExit):
-            self._send_all()
+        self.waiting.clear()
 
     def _send_all(self) -> None:
-        while True:
-            self._signal.wait()
-            self._signal.clear()
+        try:
             while self.waiting:
                 # It waits until the handler returns, or a server that drains would not let it through.
                 self._connection.send(self.waiting[0])
-                self.waiting.popleft()
+                if self.waiting:  # it may have been closed meanwhile
+                    self.waiting.popleft()
+        finally:
+            self._sends = False

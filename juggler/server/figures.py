@@ -7,27 +7,30 @@ from collections.abc import Iterable
 from juggler.broker import Broker, BrokerStats
 from juggler.process.metrics import Metrics, Snapshot
 from juggler.process.process_memory import memory
+from juggler.process.spare_greenlets import SpareGreenlets
 from juggler.server.connection import Connection
 
 
-def snapshot(connections: Iterable[Connection], brokers: Iterable[Broker], metrics: Metrics) -> Snapshot:
+def snapshot(
+    connections: Iterable[Connection], brokers: Iterable[Broker], metrics: Metrics, greenlets: SpareGreenlets
+) -> Snapshot:
     """Return the metrics of a server.
 
     Args:
         connections: its connections.
         brokers: its brokers, each once.
         metrics: its counters.
+        greenlets: greenlets of its connections.
     """
     connections = list(connections)
-    outboxes = [outbox for connection in connections for outbox in connection.outboxes]
     found = Snapshot(
-        counters=metrics.counters(),
+        counters=metrics.counters() | {"juggler_connection_greenlets": {"": greenlets.started}},
         gauges={
             "juggler_connections": {"": len(connections)},
-            "juggler_connection_greenlets_active": {"": len(connections) + len(outboxes)},
+            "juggler_connection_greenlets_active": {"": greenlets.living},
             "juggler_calls_in_flight": {"": sum(connection.calls_in_flight for connection in connections)},
             "juggler_outgoing_queue_bytes": {"": sum(c.websocket.queued_bytes for c in connections)},
-            "juggler_waiting_responses": {"": sum(outboxes)},
+            "juggler_waiting_responses": {"": sum(connection.waiting_responses for connection in connections)},
             "juggler_workers": {"": 1},
             "juggler_resident_memory_bytes": memory(),
         },

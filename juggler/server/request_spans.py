@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Protocol, TypeVar
 
 from juggler.process import tracing
 from juggler.process.tracing import NAME, Span, Tracer
@@ -28,27 +29,33 @@ class _Request:
 _handled: ContextVar[_Request | None] = ContextVar("juggler.request", default=None)
 
 
-def with_spans(handle: Callable[[Message], None], address: str) -> Callable[[Message], None]:
+class _Client(Protocol):
+    address: str
+
+
+_C = TypeVar("_C", bound=_Client)
+
+
+def with_spans(handle: Callable[[_C, Message], None]) -> Callable[[_C, Message], None]:
     """Return a function that handles requests within their spans; without a tracer provider, the same function.
 
     Args:
-        handle: handles a request.
-        address: address of the client.
+        handle: handles a request of a connection.
     """
     tracer = tracing.tracer
     if tracer is None:
         return handle
 
-    def handle_in_span(message: Message) -> None:
+    def handle_in_span(connection: _C, message: Message) -> None:
         if not isinstance(message, (Call, Pub)):
-            handle(message)
+            handle(connection, message)
             return
-        span = _begin(tracer, message, address)
+        span = _begin(tracer, message, connection.address)
         request = _Request(type(message), span)
         token = _handled.set(request)
         try:
             with span.current():
-                handle(message)
+                handle(connection, message)
         finally:
             _handled.reset(token)
             if request.span is not None:

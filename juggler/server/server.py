@@ -27,6 +27,7 @@ from juggler.errors import (
 from juggler.process.descriptors import RESERVE, raise_descriptor_limit
 from juggler.process.logline import Line
 from juggler.process.metrics import LagMeter, Metrics, Snapshot
+from juggler.process.spare_greenlets import SpareGreenlets
 from juggler.process.tracing import find_tracer
 from juggler.process.uuids import new_uuid
 from juggler.protocol.codec import encode_args
@@ -125,6 +126,7 @@ class Server:
         self._events = ConnectionEvents(caller_broker, self.metrics) if self.options.connection_events else None
         self._backlog = Backlog(self.options.total_answer_limit)
         self._outgoing = Outgoing(self.options, self.metrics)
+        self._greenlets = SpareGreenlets("juggler-connection")
         self._held_acks = HeldAcks(self.options.ack_delay) if self.options.ack_delay else None
         self._asking = 0  # clients in the connect hook
         self._limit = self.options.max_connections
@@ -241,6 +243,7 @@ class Server:
             outgoing=self._outgoing,
             held_acks=self._held_acks,
             tokens=self._tokens,
+            greenlets=self._greenlets,
         )
 
     def _ask(self, tokens: Tokens, request: ConnectRequest) -> Identity:
@@ -258,10 +261,10 @@ class Server:
         brokers: list[Broker] = [self.caller_broker]
         if id(self.pubsub_broker) != id(self.caller_broker):  # they may be one object
             brokers.append(self.pubsub_broker)
-        return figures.snapshot(self.connections, brokers, self.metrics)
+        return figures.snapshot(self.connections, brokers, self.metrics, self._greenlets)
 
     def serve(self, connection: Connection, websocket: WebSocket) -> None:
-        """Serve a connection until it closes, in the calling greenlet.
+        """Serve a connection from now on, until it closes. Returns after its WLCM.
 
         Args:
             connection: as `admit` returned it.
@@ -275,31 +278,37 @@ class Server:
         websocket.backlog = self._backlog
         if self._sweeper is None:
             self._sweeper = Sweeper()
-        sweeper = self._sweeper  # `close` may release it meanwhile
         self.connections.add(connection)
         self.metrics.connections += 1
         group = address_group(connection.address)
         self._by_address[group] += bool(group)
         self._lag.start()
-        sweeper.add(websocket)
-        tokens = self._tokens
-        if tokens is not None and connection.token_state is not None:
-            tokens.watch(connection)
+        self._sweeper.add(websocket)
+        if self._tokens is not None and connection.token_state is not None:
+            self._tokens.watch(connection)
         try:
             self.start()
             self._inbox.close_if_disconnected(connection)
             if self._events is not None:
                 self._events.connected(connection)
-            connection.serve(self._on_state)
-        finally:
-            self.connections.discard(connection)
-            self._release(group)
-            self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)
-            sweeper.discard(websocket)
-            if tokens is not None:
-                tokens.discard(connection)
-            if self._events is not None:
-                self._events.disconnected(connection)
+            connection.serve(self._on_state, self._forget)
+        except BaseException:
+            connection.on_end()
+            self._forget(connection)
+            raise
+
+    def _forget(self, connection: Connection) -> None:
+        """Count a connection that has closed, and keep nothing of it."""
+        websocket = connection.websocket
+        self.connections.discard(connection)
+        self._release(address_group(connection.address))
+        self.metrics.count_close(websocket.close_code or CloseCode.ABNORMAL)
+        if self._sweeper is not None:
+            self._sweeper.discard(websocket)
+        if self._tokens is not None:
+            self._tokens.discard(connection)
+        if self._events is not None:
+            self._events.disconnected(connection)
 
     def _release(self, group: str) -> None:
         self._by_address[group] -= bool(group)
@@ -384,6 +393,7 @@ class Server:
             self._attends = False
             self.caller_broker.leave(self.server_id)
         self._inbox.close()
+        self._greenlets.close()
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None

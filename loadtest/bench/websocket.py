@@ -26,7 +26,7 @@ from geventwebsocket.websocket import MSG_ALREADY_CLOSED, Stream  # noqa: E402
 from geventwebsocket.websocket import WebSocket as StockWebSocket  # noqa: E402
 from websockets.frames import Frame, Opcode  # noqa: E402
 
-from juggler.errors import ConnectionClosed  # noqa: E402
+from juggler.process.spare_greenlets import SpareGreenlets  # noqa: E402
 from juggler.server.websocket import WebSocket, WebSocketHandler, text_frame  # noqa: E402
 from loadtest.bench.harness.idle_memory import added_kilobytes  # noqa: E402
 from loadtest.bench.harness.programs import emit  # noqa: E402
@@ -201,11 +201,25 @@ def serve(name: str) -> None:
     gevent.wait()
 
 
+class Echo:
+    """Sends back each text of a websocket."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    def on_text(self, text: str) -> None:
+        self._websocket.send(text.encode())
+
+    def on_end(self) -> None:
+        pass
+
+
+greenlets = SpareGreenlets("echo")
+
+
 def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     websocket = environ["juggler.upgrade"]()
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            websocket.send(websocket.receive().encode())
+    websocket.deliver(Echo(websocket), greenlets)
     return []
 
 

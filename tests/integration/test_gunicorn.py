@@ -40,7 +40,7 @@ LONG = 60 * 10**9
 # Each upgrade and /state return the worker's process id. The response of /slow waits for a file.
 APP = """
 import gc, json, os, time
-from socket import IPPROTO_TCP, TCP_NODELAY
+from socket import IPPROTO_TCP, TCP_NODELAY, socket
 from juggler.broker.redis import RedisBroker
 from juggler.server import Server
 from juggler.server.processing import process_message
@@ -71,11 +71,12 @@ def application(environ, start_response):
         return [b"slow"]
     upgrade = environ.get(UPGRADE)
     if upgrade is not None:
-        sock = environ["gunicorn.sock"]
+        fileno = environ["gunicorn.sock"].fileno()
         def upgrade_and_tell(headers, options):
             websocket = upgrade([*headers, ("X-Pid", str(os.getpid()))], options)
-            if isinstance(sock.getsockname(), tuple):
-                nodelay.append(sock.getsockopt(IPPROTO_TCP, TCP_NODELAY))
+            with socket(fileno=os.dup(fileno)) as sock:
+                if isinstance(sock.getsockname(), tuple):
+                    nodelay.append(sock.getsockopt(IPPROTO_TCP, TCP_NODELAY))
             return websocket
         environ[UPGRADE] = upgrade_and_tell
     return juggler(environ, start_response)
@@ -344,10 +345,11 @@ def test_each_request_has_one_line_in_the_access_log(gunicorn):
         gunicorn.get("/state")
         with pytest.raises(InvalidStatus):
             Wire(gunicorn.url, subprotocols=["other"])
-        expected = {("GET /state HTTP/1.1", 200): 1, ("GET /ws HTTP/1.1", 400): 1}
-        eventually(lambda: gunicorn.accesses() == expected)
-    expected["GET /ws HTTP/1.1", 101] = 1
-    eventually(lambda: gunicorn.accesses() == expected, message="the log line of the closed websocket")
+        lines = ["GET /ws HTTP/1.1", 101], ["GET /state HTTP/1.1", 200], ["GET /ws HTTP/1.1", 400]
+        expected = {tuple(line): 1 for line in lines}
+        eventually(lambda: gunicorn.accesses() == expected, message="the lines, while the websocket is open")
+    gunicorn.stop()
+    assert gunicorn.accesses() == expected
 
 
 HEAD = (

@@ -39,7 +39,7 @@ class End:
     def __init__(self, pair: Pair) -> None:
         self.sock, self.peer = pair
         self.lost: list[OSError] = []
-        self.output = Output(self.sock, self.lost.append)
+        self.output = Output(nonblocking(self.sock), self.lost.append)
 
     def read(self, count: int) -> bytes:
         """Read exactly ``count`` bytes at the peer."""
@@ -111,7 +111,7 @@ def test_what_is_added_before_a_block_follows_all_that_is_queued(end):
         blocks.append(end.output.queued)
         end.output.put(b"last")
 
-    output = end.output = Output(end.sock, end.lost.append, add)
+    output = end.output = Output(nonblocking(end.sock), end.lost.append, add)
     output.put(b"one")
     output.put(b"two")
     assert end.peer.recv(100) == b"onetwolast"

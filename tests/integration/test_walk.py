@@ -1,4 +1,4 @@
-"""The walk of a CALL through the server, traced: it enters no module twice, and passes few functions. And its stack.
+"""The walk of a CALL through the server, traced: it enters no module twice, and passes few functions.
 
 docs/architecture.md shows the same walk. A module is entered twice if it is called while one of its own functions waits
 further out, with another module in between.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -19,8 +19,6 @@ import pytest
 import juggler
 from juggler.broker.redis import RedisBroker
 from juggler.protocol.messages import MessageType
-from juggler.protocol.subprotocols import SUBPROTOCOLS
-from juggler.wsgi import Application
 from tests.recorders import Outcome, pop_all
 from tests.stack import Wire, running_server
 
@@ -142,44 +140,3 @@ def test_a_call_enters_no_module_twice_and_passes_few_functions(walk: Callable[[
             assert not entered_twice(step), f"{name}: {step}"
         passed = len(steps), len({step.module for step in steps})
         assert passed <= MOST[name], f"{name}: {passed}\n{shown(steps)}"
-
-
-PAGE = 4096
-CHUNK_HEAD = 24  # of the memory in which a greenlet keeps its frames
-FRAME_HEAD = 9  # words of a frame, beside variables and the stack for values
-
-
-def size_of(frame: FrameType) -> int:
-    """Return the bytes of a frame of CPython 3.11 to 3.13; earlier versions have no such stack."""
-    code = frame.f_code
-    return 8 * (code.co_nlocals + len(code.co_cellvars) + len(code.co_freevars) + code.co_stacksize + FRAME_HEAD)
-
-
-@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
-def test_the_frames_of_a_subscriber_fit_in_one_page(redis_url: str, subprotocol: str) -> None:
-    """A greenlet keeps each page of its stack that it has ever used: a second one would cost 4 KB per connection."""
-    deepest: list[FrameType] = []
-
-    def compare(stack: list[FrameType]) -> None:
-        nonlocal deepest
-        is_served = any(frame.f_code is Application.__call__.__code__ for frame in stack)
-        if is_served and sum(map(size_of, stack)) > sum(map(size_of, deepest)):
-            deepest = stack
-
-    with (
-        closing(RedisBroker(redis_url)) as broker,
-        running_server(broker) as running,
-        Wire(running.url, subprotocols=[subprotocol]) as first,
-    ):
-        subscribe(first)
-        with calling(compare), Wire(running.url, subprotocols=[subprotocol]) as second:
-            subscribe(second)
-
-    shown = "\n".join(f"{size_of(frame)} {frame.f_code.co_filename}: {frame.f_code.co_name}" for frame in deepest)
-    assert 0 < sum(map(size_of, deepest)) <= PAGE - CHUNK_HEAD, shown
-
-
-def subscribe(wire: Wire) -> None:
-    wire.send(MessageType.SUB, channel="c", pattern=False)
-    while wire.receive()["meta"]["type"] != MessageType.ACK:
-        pass

@@ -1,14 +1,16 @@
-"""Memory of an idle connection, with its greenlet and the HTTP server's part."""
+"""Memory of an idle connection to a server, with the HTTP server's part."""
 
 from __future__ import annotations
 
 import pytest
 
-from loadtest.bench.websocket import Juggler, Stock, idle_kilobytes
+from loadtest.bench.connection import REQUESTS
+from loadtest.bench.harness.idle_memory import added_kilobytes
 
 pytestmark = pytest.mark.alone
 
 
-def test_an_idle_connection_costs_little():
-    # 11 KB with Python 3.11, 14 with 3.13, 19 with 3.10; gevent-websocket: 23 to 30.
-    assert idle_kilobytes(Juggler, 1000) < 0.75 * idle_kilobytes(Stock, 1000)
+def test_an_idle_subscriber_costs_little():
+    # 2.1 KB; a greenlet that waits would add 8 KB. gevent-websocket: 23 to 30 KB.
+    command = ["-m", "loadtest.bench.connection", "--serve", "subscribed"]
+    assert added_kilobytes(command, 1000, REQUESTS["subscribed"], response=b'"type":8') < 4

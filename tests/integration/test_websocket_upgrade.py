@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
 import ssl
 import subprocess
 import time
@@ -509,8 +510,10 @@ def test_small_frames_are_not_delayed(serve):
 
     def application(environ, start_response):
         upgrade = environ["juggler.upgrade"]
+        fileno = upgrade.__self__.socket.fileno()
         websocket = upgrade(options=OPTIONS)
-        nodelay.append(upgrade.__self__.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        with socket.socket(fileno=os.dup(fileno)) as sock:
+            nodelay.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         websocket.close()
         return []
 

@@ -27,7 +27,7 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
 from juggler.process.backoff import pauses
 from juggler.process.logline import Line
-from juggler.process.output import Output, readable
+from juggler.process.output import Output, nonblocking, readable
 
 log = logging.getLogger("juggler.redis")
 
@@ -282,7 +282,7 @@ class PersistentConnection:
         sock = established._sock  # noqa: SLF001  # redis-py has no public name for it
         sock.settimeout(None)
         self._established = established
-        self._output = output = Output(sock, _ignore_failure, self._handler.before_send)
+        self._output = output = Output(nonblocking(sock), _ignore_failure, self._handler.before_send)
         self._heard, self._waiting, self._silence = True, False, 0.0
         self.up = True
         self._first_attempt = False
@@ -312,12 +312,12 @@ class PersistentConnection:
         feed, gets, on_reply = reader.feed, reader.gets, self._handler.on_reply
         recv, wait, watcher = output.socket.recv, gevent.get_hub().wait, readable(sock)
         while output is self._output:
+            self._waiting = True
+            wait(watcher)
+            self._waiting = False
             try:
                 data = recv(RECEIVE_SIZE)
             except BlockingIOError:
-                self._waiting = True
-                wait(watcher)
-                self._waiting = False
                 continue
             if not data:
                 return

@@ -89,7 +89,6 @@ class Metrics:
         closes: connections closed, by close code; 0 for codes that are not in `CloseCode`, which clients can invent.
         refused: handshakes refused, by status.
         connections: connections opened.
-        outboxes: greenlets started for responses.
         panics: exceptions raised by the handler.
         write_limit_exceeded: messages over the write limit.
         expired: calls that expired before their result arrived.
@@ -110,7 +109,6 @@ class Metrics:
         self.closes: Counter[int] = Counter()
         self.refused: Counter[int] = Counter()
         self.connections = 0
-        self.outboxes = 0
         self.panics = 0
         self.write_limit_exceeded = 0
         self.expired = 0
@@ -145,7 +143,6 @@ class Metrics:
             "juggler_closes": _by_number(self.closes),
             "juggler_refused": _by_number(self.refused),
             "juggler_connections_opened": {"": self.connections},
-            "juggler_connection_greenlets": {"": self.connections + self.outboxes},
             "juggler_handler_errors": {"": self.panics},
             "juggler_write_limit_exceeded": {"": self.write_limit_exceeded},
             "juggler_calls_expired": {"": self.expired},

@@ -15,7 +15,7 @@ from juggler.server.websocket.deflate import SharedText
 from juggler.server.websocket.frames import text_frame
 from juggler.server.websocket.stream import WebSocket
 from juggler.server.websocket.sweeper import Sweeper
-from juggler.server.websocket.upgrade import LOCAL_NAME, UPGRADE, WebSocketHandler
+from juggler.server.websocket.upgrade import LOCAL_NAME, UPGRADE, HttpPool, WebSocketHandler
 from juggler.server.websocket.websocket_options import DEFAULT, DeflateOptions, WebSocketOptions
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "UPGRADE",
     "Backlog",
     "DeflateOptions",
+    "HttpPool",
     "SharedText",
     "Sweeper",
     "WebSocket",

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BufferedReader
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
-from types import FunctionType, MethodType
 from typing import Any
 
 from gevent import GreenletExit
+from gevent.pool import Pool
 from gevent.ssl import SSLWantReadError
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -46,16 +46,29 @@ _LOGGED = (
 )
 
 
+class HttpPool(Pool):  # type: ignore[misc]
+    """Pool of a `gevent.pywsgi.WSGIServer` whose size bounds all connections, websockets without a greenlet included.
+
+    It counts those of all servers of the process, because all need its open files. Choose a size above the number of
+    websockets that your servers admit. What is left serves HTTP requests.
+    """
+
+    def free_count(self) -> int:
+        free: int = super().free_count()
+        return max(0, free - WebSocket.delivering)
+
+
 class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[misc]
     """pywsgi's handler for applications that upgrade requests themselves.
 
     Use it as ``WSGIServer(..., handler_class=WebSocketHandler)``, or mix it in before gunicorn's ``PyWSGIHandler``.
     For a request with ``Upgrade: websocket``, ``environ["juggler.upgrade"]`` is `upgrade`. The application calls it,
-    serves the websocket in the same greenlet until it is closed, and returns ``[]``.
+    serves the websocket in the same greenlet until it is closed, or calls its `deliver`, and returns ``[]``.
     """
 
     application: Any
     content_length: int | None
+    socket: Any
 
     _websocket: WebSocket | None = None
 
@@ -63,7 +76,6 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
         if "websocket" in self.environ.get("HTTP_UPGRADE", "").lower():
             self.environ[UPGRADE] = self.upgrade
             self.environ[LOCAL_NAME] = self.socket.getsockname()
-            self.application = _called_directly(self.application)
         try:
             super(StockHandler, self).run_application()
         except GreenletExit:
@@ -90,7 +102,10 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
             self.environ.pop("wsgi.websocket", None)
-            websocket.finish()
+            if websocket.delivers:
+                self.socket = None  # so that pywsgi does not close it
+            else:
+                websocket.finish()
 
     def upgrade(self, headers: Sequence[tuple[str, str]] = (), options: WebSocketOptions = DEFAULT) -> WebSocket:
         """Respond with 101 and return the websocket. Call it once, instead of ``start_response``.
@@ -139,22 +154,10 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
         self.response_headers: list[tuple[bytes, bytes]] = []
         self.application = None
         self.content_length = 0
-        # Attributes have come and gone, and some have the values of the class: a new dict has a third of the size.
-        kind, own = type(self), self.__dict__.items()
-        self.__dict__ = {name: value for name, value in own if value is not getattr(kind, name, self)}
 
     def log_request(self) -> None:
         # gevent-websocket skips upgrades and has its own logger; the access log is for all requests.
         super(StockHandler, self).log_request()
-
-
-def _called_directly(application: Any) -> Any:
-    """Return an object with a Python ``__call__`` as a method.
-
-    Calling the object itself takes 0.8 KB more of the C stack, a copy of which each idle websocket keeps.
-    """
-    call = getattr(type(application), "__call__", None)  # noqa: B004  # a class has one, too
-    return MethodType(call, application) if isinstance(call, FunctionType) else application
 
 
 def _take_buffered(sock: Any, rfile: BufferedReader) -> bytes:

@@ -1,0 +1,83 @@
+"""Greenlets that run one job after another, so that what waits for its next job needs no greenlet of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import Context
+from typing import TypeAlias
+
+import gevent
+from gevent.greenlet import Greenlet
+
+Job: TypeAlias = "Callable[[], object]"
+
+_KEPT = 64  # greenlets that wait for a job; more end with theirs
+
+
+class SpareGreenlets:
+    """Runs jobs, which may block, at once in greenlets that have completed others.
+
+    A greenlet is started if all others are blocked, so that there are as many as jobs were blocked at the same time.
+    Of those that have nothing to do, at most 64 are kept. Each job has an empty `contextvars.Context`. Values of
+    `gevent.local` stay in the greenlet, where another job may find them.
+
+    An exception of a job is printed by gevent's hub.
+
+    Args:
+        name: name of the greenlets, for debuggers.
+
+    Attributes:
+        started: greenlets started so far.
+        living: greenlets that have a job or wait for one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.started = 0
+        self.living = 0
+        self._name = name
+        self._idle: list[Greenlet] = []
+        self._kept = _KEPT
+
+    def run(self, job: Job) -> None:
+        """Run a job until it has completed or blocks. Call it in the hub: in a callback of the event loop."""
+        if self._idle:
+            self._idle.pop().switch(job)
+            return
+        greenlet = Greenlet(self._run)
+        greenlet.name = self._name
+        greenlet.switch()  # until it waits for a job
+        greenlet.switch(job)
+
+    def run_soon(self, job: Job) -> None:
+        """Run a job in this turn of the event loop. Does not block."""
+        gevent.get_hub().loop.run_callback(self.run, job)
+
+    def close(self) -> None:
+        """End the greenlets, each once its job has completed. Jobs still run, in greenlets that are not kept."""
+        self._kept = 0
+        idle, self._idle = self._idle, []
+        for greenlet in idle:
+            greenlet.kill(block=False)
+
+    def _run(self) -> None:
+        self.started += 1
+        self.living += 1
+        try:
+            self._run_jobs()
+        finally:
+            self.living -= 1
+
+    def _run_jobs(self) -> None:
+        hub = gevent.get_hub()
+        greenlet = gevent.getcurrent()
+        while True:
+            job = hub.switch()
+            try:
+                Context().run(job)
+            except BaseException:
+                hub.handle_error(greenlet, *sys.exc_info())
+            del job  # or it would be kept alive while this waits
+            if len(self._idle) >= self._kept:
+                return
+            self._idle.append(greenlet)
