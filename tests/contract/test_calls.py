@@ -288,8 +288,8 @@ def test_many_uris_are_served_in_bounds_and_each_in_its_order(caller, callee, co
 def test_a_busy_uri_does_not_starve_the_others(caller, callee, call, count):
     uris = [f"test.many.{number}" for number in range(count)]
     for _ in range(200):
-        call(caller, uris[0])
-    call(caller, uris[13])
+        call(caller, uris[0], timeout=60.0)
+    call(caller, uris[13], timeout=60.0)
     consumer = callee.calls(uris)
     turns = 0
     with gevent.Timeout(30):

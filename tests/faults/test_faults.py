@@ -281,7 +281,7 @@ def test_reloading_and_stopping_a_callee(start_server, start_callee):
 def test_callees_are_killed_in_the_middle_of_calls(mortal, start_server, start_callee):
     url, _ = start_server()
     victims = [start_callee(target=NOTES, NOTES="/dev/null") for _ in range(2)]
-    with mortal.client() as admin, Traffic(url, uri="wait", duration=0.2) as traffic:
+    with mortal.client() as admin, Traffic(url, uri="wait", duration=0.2, timeout=8) as traffic:
         with traffic.failure():
             for victim in victims:
                 victim.kill()

@@ -8,6 +8,7 @@ import time
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
+import gevent
 import pytest
 
 from juggler.client import Client
@@ -54,6 +55,13 @@ def wait_for_queue(admin, uri):
     eventually(lambda: admin.llen(f"juggler:calls:{{{uri}}}") == 1)
 
 
+def wait_for_report(mortal):
+    """Wait until a callee reports to the server that a call has run for two seconds. Meanwhile, none may complete."""
+    with mortal.client() as admin, admin.monitor() as monitor, gevent.Timeout(20):
+        while not monitor.next_command()["command"].startswith("LPUSH juggler:results:"):
+            pass
+
+
 def test_a_server_is_killed(mortal, start_server, start_callee, connect, notes, processes):
     """Calls in flight fail at once. The running function completes, a queued call runs later; each runs once."""
     url, process = start_server()
@@ -88,7 +96,7 @@ def test_a_callee_is_killed(mortal, start_server, start_callee, connect, notes):
     client = connect(url)
     victim = start_callee("-c", "2", target=NOTES, NOTES=notes.path)
     long = client.start_call("wait", 60.0)
-    time.sleep(2.1)  # the callee reports calls that have run for two seconds
+    wait_for_report(mortal)
     young = client.start_call("wait", 60.0, timeout=3)
     queued = client.start_call("note", "queued", timeout=60)
     with mortal.client() as admin:
@@ -103,13 +111,13 @@ def test_a_callee_is_killed(mortal, start_server, start_callee, connect, notes):
     assert queued.result(20) == "queued"
 
 
-def test_a_callee_stands_still(start_server, start_callee, connect):
+def test_a_callee_stands_still(mortal, start_server, start_callee, connect):
     """A long call fails within seven seconds, although its process may go on."""
     url, _ = start_server()
     client = connect(url)
     callee = start_callee(target=NOTES, NOTES="/dev/null")
     pending = client.start_call("wait", 60.0)
-    time.sleep(2.1)  # the callee reports calls that have run for two seconds
+    wait_for_report(mortal)
     callee.send_signal(signal.SIGSTOP)
     error, seconds = ended(pending)
     callee.send_signal(signal.SIGCONT)
@@ -157,7 +165,7 @@ def test_redis_is_gone(mortal, start_server, start_callee, connect):
     client = connect(url)
     with client.subscribe("news") as news:
         in_flight = client.start_call("test.delay", "500", timeout=3)
-        time.sleep(0.1)
+        assert client.call("test.echo", 1) == 1  # so the call before it has been stored
         mortal.kill()
         eventually(lambda: refusal(client) == 503)
         since = time.monotonic()
