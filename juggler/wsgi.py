@@ -14,7 +14,7 @@ from juggler.process.metrics import OTHER, Snapshot, merge
 from juggler.process.metrics.exposition import CONTENT_TYPE, go_variables, prometheus
 from juggler.process.metrics.shared import ENVIRON_KEY, Slot
 from juggler.protocol.subprotocols import SUBPROTOCOLS, allowed_messages, choose_subprotocol
-from juggler.server import Connection, Server, live_servers
+from juggler.server import Server, live_servers
 from juggler.server.connect_hook import ConnectRequest, parse_query
 from juggler.server.static_files import StaticFiles
 from juggler.server.websocket import LOCAL_NAME, UPGRADE, WebSocket, handshake
@@ -150,10 +150,9 @@ class Application:
 
     def _websocket(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         try:
-            connection, websocket = self._admit(environ)
+            self._serve(environ)
         except HandshakeRefused as refusal:
             return self._refuse(environ, start_response, refusal)
-        self.server.serve(connection, websocket)
         return []
 
     def _refuse(self, environ: dict[str, Any], start_response: StartResponse, refusal: HandshakeRefused) -> list[bytes]:
@@ -162,8 +161,8 @@ class Application:
         log.info(Line("http: request refused", client=client, status=refusal.status[:3], reason=refusal.reason))
         return _respond_text(start_response, refusal.status, refusal.reason, refusal.headers)
 
-    def _admit(self, environ: dict[str, Any]) -> tuple[Connection, WebSocket]:
-        """Admit a client and upgrade its request. What this needs is freed before the websocket is served."""
+    def _serve(self, environ: dict[str, Any]) -> None:
+        """Admit a client, upgrade its request, and serve its websocket from now on."""
         handshake.websocket_key(environ)
         handshake.check_origin(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", ""), self._allowed_origins)
         subprotocol = choose_subprotocol(
@@ -180,7 +179,7 @@ class Application:
         )
         # The upgrade empties the environ, so the request is read before.
         connection = self.server.admit(request)
-        return connection, self._upgrade(environ, subprotocol)
+        self.server.serve(connection, self._upgrade(environ, subprotocol))
 
     def _upgrade(self, environ: dict[str, Any], subprotocol: str | None) -> WebSocket:
         upgrade = environ.get(UPGRADE)

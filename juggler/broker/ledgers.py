@@ -254,16 +254,13 @@ class SubscriptionLedger(Generic[Key]):
             reason = f"{self.patterns} patterns of all connections exist already"
             raise BrokerError(reason, NackCode.TOO_MANY_REQUESTS)
 
-    def add(self, key: Key, subscriber: Subscriber, on_done: Done, *, confirmed: bool = False) -> bool:
-        """Add a subscription. Return whether its topic is confirmed.
-
-        The owner of the ledger then calls ``on_done``: called from here, it would deepen the stack of every subscriber
-        into a second page of memory.
+    def add(self, key: Key, subscriber: Subscriber, on_done: Done, *, confirmed: bool = False) -> None:
+        """Add a subscription, and call ``on_done`` once its topic is confirmed or has failed.
 
         Args:
             key: key of the topic.
             subscriber: the subscriber; adding it twice is no error.
-            on_done: called once the topic is confirmed or has failed, unless it is confirmed already.
+            on_done: called at once if the topic is confirmed.
             confirmed: whether a new topic needs no confirmation.
         """
         topic = self._topics.get(key)
@@ -273,9 +270,10 @@ class SubscriptionLedger(Generic[Key]):
         is_new = subscriber not in topic.subscribers
         topic.subscribers[subscriber] = None
         self._of.setdefault(subscriber, set()).add(key)
-        if not topic.confirmed:
+        if topic.confirmed:
+            on_done(None)
+        else:
             topic.waiting.append(Waiting(subscriber, on_done, is_new))
-        return topic.confirmed
 
     def remove(self, key: Key, subscriber: Subscriber) -> bool:
         """Remove a subscription. Return whether its topic has gone with it.

@@ -412,7 +412,6 @@ class MemoryBroker(CallerBroker, CalleeBroker, PubSubBroker):
             on_done(error)
             return
         self._subscriptions.add((channel, pattern), subscriber, on_done, confirmed=True)
-        on_done(None)
 
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
         return self._subscriptions.has((channel, pattern), subscriber)

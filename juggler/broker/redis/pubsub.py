@@ -88,8 +88,7 @@ class RedisPubSub(PubSubBroker):
         except BrokerError as error:
             on_done(error)
             return
-        if self._topics.add(key, subscriber, on_done, confirmed=confirmed):
-            on_done(None)
+        self._topics.add(key, subscriber, on_done, confirmed=confirmed)
 
     def is_subscribed(self, channel: str, pattern: bool, subscriber: Subscriber) -> bool:
         return self._topics.has(self._key(pattern, channel), subscriber)
