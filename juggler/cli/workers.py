@@ -11,6 +11,7 @@ from gunicorn.app.base import BaseApplication
 
 from juggler.cli.config.schema import Settings
 from juggler.errors import ConfigError
+from juggler.process import stderr
 from juggler.process.address import format_address, parse_address
 from juggler.process.logline import printable
 from juggler.process.metrics.shared import METRICS_BIND
@@ -56,6 +57,7 @@ class Workers(BaseApplication):  # type: ignore[misc]
             SystemExit: with the exit codes of `juggler server`.
         """
         master = os.getpid()
+        stderr.unblock()  # before gunicorn makes its loggers
         try:
             super().run()
         except SystemExit as end:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from juggler.process import stderr
 from juggler.process.logline import Line, indented, printable, quoted
 from juggler.process.tracing import current_trace, log_fields
 
@@ -42,15 +43,22 @@ class _Formatter(logging.Formatter):
 
 
 def configure(level: str = "info", format: str = "text") -> None:
-    """Send the records of all loggers to standard error.
+    """Send the records of all loggers to standard error, which is kept from blocking.
 
     Args:
         level: lowest level to log: debug, info, warning or error.
         format: ``"text"``, ``"logfmt"`` or ``"json"``.
     """
+    stderr.unblock()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(format))
+    stderr.describe_dropped(lambda count: handler.format(_dropped(count)) + "\n")
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _dropped(count: int) -> logging.LogRecord:
+    line = Line("log: lines dropped, their reader is too slow", lines=count)
+    return logging.LogRecord("juggler.log", logging.WARNING, __file__, 0, line, None, None)
 
 
 def formatter(format: str) -> logging.Formatter:
