@@ -495,8 +495,8 @@ class Connection(Subscriber):
         if outgoing.event is not event:
             outgoing.load(event)
         if self.websocket.send_shared(outgoing.text):
-            self.metrics.written[outgoing.type] += 1
-            if outgoing.type is MessageType.NACK:
+            outgoing.written[outgoing.type] += 1
+            if outgoing.is_refused:
                 self.metrics.nacks[NackCode.TOO_LARGE] += 1
 
     def welcome(self, message: Wlcm) -> None:

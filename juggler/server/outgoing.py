@@ -24,9 +24,11 @@ class Outgoing:
         event: the event that was delivered last.
         text: the EVNT of this event, or the NACK in its place, framed once for all subscribers.
         type: type of ``text``.
+        is_refused: whether ``text`` is the NACK.
+        written: counters of the responses, by type.
     """
 
-    __slots__ = ("_answer_limit", "_metrics", "_write_limit", "event", "text", "type")
+    __slots__ = ("_answer_limit", "_metrics", "_write_limit", "event", "is_refused", "text", "type", "written")
 
     def __init__(self, options: ServerOptions, metrics: Metrics) -> None:
         self._write_limit = options.write_limit
@@ -34,7 +36,9 @@ class Outgoing:
         self._metrics = metrics
         self.event: Event | None = None
         self.text = SharedText(b"")
-        self.type = MessageType.EVNT
+        self.type = int(MessageType.EVNT)
+        self.is_refused = False
+        self.written = metrics.written
 
     def write(self, websocket: WebSocket, response: Message) -> None:
         """Put a response on a websocket, or a NACK that refers to the request if the response is too large.
@@ -51,7 +55,7 @@ class Outgoing:
                 return
             response, text = self._too_large(response, len(text))
         if websocket.send(text, extra):
-            self._metrics.written[response.type] += 1
+            self.written[response.type] += 1
             if type(response) is Nack:
                 self._metrics.nacks[response.code] += 1
 
@@ -62,7 +66,8 @@ class Outgoing:
         if self._write_limit is not None and len(text) > self._write_limit:
             response, text = self._too_large(response, len(text))
         self.text = SharedText(text)
-        self.type = response.type
+        self.type = int(response.type)  # an index is quicker than a member of an enum
+        self.is_refused = type(response) is Nack
         self.event = event
 
     def _drop(self, response: Message, size: int) -> None:

@@ -262,17 +262,16 @@ def test_shared_texts_mix_with_the_peer_s_own(keep):
     for _ in range(2):
         for number, text in enumerate(TEXTS):
             assert decoded(theirs, deflater.text_frame(text)) == (text, True)
-            assert decoded(theirs, shared[number].frame(deflater)) == (text, True)
+            assert decoded(theirs, shared[number].deflated(deflater)) == (text, True)
             assert decoded(theirs, deflater.text_frame(TEXTS[0])) == (TEXTS[0], True)
 
 
 def test_a_shared_text_is_compressed_once_for_each_size_of_window():
     text = SharedText(TEXTS[0])
     frames = [
-        text.frame(MessageDeflater(DeflateOptions(server_max_window_bits=bits)))
+        text.deflated(MessageDeflater(DeflateOptions(server_max_window_bits=bits)))
         for bits in (12, 12, 15, 15)
         for _ in "ab"
     ]
     assert len({id(frame) for frame in frames}) == 2
-    assert text.frame(None) is text.frame(None)
-    assert parse(text.frame(None))[0].payload == TEXTS[0]
+    assert parse(text.plain)[0].payload == TEXTS[0]

@@ -200,21 +200,20 @@ class SharedText:
 
     Args:
         payload: the text in UTF-8.
+
+    Attributes:
+        plain: the frame for peers without compression.
     """
 
-    __slots__ = ("_deflated", "_payload", "_plain")
+    __slots__ = ("_deflated", "_payload", "plain")
 
     def __init__(self, payload: bytes) -> None:
         self._payload = payload
-        self._plain: bytes | None = None
+        self.plain = text_frame(payload)
         self._deflated: dict[int, bytes] = {}  # by window size, the only parameter in which peers differ
 
-    def frame(self, deflater: MessageDeflater | None) -> bytes:
-        """Return the frame for a peer, given its deflater; None means no compression."""
-        if deflater is None:
-            if self._plain is None:
-                self._plain = text_frame(self._payload)
-            return self._plain
+    def deflated(self, deflater: MessageDeflater) -> bytes:
+        """Return the frame for a peer with compression, given its deflater."""
         bits = deflater.options.server_max_window_bits
         shared = self._deflated.get(bits)
         if shared is None:
