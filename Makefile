@@ -5,8 +5,8 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments, as in: make demo ARGS="--bind 127.0.0.1:9001", make test ARGS="tests/unit -x"
 ARGS ?=
-# Processes that run tests: two for each core, since most tests wait.
-JOBS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
+# Processes that run tests: three for each core, since most tests wait.
+JOBS ?= $(shell echo $$(( 3 * $$(getconf _NPROCESSORS_ONLN) )))
 
 # Tests in which juggler deals with each of its dependencies.
 LOWEST = -n 0 tests/unit tests/contract $(addprefix tests/integration/test_,backend.py backend_async.py callee_command.py \

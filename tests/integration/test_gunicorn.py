@@ -495,7 +495,8 @@ def test_a_worker_that_dies_is_replaced_and_leaves_nothing_for_ever(start, redis
 
 
 @pytest.mark.alone
-def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(gunicorn, redis_url):
+def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(start, redis_url):
+    gunicorn = start("--graceful-timeout", "30", workers=2)  # the old ones wait until the new ones have started
     broker = RedisBroker(redis_url)
     with one_on_each(gunicorn.url) as old, one_on_each(gunicorn.url) as idle:
         gone = {pid_of(wire) for wire in old}
@@ -515,6 +516,7 @@ def test_sighup_lets_new_workers_serve_while_the_old_ones_drain(gunicorn, redis_
             new[1].request(PUB, channel="c", args="new")
             assert new[0].receive()["payload"]["args"] == "new"
     broker.close()
+    gunicorn.stop()
 
 
 # Other sockets
