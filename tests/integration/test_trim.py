@@ -104,7 +104,6 @@ def scatter() -> None:
 
 
 @on_glibc
-@pytest.mark.alone
 @pytest.mark.parametrize("options", [(), ("-p", "2")], ids=["alone", "supervised"])
 def test_a_callee_returns_what_functions_used(redis_url, ask, tmp_path, options):
     (tmp_path / "scattering.py").write_text(SCATTER)
