@@ -61,16 +61,18 @@ class SpareGreenlets:
             greenlet.kill(block=False)
 
     def _run(self) -> None:
+        greenlet = gevent.getcurrent()
         self.started += 1
         self.living += 1
         try:
-            self._run_jobs()
+            self._run_jobs(greenlet)
         finally:
             self.living -= 1
+            if greenlet in self._idle:  # ended by a kill or a timeout that a job has left behind
+                self._idle.remove(greenlet)
 
-    def _run_jobs(self) -> None:
+    def _run_jobs(self, greenlet: Greenlet) -> None:
         hub = gevent.get_hub()
-        greenlet = gevent.getcurrent()
         while True:
             job = hub.switch()
             try:

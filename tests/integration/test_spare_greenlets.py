@@ -80,6 +80,21 @@ def test_a_job_that_is_killed_costs_no_greenlet(greenlets, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("left", ["kill", "timeout"])
+def test_what_a_job_leaves_behind_does_not_lose_the_next_one(greenlets, left):
+    def leave():
+        if left == "kill":
+            gevent.getcurrent().kill(block=False)
+        else:
+            gevent.Timeout.start_new(0.001)
+
+    run(greenlets, leave)
+    eventually(lambda: greenlets.living == 0)
+    done = []
+    run(greenlets, lambda: done.append(1))
+    assert done == [1]
+
+
 def test_context_variables_do_not_outlive_a_job(greenlets):
     user, seen = ContextVar("user", default="nobody"), []
 
