@@ -116,7 +116,7 @@ class HttpServer(PyWSGIServer):  # type: ignore[misc]
     """pywsgi's server.
 
     Attributes:
-        responding: handlers that have read a request and not completed the response, open websockets included.
+        responding: handlers that have read a request and not completed the response.
         handshake_timeout: seconds for the TLS handshake of a client. Default: 10.
         max_request_line: maximum length of a request line in bytes.
         on_request: called for each request.
@@ -258,7 +258,7 @@ class GeventWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         for http in self._http:
             http.close()  # at once, so that new connections go to other workers
         gevent.joinall([gevent.spawn(server.shut_down, grace) for server in live_servers()])
-        while any(http.responding for http in self._http) and time.monotonic() < deadline:
+        while any(http.responding or http.pool.websockets for http in self._http) and time.monotonic() < deadline:
             gevent.sleep(_POLL)
         # Idle keep-alive connections are not waited for.
         sys.exit(0)

@@ -15,6 +15,7 @@ from gevent.pywsgi import WSGIServer
 from juggler.broker.memory import MemoryBroker
 from juggler.protocol.messages import Call, MessageType
 from juggler.server import Server
+from juggler.server.connection import State
 from juggler.server.processing import chain
 from juggler.server.websocket import HttpPool, WebSocketHandler
 from juggler.wsgi import Application
@@ -133,11 +134,62 @@ def test_a_handler_that_ends_its_greenlet_ends_its_connection_only(how):
         assert other.request(SUB, channel="d")["meta"]["type"] == ACK
 
 
+def test_a_handler_that_ends_its_greenlet_at_a_response_ends_its_connection():
+    def fail(next_handler):
+        def handler(ctx, connection, message):
+            if message.type == EVNT:
+                raise gevent.GreenletExit
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    with running_server(handler=chain(fail)) as running, Wire(running.url) as wire:
+        wire.request(SUB, channel="c")
+        running.server.publish("c", 1)
+        assert wire.closed()[0] == 1001
+        eventually(lambda: not running.server.connections)
+
+
+def test_a_greenlet_that_is_killed_while_it_closes_a_websocket_closes_its_socket():
+    closing = []
+
+    def close(next_handler):
+        def handler(ctx, connection, message):
+            gevent.getcurrent().kill(block=False)
+            connection.close()
+            closing.append(connection)
+
+        return handler
+
+    with running_server(handler=chain(close)) as running, Wire(running.url) as wire:
+        wire.send(SUB, channel="c")
+        assert eventually(lambda: closing)[0].wait_closed(5)
+
+
+@pytest.mark.parametrize("error", [gevent.Timeout, gevent.GreenletExit, SystemExit, ValueError])
+def test_an_on_state_that_fails_keeps_no_connection(error):
+    def on_state(connection, state):
+        if state is State.CLOSED:
+            raise error
+
+    with running_server(on_state=on_state) as running:
+        with Wire(running.url) as wire:
+            wire.request(SUB, channel="c")
+        eventually(lambda: not running.server.connections)
+
+
 def test_websockets_count_in_the_pool_of_the_http_server():
     broker = MemoryBroker()
     server = Server(caller_broker=broker, pubsub_broker=broker)
     pool = HttpPool(3)
-    http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None, spawn=pool)
+    stops = []
+
+    class Counting(WSGIServer):
+        def stop_accepting(self):
+            stops.append(1)
+            super().stop_accepting()
+
+    http = Counting(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None, spawn=pool)
     http.start()
     url = f"ws://127.0.0.1:{http.server_port}/ws"
     try:
@@ -152,12 +204,14 @@ def test_websockets_count_in_the_pool_of_the_http_server():
             waiting.settimeout(0.1)
             with pytest.raises(TimeoutError):
                 waiting.recv(100)
+            assert len(stops) < 10, "it polls"
             idle.close()
             waiting.settimeout(20)
             assert waiting.recv(100).startswith(b"HTTP/1.1 200 OK")
             assert first.request(SUB, channel="c")["meta"]["type"] == ACK
             assert second.request(SUB, channel="c")["meta"]["type"] == ACK
         eventually(lambda: pool.free_count() == 3)
+        assert pool.websockets == 0
     finally:
         http.stop(0)
         server.close()

@@ -6,9 +6,10 @@ anywhere, callbacks of gevent's hub included, and frames never interleave.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from select import POLLIN
 from socket import SHUT_WR
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -65,7 +66,7 @@ class WebSocket:
         close_reason: close reason.
         closed: whether the socket is closed.
         delivers: whether `deliver` was called.
-        delivering: number of open websockets of the process for which it was.
+        on_closed: called once when the socket is closed; ``None`` for nothing. It must not block.
         backlog: where queued bytes are counted, with those of other websockets; ``None`` for nowhere.
     """
 
@@ -93,10 +94,9 @@ class WebSocket:
         "close_code",
         "close_reason",
         "closed",
+        "on_closed",
         "options",
     )
-
-    delivering: ClassVar[int] = 0
 
     def __init__(
         self, sock: Any, options: WebSocketOptions = DEFAULT, initial: bytes = b"", deflate: Agreement | None = None
@@ -117,6 +117,7 @@ class WebSocket:
         self.close_code: int | None = None
         self.close_reason = ""
         self.closed = False
+        self.on_closed: Callable[[], object] | None = None
         self.backlog: Backlog | None = None
         self._lost = False
         self._closed_event: Event | None = None
@@ -179,8 +180,6 @@ class WebSocket:
         """
         self._receiver = receiver
         self._greenlets = greenlets
-        if not self.closed:
-            WebSocket.delivering += 1
         if self._parser.pending or self.close_code is not None:
             self._deliver_soon()
         else:
@@ -450,8 +449,8 @@ class WebSocket:
         connection are awaited, so that the peer reads the close frame instead of a reset.
         """
         self.close()
-        gevent.sleep(0)  # let a greenlet in `receive` raise first
         try:
+            gevent.sleep(0)  # let a greenlet in `receive` raise first
             with gevent.Timeout(self.options.close_timeout, False):
                 if not self._lost:
                     self._linger()
@@ -466,11 +465,11 @@ class WebSocket:
         self._lose("the connection was aborted")
         if self._receiver is not None:
             self._readable.stop()
-        if self._greenlets is not None:
-            WebSocket.delivering -= 1
         self._hub.cancel_waits_close_and_then((self._readable,), _Woken(), self._output.socket.close)
         if self._closed_event is not None:
             self._closed_event.set()
+        if self.on_closed is not None:
+            self.on_closed()
 
     def _linger(self) -> None:
         budget = _LINGER_BYTES

@@ -16,8 +16,9 @@ from io import BufferedReader
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
-from gevent import GreenletExit
-from gevent.pool import Pool
+import gevent
+from gevent import Greenlet, GreenletExit
+from gevent.pool import Group, Pool
 from gevent.ssl import SSLWantReadError
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -47,15 +48,44 @@ _LOGGED = (
 
 
 class HttpPool(Pool):  # type: ignore[misc]
-    """Pool of a `gevent.pywsgi.WSGIServer` whose size bounds all connections, websockets without a greenlet included.
+    """Pool of a `gevent.pywsgi.WSGIServer` whose size bounds its connections, websockets without a greenlet included.
 
-    It counts those of all servers of the process, because all need its open files. Choose a size above the number of
-    websockets that your servers admit. What is left serves HTTP requests.
+    Choose a size above the number of websockets that your servers admit. The rest serves HTTP requests.
+
+    Args:
+        size: maximum number of connections.
+
+    Attributes:
+        websockets: open websockets without a greenlet.
     """
 
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.websockets = 0
+        self._kept: set[Greenlet] = set()  # greenlets whose slots pass to their websockets
+        self._on_closed = self._release  # one object for all websockets
+
+    def keep_slot(self, websocket: WebSocket) -> None:
+        """Keep the slot of this greenlet, once it completes, until its websocket is closed."""
+        if not websocket.closed:
+            websocket.on_closed = self._on_closed
+            self.websockets += 1
+            self._kept.add(gevent.getcurrent())
+
     def free_count(self) -> int:
-        free: int = super().free_count()
-        return max(0, free - WebSocket.delivering)
+        free: int = self._semaphore.counter
+        return free
+
+    def _discard(self, greenlet: Greenlet) -> None:
+        if greenlet in self._kept:
+            self._kept.discard(greenlet)
+            Group._discard(self, greenlet)  # noqa: SLF001  # without releasing the slot
+        else:
+            super()._discard(greenlet)
+
+    def _release(self) -> None:
+        self.websockets -= 1
+        self._semaphore.release()
 
 
 class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[misc]
@@ -68,6 +98,7 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
 
     application: Any
     content_length: int | None
+    server: Any
     socket: Any
 
     _websocket: WebSocket | None = None
@@ -104,6 +135,8 @@ class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[mis
             self.environ.pop("wsgi.websocket", None)
             if websocket.delivers:
                 self.socket = None  # so that pywsgi does not close it
+                if isinstance(self.server.pool, HttpPool):
+                    self.server.pool.keep_slot(websocket)
             else:
                 websocket.finish()
 
