@@ -349,16 +349,18 @@ class Connection(Subscriber):
         if self.closed is None:
             self.closed = ConnectionClosed(websocket.close_code or CloseCode.GOING_AWAY, websocket.close_reason)
             log.debug(Line("connection: closed", code=self.closed.code, reason=self.closed.reason), extra=self._in_log)
-        self.caller_broker.abandon(self, cancel=self._cancels_calls)
-        self.pubsub_broker.unsubscribe_all(self)
-        for outbox in (self._results, self._events):
-            if outbox is not None:
-                outbox.close()
-        # They reference the connection, which would otherwise wait for the garbage collector.
-        self._results = self._events = None
-        self._report(State.CLOSED)
-        if self._on_end is not None:
-            self._on_end(self)
+        try:
+            self.caller_broker.abandon(self, cancel=self._cancels_calls)
+            self.pubsub_broker.unsubscribe_all(self)
+            for outbox in (self._results, self._events):
+                if outbox is not None:
+                    outbox.close()
+            # They reference the connection, which would otherwise wait for the garbage collector.
+            self._results = self._events = None
+            self._report(State.CLOSED)
+        finally:
+            if self._on_end is not None:
+                self._on_end(self)
 
     def _handle_and_check(self, message: Message) -> None:
         """Handle a request. If the handler has permitted a SUB while an AUTH changed the identity, ask it again."""
@@ -445,7 +447,7 @@ class Connection(Subscriber):
         if self._on_state is not None:
             try:
                 self._on_state(self, state)
-            except (Exception, SystemExit):
+            except (Exception, gevent.Timeout, SystemExit):
                 log.exception(Line("connection: on_state failed", state=state.value), extra=self._in_log)
 
     # Responses. All but `write` are called by brokers and do not block.
@@ -546,5 +548,8 @@ class _Outbox:
                 self._connection.send(self.waiting[0])
                 if self.waiting:  # it may have been closed meanwhile
                     self.waiting.popleft()
+        except BaseException:
+            self._connection.close(CloseCode.GOING_AWAY)  # the handler has ended its greenlet
+            raise
         finally:
             self._sends = False

@@ -293,8 +293,10 @@ class Server:
                 self._events.connected(connection)
             connection.serve(self._on_state, self._forget)
         except BaseException:
-            connection.on_end()
-            self._forget(connection)
+            try:
+                connection.on_end()
+            finally:
+                self._forget(connection)
             raise
 
     def _forget(self, connection: Connection) -> None:
