@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -27,6 +28,9 @@ OnMessage: TypeAlias = Callable[[Response | Exp], None]
 OnState: TypeAlias = Callable[[State, JugglerError | None], None]
 OnRaw: TypeAlias = Callable[[Literal["in", "out"], str | bytes], None]
 
+THREADS = "juggler-client-"
+"""What the names of threads of clients begin with."""
+
 _log = logging.getLogger("juggler.client")
 
 
@@ -39,10 +43,16 @@ def is_stop(error: BaseException) -> bool:
 
 
 def run_callback(name: str, about: str, function: Callable[..., object], *args: Any) -> None:
-    """Call a function of the user's. Log its exception: the client continues."""
+    """Call a function of the user's. Log its exception: the client continues.
+
+    In the user's own threads, an exception that is no `Exception` is one that the user expects, such as a timeout.
+    """
     try:
         function(*args)
-    except Exception:
+    except BaseException as error:
+        is_own = threading.current_thread().name.startswith(THREADS)
+        if is_stop(error) or not (is_own or isinstance(error, Exception)):
+            raise
         _log.exception(Line("client: callback failed", callback=name, about=about))
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from juggler.client.base import BaseClient, is_stop, run_callback
+from juggler.client.base import THREADS, BaseClient, is_stop, run_callback
 from juggler.client.bookkeeping import Callback, PendingRequest
 from juggler.client.events import Event, EventQueue, WhenFull
 from juggler.client.forks import check_process
@@ -86,9 +86,9 @@ class Client(BaseClient):
         self._set_up_locks()
         self._transport: Transport
         self._connect_first()
-        self._threads.append(_start("juggler-client-reader", self._run))
+        self._threads.append(_start("reader", self._run))
         if self._expects_messages:
-            self._threads.append(_start("juggler-client-expiry", self._watch))
+            self._threads.append(_start("expiry", self._watch))
 
     def _set_up_locks(self) -> None:
         self._lock = threading.Lock()  # guards the state
@@ -420,7 +420,7 @@ class Client(BaseClient):
         if welcome is not None:
             self._listeners.message(welcome)
             if welcome.ttl is not None and callable(self._token) and self._renewer is None:
-                self._renewer = _start("juggler-client-token", self._renew_tokens)
+                self._renewer = _start("token", self._renew_tokens)
 
     def _run(self) -> None:
         """Read, and reconnect, until the client has closed."""
@@ -818,6 +818,6 @@ def _start(name: str, target: Callable[[], None]) -> threading.Thread:
         if os.getpid() != pid:  # a greenlet, in the child of a fork, where threading does not know it
             threading.Event().wait()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=run, name=THREADS + name, daemon=True)
     thread.start()
     return thread

@@ -343,6 +343,29 @@ def test_an_on_raw_that_fails_does_no_harm(caplog):
     assert "client: callback failed callback=on_raw about=in" in caplog.text
 
 
+@pytest.mark.parametrize("failure", [gevent.Timeout, SystemExit, GeneratorExit])
+def test_a_callback_may_fail_with_any_exception(failure, caplog):
+    """They are no `Exception`. The reader runs the callback, and has to go on."""
+
+    def on_message(message):
+        raise failure
+
+    with serving(echo) as url, Client(url, on_message=on_message) as client:
+        assert [client.call("test.echo", number) for number in range(3)] == [0, 1, 2]
+    assert "client: callback failed callback=on_message" in caplog.text
+
+
+def test_a_timeout_of_the_user_passes_through_a_callback():
+    """Callbacks of sent messages run in the user's greenlet."""
+
+    def on_raw(direction, message):
+        if direction == "out":
+            raise gevent.Timeout
+
+    with serving(echo) as url, Client(url, on_raw=on_raw) as client, pytest.raises(gevent.Timeout):
+        client.start_call("test.echo", 1)
+
+
 def test_raw_messages_need_a_connection():
     with serving(Peer.wait_closed) as url, Client(url) as client:
         client.close()
