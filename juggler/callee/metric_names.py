@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from juggler.process.metrics import Snapshot
-from juggler.process.metrics.exposition import MetricNames
+from juggler.process.metrics.display_names import MetricNames
 
 _BY_URI = ("uri",)
 

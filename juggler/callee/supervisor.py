@@ -27,7 +27,7 @@ from types import FrameType
 
 from juggler.callee.command_options import CONTROL_VARIABLE, Options
 from juggler.callee.fleet import Abort, Action, Fleet, Kill, Log, Retire, Say, Spawn, Stop
-from juggler.callee.health import HealthServer, Status, check_file, touch
+from juggler.callee.health import Status, check_file, touch
 from juggler.callee.metric_names import summary
 from juggler.callee.supervisor_messages import RETIRE, STOP, Lines, Report, Serving
 from juggler.errors import ConfigError
@@ -118,6 +118,8 @@ class Supervisor:
         with ExitStack() as stack:
             stack.callback(self._close)
             if self._options.listen is not None:
+                from juggler.callee.health_server import HealthServer
+
                 stack.callback(HealthServer(self._options.listen, self._status).close)
             self._take_signals()
             if self._options.reload:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import (
@@ -16,29 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from juggler.process.metrics import BUCKETS, TYPES, Snapshot
+from juggler.process.metrics.display_names import MetricNames, Sums
 from juggler.process.metrics.rates import Samples
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-
-Described: TypeAlias = Mapping[str, tuple[str, tuple[str, ...]]]
-Sums: TypeAlias = Sequence[tuple[str, str | None]]
-
-
-class MetricNames(NamedTuple):
-    """Names and help texts of the metrics in a snapshot.
-
-    Attributes:
-        counters: help text and names of labels, by metric.
-        gauges: the same.
-        histograms: metric and help text, by attribute of `Snapshot`.
-        variables: what the Go package's variables are the sums of: metrics and values of their label, None for all.
-    """
-
-    counters: Described
-    gauges: Described
-    histograms: Mapping[str, tuple[str, str]]
-    variables: Mapping[str, Sums]
-
 
 _GO_TYPES = [type for type in TYPES if 1 <= type <= 10]
 _READ: Sums = [("juggler_messages", f"in,{type.name}") for type in TYPES if type.is_request]
