@@ -24,7 +24,8 @@ from gunicorn.workers.ggevent import PyWSGIHandler
 from websockets.sync.client import connect as connect_client
 
 from juggler.errors import ConnectionClosed, HandshakeRefused
-from juggler.server.websocket import DeflateOptions, SharedText, WebSocketHandler, WebSocketOptions
+from juggler.process.spare_greenlets import SpareGreenlets
+from juggler.server.websocket import DeflateOptions, HttpPool, SharedText, WebSocketHandler, WebSocketOptions
 from tests.rawframes import CLOSE, TEXT, client, close, close_of, parse, texts
 from tests.support import eventually
 
@@ -46,6 +47,25 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     with contextlib.suppress(ConnectionClosed):
         while True:
             websocket.send(websocket.receive().encode())
+    return []
+
+
+class Echo:
+    """Receives what a websocket delivers, and sends it back."""
+
+    def __init__(self, websocket: Any) -> None:
+        self.websocket = websocket
+
+    def on_text(self, text: str) -> None:
+        self.websocket.send(text.encode())
+
+    def on_end(self) -> None:
+        pass
+
+
+def delivered_echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    websocket = environ["juggler.upgrade"](options=OPTIONS)
+    websocket.deliver(Echo(websocket), SpareGreenlets("test"))
     return []
 
 
@@ -523,15 +543,18 @@ def test_small_frames_are_not_delayed(serve):
     assert nodelay[0]
 
 
-@pytest.mark.parametrize("ending", ["closed", "lost", "not upgraded"])
-def test_nothing_is_left_to_the_garbage_collector(serve, ending):
-    def application(environ, start_response):
-        if ending != "not upgraded":
-            return echo(environ, start_response)
-        start_response("403 Forbidden", [("Content-Length", "0"), ("Connection", "close")])
-        return []
+def refuse(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("403 Forbidden", [("Content-Length", "0"), ("Connection", "close")])
+    return []
 
-    running = serve(application, spawn=Pool())
+
+@pytest.mark.parametrize(
+    ("application", "ending"),
+    [(echo, "closed"), (echo, "lost"), (delivered_echo, "closed"), (delivered_echo, "lost"), (refuse, "lost")],
+)
+def test_nothing_is_left_to_the_garbage_collector(serve, application, ending):
+    pool = HttpPool(10)
+    running = serve(application, spawn=pool)
 
     def connection() -> None:
         with running.connect() as sock:
@@ -540,7 +563,7 @@ def test_nothing_is_left_to_the_garbage_collector(serve, ending):
             if ending == "closed":
                 sock.sendall(client(TEXT, b"hello") + close(1000))
                 read_all(sock)
-        eventually(lambda: not running.server.pool)
+        eventually(lambda: pool.free_count() == 10)
 
     connection()
     gc.collect()
@@ -691,11 +714,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def secure(serve: Serve, certificate: Path) -> Running:
+@pytest.fixture(params=[echo, delivered_echo])
+def secure(request: pytest.FixtureRequest, serve: Serve, certificate: Path) -> Running:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    return serve(ssl_context=context)
+    return serve(request.param, ssl_context=context)
 
 
 @pytest.fixture
