@@ -1,4 +1,4 @@
-"""Greenlets that run one job after another, so that what waits for its next job needs no greenlet of its own."""
+"""Greenlets that run one job after another. What is idle, a connection for example, needs no greenlet of its own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _KEPT = 64  # greenlets that wait for a job; more end with theirs
 
 
 class SpareGreenlets:
-    """Runs jobs, which may block, at once in greenlets that have completed others.
+    """Runs jobs, which may block, in reused greenlets.
 
-    A greenlet is started if all others are blocked, so that there are as many as jobs were blocked at the same time.
-    Of those that have nothing to do, at most 64 are kept. Each job has an empty `contextvars.Context`. Values of
-    `gevent.local` stay in the greenlet, where another job may find them.
+    If none is idle, another one is started. At most 64 idle ones are kept. Each job has an empty
+    `contextvars.Context`. What else a job leaves in its greenlet may reach the next one: values of `gevent.local`, and
+    a `gevent.Timeout` that it has not closed.
 
-    An exception of a job is printed by gevent's hub.
+    gevent's hub prints the exception of a job that fails.
 
     Args:
         name: name of the greenlets, for debuggers.

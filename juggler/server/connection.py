@@ -315,7 +315,7 @@ class Connection(Subscriber):
         on_state: Callable[[Connection, State], None] | None,
         on_end: Callable[[Connection], None],
     ) -> None:
-        """Process requests from now on, until the connection closes. Blocks as the handler does with the WLCM.
+        """Send the WLCM, and process requests from then on. Blocks only while the handler has the WLCM.
 
         Args:
             on_state: called when the connection is accepting, connected and closed.

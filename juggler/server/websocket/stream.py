@@ -54,8 +54,8 @@ class WebSocket:
     Its owner calls `finish` once `receive` has raised; `WebSocketHandler` does. `tick` is called by a `Sweeper`.
 
     Args:
-        sock: a connected gevent socket, plain or TLS, owned by the websocket from now on. If it is plain, the object
-            itself is closed, and its connection is not.
+        sock: a connected gevent socket, plain or TLS. Its connection is owned by the websocket from now on, see
+            `take_over`.
         options: limits.
         initial: bytes that were already read from the socket.
         deflate: the compression agreed on, see `negotiate`. None: no compression.
