@@ -11,7 +11,7 @@ import pytest
 from loadtest.stack import Stack
 from tests.integration.commands import ROOT
 
-# One after the other: they need a core each.
+# One after the other, and after those of test_soak.py: they need a core each.
 pytestmark = pytest.mark.xdist_group("load")
 
 

@@ -25,13 +25,14 @@ from tests.integration.commands import ROOT
 from tests.stack import running_server, serving
 from tests.support import eventually
 
+pytestmark = pytest.mark.xdist_group("load")
+
 
 def soak(*options):
     command = [sys.executable, "-m", "loadtest.soak", "--subscribers", "60", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
-@pytest.mark.xdist_group("soak")
 def test_a_short_soak():
     done = soak("--minutes", "0.05", "--many", "200")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -59,7 +60,6 @@ def test_a_short_soak():
 
 
 # Noticed at the end, and at once. The other kinds: tests/unit/test_loadtest_audit.py, tests/integration/test_load.py.
-@pytest.mark.xdist_group("soak")
 @pytest.mark.parametrize(
     ("kind", "event", "result"),
     [
