@@ -19,10 +19,17 @@ from juggler.server.connection import State
 from juggler.server.processing import chain
 from juggler.server.websocket import HttpPool, WebSocketHandler
 from juggler.wsgi import Application
+from tests.rawframes import close
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
 CALL, SUB, PUB, ACK, RES, EVNT = (getattr(MessageType, name) for name in ("CALL", "SUB", "PUB", "ACK", "RES", "EVNT"))
+
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: juggler.0\r\n\r\n"
+)
 
 
 def greenlets_of(server: Server) -> float:
@@ -212,6 +219,16 @@ def test_websockets_count_in_the_pool_of_the_http_server():
             assert second.request(SUB, channel="c")["meta"]["type"] == ACK
         eventually(lambda: pool.free_count() == 3)
         assert pool.websockets == 0
+
+        with socket.create_connection(("127.0.0.1", http.server_port)) as sock:
+            sock.sendall(UPGRADE)
+            eventually(lambda: server.connections)
+            (connection,) = server.connections
+            connection.close()
+            gevent.spawn_later(0.05, sock.sendall, close(1000))
+            http.stop(20)
+            assert connection.websocket.closed
+        assert not pool
     finally:
         http.stop(0)
         server.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 import gevent
 from gevent import Greenlet, GreenletExit
-from gevent.pool import Group, Pool
+from gevent.pool import Pool
 from gevent.ssl import SSLWantReadError
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -50,7 +50,8 @@ _LOGGED = (
 class HttpPool(Pool):  # type: ignore[misc]
     """Pool of a `gevent.pywsgi.WSGIServer` whose size bounds its connections, websockets without a greenlet included.
 
-    Choose a size above the number of websockets that your servers admit. The rest serves HTTP requests.
+    Choose a size above the number of websockets that your servers admit. The rest serves HTTP requests. `join`, and
+    thus ``WSGIServer.stop``, waits for websockets, too, but nothing here closes them.
 
     Args:
         size: maximum number of connections.
@@ -63,7 +64,7 @@ class HttpPool(Pool):  # type: ignore[misc]
         super().__init__(size)
         self.websockets = 0
         self._kept: set[Greenlet] = set()  # greenlets whose slots pass to their websockets
-        self._on_closed = self._release  # one object for all websockets
+        self._on_closed = self._forget_websocket  # one object for all websockets
 
     def keep_slot(self, websocket: WebSocket) -> None:
         """Keep the slot of this greenlet, once it completes, until its websocket is closed."""
@@ -76,16 +77,26 @@ class HttpPool(Pool):  # type: ignore[misc]
         free: int = self._semaphore.counter
         return free
 
+    def __bool__(self) -> bool:
+        return len(self) > 0 or self.websockets > 0
+
     def _discard(self, greenlet: Greenlet) -> None:
+        self.greenlets.discard(greenlet)
+        self.dying.discard(greenlet)
         if greenlet in self._kept:
             self._kept.discard(greenlet)
-            Group._discard(self, greenlet)  # noqa: SLF001  # without releasing the slot
         else:
-            super()._discard(greenlet)
+            self._semaphore.release()
+        self._wake_joiners()
 
-    def _release(self) -> None:
+    def _forget_websocket(self) -> None:
         self.websockets -= 1
         self._semaphore.release()
+        self._wake_joiners()
+
+    def _wake_joiners(self) -> None:
+        if not self:
+            self._empty_event.set()
 
 
 class WebSocketHandler(BoundedRequestHandler, StockHandler):  # type: ignore[misc]
