@@ -18,6 +18,7 @@ import gunicorn.config
 import gunicorn.glogging
 import pytest
 from gevent import socket
+from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from gunicorn.workers.ggevent import PyWSGIHandler
@@ -746,6 +747,33 @@ def test_frames_right_behind_the_request_are_not_lost_over_tls(secure, client_co
         frames = parse(read_all(sock))
         assert texts(frames) == ["x" * size]
         assert close_of(frames) == (1000, "")
+
+
+def test_a_client_that_leaves_before_the_response_over_tls_causes_no_traceback(
+    serve, certificate, client_context, capsys
+):
+    entered, gone, lost = Event(), Event(), []
+
+    def application(environ, start_response):
+        entered.set()
+        gone.wait()
+        try:
+            environ["juggler.upgrade"](options=OPTIONS)
+        except OSError as error:
+            lost.append(type(error))
+            raise
+        return []
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    running = serve(application, spawn=Pool(), ssl_context=context)
+    with client_context.wrap_socket(running.connect(), server_hostname="localhost") as sock:
+        sock.sendall(REQUEST)
+        entered.wait()
+    gone.set()
+    eventually(lambda: not running.server.pool)
+    assert lost == [ConnectionResetError]
+    assert running.errors.getvalue() + capsys.readouterr().err == ""
 
 
 def test_writers_never_interleave_over_tls(serve, certificate, client_context):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent.pywsgi import Input, WSGIHandler
+from gevent.ssl import SSLError
 
 from juggler.errors import HandshakeRefused
 from juggler.process.logline import Line
@@ -290,6 +291,9 @@ class BoundedRequestHandler(WSGIHandler):  # type: ignore[misc]
             except ConnectionResetError:
                 self.close_connection = True
                 raise
+            except SSLError as error:  # the client has gone; pywsgi would print a traceback
+                self.close_connection = True
+                raise ConnectionResetError(ECONNRESET, str(error)) from error
 
     def log_error(self, msg: str, *args: object) -> None:
         # pywsgi reports invalid requests here, which any client can cause.
