@@ -61,5 +61,5 @@ def is_kept(key: bytes, pttl: int, lists: tuple[bytes, ...] = LASTING) -> bool:
 
 
 def keys_of_calls(client: redis.Redis) -> list[bytes]:
-    """Return all keys but those of callees that live, or were killed a moment ago."""
-    return [key for key in client.scan_iter() if not key.startswith(b"juggler:callee:")]
+    """Return all keys but those of callees that live, or were killed a moment ago, and of their functions."""
+    return [key for key in client.scan_iter() if not key.startswith((b"juggler:callee", b"juggler:uris"))]
