@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from contextlib import ExitStack
+import struct
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
 import gevent
@@ -13,23 +14,45 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from juggler.broker.memory import MemoryBroker
+from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import Call, MessageType
 from juggler.server import Server
-from juggler.server.connection import State
+from juggler.server.connection import Connection, State
 from juggler.server.processing import chain
-from juggler.server.websocket import HttpPool, WebSocketHandler
+from juggler.server.websocket import HttpPool, WebSocket, WebSocketHandler
 from juggler.wsgi import Application
-from tests.rawframes import close
+from tests.rawframes import TEXT, client, close
 from tests.stack import Wire, running_server, serving
 from tests.support import eventually
 
-CALL, SUB, PUB, ACK, RES, EVNT = (getattr(MessageType, name) for name in ("CALL", "SUB", "PUB", "ACK", "RES", "EVNT"))
+CALL, SUB, PUB, ACK, RES, EVNT, WLCM = (
+    getattr(MessageType, name) for name in ("CALL", "SUB", "PUB", "ACK", "RES", "EVNT", "WLCM")
+)
 
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: juggler.0\r\n\r\n"
 )
+
+
+def open_objects() -> int:
+    return sum(type(each) in {Connection, WebSocket, WebSocketHandler} for each in gc.get_objects())
+
+
+@contextmanager
+def pooled_server(size, **options):
+    broker = MemoryBroker()
+    server = Server(caller_broker=broker, pubsub_broker=broker, **options)
+    pool = HttpPool(size)
+    http = WSGIServer(("127.0.0.1", 0), Application(server), handler_class=WebSocketHandler, log=None, spawn=pool)
+    http.start()
+    try:
+        yield server, http, pool
+    finally:
+        http.stop(0)
+        server.close()
+        broker.close()
 
 
 def greenlets_of(server: Server) -> float:
@@ -183,6 +206,57 @@ def test_an_on_state_that_fails_keeps_no_connection(error):
         with Wire(running.url) as wire:
             wire.request(SUB, channel="c")
         eventually(lambda: not running.server.connections)
+
+
+@pytest.mark.parametrize("action", ["close", "abort", "leave", "reset"])
+@pytest.mark.parametrize("phase", ["idle", "welcome blocks", "handler blocks", "response blocks", "data is queued"])
+def test_nothing_is_left_of_a_connection(phase, action):
+    blocks = {"welcome blocks": WLCM, "handler blocks": SUB, "response blocks": EVNT}.get(phase)
+    go, entered, states = Event(), [], []
+
+    def block(next_handler):
+        def handler(ctx, connection, message):
+            if message.type == blocks:
+                entered.append(message.type)
+                go.wait()
+            next_handler(ctx, connection, message)
+
+        return handler
+
+    subscription = b'{"meta":{"type":%d,"uuid":"%s"},"payload":{"channel":"c"}}' % (SUB, new_uuid().encode())
+    gc.collect()
+    gc.disable()
+    before = open_objects()
+    options = {"handler": chain(block), "on_state": lambda connection, state: states.append(state)}
+    try:
+        with pooled_server(10, **options) as (server, http, pool):
+            with socket.create_connection(("127.0.0.1", http.server_port)) as sock:
+                sock.sendall(UPGRADE.replace(b"juggler.0", b"juggler.1"))
+                eventually(lambda: server.connections)
+                connection = next(iter(server.connections))
+                if phase in {"handler blocks", "response blocks"}:
+                    sock.sendall(client(TEXT, subscription))
+                if phase == "response blocks":
+                    while b'"type":8' not in sock.recv(4096):
+                        pass
+                    server.publish("c", 1)
+                if phase == "data is queued":
+                    connection.websocket.send(bytes(8_000_000), extra=8_000_000)
+                    assert connection.websocket.queued_bytes
+                eventually(lambda: len(entered) == (blocks is not None))
+                if action == "close":
+                    connection.close()
+                elif action == "abort":
+                    connection.websocket.abort()
+                elif action == "reset":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            go.set()
+            eventually(lambda: pool.free_count() == 10 and not server.connections)
+            assert states == [State.ACCEPTING, State.CONNECTED, State.CLOSED]
+            del connection
+            eventually(lambda: open_objects() == before)
+    finally:
+        gc.enable()
 
 
 def test_websockets_count_in_the_pool_of_the_http_server():
