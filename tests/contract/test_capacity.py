@@ -27,6 +27,17 @@ def test_calls_over_the_capacity_are_refused(limited, call, nothing_is_kept):
     nothing_is_kept()
 
 
+def test_calls_of_one_turn_over_the_capacity_are_refused(limited, nothing_is_kept):
+    calls = [RecordedCall() for _ in range(5)]
+    for number, call in enumerate(calls):
+        limited.call("test.uri", b"%d" % number, 5.0, call)
+    told = [call.wait(1)[0][1] for call in calls]
+    assert told[:2] == [None, None]
+    assert [type(error) for error in told[2:]] == [CapacityExceeded] * 3
+    assert [incoming.args for incoming in pop_all(limited.calls(["test.uri"]), 2)] == [b"0", b"1"]
+    nothing_is_kept()
+
+
 def test_each_uri_has_its_own_capacity(limited, call):
     for uri in ("test.a", "test.a", "test.b"):
         assert call(limited, uri).told == [("stored", None)]

@@ -84,6 +84,21 @@ def test_a_queued_call_that_is_cancelled_completes_and_never_runs(caller, callee
     nothing_is_kept()
 
 
+def test_a_call_that_is_cancelled_in_the_turn_in_which_it_is_made_never_runs(caller, callee, call, nothing_is_kept):
+    caller.forget(call(caller, "test.other"))  # a Redis 6 knows the script from now on
+    cancelled, kept = RecordedCall(), RecordedCall()
+    caller.call("test.uri", b"1", 2.0, cancelled)
+    caller.cancel(cancelled)
+    caller.call("test.uri", b"2", 2.0, kept)
+    assert kept.wait(1) == [("stored", None)]
+    assert sorted(cancelled.wait(2)) == [("stored", None), ("unqueued",)]
+    (popped,) = pop_all(callee.calls(["test.uri"]), 1)
+    assert popped.args == b"2"
+    callee.result(popped, b"1", Outcome())
+    assert kept.wait(2)[1] == ("result", b"1")
+    nothing_is_kept()
+
+
 def test_the_callee_of_a_running_call_hears_of_the_cancel(caller, callee, call, announced):
     pending = call(caller)
     (incoming,) = pop_all(announced.consumer, 1)

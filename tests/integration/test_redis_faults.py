@@ -22,7 +22,7 @@ from juggler.broker import Event, IncomingCall, Subscriber
 from juggler.broker.redis import RedisBroker
 from juggler.broker.redis.persistent_connection import PersistentConnection
 from juggler.client import Client
-from juggler.errors import BrokerUnavailable
+from juggler.errors import BrokerUnavailable, OutcomeUnknown
 from juggler.process.embedded import free_port
 from juggler.process.uuids import new_uuid
 from juggler.protocol.messages import MessageType
@@ -238,7 +238,7 @@ def test_a_list_expires_although_the_connection_is_lost_within_a_push(redis_url,
             client.flushall()
 
 
-def test_a_list_is_prolonged_once_for_all_that_is_pushed_in_a_turn(redis_url):
+def test_a_turn_pushes_to_a_list_once_and_prolongs_it_once(redis_url):
     """It lives as long as the longest of the calls wants, at least an hour."""
     with closing(RedisBroker(redis_url)) as broker, redis.Redis.from_url(redis_url, protocol=2) as client:
         broker.connect()
@@ -253,8 +253,41 @@ def test_a_list_is_prolonged_once_for_all_that_is_pushed_in_a_turn(redis_url):
             call.wait(1)
         eventually(lambda: client.pttl("juggler:calls:{u}") > 7_100_000)
         statistics = client.info("commandstats")
-        assert statistics["cmdstat_lpush"]["calls"] == 20
+        assert statistics["cmdstat_lpush"]["calls"] == 1
         assert statistics["cmdstat_pexpire"]["calls"] == 2
+        client.flushall()
+
+
+def test_large_payloads_of_a_turn_are_pushed_apart(redis_url):
+    with closing(RedisBroker(redis_url)) as broker, redis.Redis.from_url(redis_url, protocol=2) as client:
+        broker.connect()
+        client.config_resetstat()
+        calls = [RecordedCall() for _ in range(6)]
+        for call in calls:
+            broker.call("u", b'"%b"' % (b"x" * 25_000), 60, call)
+        for call in calls:
+            assert call.wait(1) == [("stored", None)]
+        assert client.llen("juggler:calls:{u}") == 6
+        assert client.info("commandstats")["cmdstat_lpush"]["calls"] == 2
+        client.flushall()
+
+
+def test_calls_of_a_turn_in_which_the_connection_is_lost_fail(redis_url):
+    with closing(RedisBroker(redis_url)) as broker, redis.Redis.from_url(redis_url, protocol=2) as client:
+        broker.connect()
+        (connection,) = broker.topology.connections()
+        calls = [RecordedCall() for _ in range(3)]
+        for call in calls:
+            broker.call("u", b"1", 60, call)
+        connection.drop("of the test")
+        for call in calls:
+            ((what, error),) = call.wait(1)
+            assert (what, type(error)) == ("stored", OutcomeUnknown)
+        eventually(lambda: connection.up)
+        later = RecordedCall()
+        broker.call("u", b"2", 60, later)
+        assert later.wait(1) == [("stored", None)]
+        assert client.llen("juggler:calls:{u}") == 1
         client.flushall()
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from juggler.broker.redis import RedisBroker
-from juggler.broker.redis.commands import push
+from juggler.broker.redis.commands import push, set_timeout
 from juggler.broker.redis.keys import Names
 from juggler.client import Client
 from juggler.process.uuids import new_uuid
@@ -74,7 +74,7 @@ def cut_push(client: redis.Redis, uri: str, ttl_ms: int) -> None:
     """Push a call on a connection that is cut before the commands that set the expiry of the list."""
     msg_uuid = new_uuid()
     keys = Names().call_keys(uri, msg_uuid)
-    packed = push(*keys, encode_call(new_uuid(), msg_uuid, uri, b"1"), ttl_ms)
+    packed = set_timeout(keys[0], ttl_ms) + push(keys[1], [encode_call(new_uuid(), msg_uuid, uri, b"1")])
     pushed = client.llen(keys[1]) + 1
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(client.connection_pool.connection_kwargs["path"])

@@ -1,9 +1,9 @@
 """Commands in the Redis serialisation protocol. PURE.
 
-To push a payload takes one or two commands: they store its timeout key if needed, and push it. After all that is pushed
-in one turn of gevent's loop, two commands prolong each list, which must not expire before the last of its payloads:
-``PEXPIRE … NX`` sets the expiry of a new list and ``PEXPIRE … GT`` raises it. These two cost Redis 1 µs; a script that
-does everything costs 3 µs. The script is used for servers before Redis 7, which support neither ``NX`` nor ``GT``.
+A payload may need a command that stores its timeout key. Then one command pushes all that goes to a list in one turn of
+gevent's loop, and two prolong the list, which must not expire before the last of its payloads: ``PEXPIRE … NX`` sets
+the expiry of a new list and ``PEXPIRE … GT`` raises it. A script that does everything for one payload costs Redis 3 µs.
+It is used for servers before Redis 7, which support neither ``NX`` nor ``GT``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ PTTL = b"*2\r\n$4\r\nPTTL\r\n"
 
 _SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n%b"
 _FOR_MS = b"$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-_PUSH = b"%b$%d\r\n%b\r\n"
-_PUSH_WITH_KEY = _SET + _PUSH
-_LPUSH = b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n"
+_LPUSH = b"*%d\r\n$5\r\nLPUSH\r\n"
+_ARGUMENT = b"$%d\r\n%b\r\n"
 _PEXPIRE = (
     b"*4\r\n$7\r\nPEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n"
     b"*4\r\n$7\r\nPEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nGT\r\n"
@@ -63,16 +62,16 @@ def pack(*command: bytes | str | int) -> bytes:
     return packed
 
 
-def push(timeout_key: bytes, list_key: bytes, payload: bytes, ttl_ms: int) -> bytes:
-    """Pack the two commands that push ``payload``; the second reply is the length of the list."""
-    return _PUSH_WITH_KEY % (
-        len(timeout_key), timeout_key, _for_ms(ttl_ms), _lpush(list_key), len(payload), payload
-    )  # fmt: skip
+def set_timeout(timeout_key: bytes, ttl_ms: int) -> bytes:
+    """Pack the command that stores the timeout key of a payload."""
+    return _SET % (len(timeout_key), timeout_key, _for_ms(ttl_ms))
 
 
-def push_keyless(list_key: bytes, payload: bytes) -> bytes:
-    """Pack the command that pushes ``payload`` without a timeout key; the reply is the length of the list."""
-    return _PUSH % (_lpush(list_key), len(payload), payload)
+def push(list_key: bytes, payloads: Sequence[bytes]) -> bytes:
+    """Pack the command that pushes payloads, the first one first; the reply is the length of the list after it."""
+    packed = [_LPUSH % (len(payloads) + 2), _ARGUMENT % (len(list_key), list_key)]
+    packed += [_ARGUMENT % (len(payload), payload) for payload in payloads]
+    return b"".join(packed)
 
 
 @lru_cache(1024)
@@ -80,12 +79,6 @@ def _for_ms(ttl_ms: int) -> bytes:
     """Return the end of the ``SET`` of a timeout key: its value and its expiry are the same."""
     ttl = b"%d" % ttl_ms
     return _FOR_MS % (len(ttl), ttl, len(ttl), ttl)
-
-
-@lru_cache(1024)
-def _lpush(key: bytes) -> bytes:
-    """Return the beginning of the ``LPUSH`` to a list."""
-    return _LPUSH % (len(key), key)
 
 
 @lru_cache(1024)
@@ -122,7 +115,7 @@ def push_control(key: bytes, text: bytes) -> list[bytes]:
 
 def packed_key(key: bytes) -> bytes:
     """Return a key as one argument of a packed command, for `PTTL`, `mget`, `delete` and `pop_first`."""
-    return b"$%d\r\n%b\r\n" % (len(key), key)
+    return _ARGUMENT % (len(key), key)
 
 
 def mget(packed_keys: Sequence[bytes]) -> bytes:

@@ -6,13 +6,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import hiredis
 from gevent.event import AsyncResult, Event
+from msgspec import Struct
 
 from juggler.broker.redis.commands import PING, pack
 from juggler.broker.redis.commands import prolong as pack_prolong
+from juggler.broker.redis.commands import push as pack_push
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.persistent_connection import PersistentConnection, ReplyHandler
 from juggler.broker.redis.replies import (
@@ -30,6 +32,47 @@ from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable, OutcomeUnknown
 
 OnProlonged: TypeAlias = Callable[[bytes, Reply], None]
+
+_JOINED_BYTES = 64 * 1024  # payloads pushed together, after which they are handed to the connection
+
+
+class Pushed(Protocol):
+    """A payload that is pushed to a list.
+
+    Attributes:
+        payload: the payload.
+    """
+
+    payload: bytes
+
+    def on_length(self, length: Reply) -> None:
+        """Called once with the length of the list after the push, or an error as `Link.send` reports it."""
+
+
+class _Pushes(Struct, gc=False):
+    """What is pushed to a list in one turn of the loop."""
+
+    list_key: bytes
+    ttl_ms: int
+    prolonged: OnProlonged
+    pushed: list[Pushed]
+
+    def on_length(self, reply: Reply) -> None:
+        if type(reply) is not int:
+            for each in self.pushed:
+                each.on_length(reply)
+            return
+        length = reply - len(self.pushed)
+        for each in self.pushed:
+            length += 1
+            each.on_length(length)
+
+    def on_prolonged(self, reply: Reply) -> None:
+        self.prolonged(self.list_key, reply)
+
+    def fail(self, error: BrokerUnavailable) -> None:
+        self.on_length(error)
+        self.on_prolonged(error)
 
 
 class Link(ReplyHandler):
@@ -52,8 +95,8 @@ class Link(ReplyHandler):
         self.lost_listeners: list[Callable[[], None]] = []
         self._waiting: deque[OnReply] = deque()
         self._deferred: list[tuple[Callable[[], None], OnReply]] = []
-        # Lists to prolong with what is sent next: milliseconds, and what is called with the first reply.
-        self._to_prolong: dict[bytes, tuple[int, OnProlonged]] = {}
+        self._pushes: dict[bytes, _Pushes] = {}  # of this turn, by list
+        self._size = 0  # bytes of their payloads
         self._may_have_sent = False
 
     def start(self) -> None:
@@ -75,22 +118,50 @@ class Link(ReplyHandler):
         Raises:
             BrokerUnavailable: see `PersistentConnection.write`; ``on_replies`` are not called.
         """
+        # Commands are sent in the order of the calls.
+        if self._deferred:
+            on_replies = tuple(on_replies)
+            self._deferred.append((partial(self.send, packed, on_replies), partial(_tell_all, on_replies)))
+            return
+        if self._pushes:
+            self.before_send()
+        self._transmit(packed, on_replies)
+
+    def _transmit(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
+        """Hand packed commands to the connection. Links that send some of them once more override this."""
         self.connection.write(packed)
         self._waiting.extend(on_replies)
 
-    def prolong(self, list_key: bytes, ttl_ms: int, on_prolonged: OnProlonged) -> None:
-        """Make a list live for ``ttl_ms`` or longer, after all that is sent in this turn of the loop.
+    def push(
+        self, list_key: bytes, pushed: Pushed, ttl_ms: int, on_prolonged: OnProlonged, before: bytes = b""
+    ) -> None:
+        """Push a payload to a list, in one command with all others of this turn, and prolong the list.
 
-        A list that Redis has emptied since has been deleted, and needs nothing.
+        The list then lives for the longest ``ttl_ms`` of the turn, or longer. It is deleted when it has been emptied.
 
         Args:
-            list_key: key of the list, to which something was pushed in this turn.
-            ttl_ms: milliseconds; the longest of a turn counts.
+            list_key: key of the list.
+            pushed: the payload.
+            ttl_ms: milliseconds.
             on_prolonged: called with the key and the reply, or an error as `send` reports it.
+            before: a packed command to be executed before; its reply is ignored.
+
+        Raises:
+            BrokerUnavailable: as `send`; nothing is called.
         """
-        known = self._to_prolong.get(list_key)
-        if known is None or known[0] < ttl_ms:
-            self._to_prolong[list_key] = ttl_ms, on_prolonged
+        pushes = self._pushes.get(list_key)
+        if before or pushes is None:
+            self.connection.write(before)  # what is put next to it is sent in this turn, too
+        if before:
+            self._waiting.append(ignore)
+        if pushes is None:
+            pushes = self._pushes[list_key] = _Pushes(list_key, ttl_ms, on_prolonged, [])
+        elif ttl_ms > pushes.ttl_ms:
+            pushes.ttl_ms = ttl_ms
+        pushes.pushed.append(pushed)
+        self._size += len(pushed.payload)
+        if self._size > _JOINED_BYTES:
+            self.before_send()
 
     def gather(self, commands: Sequence[bytes], on_replies: OnReplies) -> None:
         """Send packed commands, at least one, and call ``on_replies`` once with all replies, in order.
@@ -160,14 +231,16 @@ class Link(ReplyHandler):
             listener()
 
     def before_send(self) -> None:
-        if self._to_prolong:
-            to_prolong, self._to_prolong = self._to_prolong, {}
-            for list_key, (ttl_ms, on_prolonged) in to_prolong.items():
-                on_reply = partial(on_prolonged, list_key)
+        if self._pushes:
+            all_pushes, self._pushes = self._pushes, {}
+            self._size = 0
+            for list_key, pushes in all_pushes.items():
+                packed = pack_push(list_key, [each.payload for each in pushes.pushed])
+                packed += pack_prolong(list_key, pushes.ttl_ms)
                 try:
-                    self.send(pack_prolong(list_key, ttl_ms), (on_reply, ignore))
+                    self._transmit(packed, (pushes.on_length, pushes.on_prolonged, ignore))
                 except BrokerUnavailable as error:
-                    on_reply(error)
+                    pushes.fail(error)
 
     def on_reply(self, reply: Reply) -> None:
         if type(reply) is hiredis.ReplyError and is_temporary(reply):
@@ -184,13 +257,14 @@ class Link(ReplyHandler):
     def on_lost(self, error: BrokerUnavailable) -> None:
         waiting, self._waiting = self._waiting, deque()
         deferred, self._deferred = self._deferred, []
-        to_prolong, self._to_prolong = self._to_prolong, {}
+        pushes, self._pushes = self._pushes, {}
+        self._size = 0
         lost = OutcomeUnknown(error.reason, detail=error.detail) if self._may_have_sent else error
         self._may_have_sent = False
         for on_reply in waiting:
             on_reply(lost)
-        for list_key, (_, on_prolonged) in to_prolong.items():
-            on_prolonged(list_key, lost)
+        for each in pushes.values():
+            each.fail(lost)
         for _, on_error in deferred:
             on_error(error)
         for listener in self.lost_listeners:
@@ -203,6 +277,11 @@ class Link(ReplyHandler):
     def ping(self) -> None:
         self.connection.write(PING)
         self._waiting.append(ignore)
+
+
+def _tell_all(on_replies: Iterable[OnReply], error: Reply) -> None:
+    for on_reply in on_replies:
+        on_reply(error)
 
 
 def gather(

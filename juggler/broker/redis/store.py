@@ -98,12 +98,9 @@ class Store:
         if ttl_ms > list_ttl_ms:
             list_ttl_ms = -(-ttl_ms // 1000) * 1000  # in whole seconds, so that few differ
         if link.supports_redis7:
+            before = commands.set_timeout(timeout_key, ttl_ms) if timeout_key else b""
             push = _Push(self, timeout_key, list_key, payload, subject)
-            if timeout_key:
-                link.send(commands.push(timeout_key, list_key, payload, ttl_ms), (ignore, push.on_length))
-            else:
-                link.send(commands.push_keyless(list_key, payload), (push.on_length,))
-            link.prolong(list_key, list_ttl_ms, self._on_prolonged)
+            link.push(list_key, push, list_ttl_ms, self._on_prolonged, before)
         else:
             self._push_by_script(timeout_key, list_key, payload, ttl_ms if timeout_key else 0, list_ttl_ms, subject)
 

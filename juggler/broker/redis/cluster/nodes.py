@@ -14,7 +14,7 @@ from juggler.broker.redis.cluster.slot_map import Address, Redirection, SlotMap,
 from juggler.broker.redis.commands import ASKING, pack
 from juggler.broker.redis.connector import Connector
 from juggler.broker.redis.keys import Names
-from juggler.broker.redis.link import Link
+from juggler.broker.redis.link import Link, OnProlonged, Pushed
 from juggler.broker.redis.replies import OnReply, Reply, ignore
 from juggler.broker.redis.watchdog import Watchdog
 from juggler.errors import BrokerUnavailable
@@ -32,13 +32,20 @@ class NodeLink(Link):
         self.address = address
         self._nodes = nodes
 
-    def send(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
+    def push(
+        self, list_key: bytes, pushed: Pushed, ttl_ms: int, on_prolonged: OnProlonged, before: bytes = b""
+    ) -> None:
+        if before:
+            self._transmit(before, (ignore,))
+        super().push(list_key, pushed, ttl_ms, on_prolonged)
+
+    def _transmit(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
         request = _Request(packed, tuple(on_replies), self.address, self._nodes)
         self.send_here(packed, [request.on_reply] * len(request.on_replies))
 
     def send_here(self, packed: bytes, on_replies: Iterable[OnReply]) -> None:
         """Send to this node only: a redirection is an error like any other."""
-        super().send(packed, on_replies)
+        super()._transmit(packed, on_replies)
 
 
 class _Request:
