@@ -39,6 +39,11 @@ class SpareGreenlets:
         self._idle: list[Greenlet] = []
         self._kept = _KEPT
 
+    @property
+    def busy(self) -> int:
+        """Greenlets that have a job."""
+        return self.living - len(self._idle)
+
     def run(self, job: Job) -> None:
         """Run a job until it has completed or blocks. Call it in the hub: in a callback of the event loop."""
         if self._idle:

@@ -27,7 +27,7 @@ def snapshot(
         counters=metrics.counters() | {"juggler_connection_greenlets": {"": greenlets.started}},
         gauges={
             "juggler_connections": {"": len(connections)},
-            "juggler_connection_greenlets_active": {"": greenlets.living},
+            "juggler_connection_greenlets_active": {"": greenlets.busy},
             "juggler_calls_in_flight": {"": sum(connection.calls_in_flight for connection in connections)},
             "juggler_outgoing_queue_bytes": {"": sum(c.websocket.queued_bytes for c in connections)},
             "juggler_waiting_responses": {"": sum(connection.waiting_responses for connection in connections)},

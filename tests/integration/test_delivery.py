@@ -55,10 +55,6 @@ def pooled_server(size, **options):
         broker.close()
 
 
-def greenlets_of(server: Server) -> float:
-    return server.snapshot().gauges["juggler_connection_greenlets_active"][""]
-
-
 def do_nothing(next_handler):
     return lambda ctx, connection, message: next_handler(ctx, connection, message)
 
@@ -75,7 +71,9 @@ def test_idle_connections_have_no_greenlets(options):
             assert wire.receive()["payload"]["args"] == number
         assert wires[0].request(PUB, channel="c")["meta"]["type"] in {ACK, EVNT}
         assert len(running.server.connections) == 20
-        assert greenlets_of(running.server) <= 5
+        figures = running.server.snapshot()
+        assert figures.gauges["juggler_connection_greenlets_active"][""] == 0
+        assert 0 < figures.counters["juggler_connection_greenlets"][""] <= 5
         handlers = [each for each in gc.get_objects() if type(each) is WebSocketHandler]
         assert handlers == []
 

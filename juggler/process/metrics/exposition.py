@@ -54,7 +54,7 @@ SERVER = MetricNames(
     },
     gauges={
         "juggler_connections": ("Open connections.", ()),
-        "juggler_connection_greenlets_active": ("Greenlets that process messages of connections, or wait to.", ()),
+        "juggler_connection_greenlets_active": ("Greenlets that process messages of connections.", ()),
         "juggler_calls_in_flight": ("Calls in flight.", ()),
         "juggler_outgoing_queue_bytes": ("Bytes queued for clients.", ()),
         "juggler_waiting_responses": ("Responses waiting for the handler.", ()),
