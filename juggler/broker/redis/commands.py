@@ -22,7 +22,7 @@ PTTL = b"*2\r\n$4\r\nPTTL\r\n"
 
 _SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n%b"
 _FOR_MS = b"$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-_LPUSH = b"*%d\r\n$5\r\nLPUSH\r\n"
+_LPUSH = b"$5\r\nLPUSH\r\n$%d\r\n%b\r\n"
 _ARGUMENT = b"$%d\r\n%b\r\n"
 _PEXPIRE = (
     b"*4\r\n$7\r\nPEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n"
@@ -69,7 +69,7 @@ def set_timeout(timeout_key: bytes, ttl_ms: int) -> bytes:
 
 def push(list_key: bytes, payloads: Sequence[bytes]) -> bytes:
     """Pack the command that pushes payloads, the first one first; the reply is the length of the list after it."""
-    packed = [_LPUSH % (len(payloads) + 2), _ARGUMENT % (len(list_key), list_key)]
+    packed = [b"*%d\r\n%b" % (len(payloads) + 2, _lpush(list_key))]
     packed += [_ARGUMENT % (len(payload), payload) for payload in payloads]
     return b"".join(packed)
 
@@ -79,6 +79,12 @@ def _for_ms(ttl_ms: int) -> bytes:
     """Return the end of the ``SET`` of a timeout key: its value and its expiry are the same."""
     ttl = b"%d" % ttl_ms
     return _FOR_MS % (len(ttl), ttl, len(ttl), ttl)
+
+
+@lru_cache(1024)
+def _lpush(key: bytes) -> bytes:
+    """Return the beginning of the ``LPUSH`` to a list, after the number of arguments."""
+    return _LPUSH % (len(key), key)
 
 
 @lru_cache(1024)
