@@ -216,15 +216,21 @@ def test_the_hook_receives_the_request_with_the_new_token():
         assert first.allowed == second.allowed
 
 
-def test_calls_carry_the_new_identity_and_a_caller_hook_that_fails_is_asked_again():
-    outcomes = iter([{"level": 1}, ZeroDivisionError(), {"level": 3}])
+def caller_hook(*outcomes):
+    """Return a caller hook that returns or raises one outcome after the other."""
+    left = iter(outcomes)
 
     def caller(connection):
-        outcome = next(outcomes)
-        if isinstance(outcome, Exception):
+        outcome = next(left)
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
+    return caller
+
+
+def test_calls_carry_the_new_identity_and_a_caller_hook_that_fails_is_asked_again():
+    caller = caller_hook({"level": 1}, ZeroDivisionError(), {"level": 3})
     with (
         running_server(connect=Tokens(), caller=caller) as running,
         serving(running.broker, ["who"], lambda call: call.by),
@@ -343,14 +349,7 @@ def test_a_hook_that_fails_refuses_a_client_that_connects(failure, caplog):
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_caller_hook_that_fails_does_not_fail_the_renewal(failure, caplog):
-    outcomes = iter([{"level": 1}, failure(), {"level": 3}])
-
-    def caller(connection):
-        outcome = next(outcomes)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
+    caller = caller_hook({"level": 1}, failure(), {"level": 3})
     with running_server(connect=Tokens(), caller=caller) as running, Wire1(running.url, **bear("ann 100")) as wire:
         only_connection(running).identify()
         assert kind(wire.request(AUTH, token="ann 100")) == ACK

@@ -27,6 +27,7 @@ from websockets.sync.client import connect as connect_client
 from juggler.errors import ConnectionClosed, HandshakeRefused
 from juggler.process.spare_greenlets import SpareGreenlets
 from juggler.server.websocket import DeflateOptions, HttpPool, SharedText, WebSocketHandler, WebSocketOptions
+from loadtest.bench.websocket import Echo
 from tests.rawframes import CLOSE, TEXT, client, close, close_of, parse, texts
 from tests.support import eventually
 
@@ -49,19 +50,6 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         while True:
             websocket.send(websocket.receive().encode())
     return []
-
-
-class Echo:
-    """Receives what a websocket delivers, and sends it back."""
-
-    def __init__(self, websocket: Any) -> None:
-        self.websocket = websocket
-
-    def on_text(self, text: str) -> None:
-        self.websocket.send(text.encode())
-
-    def on_end(self) -> None:
-        pass
 
 
 def delivered_echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:

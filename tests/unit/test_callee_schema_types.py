@@ -23,6 +23,7 @@ from juggler.callee.binding import Binding
 from juggler.callee.failures import InvalidArguments
 from juggler.callee.thunk import Thunk
 from juggler.cli.typescript import Function, types_of
+from tests.json_schemas import validator
 
 CONFORM = {"boundary": enum.CONFORM} if hasattr(enum, "CONFORM") else {}
 STRICT = {"boundary": enum.STRICT} if hasattr(enum, "STRICT") else {}
@@ -358,14 +359,6 @@ OBJECTS = [
 VALUES = [None, True, False, *NUMBERS, *TEXTS, *LISTS, *OBJECTS]
 
 
-def is_decimal(value: str) -> bool:
-    try:
-        Decimal(value)
-    except ArithmeticError:
-        return False
-    return True
-
-
 def function_of(annotation: Any) -> Any:
     def function(a): ...
 
@@ -380,10 +373,8 @@ class Described:
         function = function_of(annotation)
         self._binding = Binding("f", function, True)
         self.schema = json.loads(Thunk("f", function, whole=True).schema)["args"]
-        jsonschema_rs.meta.validate(self.schema)
-        options: Any = {"validate_formats": True, "formats": {"decimal": is_decimal}}
-        self._strict = jsonschema_rs.Draft202012Validator(self.schema, **options)
-        self._lax = jsonschema_rs.Draft202012Validator(self.schema, validate_formats=False)
+        self._strict = validator(self.schema)
+        self._lax = validator(self.schema, formats=False)
 
     def accepts(self, value: Any) -> bool:
         decoder = msgspec.json.Decoder(float_hook=Decimal if self._binding.is_exact else None)

@@ -13,7 +13,6 @@ from enum import Enum, IntEnum
 from functools import partial
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar, Union
 
-import jsonschema_rs
 import msgspec
 import pytest
 from hypothesis import given, reject, settings
@@ -30,6 +29,7 @@ from juggler.callee.schemas import MAX_SIZE
 from juggler.callee.text_patterns import DURATION, base64
 from juggler.callee.thunk import Thunk
 from juggler.errors import ConfigError
+from tests.json_schemas import validator
 
 T = TypeVar("T")
 
@@ -186,19 +186,6 @@ NAMES = st.sampled_from(["a", "b", "c", "more", "who", "x"])
 ARGUMENTS = st.one_of(
     LEAVES, st.lists(LEAVES, max_size=4), st.dictionaries(NAMES, LEAVES, max_size=3), st.dictionaries(NAMES, LEAVES)
 )
-
-
-def is_decimal(value: str) -> bool:
-    try:
-        Decimal(value)
-    except ArithmeticError:
-        return False
-    return True
-
-
-def validator(document: Any) -> Any:
-    jsonschema_rs.meta.validate(document)
-    return jsonschema_rs.Draft202012Validator(document, validate_formats=True, formats={"decimal": is_decimal})
 
 
 def accepts(binding: Binding, value: Any) -> bool:
