@@ -146,7 +146,7 @@ class Output:
     def send(self, chunk: bytes) -> None:
         """Send a chunk at the end of this turn of the loop, joined with all others.
 
-        If the last turn with chunks had one, the first of this turn is sent at once, which costs less.
+        The first one of a turn is sent at once, which costs less, unless the last turn that had any had several.
         """
         turn = self._loop.iteration  # constant with libuv, where all chunks are joined
         if turn != self._turn and not self._busy:
