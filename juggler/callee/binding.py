@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from inspect import Parameter
 from typing import Any, NamedTuple, get_args
 
@@ -64,11 +65,12 @@ class Binding:
         """
         signature = _signature(uri, function)
         parameters = None if signature is None else list(signature.parameters.values())
-        self._hidden = ""
+        self._hidden = _bound_names(function)
         self._function = function
         if parameters is not None and (taking := _parameter_for_caller(uri, parameters)):
             self._function = _passing_caller(function, parameters, taking)
-            self._hidden = "" if taking.kind is Parameter.POSITIONAL_ONLY else taking.name
+            if taking.kind is not Parameter.POSITIONAL_ONLY:
+                self._hidden += (taking.name,)
             parameters.remove(taking)
         self.is_exact = any(_has_decimals(parameter.annotation) for parameter in parameters or ())
         self._parameters = parameters or []
@@ -178,7 +180,7 @@ class Binding:
         return self._function(*first, **named)
 
     def _other(self, name: str) -> _Expected:
-        if self._more_named is None or name == self._hidden:
+        if self._more_named is None or name in self._hidden:
             raise InvalidArguments(f"{name[:_SHOWN]}: unknown parameter{self._names()}")
         return self._more_named._replace(name=name)
 
@@ -199,6 +201,17 @@ def _signature(uri: str, function: Callable[..., Any]) -> inspect.Signature | No
         return None
     except Exception as error:
         raise TypeError(f"{uri}: cannot evaluate an annotation: {error}") from error
+
+
+def _bound_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of the parameters that a ``functools.partial`` has bound by position."""
+    if not isinstance(function, partial):
+        return ()
+    try:
+        parameters = list(inspect.signature(function.func).parameters.values())[: len(function.args)]
+    except (TypeError, ValueError):
+        return ()
+    return tuple(each.name for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _parameter_for_caller(uri: str, parameters: list[Parameter]) -> Parameter | None:

@@ -34,7 +34,7 @@ class Described(NamedTuple):
         parameters: its parameters, without the one for the caller; ``None`` if they are not known.
         returned: its return annotation.
         whole: whether the first parameter receives all arguments.
-        hidden: name that cannot be passed as a further keyword; empty for none.
+        hidden: names that cannot be passed as further keywords.
         doc: docstring.
     """
 
@@ -42,7 +42,7 @@ class Described(NamedTuple):
     parameters: Sequence[Parameter] | None
     returned: Any
     whole: bool
-    hidden: str
+    hidden: tuple[str, ...]
     doc: str
 
 
@@ -107,12 +107,12 @@ def _each(
 
 
 def _object(
-    hidden: str, named: Sequence[Parameter], required: list[str], schemas: dict[str, Any], more: Any
+    hidden: tuple[str, ...], named: Sequence[Parameter], required: list[str], schemas: dict[str, Any], more: Any
 ) -> dict[str, Any]:
     properties = {parameter.name: _with_default(schemas[parameter.name], parameter.default) for parameter in named}
     found = {"type": "object", "properties": properties, "required": required, "additionalProperties": more}
     if hidden and more is not False:
-        found["propertyNames"] = {"not": {"const": hidden}}
+        found["propertyNames"] = {"not": {"const": hidden[0]} if len(hidden) == 1 else {"enum": list(hidden)}}
     return found
 
 

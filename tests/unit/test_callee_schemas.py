@@ -290,6 +290,15 @@ def test_the_first_form_is_the_object_with_the_parameters_by_name():
     assert all(schema(function)["args"]["anyOf"][0]["type"] == "object" for function in FUNCTIONS)
 
 
+def test_what_a_partial_function_has_bound_cannot_be_passed_again():
+    thunk = Thunk("f", partial(keywords, 1))
+    valid = validator(json.loads(thunk.schema)["args"])
+    for name in ("a", "other"):
+        assert (
+            accepts(Binding("f", partial(keywords, 1)), {name: True}) == valid.is_valid({name: True}) == (name != "a")
+        )
+
+
 def test_a_partial_function_has_the_docstring_of_its_function():
     def buy(name: str, count: int) -> None:
         """Buy something."""
